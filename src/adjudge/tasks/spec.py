@@ -1,0 +1,108 @@
+"""A task is one short YAML file; this is its schema."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NumberAnswer(_Part):
+    """An answer that is a number between two ends, written with a fixed number of decimals."""
+
+    low: float
+    high: float
+    decimals: int = 1
+
+
+class FileSource(_Part):
+    """Where the rows lie in a downloaded folder (under ``--data-dir``) and how its files are laid out."""
+
+    folder: str
+    """Candidate folder below the data dir, e.g. ``glue/SST-2``; the last part alone (``SST-2``) is tried too."""
+    splits: dict[str, str]
+    """Split name (``train``, ``dev``) to the file's path below the folder (``..`` is allowed for a sibling task's file)."""
+    header: bool = True
+    columns: tuple[str, ...] = ()
+    """Column names of a file without a header line, in order."""
+
+
+class HubSource(_Part):
+    """Where the rows lie on the hub: data set id, configuration, pinned revision, its split names and integer labels."""
+
+    path: str
+    config: str | None = None
+    revision: str
+    splits: dict[str, str]
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Field name to hub column, where it differs from the file's column."""
+    label: str = "label"
+    labels: tuple[str, ...] = ()
+    """Raw label (as in the official files) for the hub's integer 0, 1, 2, …"""
+
+
+class VaderSource(_Part):
+    """Rows of the human-rated sentences that the source archive of vaderSentiment carries."""
+
+    vader: Literal["movies", "tweets", "news", "products"]
+    dev_rows: int = 1000
+
+
+class TableSource(_Part):
+    """The user's own table: CSV, TSV, JSONL or Parquet. Without `dev`, dev rows are split off by `split_seed`."""
+
+    train: str
+    dev: str | None = None
+    dev_share: float = Field(0.2, gt=0, lt=1)
+    split_seed: int = 0
+
+
+class Source(_Part):
+    """All the places a task's rows can come from; the first that is there is used."""
+
+    files: FileSource | None = None
+    hub: HubSource | None = None
+    vader: VaderSource | None = None
+    table: TableSource | None = None
+
+
+class TaskSpec(_Part):
+    """One task: its fields, its question, its answers, its metrics, its source."""
+
+    name: str
+    title: str
+    description: str = ""
+    fields: dict[str, str]
+    """Field name (used in the template) to the source's column."""
+    instruction: str
+    template: str
+    """Jinja text over the field names: the user's part of the prompt."""
+    label: str | None = "label"
+    """The source's column with the gold answer; None when the task has no gold answers."""
+    labels: dict[str, str] | None = None
+    """Raw label in the source to answer word, in order; None for a number task."""
+    number: NumberAnswer | None = None
+    metrics: tuple[str, ...]
+    """Names from `adjudge.tasks.metrics`, the primary one first."""
+    positive: str | None = None
+    """The answer word that counts as positive in F1; default: the second label."""
+    source: Source
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Answer words in the task's label order; empty for a number task."""
+        return tuple(self.labels.values()) if self.labels else ()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the answer is a number and not a label."""
+        return self.number is not None
+
+    @property
+    def primary(self) -> str:
+        """The metric that ranks methods on this task."""
+        return self.metrics[0]
