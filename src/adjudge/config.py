@@ -5,6 +5,7 @@ The default preset is ours; ``--preset paper`` gives the constants of arXiv 2410
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -108,7 +109,7 @@ class PpoConfig(_Settings):
     kl_target: float | None = Field(6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed")
     kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
     stop_kl: float | None = Field(
-        0.1, gt=0, description="ends the update of a batch when old and new policy are this far apart, nats per token"
+        0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
     )
     temperature: float = Field(1.0, gt=0)
     top_k: int = Field(0, ge=0, description="0: no limit")
@@ -140,9 +141,7 @@ class RuntimeConfig(_Settings):
     """The machine."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: what this device multiplies fastest"
-    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the fastest here")
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: bool = Field(False, description="run Python code that comes with a model")
 
@@ -217,10 +216,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     except yaml.YAMLError:
         raise ConfigError(f"The value in '{text}' is not valid YAML.") from None
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     return key.strip(), parsed
 
 

@@ -63,3 +63,7 @@ def progress(title: str, total: int) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, transient=True) as shown:
         yield Bar(title, total, shown)
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

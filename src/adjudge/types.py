@@ -1,7 +1,8 @@
 """What flows through the house: examples, prompts, judgements, predictions.
 
 Legend of the shape letters used everywhere as suffixes: ``B`` prompts in a batch, ``P`` prompt tokens,
-``R`` response tokens, ``T`` prompt and response tokens, ``V`` vocabulary, ``D`` hidden width, ``L`` labels, ``N`` rows, ``S`` resamples.
+``R`` response tokens,
+``T`` prompt and response tokens, ``V`` vocabulary, ``D`` hidden width, ``L`` labels, ``N`` rows, ``S`` resamples.
 Masks are boolean with True = a real token.
 """
 

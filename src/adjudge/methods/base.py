@@ -1,0 +1,26 @@
+"""What a method is: something that turns a task's training rows into a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from adjudge.evaluation.predict import Judge
+from adjudge.runs import Run
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to obtain a judge.
+
+    `build` gets the run (its `config` holds every setting), the task and the training rows; it logs to the run, saves what
+    it trained into the run folder, and returns the judge. `load` brings the judge of a finished run back.
+    """
+
+    name: str
+    summary: str
+    trains: bool
+    build: Callable[[Run, TaskSpec, Sequence[Example]], Judge]
+    load: Callable[[Run, TaskSpec], Judge]
