@@ -4,9 +4,11 @@ config.yaml             the settings of the run
 status.json             {"state": "running" | "complete" | "interrupted" | "failed", "reason": …}
 metrics.jsonl           one JSON object a training step
 predictions/SPLIT.jsonl one JSON object a judged row
-scores.json             the result (see `Scores`)
+training.json           what the training took: seconds, rows (so that a run can be evaluated again)
+scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
 adapter/                LoRA adapter in peft's format (prompted methods), value_head.safetensors beside it
 encoder/                a fine-tuned encoder in transformers' format
+evaluations/            run folders of their own for other tasks, splits or ways to decode
 task.yaml               the task as it was, so that the folder stands alone
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 import yaml
 
 from adjudge.config import Config, parse_config
-from adjudge.errors import RunError
+from adjudge.errors import ConfigError, RunError
 from adjudge.types import Prediction
 
 SCHEMA = 1
@@ -74,15 +76,17 @@ class Run:
     def create(cls, folder: str | Path, config: Config, *, force: bool = False) -> Run:
         """Make the folder for a run of `config`.
 
-        Raises RunError when the folder holds a run of another configuration, a complete run, or other files, unless `force`:
-        then what a run writes is removed first (other files stay).
+        Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`: then what a
+        run writes is removed first (other files stay). A folder of other files is refused, `force` or not.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file, not a folder. Name another --out.")
-        if folder.is_dir() and any(folder.iterdir()) and not force:
-            if not (folder / "config.yaml").is_file():
-                raise RunError(f"{folder} is not empty and is no run folder. Name another --out, or add --force.")
+        used = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+        if used and not (folder / "config.yaml").is_file():
+            # --force does not reach here: clearing a folder that we did not make could delete anything.
+            raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
+        if used and not force:
             if cls.open(folder).config != config:
                 raise RunError(f"{folder} holds a run of another configuration. Name another --out, or add --force to replace it.")
             if cls.open(folder).state == "complete":
@@ -106,12 +110,25 @@ class Run:
             raise RunError(f"{path}: cannot be read: {error}") from None
         if not isinstance(tree, dict):
             raise RunError(f"{path}: holds no settings.")
-        return cls(folder, parse_config(tree))
+        try:
+            return cls(folder, parse_config(tree))
+        except ConfigError as error:
+            raise RunError(f"{path}: was written by another version of adjudge, or changed: {error}") from None
 
     @property
     def state(self) -> str:
         """``running``, ``complete``, ``interrupted`` or ``failed``."""
-        return str(read_json(self.folder / "status.json").get("state"))
+        return self.status()[0]
+
+    def status(self) -> tuple[str, str]:
+        """State and reason. Without a status file the run was stopped while it was set up: ``interrupted``."""
+        path = self.folder / "status.json"
+        if not path.is_file():
+            return "interrupted", "stopped while it was set up"
+        record = read_json(path)
+        if not isinstance(record, dict) or "state" not in record:
+            raise RunError(f"{path}: holds no state.")
+        return str(record["state"]), str(record.get("reason", ""))
 
     def set_state(self, state: str, reason: str = "") -> None:
         """Record how far the run is."""
@@ -172,9 +189,9 @@ class Run:
         import shutil
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("status.json", "metrics.jsonl", "scores.json", "task.yaml", "report.html"):
+        for name in ("status.json", "metrics.jsonl", "scores.json", "training.json", "task.yaml", "report.html"):
             (self.folder / name).unlink(missing_ok=True)
-        for name in ("predictions", "adapter", "encoder"):
+        for name in ("predictions", "adapter", "encoder", "evaluations"):
             if (self.folder / name).is_dir():
                 shutil.rmtree(self.folder / name)
 

@@ -1,0 +1,245 @@
+"""One method, once: a run folder from its settings to its scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adjudge.config import Config
+from adjudge.console import note, warn
+from adjudge.errors import RunError
+from adjudge.evaluation.predict import Judge
+from adjudge.methods.base import Method
+from adjudge.methods.registry import Entry, get_entry, get_method, own_settings
+from adjudge.runs import Run, read_json, write_json, write_text
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Prediction
+
+_Result = TypeVar("_Result")
+
+EVAL_SEED = 0
+"""Draws the judged rows: the same for every method and every seed of a run, so that their answers can be paired."""
+
+
+def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool = False) -> dict[str, Any]:
+    """Train `config.method` on the task's training rows, judge the evaluation rows, and return the scores.
+
+    Everything is left in `folder` (see `adjudge.runs`); its state is "interrupted" after Ctrl-C and "failed" after an error.
+    Seconds and peak memory are those of this process: for figures of the method alone, run it in a process of its own.
+    Raises RunError when the folder holds another run, and whatever data, model or training raise.
+    """
+    config = own_settings(config)
+    entry = get_entry(config.method)
+    with ended(Run.create(folder, config, force=force)) as run:
+        write_task(run, spec)
+        train, judged = rows_for(config, spec)
+        overlap = _report_overlap(train, judged)
+        method, import_s = _timed(lambda: get_method(config.method))
+        judge, build_s = _timed(lambda: method.build(run, spec, train))
+        training = {
+            "train_rows": _rows_learned_from(entry, config, train),
+            "overlap": overlap,
+            "seconds": {"setup": import_s + (0.0 if method.trains else build_s), "train": build_s if method.trains else 0.0},
+        }
+        if method.trains:
+            training["train_prompts_per_s"] = len(train) * getattr(config, method.name).epochs / max(build_s, 1e-9)
+        write_json(run.folder / "training.json", training)
+        return _evaluate(run, spec, judge, judged, training)
+
+
+def evaluate_run(
+    folder: str | Path,
+    *,
+    spec: TaskSpec | None = None,
+    split: str | None = None,
+    eval_rows: int | None = None,
+    decode: str | None = None,
+    data_dir: str | None = None,
+    out: str | Path | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """Judge rows with what a run trained; return the folder the results are in, and the scores.
+
+    What is None is as it was in the run. The same evaluation as the run's own is written into the run folder itself; any
+    other (another task, split, number of rows or way to decode) into `out`, or a folder under ``evaluations/``.
+    Raises RunError when the run's training is not complete.
+    """
+    run = Run.open(folder)
+    if not (run.folder / "training.json").is_file():
+        raise RunError(f"{run.folder}: its training is not complete (it is {run.state}); there is nothing to evaluate yet.")
+    training = read_json(run.folder / "training.json")
+    trained_on = read_task(run.folder)
+    spec = spec or trained_on
+    changes = {"split": split, "eval_rows": eval_rows, "data_dir": data_dir}
+    data = run.config.data.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    evaluation = run.config.evaluation.model_copy(update={"decode": decode} if decode is not None else {})
+    config = Config.model_validate(
+        run.config.model_copy(update={"task": spec.name, "data": data, "evaluation": evaluation}).model_dump()
+    )
+    same = spec == trained_on and _judged_alike(config, run.config)
+    if same and out is None:
+        target = run
+    else:
+        target = Run.create(Path(out) if out is not None else run.folder / "evaluations" / _title(config, spec), config, force=True)
+    with ended(target):
+        write_task(target, spec)
+        judged = _eval_rows(config, spec)
+        method = get_method(config.method)
+        judge, setup_s = _timed(lambda: method.load(Run(run.folder, config), spec))
+        record = {**training, "seconds": {**training["seconds"], "setup": setup_s}}
+        return target.folder, _evaluate(target, spec, judge, judged, record)
+
+
+def load_judge(folder: str | Path, *, decode: str | None = None) -> tuple[Run, TaskSpec, Judge]:
+    """The judge of a finished run, with the run and the task it was trained for. Raises RunError when it is incomplete."""
+    run = Run.open(folder)
+    if not (run.folder / "training.json").is_file():
+        raise RunError(f"{run.folder}: its training is not complete (it is {run.state}); there is no judge to load yet.")
+    spec = read_task(run.folder)
+    if decode is not None:
+        evaluation = run.config.evaluation.model_copy(update={"decode": decode})
+        run = Run(run.folder, run.config.model_copy(update={"evaluation": evaluation}))
+    method: Method = get_method(run.config.method)
+    return run, spec, method.load(run, spec)
+
+
+def rows_for(config: Config, spec: TaskSpec) -> tuple[list[Example], list[Example]]:
+    """Training rows (drawn by the seed; none for a method that needs none) and the rows to judge (the same for all)."""
+    from adjudge.tasks import load_split, take_rows
+
+    train: list[Example] = []
+    if get_entry(config.method).rows != "none":
+        train = take_rows(load_split(spec, "train", config.data.data_dir), config.data.train_rows, config.seed)
+    return train, _eval_rows(config, spec)
+
+
+def write_task(run: Run, spec: TaskSpec) -> None:
+    """Keep the task as it was, so that the run folder stands alone."""
+    from adjudge.tasks import spec_to_yaml
+
+    write_text(run.folder / "task.yaml", spec_to_yaml(spec))
+
+
+def read_task(folder: Path) -> TaskSpec:
+    """The task of a run folder. Raises RunError when it has none."""
+    from adjudge.tasks import load_task
+
+    path = folder / "task.yaml"
+    if not path.is_file():
+        raise RunError(f"{folder} has no task.yaml; was it stopped while it was set up?")
+    return load_task(str(path))
+
+
+@contextmanager
+def ended(run: Run) -> Iterator[Run]:
+    """Leave the run's state behind, and let Ctrl-C name the folder that is incomplete."""
+    try:
+        with run:
+            yield run
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(str(run.folder)) from None
+
+
+def peak_rss_gib() -> float:
+    """Peak resident memory of this process in GiB.
+
+    On Linux from /proc: `getrusage` there carries the peak of the process that started this one across the start.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _evaluate(run: Run, spec: TaskSpec, judge: Judge, judged: Sequence[Example], training: Mapping[str, Any]) -> dict[str, Any]:
+    from adjudge.evaluation.score import score
+
+    config = run.config
+    wants_probabilities = config.evaluation.decode == "labels" and not spec.is_number
+    predictions: list[Prediction]
+    predictions, evaluate_s = _timed(
+        lambda: judge.judge(judged, probabilities=wants_probabilities, title=f"{config.method} on {spec.name}/{config.data.split}")
+    )
+    run.write_predictions(config.data.split, predictions)
+    scores: dict[str, Any] = {
+        "task": spec.name,
+        "method": config.method,
+        "model": config.model,
+        "seed": config.seed,
+        "split": config.data.split,
+        "decode": config.evaluation.decode,
+        "n": len(predictions),
+        **{key: value for key, value in training.items() if key != "seconds"},
+        **score(spec, predictions, config.evaluation.resamples, config.seed),
+        "seconds": {**training["seconds"], "evaluate": evaluate_s},
+        "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
+        "peak_rss_gib": peak_rss_gib(),
+    }
+    run.write_scores(scores)
+    return run.scores()
+
+
+def _eval_rows(config: Config, spec: TaskSpec) -> list[Example]:
+    from adjudge.tasks import load_split, take_rows
+
+    return take_rows(load_split(spec, config.data.split, config.data.data_dir), config.data.eval_rows, EVAL_SEED)
+
+
+def _report_overlap(train: Sequence[Example], judged: Sequence[Example]) -> int:
+    from adjudge.tasks import find_overlap
+
+    count = len(find_overlap(train, judged))
+    if count:
+        warn(f"{count} of the {len(judged)} judged rows are among the training rows too; the figures may flatter.")
+    return count
+
+
+def _rows_learned_from(entry: Entry, config: Config, train: Sequence[Example]) -> int:
+    if entry.rows == "demonstrations":
+        return min(config.prompt.demonstrations, len(train))
+    return len(train)
+
+
+def _judged_alike(one: Config, other: Config) -> bool:
+    return (one.data.split, one.data.eval_rows, one.evaluation.decode) == (
+        other.data.split,
+        other.data.eval_rows,
+        other.evaluation.decode,
+    )
+
+
+def _title(config: Config, spec: TaskSpec) -> str:
+    parts = [spec.name.replace("/", "-"), config.data.split, config.evaluation.decode]
+    return "-".join(parts if config.data.eval_rows is None else [*parts, str(config.data.eval_rows)])
+
+
+def _timed(action: Callable[[], _Result]) -> tuple[_Result, float]:
+    began = time.perf_counter()
+    result = action()
+    return result, time.perf_counter() - began
+
+
+def say_scores(scores: Mapping[str, Any]) -> None:
+    """One line: the primary metric with its interval, unreadable answers, seconds."""
+    note(score_line(scores))
+
+
+def score_line(scores: Mapping[str, Any]) -> str:
+    """``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``."""
+    primary = scores["primary"]
+    figure = scores["metrics"][primary]
+    interval = "" if figure.get("low") is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
+    value = "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
+    seconds = scores["seconds"]
+    return (
+        f"{scores['task']} {scores['method']} seed {scores['seed']}: {primary} {value}{interval}, "
+        f"{scores['unreadable']} unreadable of {scores['n']}, {seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging"
+    )

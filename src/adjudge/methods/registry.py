@@ -1,0 +1,126 @@
+"""The methods by name. Names and summaries are here so that listing them imports no torch; each method loads when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adjudge.config import Config
+from adjudge.errors import ConfigError, nearest
+from adjudge.methods.base import Method
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a method lives, what it needs, and which groups of settings it reads."""
+
+    name: str
+    summary: str
+    trains: bool
+    rows: Literal["none", "demonstrations", "all"]
+    """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
+    settings: tuple[str, ...]
+    """Groups of `Config` it reads, beside ``data``, ``evaluation`` and ``runtime``."""
+    module: str
+    attribute: str
+
+    def load(self) -> Method:
+        """Import the method (and with it torch)."""
+        method = getattr(importlib.import_module(self.module), self.attribute)
+        if not isinstance(method, Method):
+            raise TypeError(f"{self.module}.{self.attribute} is no Method")
+        return method
+
+
+METHODS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "zero-shot",
+            "the untrained model, asked",
+            trains=False,
+            rows="none",
+            settings=("prompt", "answer"),
+            module="adjudge.methods.prompting",
+            attribute="ZERO_SHOT",
+        ),
+        Entry(
+            "few-shot",
+            "the untrained model, shown worked examples and asked",
+            trains=False,
+            rows="demonstrations",
+            settings=("prompt", "answer"),
+            module="adjudge.methods.prompting",
+            attribute="FEW_SHOT",
+        ),
+        Entry(
+            "sft",
+            "LoRA layers trained on the right answers (supervised fine-tuning)",
+            trains=True,
+            rows="all",
+            settings=("prompt", "answer", "lora", "sft"),
+            module="adjudge.methods.sft",
+            attribute="SFT",
+        ),
+        Entry(
+            "ppo",
+            "LoRA layers trained on rewards for sampled answers (proximal policy optimisation)",
+            trains=True,
+            rows="all",
+            settings=("prompt", "answer", "lora", "ppo"),
+            module="adjudge.methods.ppo",
+            attribute="PPO",
+        ),
+        Entry(
+            "encoder",
+            "a BERT-like encoder with a fine-tuned head, the baseline to beat",
+            trains=True,
+            rows="all",
+            settings=("encoder",),
+            module="adjudge.methods.encoder",
+            attribute="ENCODER",
+        ),
+    )
+}
+
+
+def get_entry(name: str) -> Entry:
+    """The entry of a method, without importing it. Raises ConfigError that names the nearest."""
+    if name not in METHODS:
+        raise ConfigError(f"There is no method '{name}'.{nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+def get_method(name: str) -> Method:
+    """The method of this name. Raises ConfigError that names the nearest."""
+    return get_entry(name).load()
+
+
+def check_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in their order, each once. Raises ConfigError for one that does not exist, or when there is none."""
+    found = tuple(dict.fromkeys(get_entry(name).name for name in names))
+    if not found:
+        raise ConfigError(f"No method is named. There is: {', '.join(METHODS)}.")
+    return found
+
+
+_GROUPS = ("prompt", "answer", "lora", "sft", "ppo", "encoder")
+
+
+def own_settings(config: Config) -> Config:
+    """The configuration with every group that its method never reads put back to the default.
+
+    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. For the
+    encoder, `model` names the encoder.
+    """
+    entry = get_entry(config.method)
+    plain = Config()
+    update: dict[str, Any] = {group: getattr(plain, group) for group in _GROUPS if group not in entry.settings}
+    if "encoder" in entry.settings:
+        update |= {"model": config.encoder.model, "preset": plain.preset}  # no preset changes the encoder
+        update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
+    if entry.rows == "none":
+        update["data"] = config.data.model_copy(update={"train_rows": None})
+    return config.model_copy(update=update)
