@@ -1,0 +1,73 @@
+"""The price of leaving the reference policy: per-token rewards with a KL penalty, and the controller of its weight.
+
+Shapes: ``B`` responses, ``R`` response tokens, padded on the right. Masks are boolean with True = a real token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+MAX_ERROR = 0.2
+"""The proportional error is clipped to ± this, so that one odd batch cannot swing beta."""
+
+
+@torch.no_grad()
+def token_rewards(score_B: Tensor, logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor, beta: float) -> Tensor:
+    """Reward of each token: −beta (logp − ref_logp), plus the response's score at its last real token.
+
+    Returns reward_BR in float32, without gradient, 0 at padding.
+    Raises ValueError when a response has no token (its score would be lost) or the number of scores differs from the rows.
+
+    Source: arXiv 1909.08593, equation 2, spread over the tokens; arXiv 2410.11020.
+    """
+    real_BR = mask_BR.bool()
+    if score_B.shape != real_BR.shape[:1]:
+        raise ValueError(f"{tuple(score_B.shape)} scores for {real_BR.shape[0]} responses")
+    length_B = real_BR.sum(-1)
+    if bool((length_B == 0).any()):
+        raise ValueError(f"response {int((length_B == 0).nonzero()[0])} has no token, so there is nothing its score can reward")
+    if bool((real_BR[:, 1:] & ~real_BR[:, :-1]).any()):
+        raise ValueError("a row has a real token after padding: responses are padded on the right")
+    penalty_BR = (logp_BR.float() - ref_logp_BR.float()).masked_fill(~real_BR, 0.0)
+    # 0 - x and not -x: padding and equal policies give 0.0, never -0.0. With beta 0 nothing infinite can become NaN.
+    reward_BR = 0.0 - beta * penalty_BR if beta else torch.zeros_like(penalty_BR)
+    return reward_BR.scatter_add(1, (length_B - 1).unsqueeze(-1), score_B.float().unsqueeze(-1))
+
+
+class AdaptiveKL:
+    """The KL coefficient `beta`, steered in proportion so that the KL per response approaches `target` nats.
+
+    With `target` None, beta is fixed. Source: arXiv 1909.08593, section 2.2 (there the gain is batch size / horizon = 0.1).
+    """
+
+    def __init__(self, init: float, target: float | None, horizon: float) -> None:
+        if init < 0 or horizon <= 0 or (target is not None and target <= 0):
+            raise ValueError(f"beta {init} must be at least 0, target {target} and horizon {horizon} above 0")
+        self.beta = float(init)
+        self._target = target
+        self._horizon = horizon
+
+    def update(self, kl: float, steps: int) -> None:
+        """Move beta after a batch of `steps` prompts whose mean KL per response was `kl` nats.
+
+        beta ← beta (1 + clip((kl − target) / target, ±0.2) · min(steps / horizon, 1)). Raises ValueError when `kl` is not finite.
+        """
+        if not math.isfinite(kl):
+            raise ValueError(f"the KL to the reference is {kl}")
+        if self._target is None:
+            return
+        error = min(max(kl / self._target - 1, -MAX_ERROR), MAX_ERROR)
+        # A batch larger than the horizon must not turn beta negative: that would pay for leaving the reference.
+        self.beta *= 1 + error * min(steps / self._horizon, 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        """What changes while training; JSON keeps it exactly."""
+        return {"beta": self.beta}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take up where `state_dict` left off."""
+        self.beta = float(state["beta"])
