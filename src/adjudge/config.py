@@ -40,7 +40,8 @@ class PromptConfig(_Settings):
     style: Literal["chat", "paper"] = Field("chat", description="the model's chat template, or the reference's plain form")
     demonstrations: int = Field(5, ge=0, description="worked examples in a few-shot prompt")
     demonstration_choice: Literal["balanced", "first"] = Field("balanced", description="balanced over labels, or the first rows")
-    max_tokens: int = Field(512, ge=16, description="longest prompt; the longest field is shortened to fit")
+    demonstration_tokens: int = Field(96, ge=8, description="longest input of a demonstration; its longest field is shortened")
+    max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
 
 
 class AnswerConfig(_Settings):
@@ -241,6 +242,14 @@ def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]
         else:
             found[f"{prefix}{name}"] = field.description or ""
     return found
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key. Raises AttributeError when there is no such key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from adjudge.config import Config
-from adjudge.console import note, warn
+from adjudge.console import warn
 from adjudge.errors import RunError
 from adjudge.evaluation.predict import Judge
 from adjudge.methods.base import Method
@@ -40,6 +44,7 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
         method, import_s = _timed(lambda: get_method(config.method))
         judge, build_s = _timed(lambda: method.build(run, spec, train))
         training = {
+            "rows_sha256": fingerprint([*train, *judged]),
             "train_rows": _rows_learned_from(entry, config, train),
             "overlap": overlap,
             "seconds": {"setup": import_s + (0.0 if method.trains else build_s), "train": build_s if method.trains else 0.0},
@@ -88,7 +93,7 @@ def evaluate_run(
         judged = _eval_rows(config, spec)
         method = get_method(config.method)
         judge, setup_s = _timed(lambda: method.load(Run(run.folder, config), spec))
-        record = {**training, "seconds": {**training["seconds"], "setup": setup_s}}
+        record = {**training, "rows_sha256": fingerprint(judged), "seconds": {**training["seconds"], "setup": setup_s}}
         return target.folder, _evaluate(target, spec, judge, judged, record)
 
 
@@ -115,6 +120,14 @@ def rows_for(config: Config, spec: TaskSpec) -> tuple[list[Example], list[Exampl
     return train, _eval_rows(config, spec)
 
 
+def fingerprint(rows: Iterable[Example]) -> str:
+    """SHA-256 over the rows' ids, fields and gold answers, in order: equal for equal rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.id, dict(row.fields), row.gold]).encode("ascii"))
+    return digest.hexdigest()
+
+
 def write_task(run: Run, spec: TaskSpec) -> None:
     """Keep the task as it was, so that the run folder stands alone."""
     from adjudge.tasks import spec_to_yaml
@@ -123,13 +136,14 @@ def write_task(run: Run, spec: TaskSpec) -> None:
 
 
 def read_task(folder: Path) -> TaskSpec:
-    """The task of a run folder. Raises RunError when it has none."""
-    from adjudge.tasks import load_task
-
+    """The task of a run folder. Raises RunError when it has none, or one that another version wrote."""
     path = folder / "task.yaml"
     if not path.is_file():
         raise RunError(f"{folder} has no task.yaml; was it stopped while it was set up?")
-    return load_task(str(path))
+    try:
+        return TaskSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read as a task: {error}") from None
 
 
 @contextmanager
@@ -196,7 +210,7 @@ def _eval_rows(config: Config, spec: TaskSpec) -> list[Example]:
 def _report_overlap(train: Sequence[Example], judged: Sequence[Example]) -> int:
     from adjudge.tasks import find_overlap
 
-    count = len(find_overlap(train, judged))
+    count = len({judged_id for _, judged_id in find_overlap(train, judged)})
     if count:
         warn(f"{count} of the {len(judged)} judged rows are among the training rows too; the figures may flatter.")
     return count
@@ -227,11 +241,6 @@ def _timed(action: Callable[[], _Result]) -> tuple[_Result, float]:
     return result, time.perf_counter() - began
 
 
-def say_scores(scores: Mapping[str, Any]) -> None:
-    """One line: the primary metric with its interval, unreadable answers, seconds."""
-    note(score_line(scores))
-
-
 def score_line(scores: Mapping[str, Any]) -> str:
     """``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``."""
     primary = scores["primary"]
@@ -241,5 +250,6 @@ def score_line(scores: Mapping[str, Any]) -> str:
     seconds = scores["seconds"]
     return (
         f"{scores['task']} {scores['method']} seed {scores['seed']}: {primary} {value}{interval}, "
-        f"{scores['unreadable']} unreadable of {scores['n']}, {seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging"
+        f"{scores['unreadable']} unreadable of {scores['n']}, "
+        f"{seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging"
     )

@@ -1,0 +1,131 @@
+"""One run in a process of its own, so that its seconds and its peak memory are its own and a crash takes nothing with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+from adjudge.config import Config, parse_config
+from adjudge.errors import AdjudgeError, RunError
+from adjudge.runs import Run
+from adjudge.tasks.spec import TaskSpec
+
+VERB = "cell"
+"""The hidden verb of the command line that serves a cell."""
+
+STOP_S = 20.0
+"""How long a cell may take to put its folder in order after Ctrl-C."""
+
+
+def run_isolated(config: Config, spec: TaskSpec, folder: Path, *, force: bool = False) -> dict[str, Any]:
+    """Run `adjudge.methods.execute.execute` in a new process and return the scores. Its notes and progress show through.
+
+    Raises RunError with the reason when it failed; KeyboardInterrupt, after the process has ended, when it was stopped.
+    """
+    request = {
+        "config": config.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json"),
+        "folder": str(folder),
+        "force": force,
+    }
+    # -P: a file of the user's that is called like a module of the standard library must not be imported instead of it.
+    process = subprocess.Popen([sys.executable, "-P", "-m", "adjudge", VERB], stdin=subprocess.PIPE, text=True, encoding="utf-8")
+    assert process.stdin is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):  # a process that is gone already says why by its exit code
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        code = process.wait()
+    except KeyboardInterrupt:
+        _stop(process)
+        _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
+        raise KeyboardInterrupt(str(folder)) from None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    if code == 128 + signal.SIGINT:
+        raise KeyboardInterrupt(str(folder))
+    if code != 0:
+        _mark(folder, "failed", _reason(code))
+        raise RunError(_recorded_reason(folder) or _reason(code))
+    return Run.open(folder).scores()
+
+
+def serve(stream: TextIO) -> None:
+    """Run the cell that `stream` asks for (see `run_isolated`); stop as for Ctrl-C when the stream ends.
+
+    The process that asked keeps the stream open while it lives: without it, nobody waits for the result any more.
+    """
+    from adjudge.methods.execute import execute
+
+    request = json.loads(stream.readline())
+    _stop_once()
+    threading.Thread(target=_stop_with, args=(stream.fileno(),), daemon=True).start()
+    execute(
+        parse_config(request["config"]),
+        TaskSpec.model_validate(request["spec"]),
+        Path(request["folder"]),
+        force=bool(request["force"]),
+    )
+
+
+def _stop_once() -> None:
+    """Only the first Ctrl-C counts: at a terminal it comes twice, from there and from the process that waits for us."""
+
+    def stop(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+
+
+def _stop_with(descriptor: int) -> None:
+    # The bare descriptor: a thread that waits in a buffered reader would block the interpreter's shutdown.
+    while os.read(descriptor, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a cell: ask, wait, insist. A second Ctrl-C insists at once."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+
+
+def _mark(folder: Path, state: str, reason: str) -> None:
+    """Say in the folder how its process ended, where it could not say so itself."""
+    with contextlib.suppress(RunError):  # stopped before there was a run folder
+        run = Run.open(folder)
+        if run.state == "running":
+            run.set_state(state, reason)
+
+
+def _recorded_reason(folder: Path) -> str:
+    try:
+        state, reason = Run.open(folder).status()
+    except AdjudgeError:
+        return ""
+    return reason if state == "failed" else ""
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    more = " (the machine ran out of memory?)" if -code == signal.SIGKILL else ""
+    return f"its process was ended by signal {name}{more}"

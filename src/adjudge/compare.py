@@ -1,0 +1,209 @@
+"""The comparison: methods × tasks × seeds on the same rows, prompts and budget, and the table they make.
+
+OUT/TASK/METHOD/seed-N/   one run folder a cell ("/" in a task's name is written "-")
+OUT/table.json, table.md, report.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adjudge import __version__
+from adjudge.cells import run_isolated
+from adjudge.config import Config, keys_of, value_of
+from adjudge.console import note, warn
+from adjudge.errors import AdjudgeError, ConfigError, RunError
+from adjudge.methods.execute import EVAL_SEED, fingerprint, read_task, score_line
+from adjudge.methods.registry import check_methods, get_entry, own_settings
+from adjudge.runs import Run, read_json, write_json, write_text
+from adjudge.tasks.spec import TaskSpec
+
+SCHEMA = 1
+
+Runner = Callable[..., Mapping[str, Any]]
+"""Runs a cell: (config, spec, folder, force=…) → scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method on one task with one seed."""
+
+    config: Config
+    spec: TaskSpec
+    folder: Path
+    rows: str
+    """Fingerprint of the rows it learns from and judges."""
+
+    @property
+    def title(self) -> str:
+        """``glue/sst2 sft seed 0``."""
+        return f"{self.spec.name} {self.config.method} seed {self.config.seed}"
+
+
+def compare(
+    config: Config,
+    specs: Sequence[TaskSpec],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    force: bool = False,
+    command: str = "",
+    runner: Runner = run_isolated,
+) -> dict[str, Any]:
+    """Run every cell that is not finished, write the table after each, and return it.
+
+    All cells share `config`: the same prompts, rows, budget and way to decode. A finished cell of the same settings and rows
+    is reused; a cell that fails is listed under ``failed`` and the others go on.
+    Raises RunError before anything is run when a cell's folder holds another run and `force` is not set, DataError when the
+    rows cannot be read; KeyboardInterrupt, with the folder that is incomplete, after Ctrl-C.
+    """
+    out = Path(out)
+    cells = plan_cells(config, specs, methods, seeds, out)
+    reused = [cell for cell in cells if is_finished(cell, force=force)]
+    for cell in reused:
+        note(f"reusing {cell.folder}")
+    todo = [cell for cell in cells if cell not in reused]
+    note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
+    failed: dict[Path, str] = {}
+    write_table(cells, out, failed, command)
+    for number, cell in enumerate(todo, 1):
+        note(f"[{number}/{len(todo)}] {cell.title} → {cell.folder}")
+        try:
+            scores = runner(cell.config, cell.spec, cell.folder, force=True)
+        except AdjudgeError as error:
+            failed[cell.folder] = str(error)
+            warn(f"{cell.title} failed: {error}")
+        else:
+            note(f"    {score_line(scores)}")
+        write_table(cells, out, failed, command)
+    table = write_table(cells, out, failed, command, whole=True)
+    if table["rows"]:
+        from adjudge.report.html import render_report
+
+        render_report([out], out / "report.html")
+    return table
+
+
+def plan_cells(config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
+    """The cells in the order they are run, task by task; says how many rows each task has.
+
+    Raises ConfigError for an unknown method, an empty list, or two tasks of one name; DataError for rows that cannot be read.
+    """
+    methods = check_methods(methods)
+    if not seeds or not specs:
+        raise ConfigError("There is nothing to compare: name at least one task and one seed.")
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Two tasks have the same name: {', '.join(names)}. Name each task once.")
+    return [cell for spec in specs for cell in _task_cells(config, spec, methods, list(dict.fromkeys(seeds)), out)]
+
+
+def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
+    from adjudge.tasks import load_split, take_rows
+
+    data = config.data
+    judged = take_rows(load_split(spec, data.split, data.data_dir), data.eval_rows, EVAL_SEED)
+    learns = any(get_entry(method).rows != "none" for method in methods)
+    everything = load_split(spec, "train", data.data_dir) if learns else []
+    train = {seed: take_rows(everything, data.train_rows, seed) if learns else [] for seed in seeds}
+    trained = f", {min(len(rows) for rows in train.values())} to train on" if learns else ""
+    note(f"{spec.name}: {len(judged)} rows of {data.split} to judge{trained}.")
+    cells = []
+    for method in methods:
+        for seed in seeds:
+            own = own_settings(config.model_copy(update={"task": spec.name, "method": method, "seed": seed}))
+            used = train[seed] if get_entry(method).rows != "none" else []
+            folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
+            cells.append(Cell(own, spec, folder, fingerprint([*used, *judged])))
+    return cells
+
+
+def is_finished(cell: Cell, *, force: bool = False) -> bool:
+    """Whether the cell's folder holds its result.
+
+    Raises RunError when it holds a run of other settings, another task or other rows, unless `force`.
+    """
+    if not cell.folder.is_dir() or all(path.name.startswith(".") for path in cell.folder.iterdir()):
+        return False
+    try:
+        other = _otherness(cell, Run.open(cell.folder))
+    except RunError:
+        if force and (cell.folder / "config.yaml").is_file():
+            return False
+        raise
+    if other and not force:
+        raise RunError(f"{cell.folder} holds a run of {other}. Name another --out, or add --force to replace it.")
+    run = Run.open(cell.folder)
+    return not other and run.state == "complete" and (cell.folder / "scores.json").is_file()
+
+
+def _otherness(cell: Cell, run: Run) -> str:
+    changed = differences(run.config, cell.config)
+    if changed:
+        return f"other settings ({', '.join(changed)})"
+    if (run.folder / "task.yaml").is_file() and read_task(run.folder) != cell.spec:
+        return "another version of the task"
+    if (run.folder / "training.json").is_file() and read_json(run.folder / "training.json").get("rows_sha256") != cell.rows:
+        return "other rows (the data changed)"
+    return ""
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """The settings in which two configurations differ: ``ppo.clip 0.2 → 0.1``.
+
+    Where the data lie does not count: the rows themselves are compared.
+    """
+    changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if key != "data.data_dir"]
+    return [f"{key} {before} → {after}" for key, before, after in changed if before != after]
+
+
+def write_table(
+    cells: Sequence[Cell], out: Path, failed: Mapping[Path, str], command: str, *, whole: bool = False
+) -> dict[str, Any]:
+    """Write table.json and table.md from the finished cells. With `whole`, also intervals over seeds and paired tests."""
+    from adjudge.report.tables import markdown_table
+
+    done = [cell for cell in cells if cell.folder not in failed and _has_result(cell)]
+    table: dict[str, Any] = {
+        "schema": SCHEMA,
+        "command": command,
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": [{**Run.open(cell.folder).scores(), "run": cell.folder.relative_to(out).as_posix()} for cell in done],
+        "summary": summaries(done) if whole else [],
+        "tests": paired_tests(done) if whole else [],
+        "failed": [
+            {
+                "task": cell.spec.name,
+                "method": cell.config.method,
+                "seed": cell.config.seed,
+                "run": cell.folder.relative_to(out).as_posix(),
+                "reason": failed[cell.folder],
+            }
+            for cell in cells
+            if cell.folder in failed
+        ],
+        "unfinished": len(cells) - len(done) - len(failed),
+    }
+    write_json(out / "table.json", table)
+    write_text(out / "table.md", markdown_table(table))
+    return table
+
+
+def _has_result(cell: Cell) -> bool:
+    return (cell.folder / "scores.json").is_file() and is_finished(cell, force=True)
+
+
+def summaries(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One entry a task and method: means over the seeds, with the interval of the mean (rows resampled)."""
+    raise NotImplementedError
+
+
+def paired_tests(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The paired tests between all methods of each task, Holm over the whole table."""
+    raise NotImplementedError
