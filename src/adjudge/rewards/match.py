@@ -1,0 +1,13 @@
+"""The reward of a label: right, wrong or unreadable."""
+
+from __future__ import annotations
+
+from adjudge.config import RewardConfig
+from adjudge.types import Judgement
+
+
+def match_reward(judgement: Judgement, gold: str, config: RewardConfig) -> float:
+    """Return `config.right`, `config.wrong` or `config.unreadable`. Source: arXiv 2410.11020 (+1, −1, −3)."""
+    if judgement.value is None:
+        return config.unreadable
+    return config.right if judgement.value == gold else config.wrong

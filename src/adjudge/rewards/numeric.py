@@ -1,0 +1,17 @@
+"""The reward of a number: the closer, the more."""
+
+from __future__ import annotations
+
+from adjudge.tasks.spec import NumberAnswer
+from adjudge.types import Judgement
+
+
+def numeric_reward(judgement: Judgement, gold: float, number: NumberAnswer) -> float:
+    """Return range / 2 − |predicted − gold|, or −range / 2 when unreadable: no more than the farthest number would get.
+
+    Source: arXiv 2410.11020 (STS-B, range 5: 2.5 − |p − g|, unreadable −2.5).
+    """
+    half = (number.high - number.low) / 2
+    if judgement.value is None:
+        return -half
+    return half - abs(float(judgement.value) - gold)

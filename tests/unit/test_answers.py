@@ -1,0 +1,238 @@
+"""The strict reading of answers."""
+
+import unicodedata
+
+import pytest
+
+from adjudge.errors import DataError
+from adjudge.prompts.answers import CLOSING_TAG, answer_text, read_answer, read_label, read_number
+from adjudge.tasks.spec import TaskSpec
+
+YES_NO = ("Yes", "No")
+
+
+def _task(**answer):
+    return TaskSpec(
+        name="mine",
+        title="Mine",
+        fields={"text": "text"},
+        instruction="?",
+        template="{{ text }}",
+        metrics=("accuracy",),
+        source={},
+        **answer,
+    )
+
+
+LABELS = _task(labels={"0": "No", "1": "Yes"})
+NUMBER = _task(labels=None, number={"low": 0, "high": 5, "decimals": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Yes",
+        " Yes ",
+        "\n\tyes\n",
+        "YES",
+        "Yes.",
+        "Yes!!!",
+        "Yes ?",
+        "yes:",
+        "Yes。",
+        "Yes</Judgement>",
+        " Yes. </Judgement>",
+        "Yes</Judgement> No",
+        "Yes</Judgement><Analysis>Not quite.</Analysis>",
+        "Yes</",
+        "Yes</Jud",
+        "Yes </Judgement",
+        "Yes.<",
+        "Yes</Judgement></Judgement>",
+    ],
+)
+def test_one_label_is_read_with_whitespace_case_and_final_punctuation_aside(text):
+    assert read_label(text, YES_NO) == "Yes"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        ".",
+        "</Judgement>",
+        "</Judgement>Yes",
+        "</",
+        "Not sure",
+        "Nothing",
+        "No way",
+        "Yes No",
+        "Yes, No",
+        "Yes/No",
+        "YesNo",
+        "Yes and",
+        ". Yes",
+        "(Yes)",
+        '"Yes"',
+        'Yes"',
+        "**Yes**",
+        "- Yes",
+        "Label: Yes",
+        "<Judgement>Yes</Judgement>",
+        "Yes</judgement>",
+        "Yes</Judgment>",
+        "Yes</Jud no",
+        "Y es",
+        "Ye",
+        "Yes\u200b",
+        "Ｙｅｓ",
+        "Да",
+    ],
+)
+def test_anything_else_is_unreadable(text):
+    assert read_label(text, YES_NO) is None
+
+
+def test_words_of_several_words_and_words_within_words():
+    words = ("Option one", "Option two", "Option")
+    assert read_label("option \n  ONE.", words) == "Option one"
+    assert read_label("Option", words) == "Option"
+    assert read_label("Option three", words) is None
+    assert read_label("Optionone", words) is None
+
+
+def test_words_that_differ_only_in_case_are_told_apart_or_unreadable():
+    words = ("us", "US", "them")
+    assert read_label("us", words) == "us"
+    assert read_label(" US. ", words) == "US"
+    assert read_label("Us", words) is None
+    assert read_label("Them", words) == "them"
+
+
+def test_words_that_end_in_punctuation():
+    grades = ("C", "C+", "A.", "?", "!")
+    assert read_label("C+", grades) == "C+"
+    assert read_label("c+.", grades) == "C+"
+    assert read_label("C", grades) == "C"
+    assert read_label("A.", grades) == "A."
+    assert read_label("a", grades) == "A."
+    assert read_label("?", grades) == "?"
+    assert read_label("?!", grades) is None
+    both = ("A", "A.")
+    assert [read_label(text, both) for text in ("A", "A.", "A..", "a.", "a")] == ["A", "A.", None, None, None]
+
+
+def test_a_word_that_ends_like_a_tag_is_still_a_word():
+    assert read_label("a <", ("a <", "a >")) == "a <"
+    assert read_label("a <</Judgement>", ("a <", "a >")) == "a <"
+
+
+def test_unicode_forms_and_case_folding():
+    words = ("Négatif", "Straße")
+    assert read_label(unicodedata.normalize("NFD", "NÉGATIF"), words) == "Négatif"
+    assert read_label("STRASSE", words) == "Straße"
+    assert read_label("Negatif", words) is None
+    assert read_label("négatif", tuple(unicodedata.normalize("NFD", word) for word in words)) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3.0),
+        ("3.", 3.0),
+        (" 2.50 \n", 2.5),
+        ("+1.0", 1.0),
+        ("0", 0.0),
+        ("5.0!", 5.0),
+        ("003", 3.0),
+        ("4.5</Judgement> 2", 4.5),
+        ("4</Ju", 4.0),
+    ],
+)
+def test_a_plain_number_is_read(text, value):
+    assert read_number(text, 0, 5) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "-",
+        "+",
+        "-1",
+        "5.01",
+        "1e0",
+        "inf",
+        "nan",
+        "NaN",
+        "3,5",
+        ".5",
+        "1 2",
+        "1.2.3",
+        "--1",
+        "- 1",
+        "0x3",
+        "3/5",
+        "3%",
+        "three",
+        "٣",
+        "３",
+        "1_0",
+        "9" * 400,
+        "about 3",
+        "3 of 5",
+    ],
+)
+def test_any_other_number_is_unreadable(text):
+    assert read_number(text, 0, 5) is None
+
+
+def test_negative_ranges_and_negative_zero():
+    assert read_number("-4.0", -4, 4) == -4.0
+    assert str(read_number("-0", -4, 4)) == "0.0"
+
+
+def test_under_the_line_rule_the_first_line_end_ends_the_answer():
+    assert read_answer("Yes\nbut no", LABELS, "line").value == "Yes"
+    assert read_answer("Yes\r\nNo</Judgement>", LABELS, "line").value == "Yes"
+    assert read_answer("Yes</Judgement>\nNo", LABELS, "line").value == "Yes"
+    assert read_answer("3.5\n4", NUMBER, "line").value == 3.5
+    for empty in ("\nYes", "", "\n"):
+        assert not read_answer(empty, LABELS, "line").readable
+
+
+def test_under_the_tag_rule_only_a_complete_tag_ends_the_answer():
+    assert read_answer("\nYes\n</Judgement>", LABELS, "tag").value == "Yes"
+    for missing in ("Yes", "Yes\n", "Yes</Judgement", "Yes</judgement>"):
+        assert not read_answer(missing, LABELS, "tag").readable
+    assert not read_answer("Yes\nNo</Judgement>", LABELS, "tag").readable
+
+
+def test_a_judgement_keeps_the_text_as_it_came():
+    assert read_answer(" Yes</Judgement>…\n", LABELS, "line").text == " Yes</Judgement>…\n"
+    assert read_answer("?", LABELS, "tag").text == "?"
+
+
+@pytest.mark.parametrize("ending", ["", CLOSING_TAG, "\n"])
+def test_what_is_taught_is_read_as_the_same_answer(ending):
+    for word in LABELS.words:
+        assert read_answer(answer_text(word, LABELS) + ending, LABELS, "line").value == word
+    for number, text in ((0.0, "0.0"), (2.75, "2.8"), (5.0, "5.0"), (3, "3.0")):
+        assert answer_text(number, NUMBER) == text
+        assert read_answer(text + ending, NUMBER, "line").value == float(text)
+
+
+def test_a_small_negative_number_is_not_taught_as_minus_zero():
+    assert answer_text(-0.04, _task(labels=None, number={"low": -4, "high": 4, "decimals": 1})) == "0.0"
+
+
+def test_what_is_no_answer_of_the_task_is_not_taught():
+    with pytest.raises(DataError, match="Did you mean 'Yes'"):
+        answer_text("yess", LABELS)
+    for wrong in ("3", float("nan"), 5.5, -0.1):
+        with pytest.raises(DataError, match="between 0 and 5"):
+            answer_text(wrong, NUMBER)
+    with pytest.raises(DataError, match="more decimals"):
+        answer_text(0.25, _task(labels=None, number={"low": 0.25, "high": 1, "decimals": 1}))

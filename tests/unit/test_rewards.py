@@ -1,0 +1,66 @@
+"""Rewards against the paper's constants."""
+
+import pytest
+
+from adjudge.config import RewardConfig
+from adjudge.errors import DataError, NotFiniteError
+from adjudge.rewards import reward, rewards
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Judgement
+
+CONFIG = RewardConfig()
+
+
+def _task(**answer):
+    return TaskSpec(
+        name="mine",
+        title="Mine",
+        fields={"text": "text"},
+        instruction="?",
+        template="{{ text }}",
+        metrics=("accuracy",),
+        source={},
+        **answer,
+    )
+
+
+LABELS = _task(labels={"0": "No", "1": "Yes"})
+STSB = _task(labels=None, number={"low": 0, "high": 5, "decimals": 1})
+
+
+def test_right_wrong_and_unreadable_labels_get_the_papers_constants():
+    judgements = [Judgement("Yes", "Yes"), Judgement("No", "No"), Judgement("Not sure", None)]
+    assert rewards(judgements, ["Yes"] * 3, LABELS, CONFIG) == [1.0, -1.0, -3.0]
+
+
+def test_other_constants_are_taken_from_the_configuration():
+    other = RewardConfig(right=2, wrong=0, unreadable=-0.5)
+    assert rewards([Judgement("Yes", "Yes"), Judgement("", None)], ["No", "No"], LABELS, other) == [0.0, -0.5]
+
+
+def test_numbers_get_half_the_range_less_the_distance():
+    found = [reward(Judgement("", value), 4.0, STSB, CONFIG) for value in (4.0, 3.0, 0.0, None)]
+    assert found == [2.5, 1.5, -1.5, -2.5]
+
+
+def test_an_unreadable_number_gets_no_more_than_the_farthest_one():
+    wide = _task(labels=None, number={"low": -4, "high": 4})
+    assert reward(Judgement("", None), 4.0, wide, CONFIG) == reward(Judgement("", -4.0), 4.0, wide, CONFIG) == -4.0
+
+
+@pytest.mark.parametrize("task", [LABELS, STSB])
+def test_a_missing_gold_answer_is_an_error_that_names_the_row(task):
+    with pytest.raises(DataError, match=r"Row 1 of the batch: mine: .* no gold answer"):
+        rewards([Judgement("", None)] * 2, [1.0 if task is STSB else "Yes", None], task, CONFIG)
+
+
+def test_a_gold_answer_of_another_kind_is_an_error():
+    with pytest.raises(DataError, match="Did you mean 'Yes'"):
+        reward(Judgement("Yes", "Yes"), "yes", LABELS, CONFIG)
+    with pytest.raises(DataError, match="no number"):
+        reward(Judgement("1", 1.0), "1", STSB, CONFIG)
+
+
+def test_a_reward_that_is_not_finite_stops_and_names_the_row():
+    with pytest.raises(NotFiniteError, match="row 1"):
+        rewards([Judgement("", 1.0)] * 2, [1.0, float("nan")], STSB, CONFIG)
