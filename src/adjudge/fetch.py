@@ -1,0 +1,47 @@
+"""Get what a run needs before it is needed: the bundled models and the human-rated sentences."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from adjudge.console import note
+from adjudge.download import VADER, DownloadError, download
+from adjudge.errors import ConfigError, DataError, nearest
+from adjudge.models.bundled import BUNDLED, bundled_folder, is_fetched
+from adjudge.tasks import vader
+
+FETCHABLE = (*BUNDLED, "vader")
+
+
+def fetch(what: str = "all") -> list[Path]:
+    """Fetch one of `FETCHABLE`, or ``all``, into the cache, unless it is there; return the folders.
+
+    Nothing is installed. Raises ConfigError for an unknown name, ModelError or DataError when it cannot be downloaded.
+    """
+    if what != "all" and what not in FETCHABLE:
+        raise ConfigError(f"There is nothing called '{what}' to fetch.{nearest(what, (*FETCHABLE, 'all'))}")
+    return [_fetch_one(name) for name in (FETCHABLE if what == "all" else (what,))]
+
+
+def _fetch_one(name: str) -> Path:
+    if name == "vader":
+        there = vader.is_fetched()
+        folder = vader.vader_folder()
+        if not there:
+            _fetch_vader(folder)
+    else:
+        there = is_fetched(name)
+        folder = bundled_folder(name)
+    note(f"{name}: {'already ' if there else ''}in {folder}")
+    return folder
+
+
+def _fetch_vader(folder: Path) -> None:
+    note(f"Fetching the rated sentences: the source archive of {VADER.name}, {VADER.size_mb} MB, once …")
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
+        try:
+            archive = download(VADER, Path(temporary))
+        except DownloadError as error:
+            raise DataError(f"The rated sentences are not in the cache ({folder}). {error}") from None
+        vader.extract(archive, folder)
