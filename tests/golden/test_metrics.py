@@ -1,0 +1,152 @@
+"""Metrics against scikit-learn, scipy and hand-computed cases."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from adjudge.errors import DataError, TaskError
+from adjudge.tasks.metrics import METRICS, compute, encode, metric_for
+from adjudge.tasks.spec import TaskSpec
+
+
+def _task(*metrics, labels=("No", "Yes"), **more):
+    return TaskSpec(
+        name="mine",
+        title="Mine",
+        fields={"text": "text"},
+        instruction="?",
+        template="{{ text }}",
+        labels=None if "number" in more else {str(place): word for place, word in enumerate(labels)},
+        metrics=metrics,
+        source={},
+        **more,
+    )
+
+
+BINARY = _task("accuracy", "f1", "matthews")
+NUMBER = _task("pearson", "spearman", "mae", number={"low": 0, "high": 5, "decimals": 1})
+
+
+def _draw(n_labels, rows, seed, unreadable=0.2):
+    rng = np.random.default_rng(seed)
+    gold = rng.integers(n_labels, size=rows)
+    pred = np.where(rng.random(rows) < 0.5, gold, rng.integers(n_labels, size=rows))
+    return gold, np.where(rng.random(rows) < unreadable, -1, pred)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3, 5])
+@pytest.mark.parametrize("unreadable", [0.0, 0.3])
+def test_label_metrics_are_those_of_scikit_learn(n_labels, unreadable):
+    pairs = [_draw(n_labels, 60, seed, unreadable) for seed in range(20)]
+    gold_SN, pred_SN = (np.stack(side) for side in zip(*pairs, strict=True))
+    task = _task("accuracy", labels=[f"w{i}" for i in range(n_labels)])
+    found = {name: metric_for(task, name)(gold_SN, pred_SN) for name in ("accuracy", "f1", "macro_f1", "matthews")}
+    for row, (gold, pred) in enumerate(pairs):
+        assert found["accuracy"][row] == pytest.approx(sklearn.metrics.accuracy_score(gold, pred))
+        assert found["matthews"][row] == pytest.approx(sklearn.metrics.matthews_corrcoef(gold, pred))
+        present = sorted({*gold, *pred} - {-1})
+        macro = sklearn.metrics.f1_score(gold, pred, labels=present, average="macro", zero_division=0)
+        assert found["macro_f1"][row] == pytest.approx(macro)
+        # Unreadable = the wrong one of positive and the rest.
+        positive = np.where(pred == -1, gold != 1, pred == 1)
+        assert found["f1"][row] == pytest.approx(sklearn.metrics.f1_score(gold == 1, positive))
+
+
+def test_number_metrics_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    gold_SN = np.round(rng.uniform(0, 5, (15, 40)), 1)
+    pred_SN = np.round(np.clip(gold_SN + rng.normal(0, 1.5, gold_SN.shape), 0, 5), 0)  # many ties
+    found = {name: metric_for(NUMBER, name)(gold_SN, pred_SN) for name in ("pearson", "spearman", "mae")}
+    for row, (gold, pred) in enumerate(zip(gold_SN, pred_SN, strict=True)):
+        assert found["pearson"][row] == pytest.approx(scipy.stats.pearsonr(gold, pred).statistic)
+        assert found["spearman"][row] == pytest.approx(scipy.stats.spearmanr(gold, pred).statistic)
+        assert found["mae"][row] == pytest.approx(sklearn.metrics.mean_absolute_error(gold, pred))
+
+
+def test_binary_metrics_by_hand():
+    # tp 2, fn 1, fp 1, tn 1.
+    gold, pred = ["Yes", "Yes", "Yes", "No", "No"], ["Yes", "Yes", "No", "Yes", "No"]
+    assert compute(BINARY, "accuracy", gold, pred) == pytest.approx(3 / 5)
+    assert compute(BINARY, "f1", gold, pred) == pytest.approx(4 / 6)
+    assert compute(BINARY, "matthews", gold, pred) == pytest.approx((2 * 1 - 1 * 1) / (3 * 3 * 2 * 2) ** 0.5)
+
+
+def test_the_positive_label_is_the_second_unless_named():
+    gold, pred = ["Yes", "Yes", "Yes", "No"], ["Yes", "Yes", "Yes", "Yes"]
+    assert compute(BINARY, "f1", gold, pred) == pytest.approx(6 / 7)
+    assert compute(_task("f1", positive="No"), "f1", gold, pred) == 0.0
+    with pytest.raises(TaskError, match="Did you mean 'Yes'"):
+        compute(_task("f1", positive="yes"), "f1", gold, pred)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews"])
+@pytest.mark.parametrize("row", range(6))
+def test_an_unreadable_answer_is_never_a_right_one(name, row):
+    gold = ["Yes", "No", "Yes", "No", "Yes", "No"]
+    other = "No" if gold[row] == "Yes" else "Yes"
+    right, wrong, unreadable = (
+        compute(BINARY, name, gold, [*gold[:row], value, *gold[row + 1 :]]) for value in (gold[row], other, None)
+    )
+    assert right == 1.0
+    assert unreadable < 1.0
+    if name in ("accuracy", "f1"):
+        assert unreadable == pytest.approx(wrong)
+
+
+def test_all_unreadable_is_zero():
+    for name in ("accuracy", "f1", "macro_f1", "matthews"):
+        assert compute(BINARY, name, ["Yes", "No"], [None, None]) == 0.0
+
+
+def test_an_unreadable_number_becomes_the_farther_end():
+    gold, pred = encode(NUMBER, [0.0, 2.0, 2.5, 4.0], [None, None, None, 3.0])
+    assert gold.tolist() == [0.0, 2.0, 2.5, 4.0]
+    assert pred.tolist() == [5.0, 5.0, 0.0, 3.0]
+    assert compute(NUMBER, "mae", [0.0, 4.0], [None, 4.0]) == 2.5
+
+
+def test_undefined_metrics_are_zero():
+    equal = [0.1] * 30  # its mean is not exactly 0.1
+    varied = [i / 10 for i in range(30)]
+    for name in ("pearson", "spearman"):
+        assert compute(NUMBER, name, varied, equal) == 0.0
+        assert compute(NUMBER, name, equal, varied) == 0.0
+        assert compute(NUMBER, name, [1.0], [1.0]) == 0.0
+    assert compute(BINARY, "matthews", ["Yes", "No"], ["Yes", "Yes"]) == 0.0
+    assert compute(BINARY, "f1", ["No", "No"], ["No", "No"]) == 0.0
+
+
+def test_counts_of_large_splits_do_not_overflow():
+    gold = np.tile([0, 1], 100_000)
+    pred = np.where(np.arange(200_000) % 5 == 0, 1 - gold, gold)
+    assert metric_for(BINARY, "matthews")(gold[None], pred[None])[0] == pytest.approx(0.6)
+
+
+def test_perfect_correlation_is_exactly_one():
+    values = [0.1, 0.7, 1.3, 2.9]
+    assert compute(NUMBER, "pearson", values, values) == 1.0
+    assert compute(NUMBER, "mae", values, values) == 0.0
+    assert not METRICS["mae"].higher_is_better
+
+
+def test_unknown_and_unfitting_metrics_are_explained():
+    with pytest.raises(TaskError, match="Did you mean 'accuracy'"):
+        compute(BINARY, "acuracy", ["Yes"], ["Yes"])
+    with pytest.raises(TaskError, match="Use: pearson, spearman, mae"):
+        compute(NUMBER, "accuracy", [1.0], [1.0])
+    with pytest.raises(TaskError, match="Use: accuracy, f1"):
+        compute(BINARY, "mae", ["Yes"], ["Yes"])
+
+
+def test_bad_rows_are_named():
+    with pytest.raises(DataError, match="row 1 has no gold"):
+        compute(BINARY, "accuracy", ["Yes", None], ["Yes", "Yes"])
+    with pytest.raises(DataError, match=r"row 0: 'yes'.*Did you mean 'Yes'"):
+        compute(BINARY, "accuracy", ["Yes"], ["yes"])
+    with pytest.raises(DataError, match="row 1: nan is no number"):
+        compute(NUMBER, "mae", [1.0, 1.0], [None, float("nan")])
+    with pytest.raises(DataError, match="2 predictions for 1"):
+        compute(BINARY, "accuracy", ["Yes"], ["Yes", "No"])
+    with pytest.raises(DataError, match="no rows"):
+        compute(BINARY, "accuracy", [], [])
