@@ -1,1 +1,21 @@
-"""Tasks as declarations: what a row is, how it is asked, which answers there are, how it is scored."""
+"""What is judged: tasks as YAML, their rows, their metrics."""
+
+from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
+from adjudge.tasks.rows import find_overlap, take_rows
+from adjudge.tasks.sources import load_split
+from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table import examples_for_prediction, read_table
+from adjudge.tasks.validate import validate_task
+
+__all__ = [
+    "TaskSpec",
+    "examples_for_prediction",
+    "find_overlap",
+    "list_tasks",
+    "load_split",
+    "load_task",
+    "read_table",
+    "spec_to_yaml",
+    "take_rows",
+    "validate_task",
+]

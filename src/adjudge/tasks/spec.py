@@ -16,7 +16,7 @@ class NumberAnswer(_Part):
 
     low: float
     high: float
-    decimals: int = 1
+    decimals: int = Field(1, ge=0, le=6)
 
 
 class FileSource(_Part):
@@ -29,6 +29,13 @@ class FileSource(_Part):
     header: bool = True
     columns: tuple[str, ...] = ()
     """Column names of a file without a header line, in order."""
+    rename: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """For a split whose file names its columns otherwise: split to (the file's column to the task's column)."""
+    drop_labels: tuple[str, ...] = ()
+    """Raw labels that mean "no gold answer" (MNLI's ``-``); rows with one are left out, counted and said."""
+    broken_share: float = Field(0.0, ge=0, lt=1)
+    """Largest share of rows with a wrong number of columns or an empty text that the official file is known to carry; up to
+    that share they are left out, counted and said, beyond it they are an error."""
 
 
 class HubSource(_Part):
@@ -41,6 +48,7 @@ class HubSource(_Part):
     columns: dict[str, str] = Field(default_factory=dict)
     """Field name to hub column, where it differs from the file's column."""
     label: str = "label"
+    """The hub's column with the gold answer."""
     labels: tuple[str, ...] = ()
     """Raw label (as in the official files) for the hub's integer 0, 1, 2, …"""
 
@@ -48,8 +56,11 @@ class HubSource(_Part):
 class VaderSource(_Part):
     """Rows of the human-rated sentences that the source archive of vaderSentiment carries."""
 
-    vader: Literal["movies", "tweets", "news", "products"]
-    dev_rows: int = 1000
+    part: Literal["movies", "tweets", "news", "products"]
+    dev_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the texts that are dev rows; a hash of the text decides, so equal texts share a split, across tasks too."""
+    threshold: float = Field(1.0, gt=0)
+    """Label tasks keep the rows with |mean rating| at or above this; number tasks keep all."""
 
 
 class TableSource(_Part):

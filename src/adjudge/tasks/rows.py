@@ -1,0 +1,176 @@
+"""From the cells of a file to checked examples; drawing rows; telling equal texts apart from different ones."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adjudge.console import note
+from adjudge.errors import DataError, nearest
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Value
+
+_SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a text file before it is checked: its line number (from 1) and its cells."""
+
+    number: int
+    cells: tuple[str, ...]
+
+
+def read_text(path: Path) -> str:
+    """Read a file as UTF-8, a byte-order mark allowed. Raises DataError that names the line of the first invalid byte."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        before = raw[raw.rfind(b"\n", 0, error.start) + 1 : error.start]
+        column = before.count(b"\t") + 1
+        raise DataError(
+            f"{path}:{line}: byte {raw[error.start]:#04x} is not valid UTF-8 (field {column} counted by tabs, "
+            f"byte {len(before) + 1} of the line). Save the file as UTF-8."
+        ) from None
+    return text.removeprefix("\ufeff")
+
+
+def read_tab_separated(path: Path) -> list[Line]:
+    r"""Split a file at ``\n`` or ``\r\n`` and tabs, and at nothing else: quotes are text, and so are U+2028, U+0085 and ``\f``.
+
+    Blank lines at the end are allowed; any other blank line is a row with one empty cell. Raises DataError when the file is empty.
+    """
+    lines = read_text(path).split("\n")
+    while lines and not lines[-1].strip("\r"):
+        lines.pop()
+    if not lines:
+        raise DataError(f"{path}: the file is empty.")
+    return [Line(number, tuple(line.removesuffix("\r").split("\t"))) for number, line in enumerate(lines, 1)]
+
+
+def width_error(path: Path, line: Line, columns: Sequence[str]) -> DataError:
+    """The error for a row whose number of cells is not the number of columns; names the fields that lack or what is too many."""
+    have, want = len(line.cells), len(columns)
+    if have < want:
+        what = f"field '{columns[have]}' is missing"
+    else:
+        what = f"the cell after field '{columns[-1]}' belongs to no field: '{shorten(line.cells[want])}'"
+    return DataError(
+        f"{path}:{line.number}: the row has {have} column{'s' * (have != 1)} where {want} are expected "
+        f"({', '.join(columns)}); {what}. Columns are separated by tabs."
+    )
+
+
+def check_columns(path: Path, columns: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise DataError, with the nearest column there is, for the first of `wanted` that is not among `columns`."""
+    there = list(columns)
+    for column in wanted:
+        if column not in there:
+            raise DataError(f"{path}: there is no column '{column}'.{nearest(column, there)}")
+
+
+def to_example(spec: TaskSpec, where: str, name: str, cells: Mapping[str, str], *, labelled: bool) -> Example:
+    """Check one row, given as column to text, and turn it into an example with id `name`.
+
+    `where` ("file:line") begins every error. Without `labelled`, a missing or empty gold answer is None.
+    Raises DataError for an empty field, an unknown label, or a number that is none or out of range.
+    """
+    fields = {field: text_of(where, field, column, cells.get(column, "")) for field, column in spec.fields.items()}
+    raw = cells.get(spec.label, "").strip() if spec.label is not None else ""
+    if spec.label is None or (not raw and not labelled):
+        return Example(name, fields)
+    return Example(name, fields, gold_of(spec, where, raw))
+
+
+def text_of(where: str, field: str, column: str, text: str) -> str:
+    """Return a field's text. Raises DataError when nothing but white space is in it."""
+    if not text.strip():
+        also = "" if field == column else f" (column '{column}')"
+        raise DataError(f"{where}: field '{field}'{also} is empty. Fill it in, or take the row out.")
+    return text
+
+
+def gold_of(spec: TaskSpec, where: str, raw: str) -> Value:
+    """Turn a raw gold answer into the answer word or number. Raises DataError that names the column."""
+    if not raw:
+        raise DataError(f"{where}: the label column '{spec.label}' is empty. Fill it in, or take the row out.")
+    if spec.number is None:
+        labels = spec.labels or {}
+        if raw not in labels:
+            raise DataError(f"{where}: '{shorten(raw)}' in column '{spec.label}' is no label of {spec.name}.{nearest(raw, labels)}")
+        return labels[raw]
+    number = parse_number(raw)
+    if number is None:
+        raise DataError(f"{where}: '{shorten(raw)}' in column '{spec.label}' is not a number.")
+    if not spec.number.low <= number <= spec.number.high:
+        raise DataError(
+            f"{where}: {raw} in column '{spec.label}' is outside the range of {spec.name}, "
+            f"{spec.number.low:g} to {spec.number.high:g}."
+        )
+    return number
+
+
+def parse_number(raw: str) -> float | None:
+    """Read a finite decimal number; None when the text is none."""
+    try:
+        number = float(raw)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in raw else None
+
+
+def shorten(text: str) -> str:
+    """Cut a value for use in a message."""
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def normal_text(text: str) -> str:
+    """The text with case folded and white space collapsed: texts with equal normal text count as the same."""
+    return " ".join(text.split()).casefold()
+
+
+def text_key(fields: Mapping[str, str]) -> str:
+    """One string for all texts of a row; equal for rows whose texts are the same up to case and white space."""
+    return "\x1f".join(f"{name}\x1e{normal_text(fields[name])}" for name in sorted(fields))
+
+
+def hash_share(text: str, seed: int | None = None) -> float:
+    """A number in [0, 1) that depends on the text alone (and the seed): SHA-256, so the same on every machine."""
+    salted = text if seed is None else f"{seed}\x1d{text}"
+    return int.from_bytes(hashlib.sha256(salted.encode("utf-8", "surrogatepass")).digest()[:7], "big") / 2**56
+
+
+def take_rows(examples: Sequence[Example], n: int | None, seed: int, what: str = "rows") -> list[Example]:
+    """Draw `n` rows without replacement.
+
+    The rows are shuffled by `random.Random(seed)` (the same on every machine and Python version) and the first `n` are taken,
+    so a smaller draw with the same seed is the beginning of a larger one. With `n` None, or when there are fewer than asked, all
+    rows come in file order; the shortfall is said once, `what` being the kind of rows. Raises DataError when `n` is negative.
+    """
+    if n is not None and n < 0:
+        raise DataError(f"{n} {what} cannot be drawn.")
+    if n is None or n >= len(examples):
+        if n is not None and n > len(examples):
+            note(f"{n:,} {what} were asked for and there are {len(examples):,}: all of them are used.")
+        return list(examples)
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    return [examples[index] for index in order[:n]]
+
+
+def find_overlap(train: Sequence[Example], dev: Sequence[Example]) -> list[tuple[str, str]]:
+    """Ids (train, dev) of all pairs of rows whose texts are the same up to case and white space, in the order of `dev`."""
+    seen: dict[str, list[str]] = {}
+    for example in train:
+        seen.setdefault(text_key(example.fields), []).append(example.id)
+    return [(train_id, example.id) for example in dev for train_id in seen.get(text_key(example.fields), ())]

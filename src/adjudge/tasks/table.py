@@ -1,0 +1,242 @@
+"""The user's own tables: CSV, TSV, JSONL and Parquet, every cell as the text that was written.
+
+CSV: separated by commas, quotes are syntax (RFC 4180), a quoted cell may span lines. TSV: one line is one row, tabs separate,
+quotes are text, as in GLUE's files. JSONL: one object a line; a key that is absent or null is an empty cell, a number keeps its
+spelling, a list or object is its JSON. Parquet: numbers as Python writes them, null is an empty cell. Text is UTF-8, a byte-order
+mark is allowed. Lines with nothing on them hold no row in CSV and JSONL.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adjudge.errors import DataError, nearest
+from adjudge.tasks.rows import (
+    check_columns,
+    hash_share,
+    read_tab_separated,
+    read_text,
+    text_key,
+    text_of,
+    to_example,
+    width_error,
+)
+from adjudge.tasks.spec import TableSource, TaskSpec
+from adjudge.types import Example
+
+
+class TableRow(dict[str, str]):
+    """One row: column to text, and the line (row of a Parquet file) it came from, counted from 1."""
+
+    def __init__(self, cells: Mapping[str, str], line: int) -> None:
+        super().__init__(cells)
+        self.line = line
+
+
+def read_table(path: str | Path) -> tuple[list[str], list[TableRow]]:
+    """Read a table: its columns in order, and its rows, each with a text for every column.
+
+    Raises DataError: no such file, an unknown kind of file, invalid UTF-8, a row with the wrong number of columns, a column name
+    that occurs twice, a line that is no JSON object, no rows.
+    """
+    path = Path(path)
+    readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: '{path.suffix}' is no kind of table that can be read.{nearest(path.suffix, readers)}")
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file.")
+    columns, rows = readers[path.suffix.lower()](path)
+    for column in columns:
+        if columns.count(column) > 1:
+            raise DataError(f"{path}:1: the column '{column}' occurs twice. Rename one of them.")
+    if not rows:
+        raise DataError(f"{path}: the file has columns ({', '.join(columns)}) and no rows." if columns else f"{path}: has no rows.")
+    return columns, rows
+
+
+def require_columns(path: str | Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise DataError for the first of `wanted` that is no column; guesses when a CSV is separated by something else."""
+    try:
+        check_columns(Path(path), columns, wanted)
+    except DataError as error:
+        for name, mark in (("semicolons", ";"), ("tabs", "\t")):
+            if len(columns) == 1 and mark in columns[0]:
+                raise DataError(f"{error} The file seems to be separated by {name}; a .csv is separated by commas.") from None
+        raise
+
+
+def load_table(spec: TaskSpec, source: TableSource, split: str) -> list[Example]:
+    """Read the rows of one split, in file order; without a dev file they are told apart by `split_table`. Raises DataError."""
+    if split not in ("train", "dev"):
+        raise DataError(f"{spec.name} has no split '{split}'. There is: train, dev.")
+    own_dev = split == "dev" and source.dev is not None
+    examples = table_examples(spec, Path(source.dev if own_dev and source.dev else source.train))
+    if source.dev is not None:
+        return examples
+    train, dev = split_table(examples, source.dev_share, source.split_seed)
+    if not train or not dev:
+        raise DataError(
+            f"{source.train}: {len(examples)} rows with {len({text_key(e.fields) for e in examples})} different texts are too few "
+            "to split off dev rows. Add rows, or name a dev file."
+        )
+    return dev if split == "dev" else train
+
+
+def table_examples(spec: TaskSpec, path: Path) -> list[Example]:
+    """All rows of one table as labelled examples. Raises DataError."""
+    columns, rows = read_table(path)
+    wanted = list(spec.fields.values()) + ([spec.label] if spec.label is not None else [])
+    require_columns(path, columns, wanted)
+    return [to_example(spec, f"{path}:{row.line}", f"{path.name}:{row.line}", row, labelled=True) for row in rows]
+
+
+def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Split off dev rows: the texts with the smallest hashes, until `dev_share` of the rows is reached; at least one text.
+
+    Rows with equal texts fall into the same split. File order is kept in both.
+    """
+    groups: dict[str, int] = {}
+    for example in examples:
+        key = text_key(example.fields)
+        groups[key] = groups.get(key, 0) + 1
+    target = max(1, round(dev_share * len(examples)))
+    chosen: set[str] = set()
+    for key in sorted(groups, key=lambda text: (hash_share(text, seed), text)):
+        if target <= 0:
+            break
+        chosen.add(key)
+        target -= groups[key]
+    dev = [example for example in examples if text_key(example.fields) in chosen]
+    train = [example for example in examples if text_key(example.fields) not in chosen]
+    return train, dev
+
+
+def examples_for_prediction(spec: TaskSpec, rows: Sequence[Mapping[str, str]], source: str = "input") -> list[Example]:
+    """Turn the rows of any table into examples without gold answers.
+
+    A field is taken from the source's column when the table has it, else from a column with the field's own name. `source` names
+    the table in ids and errors. Raises DataError for a missing column (with the nearest) or an empty field.
+    """
+    if not rows:
+        return []
+    columns = list(rows[0])
+    chosen = {}
+    for field, column in spec.fields.items():
+        if column not in columns and field not in columns:
+            also = "" if field == column else f" or '{field}'"
+            raise DataError(f"{source}: there is no column '{column}'{also}, which {spec.name} needs.{nearest(field, columns)}")
+        chosen[field] = column if column in columns else field
+    examples = []
+    for number, row in enumerate(rows, 1):
+        where = f"{source}:{row.line if isinstance(row, TableRow) else number}"
+        fields = {field: text_of(where, field, column, row.get(column, "")) for field, column in chosen.items()}
+        examples.append(Example(f"{Path(where).name}", fields))
+    return examples
+
+
+def _csv(path: Path) -> tuple[list[str], list[TableRow]]:
+    text = read_text(path)
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        lines = list(_csv_lines(path, text))
+    finally:
+        csv.field_size_limit(limit)
+    if not lines:
+        raise DataError(f"{path}: the file is empty.")
+    columns, rows = lines[0][1], []
+    for number, cells in lines[1:]:
+        if len(cells) != len(columns):
+            raise _csv_width_error(path, number, cells, columns)
+        rows.append(TableRow(dict(zip(columns, cells, strict=True)), number))
+    return columns, rows
+
+
+def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    begins = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{begins}: is not valid CSV: {error}. A cell with a quote, comma or line break in it is put in quotes, and "
+                "quotes in it are doubled."
+            ) from None
+        if cells:
+            yield begins, cells
+        begins = reader.line_num + 1
+
+
+def _csv_width_error(path: Path, number: int, cells: list[str], columns: list[str]) -> DataError:
+    if len(cells) < len(columns):
+        what = f"column '{columns[len(cells)]}' is missing"
+    else:
+        what = f"the cell after column '{columns[-1]}' belongs to no column: '{cells[len(columns)][:60]}'"
+    return DataError(
+        f"{path}:{number}: the row has {len(cells)} cells where {len(columns)} are expected ({', '.join(columns)}); {what}. "
+        "A cell with a comma in it is put in quotes."
+    )
+
+
+def _tsv(path: Path) -> tuple[list[str], list[TableRow]]:
+    lines = read_tab_separated(path)
+    columns, rows = list(lines[0].cells), []
+    for line in lines[1:]:
+        if len(line.cells) != len(columns):
+            raise width_error(path, line, columns)
+        rows.append(TableRow(dict(zip(columns, line.cells, strict=True)), line.number))
+    return columns, rows
+
+
+def _jsonl(path: Path) -> tuple[list[str], list[TableRow]]:
+    parsed: list[tuple[int, dict[str, str]]] = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            parsed.append((number, _json_cells(path, number, line)))
+    if not parsed:
+        raise DataError(f"{path}: the file is empty.")
+    columns = list(dict.fromkeys(key for _, cells in parsed for key in cells))
+    return columns, [TableRow({column: cells.get(column, "") for column in columns}, number) for number, cells in parsed]
+
+
+def _json_cells(path: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        plain = json.loads(line)
+        spelled = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}:{number}: is not JSON: {error}. Each line is one object.") from None
+    if not isinstance(plain, dict):
+        raise DataError(f"{path}:{number}: is {type(plain).__name__} and not an object: {line.strip()[:60]}")
+    return {key: spelled[key] if isinstance(spelled[key], str) else _as_text(value) for key, value in plain.items()}
+
+
+def _parquet(path: Path) -> tuple[list[str], list[TableRow]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path).read()
+        values = [column.to_pylist() for column in table.columns]
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+    columns = [str(name) for name in table.column_names]
+    cells = zip(*([_as_text(value) for value in column] for column in values), strict=True)
+    return columns, [TableRow(dict(zip(columns, row, strict=True)), number) for number, row in enumerate(cells, 1)]
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
