@@ -1,0 +1,79 @@
+# From nothing to a ready machine: needs Python 3.11 or newer, pip, and a package index.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BUDGET ?= full
+DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
+
+ifeq ($(BUDGET),full)
+  TRAIN_ROWS ?= 480
+  EVAL_ROWS ?= 300
+  OUT ?= runs/demo
+else ifeq ($(BUDGET),smoke)
+  TRAIN_ROWS ?= 48
+  EVAL_ROWS ?= 48
+  OUT ?= runs/demo-smoke
+else
+  $(error BUDGET is full or smoke, not '$(BUDGET)')
+endif
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo "make setup    make $(VENV) with everything in it (again: nothing to do)"
+	@echo "make demo     compare $(DEMO_METHODS) on rated movie sentences, write $(OUT)/report.html"
+	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
+	@echo "make test     lint, format, types, tests"
+	@echo "make lint     lint, format, types"
+	@echo "make clean    remove $(VENV) and what tools left behind; runs/ and the model cache stay"
+	@echo "Another Python: make setup PYTHON=python3.12"
+
+setup: $(READY)
+
+# Said in the terminal: large downloads and the installation; the rest of pip's output only when it fails.
+$(READY): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer, or name one: make setup PYTHON=…" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1); Python 3.11 or newer is needed: make setup PYTHON=python3.12" >&2; exit 1; }
+	@if [ ! -x $(BIN)/python ]; then \
+		echo "==> making $(VENV) with $$("$(PYTHON)" --version)"; \
+		"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }; \
+	fi
+	@echo "==> installing adjudge and what it needs into $(VENV) (some minutes the first time; PyTorch is large)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' 2>&1 \
+		| tee $(VENV)/pip.log \
+		| awk '/^Collecting/ { n++; if (n % 20 == 0) { print "    " n " packages found"; fflush() } } \
+			/^ *Downloading .*\(([0-9.]+ GB|[0-9][0-9]+(\.[0-9])? MB)\)/ { print "    " $$1, $$2, $$3, $$4; fflush() } \
+			/^Installing collected/ { print "    installing " n " packages"; fflush() }' \
+		|| { grep -v '^ *\(Using cached\|Requirement already\|Collecting\|Downloading\|Obtaining\)' $(VENV)/pip.log | tail -n 20 >&2; echo "The installation failed; all of pip's output is in $(VENV)/pip.log." >&2; exit 1; }
+	@touch $(READY)
+	@echo "==> ready: $(BIN)/adjudge"
+
+demo: setup
+	@echo "==> fetching the small model, the encoder and the rated sentences (once)"
+	@$(BIN)/adjudge fetch all
+	@echo "==> comparing $(DEMO_METHODS) on vader/movies: $(TRAIN_ROWS) training rows, $(EVAL_ROWS) rows judged, seed 0"
+	@$(BIN)/adjudge compare --task vader/movies --methods $(DEMO_METHODS) \
+		--train-rows $(TRAIN_ROWS) --eval-rows $(EVAL_ROWS) --seeds 0 --out $(OUT)
+	@echo "==> the report: $(OUT)/report.html"
+
+test: lint
+	@echo "==> tests"
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@echo "==> lint"
+	@$(BIN)/ruff check .
+	@echo "==> format"
+	@$(BIN)/ruff format --check .
+	@echo "==> types"
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
