@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adjudge.evaluation.predict import Judge
+from adjudge.evaluation.predict import Judge, PromptedJudge
+from adjudge.models.policy import load_policy
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -24,3 +25,10 @@ class Method:
     trains: bool
     build: Callable[[Run, TaskSpec, Sequence[Example]], Judge]
     load: Callable[[Run, TaskSpec], Judge]
+
+
+def load_trained(run: Run, spec: TaskSpec) -> Judge:
+    """The judge of a finished run that trained an adapter."""
+    policy = load_policy(run.config)
+    policy.load_adapter(run.folder / "adapter", train=False)
+    return PromptedJudge(policy, spec, run.config)

@@ -1,0 +1,222 @@
+"""Proximal policy optimisation of LoRA layers on a reward for right answers, token by token.
+
+One step: sample an answer to each prompt of a batch, score the answers, give each token −β(log π − log π_ref) and the last one the
+score too, estimate advantages (GAE), then go over the batch a few times with the clipped losses, and steer β.
+
+Differs from arXiv 2410.11020 (``--preset paper`` gives its constants): answers stop where they end and not after 12 to 32
+tokens; adapter dropout is off in every pass, since it would make the ratio of the first update differ from 1; log-probabilities
+and values are kept from sampling, not computed again; gradients are clipped; a batch's updates end early when the policy has
+moved far (`stop_kl`); the default optimizer is AdamW at a rate for LoRA, with a warm-up and a decay.
+
+Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adjudge.config import PpoConfig
+from adjudge.console import progress
+from adjudge.evaluation.predict import Judge, PromptedJudge
+from adjudge.methods.base import Method, load_trained
+from adjudge.models.policy import Policy, load_policy
+from adjudge.prompts.answers import read_answer
+from adjudge.rewards import rewards
+from adjudge.rl.gae import gae, whiten
+from adjudge.rl.kl import AdaptiveKL, token_rewards
+from adjudge.rl.losses import policy_loss, token_logp_and_entropy, value_loss
+from adjudge.rollout.sampler import Sampling, respond
+from adjudge.runs import Run
+from adjudge.tasks.spec import TaskSpec
+from adjudge.training.batches import batch_count, chunks, epochs_of_batches
+from adjudge.training.guards import check_finite, clip_gradients
+from adjudge.training.optim import build_optimizer
+from adjudge.training.watch import AnswerWatch
+from adjudge.types import Example, Judgement
+
+Asked = tuple[Example, tuple[int, ...]]
+"""A training row and its prompt's token ids."""
+
+
+@dataclass(slots=True)
+class Rollout:
+    """A batch of sampled answers with all that the updates need. Shapes ``[B, R]``, float32, 0 where the mask is False."""
+
+    prompts: list[tuple[int, ...]]
+    responses: list[list[int]]
+    judgements: list[Judgement]
+    score_B: Tensor
+    logp_BR: Tensor
+    value_BR: Tensor
+    mask_BR: Tensor
+    kl_B: Tensor
+    advantage_BR: Tensor
+    return_BR: Tensor
+    seconds: dict[str, float]
+
+
+def train_ppo(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
+    """Train on prompts of `train` and leave the adapter in the run folder. Raises NotFiniteError before a harmful update."""
+    config = run.config.ppo
+    policy = load_policy(run.config, adapter=config.init is None)
+    if config.init is not None:
+        policy.load_adapter(Path(config.init) / "adapter", train=True)
+    policy.eval()  # gradients flow, dropout does not
+    judge = PromptedJudge(policy, spec, run.config)
+    asked = [(example, prompt.ids) for example, prompt in zip(train, judge.renderer.prompts(train), strict=True)]
+    total = batch_count(len(asked), config.batch_size, config.epochs)
+    head = {"params": list(policy.value_head.parameters()), "lr": config.value_lr or config.optimizer.lr, "weight_decay": 0.0}
+    optimizer, scheduler = build_optimizer([{"params": policy.adapter_parameters()}, head], config.optimizer, total)
+    beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
+    order = torch.Generator().manual_seed(run.config.seed)
+    sampling = torch.Generator().manual_seed(run.config.seed + 1)
+    watch = AnswerWatch(spec)
+    with progress("ppo", len(asked) * config.epochs) as bar:
+        prompts = 0
+        for step, batch in enumerate(epochs_of_batches(asked, config.batch_size, config.epochs, order), 1):
+            rollout = collect_rollout(judge, batch, config, beta.beta, sampling, step)
+            record = update(policy, rollout, config, optimizer, order, step)
+            record |= {"beta": beta.beta, "lr": scheduler.get_last_lr()[0]}
+            scheduler.step()
+            kl = float(rollout.kl_B.mean())
+            beta.update(kl, len(batch))
+            prompts += len(batch)
+            record |= watch.see([example.gold for example, _ in batch], rollout.judgements)
+            reward = float(rollout.score_B.mean())
+            run.log({"step": step, "prompts": prompts, "reward": reward, "kl": kl, **record})
+            bar.advance(len(batch), reward=reward, right=record["right"], kl=kl, unreadable=record["unreadable"])
+    policy.save_adapter(run.folder / "adapter")
+    return judge
+
+
+def collect_rollout(
+    judge: PromptedJudge, batch: Sequence[Asked], config: PpoConfig, beta: float, generator: torch.Generator, step: int
+) -> Rollout:
+    """Sample one answer per prompt, score it, and estimate advantages. Raises NotFiniteError, DataError (a row without gold)."""
+    began = time.perf_counter()
+    policy, spec = judge.policy, judge.spec
+    prompts = [ids for _, ids in batch]
+    sampling = Sampling(generator, config.temperature, config.top_k, config.top_p)
+    with torch.no_grad():
+        responses = respond(policy, policy.prefill(prompts), judge.end, sampling)
+        sampled = time.perf_counter()
+        with policy.reference():
+            ref_logp_BR, _, _ = answer_pass(policy, prompts, responses.ids, config.temperature)
+    referenced = time.perf_counter()
+    judgements = [read_answer(text, spec, judge.end.stop) for text in responses.texts]
+    score_B = torch.tensor(rewards(judgements, [example.gold for example, _ in batch], spec, config.reward))
+    logp_BR, value_BR, mask_BR = responses.logp_BR, responses.value_BR, responses.mask_BR
+    reward_BR = token_rewards(score_B, logp_BR, ref_logp_BR.cpu(), mask_BR, beta)
+    check_finite("the reward", reward_BR, step)
+    advantage_BR, return_BR = gae(reward_BR, value_BR, mask_BR, config.gamma, config.lam)
+    if config.whiten_advantages:
+        advantage_BR = whiten(advantage_BR, mask_BR)
+    return Rollout(
+        prompts=prompts,
+        responses=responses.ids,
+        judgements=judgements,
+        score_B=score_B,
+        logp_BR=logp_BR,
+        value_BR=value_BR,
+        mask_BR=mask_BR,
+        kl_B=((logp_BR - ref_logp_BR.cpu()) * mask_BR).sum(1),
+        advantage_BR=advantage_BR,
+        return_BR=return_BR,
+        seconds={"sample": sampled - began, "reference": referenced - sampled},
+    )
+
+
+def update(
+    policy: Policy, rollout: Rollout, config: PpoConfig, optimizer: torch.optim.Optimizer, order: torch.Generator, step: int
+) -> dict[str, Any]:
+    """Learn from one batch of rollouts: `update_epochs` times over its mini-batches. Returns the figures of the step.
+
+    An update that would start more than `stop_kl` (nats per token) from the sampling policy is not made, and ends the batch.
+    """
+    began = time.perf_counter()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    rows = len(rollout.prompts)
+    figures: list[dict[str, float]] = []
+    explained = 0.0
+    stopped = False
+    for _ in range(config.update_epochs):
+        shuffled = torch.randperm(rows, generator=order)
+        for mini in chunks(rows, config.mini_batch_size):
+            found = _accumulate(policy, rollout, shuffled[mini], config, step)
+            if not figures:
+                explained = found.pop("explained_variance")
+            stopped = config.stop_kl is not None and found["approx_kl"] > config.stop_kl
+            if stopped:
+                optimizer.zero_grad(set_to_none=True)
+                break
+            found["grad_norm"] = clip_gradients(parameters, config.optimizer.max_grad_norm, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            figures.append(found)
+        if stopped:
+            break
+    names = ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "entropy", "grad_norm")
+    means = {name: sum(found[name] for found in figures) / max(1, len(figures)) for name in names}
+    seconds = {**rollout.seconds, "update": time.perf_counter() - began}
+    return {**means, "explained_variance": explained, "updates": len(figures), "stopped": stopped, "seconds": seconds}
+
+
+def _accumulate(policy: Policy, rollout: Rollout, picked: Tensor, config: PpoConfig, step: int) -> dict[str, float]:
+    """Gradients of one mini-batch, micro-batch by micro-batch, each a part of the whole mini-batch's mean."""
+    tokens = int(rollout.mask_BR[picked].sum())
+    sums: dict[str, float] = {}
+    for part in chunks(len(picked), config.micro_batch_size):
+        rows = picked[part].tolist()
+        responses = [rollout.responses[row] for row in rows]
+        logp_BR, value_BR, entropy_BR = answer_pass(policy, [rollout.prompts[row] for row in rows], responses, config.temperature)
+        width = logp_BR.shape[1]
+        old_logp, old_value, mask, advantage, returns = (
+            tensor[rows, :width].to(policy.device)
+            for tensor in (rollout.logp_BR, rollout.value_BR, rollout.mask_BR, rollout.advantage_BR, rollout.return_BR)
+        )
+        actor = policy_loss(logp_BR, old_logp, advantage, mask, config.clip, denominator=tokens)
+        critic = value_loss(value_BR, old_value, returns, mask, config.value_clip, denominator=tokens)
+        loss = actor.loss + config.value_coef * critic.loss
+        check_finite("the loss", loss, step)
+        loss.backward()
+        parts = {
+            "policy_loss": actor.loss,
+            "value_loss": critic.loss,
+            "clip_fraction": actor.clip_fraction,
+            "approx_kl": actor.approx_kl,
+            "entropy": entropy_BR.sum() / tokens,
+            "explained_variance": critic.explained_variance * len(rows) / len(picked),
+        }
+        sums = {name: sums.get(name, 0.0) + value.item() for name, value in parts.items()}
+    return sums
+
+
+def answer_pass(
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability, value and entropy at each response token, float32 ``[B, R]``, 0 at padding."""
+    batch = policy.batch(prompts, responses)
+    hidden_MD = policy.hidden(batch)
+    mask_BR = batch.response_mask_BR
+    logp_M, entropy_M = token_logp_and_entropy(policy.logits(hidden_MD) / temperature, batch.response_BR[mask_BR])
+    value_M = policy.value(hidden_MD)
+    logp_BR, value_BR, entropy_BR = (
+        torch.zeros(mask_BR.shape, device=policy.device).masked_scatter(mask_BR, column) for column in (logp_M, value_M, entropy_M)
+    )
+    return logp_BR, value_BR, entropy_BR
+
+
+PPO = Method(
+    name="ppo",
+    summary="LoRA layers trained on rewards for sampled answers (proximal policy optimisation)",
+    trains=True,
+    build=train_ppo,
+    load=load_trained,
+)

@@ -1,0 +1,238 @@
+"""The policy: a causal language model with LoRA layers, the reference inside it, and a value head on its last hidden state.
+
+One forward serves sampling, training and evaluation. The tokens that all rows begin with (instruction, answer form, demonstrations)
+run once per batch, in the backward pass too: their keys and values are computed for one row and repeated, and the gradients of all
+rows flow back through that one row. Logits exist only where an answer token is predicted, never over the whole prompt.
+
+The reference policy is the same network with its adapters off, so nothing but the adapters may be trained: biases stay fixed. A policy
+that starts from an SFT run has that run's adapter a second time, frozen, as its reference.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adjudge.config import Config, LoraConfig
+from adjudge.console import note
+from adjudge.errors import ModelError, RunError
+from adjudge.models.batch import Side, TokenBatch, build_batch
+from adjudge.models.loading import load_causal_lm, lora_targets
+
+CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+
+
+@dataclass(slots=True)
+class Prefilled:
+    """Prompts already in the cache: what sampling and label scoring go on from."""
+
+    cache: Any
+    mask_BT: Tensor
+    position_B: Tensor
+    hidden_BD: Tensor
+    """Last hidden state of each prompt: predicts the first response token."""
+
+    def fork(self) -> Prefilled:
+        """A copy that can be continued without touching this one (tensors are shared, never written)."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return Prefilled(cache, self.mask_BT, self.position_B, self.hidden_BD)
+
+
+class Policy(nn.Module):
+    """A causal LM that answers. Build one with `load_policy`."""
+
+    def __init__(self, lm: Any, tokenizer: Any, name: str) -> None:
+        super().__init__()
+        self.lm = lm
+        self.tokenizer = tokenizer
+        self.name = name
+        width = lm.config.get_text_config().hidden_size
+        self.value_head = nn.Linear(width, 1, dtype=torch.float32, device=lm.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        base = self._base()
+        self._decoder = [getattr(base, base.base_model_prefix)]  # in a list: the module is registered once, under lm
+        self._takes_positions = "position_ids" in inspect.signature(self._decoder[0].forward).parameters
+        self.share_prefix = True
+        self._check()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return torch.device(self.lm.device)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a turn; the first is the one that training teaches."""
+        configured = self.lm.generation_config.eos_token_id if self.lm.generation_config else None
+        found = [self.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+        return list(dict.fromkeys(token for token in found if token is not None))
+
+    def add_adapter(self, config: LoraConfig) -> None:
+        """Put fresh LoRA layers on the network; from then on the reference is the network with them off."""
+        from peft import LoraConfig as PeftLoraConfig
+        from peft import get_peft_model
+
+        self.lm = get_peft_model(
+            self.lm,
+            PeftLoraConfig(
+                task_type="CAUSAL_LM",
+                r=config.r,
+                lora_alpha=config.alpha,  # type: ignore[arg-type]
+                lora_dropout=config.dropout,
+                use_rslora=config.rank_stabilised,
+                target_modules=lora_targets(self.lm, config.targets),
+                bias="none",
+            ),
+        )
+
+    def load_adapter(self, folder: Path, *, train: bool) -> None:
+        """Put a saved adapter (and its value head) on the network; with `train` a frozen copy of it becomes the reference."""
+        from peft import PeftModel
+
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise RunError(f"{folder} holds no adapter: has this run finished, and did it train one?")
+        self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
+        if train:
+            self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
+        head = folder / "value_head.safetensors"
+        if head.is_file():
+            self.value_head.load_state_dict(load_file(head))
+
+    def save_adapter(self, folder: Path) -> None:
+        """Save the adapter in peft's own format, the value head beside it."""
+        self.lm.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}, folder / "value_head.safetensors"
+        )
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """The parameters that are trained, without the value head's."""
+        return [parameter for parameter in self.lm.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this block the policy is the reference policy: adapters off, or the frozen SFT adapter."""
+        if "reference" in getattr(self.lm, "peft_config", {}):
+            self.lm.set_adapter("reference")
+            try:
+                yield
+            finally:
+                self.lm.set_adapter("default")
+        elif hasattr(self.lm, "disable_adapter"):
+            with self.lm.disable_adapter():
+                yield
+        else:
+            yield
+
+    def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], side: Side = "right") -> TokenBatch:
+        """Pack rows for `hidden` or `prefill` (see `build_batch`)."""
+        # Where places are not given as position ids (ALiBi), a gap between prefix and rest would count as distance.
+        share = self.share_prefix and (side == "right" or self._takes_positions)
+        return build_batch(prompts, responses, device=self.device, share_prefix=share, side=side)
+
+    def hidden(self, batch: TokenBatch) -> Tensor:
+        """Last hidden states at the places that predict the response's real tokens, ``[M, D]`` with M = response_mask.sum()."""
+        hidden_BTD, _ = self._run(batch, keep_cache=False)
+        rows, _ = batch.response_mask_BR.nonzero(as_tuple=True)
+        return hidden_BTD[rows, batch.answer_BR[batch.response_mask_BR]]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary in float32, ``[…, D] → […, V]``."""
+        logits = self.lm.get_output_embeddings()(hidden).float()
+        config = self.lm.config.get_text_config()
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = cap * torch.tanh(logits / cap)
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / scaling
+        if (scale := getattr(config, "logit_scale", None)) is not None and not isinstance(scale, str):
+            logits = logits * scale
+        return logits
+
+    def value(self, hidden: Tensor) -> Tensor:
+        """Values in float32, ``[…, D] → […]``."""
+        return self.value_head(hidden.float()).squeeze(-1)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
+        """Run prompts once and keep their cache, to sample or to score labels from."""
+        batch = self.batch(prompts, [[] for _ in prompts], side="left")
+        hidden_BTD, cache = self._run(batch, keep_cache=True)
+        return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BTD[:, -1])
+
+    def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
+        """Feed further tokens of every row; returns their hidden states ``[B, T, D]`` and the state after them (`state` is spent)."""
+        added = ids_BT.shape[1]
+        mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
+        positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
+        hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache)
+        return hidden_BTD, Prefilled(cache, mask, positions[:, -1], hidden_BTD[:, -1])
+
+    def _base(self) -> Any:
+        return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
+
+    def _run(self, batch: TokenBatch, *, keep_cache: bool) -> tuple[Tensor, Any]:
+        cache = None
+        common = len(batch.prefix_C)
+        if common:
+            positions = torch.arange(common, device=self.device)[None]
+            ones = batch.mask_BT.new_ones(1, common)
+            _, cache = self._decode(batch.prefix_C[None], ones, positions, None)
+            cache.batch_repeat_interleave(len(batch.ids_BT))
+        return self._decode(batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0)
+
+    def _decode(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, *, use_cache: bool = True) -> tuple[Tensor, Any]:
+        extra = {"position_ids": positions} if self._takes_positions else {}
+        out = self._decoder[0](
+            input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=use_cache, return_dict=True, **extra
+        )
+        return out.last_hidden_state, out.past_key_values
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Compare our forward with the model's own on two short rows; switch prefix sharing off where a model cannot do it.
+
+        Raises ModelError when even the plain forward differs (a head with a step of its own that is unknown here).
+        """
+        words = [token for token in range(5, 13) if token < self.lm.config.get_text_config().vocab_size]
+        prompts = [words[:4], words[:3] + words[4:7]]
+        own = [
+            self.lm(input_ids=torch.tensor([prompt], device=self.device), logits_to_keep=1).logits[0, -1].float()
+            if "logits_to_keep" in inspect.signature(self._base().forward).parameters
+            else self.lm(input_ids=torch.tensor([prompt], device=self.device)).logits[0, -1].float()
+            for prompt in prompts
+        ]
+
+        def differs() -> bool:
+            ours = self.logits(self.prefill(prompts).hidden_BD)
+            scale = max(1.0, float(torch.stack(own).abs().max()))
+            return bool((ours - torch.stack(own)).abs().max() > CHECK_TOLERANCE.get(self.lm.dtype, 1e-3) * scale)
+
+        try:
+            shared_fails = differs()
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
+            shared_fails = True
+        if shared_fails:
+            self.share_prefix = False
+            if differs():
+                raise ModelError(f"{self.name}: the logits computed here differ from the model's own, so it cannot be used.")
+            note(f"{self.name}: the prompts' common beginning cannot be computed once for this model; going on without, slower.")
+
+
+def load_policy(config: Config, *, adapter: bool = False) -> Policy:
+    """Load the model that `config.model` names; with `adapter`, put fresh LoRA layers on it (seeded by `config.seed`)."""
+    lm, tokenizer = load_causal_lm(config.model, config.runtime)
+    policy = Policy(lm, tokenizer, config.model)
+    if adapter:
+        torch.manual_seed(config.seed)
+        policy.add_adapter(config.lora)
+    return policy

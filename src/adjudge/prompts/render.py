@@ -1,0 +1,188 @@
+"""From a row to token ids: instruction, answer form, demonstrations, input, and the opened answer slot.
+
+The same rendering serves sampling, training and evaluation. Text that comes from data is tokenised apart from the template's own
+text, with special tokens switched off: ``<|im_end|>`` in a review stays seven characters and ends no turn.
+
+Source: the prompt of arXiv 2410.11020 (system instruction, answer form ``<Judgement> … </Judgement>``, opened ``<Judgement>``); the
+plain form (``--prompt-style paper``, and models without a chat template) has its three headings.
+Ours differs in naming every allowed answer in its form: the small model answers in the asked form three times as often.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+
+from adjudge.config import PromptConfig
+from adjudge.errors import ConfigError, ModelError
+from adjudge.prompts.answers import CLOSING_TAG, OPENING_TAG, answer_text
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Prompt
+
+_SLOT = "adjudge-slot-{}-of-the-prompt"
+_SLOTS = re.compile(_SLOT.format(r"(\d+)"))
+_LISTED_ANSWERS = 6
+"""Up to this many label words the answer form is written out for each."""
+
+
+class Renderer:
+    """Renders rows of one task for one tokenizer.
+
+    Raises ConfigError when the fixed part of the prompt alone leaves no room for a row.
+    """
+
+    def __init__(self, tokenizer: Any, spec: TaskSpec, config: PromptConfig, demonstrations: Sequence[Example] = ()) -> None:
+        self.spec, self.config = spec, config
+        self._tokenizer = tokenizer
+        self._demonstrations = list(demonstrations)
+        self._static = self._build_static()
+
+    def text(self, example: Example) -> str:
+        """The prompt as a person reads it (special tokens spelled out)."""
+        contents = self._contents(example.fields)
+        return "".join(contents[int(part)] if index % 2 else part for index, part in enumerate(self._template_parts()))
+
+    def prompt(self, example: Example) -> Prompt:
+        """Render and tokenise one row, its longest field shortened when the prompt would exceed `max_tokens`."""
+        before, after = self._static
+        room = self.config.max_tokens - len(before) - len(after)
+        ids, shortened = self._fit(example.fields, room)
+        return Prompt(ids=(*before, *ids, *after), shortened=shortened)
+
+    def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
+        """Render and tokenise rows, in their order."""
+        return [self.prompt(example) for example in examples]
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer's text, as they follow the opened slot."""
+        return self._data_ids(text)
+
+    def _fit(self, fields: Mapping[str, str], room: int) -> tuple[list[int], bool]:
+        ids = self._data_ids(self._input(fields))
+        if len(ids) <= room:
+            return ids, False
+        fields = dict(fields)
+        while len(ids) > room:
+            lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
+            longest = max(lengths, key=lambda name: lengths[name])
+            keep = lengths[longest] - max(1, len(ids) - room)
+            if lengths[longest] <= 1:
+                raise ConfigError(
+                    f"The fixed part of the prompt leaves {room} of {self.config.max_tokens} tokens for a row of {self.spec.name}. "
+                    "Raise prompt.max_tokens, or lower prompt.demonstrations."
+                )
+            fields[longest] = self._cut(fields[longest], max(1, keep))
+            ids = self._data_ids(self._input(fields))
+        return ids, True
+
+    def _cut(self, text: str, tokens: int) -> str:
+        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
+        end = int(offsets["offset_mapping"][tokens - 1][1])
+        return text[: end if end < len(text) else len(text) - 1].rstrip()
+
+    def _build_static(self) -> tuple[list[int], list[int]]:
+        """Ids before and after the row's own text."""
+        contents = self._contents({})
+        row = str(len(contents) - 1)
+        halves: tuple[list[int], list[int]] = ([], [])
+        seen = 0
+        for index, part in enumerate(self._template_parts()):
+            if index % 2 == 0:
+                halves[seen].extend(self._control_ids(part))
+            elif part == row:
+                seen = 1
+            else:
+                halves[seen].extend(self._data_ids(contents[int(part)]))
+        before, after = halves
+        probe = self._tokenizer("x").input_ids
+        bos = self._tokenizer.bos_token_id
+        if bos is not None and probe[:1] == [bos] and before[:1] != [bos]:
+            before.insert(0, bos)
+        return before, after
+
+    def _contents(self, fields: Mapping[str, str]) -> list[str]:
+        """What fills the slots: the instruction, then input and answer of each demonstration, then the row's input."""
+        contents = [f"{self.spec.instruction.strip()}\n{answer_form(self.spec)}"]
+        for demonstration in self._demonstrations:
+            if demonstration.gold is None:
+                raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
+            contents.append(self._shortened(demonstration.fields))
+            contents.append(f"{OPENING_TAG}{answer_text(demonstration.gold, self.spec)}{CLOSING_TAG}")
+        contents.append(self._input(fields) if fields else "")
+        return contents
+
+    def _shortened(self, fields: Mapping[str, str]) -> str:
+        limit = self.config.demonstration_tokens
+        while len(self._data_ids(self._input(fields))) > limit:
+            lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
+            longest = max(lengths, key=lambda name: lengths[name])
+            if lengths[longest] <= 1:
+                break
+            over = len(self._data_ids(self._input(fields))) - limit
+            fields = {**fields, longest: self._cut(fields[longest], max(1, lengths[longest] - over))}
+        return self._input(fields)
+
+    def _template_parts(self) -> list[str]:
+        """The template around the slots: text, slot number, text, slot number, …, text (it ends with the opened answer)."""
+        slots = 2 + 2 * len(self._demonstrations)
+        if self.config.style == "chat" and getattr(self._tokenizer, "chat_template", None):
+            return _SLOTS.split(self._chat(slots) + OPENING_TAG)
+        text = f"System_prompt:\n{_SLOT.format(0)}\n"
+        for slot in range(1, slots):
+            text += f"{'Prompt' if slot % 2 else 'Assistant'}:\n{_SLOT.format(slot)}\n"
+        return _SLOTS.split(f"{text}Assistant:\n{OPENING_TAG}")
+
+    def _chat(self, slots: int) -> str:
+        turns = [{"role": "user" if slot % 2 else "assistant", "content": _SLOT.format(slot)} for slot in range(1, slots)]
+        system = {"role": "system", "content": _SLOT.format(0)}
+        merged = [{"role": "user", "content": f"{_SLOT.format(0)}\n\n{_SLOT.format(1)}"}, *turns[1:]]
+        problems = []
+        for messages in ([system, *turns], merged):  # some templates know no system turn
+            try:
+                text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            except Exception as error:  # a template may raise anything; it is reported below
+                problems.append(str(error))
+                continue
+            if [int(slot) for slot in _SLOTS.findall(text)] == list(range(slots)):
+                return text
+            problems.append("it does not show every turn once, in order")
+        raise ModelError(
+            f"The model's chat template cannot carry this prompt ({'; '.join(problems)}). Use --prompt-style paper for the plain form."
+        )
+
+    def _input(self, fields: Mapping[str, str]) -> str:
+        text = _template(self.spec.template).render({name: str(value).strip() for name, value in fields.items()})
+        return f"{text.strip()}\nJudgement:" if self.config.style == "chat" else text.strip()
+
+    def _control_ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids) if text else []
+
+    def _data_ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(_encodable(text), add_special_tokens=False, split_special_tokens=True).input_ids)
+
+
+def answer_form(spec: TaskSpec) -> str:
+    """The sentence that says how an answer is written."""
+    if spec.number is not None:
+        low, high = (answer_text(end, spec) for end in (spec.number.low, spec.number.high))
+        return f"Give the answer as {OPENING_TAG}number{CLOSING_TAG}, with a number from {low} to {high}."
+    if len(spec.words) > _LISTED_ANSWERS:
+        return f"Give the answer as {OPENING_TAG}word{CLOSING_TAG}, with one of: {', '.join(spec.words)}."
+    forms = [f"{OPENING_TAG}{word}{CLOSING_TAG}" for word in spec.words]
+    listed = f"{', '.join(forms[:-1])} or {forms[-1]}" if len(forms) > 1 else forms[0]
+    return f"Give the answer as {listed}."
+
+
+@lru_cache(maxsize=64)
+def _template(text: str) -> Any:
+    return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True).from_string(text)
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates cannot be encoded; they become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,72 @@
+"""Where an answer ends, in tokens: the one rule that sampling, training and evaluation share.
+
+Differs from arXiv 2410.11020's reference, which draws 12 to 32 tokens and never stops at ``</Judgement>`` (it still reads only what
+stands before it): `stop: line` ends an answer at the closing tag, a line end, the end of the turn or a small limit, because an untrained
+small model never writes the closing tag; `stop: tag` (preset paper) wants the tag, and stops there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adjudge.config import AnswerConfig
+from adjudge.prompts.answers import CLOSING_TAG, answer_text
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Value
+
+_SPARE = 2
+"""Tokens beyond the longest answer and its closing tag, since a model may split a word otherwise than the tokenizer does."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """The rule for one task and tokenizer. `max_tokens` counts the tokens of an answer and its end."""
+
+    tokenizer: Any
+    stop: Literal["line", "tag"]
+    end_ids: tuple[int, ...]
+    max_tokens: int
+    min_tokens: int
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Whether a response that has just got its last token ends there (the limit aside)."""
+        if self.stop == "line" and ids[-1] in self.end_ids:
+            return True
+        text = self.text(ids)
+        return CLOSING_TAG in text or (self.stop == "line" and "\n" in text)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The response as text, the end-of-turn token left out."""
+        kept = ids[:-1] if ids and ids[-1] in self.end_ids else ids
+        return str(self.tokenizer.decode(list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def taught_ids(self, value: Value, spec: TaskSpec) -> list[int]:
+        """What training teaches a model to emit for a gold answer: the answer and its end."""
+        text = answer_text(value, spec)
+        if self.stop == "line" and self.end_ids:
+            return [*self._encode(text), self.end_ids[0]]
+        return self._encode(text + CLOSING_TAG)
+
+    def label_ids(self, spec: TaskSpec) -> list[list[int]]:
+        """Token ids of each label word; with their end where one word's tokens begin another's, so that they can be told apart."""
+        plain = [self._encode(word) for word in spec.words]
+        clash = any(a != b and b[: len(a)] == a for a in plain for b in plain)
+        return [self.taught_ids(word, spec) for word in spec.words] if clash else plain
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+
+def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: AnswerConfig) -> AnswerEnd:
+    """Build the rule. Unset limits: the longest answer and one token to end it (`line`), or its closing tag (`tag`)."""
+
+    def tokens(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+    ends = (spec.number.low, spec.number.high) if spec.number else ()
+    longest = max(tokens(text) for text in (*spec.words, *(answer_text(end, spec) for end in ends)))
+    automatic = longest + 1 if config.stop == "line" else longest + tokens(CLOSING_TAG) + _SPARE
+    most = config.max_tokens or automatic
+    return AnswerEnd(tokenizer, config.stop, tuple(end_ids), most, min(config.min_tokens or most, most))

@@ -1,0 +1,84 @@
+"""Watching what a policy answers while it trains, so that a collapse onto one label is seen at once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+from adjudge.console import warn
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Judgement, Value
+
+WINDOW = 128
+"""Answers that the warnings look back over."""
+ONE_LABEL_SHARE = 0.95
+UNREADABLE_SHARE = 0.5
+
+
+class AnswerWatch:
+    """Counts sampled answers; warns (once per spell) when nearly all are one label, or half are unreadable."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._spec = spec
+        self._recent: deque[tuple[Value | None, Value | None]] = deque(maxlen=WINDOW)
+        self._warned: set[str] = set()
+
+    def see(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> dict[str, Any]:
+        """Take in a batch; returns its figures: right, unreadable (shares), and for label tasks recall per label and label entropy."""
+        values = [judgement.value for judgement in judgements]
+        self._recent.extend(zip(golds, values, strict=True))
+        figures: dict[str, Any] = {"unreadable": sum(value is None for value in values) / len(values)}
+        if self._spec.is_number:
+            pairs = [(gold, value) for gold, value in zip(golds, values, strict=True) if gold is not None and value is not None]
+            errors = [abs(float(gold) - float(value)) for gold, value in pairs]
+            figures |= {
+                "right": sum(error < 0.5 for error in errors) / len(values),
+                "mean_error": sum(errors) / len(errors) if errors else None,
+            }
+        else:
+            figures["right"] = sum(gold == value for gold, value in zip(golds, values, strict=True)) / len(values)
+            figures |= {"recall": recall(golds, values, self._spec.words), "label_entropy": entropy(values)}
+        self._warn()
+        return figures
+
+    def _warn(self) -> None:
+        if len(self._recent) < WINDOW:
+            return
+        golds, values = zip(*self._recent, strict=True)
+        read = [value for value in values if value is not None]
+        word, count = Counter(read).most_common(1)[0] if read else ("", 0)
+        gold_share = max(Counter(golds).values()) / len(golds)
+        one_label = not self._spec.is_number and count > ONE_LABEL_SHARE * len(values) and gold_share < ONE_LABEL_SHARE
+        self._once(
+            "one label",
+            one_label,
+            f"{count} of the last {len(values)} sampled answers are '{word}': the policy is collapsing onto one label",
+        )
+        self._once(
+            "unreadable",
+            len(values) - len(read) > UNREADABLE_SHARE * len(values),
+            f"{len(values) - len(read)} of the last {len(values)} sampled answers are unreadable",
+        )
+
+    def _once(self, kind: str, happens: bool, text: str) -> None:
+        if happens and kind not in self._warned:
+            warn(text)
+        (self._warned.add if happens else self._warned.discard)(kind)
+
+
+def recall(golds: Sequence[Value | None], values: Sequence[Value | None], words: Sequence[str]) -> dict[str, float | None]:
+    """Share of each label's rows that were answered with it; None for a label that no row has."""
+    found: dict[str, float | None] = {}
+    for word in words:
+        answered = [value for gold, value in zip(golds, values, strict=True) if gold == word]
+        found[word] = sum(value == word for value in answered) / len(answered) if answered else None
+    return found
+
+
+def entropy(values: Sequence[Value | None]) -> float:
+    """Entropy of the readable answers' distribution, in nats; 0 when all are one label."""
+    counts = Counter(value for value in values if value is not None)
+    total = counts.total()
+    return -sum(count / total * math.log(count / total) for count in counts.values()) if total else 0.0
