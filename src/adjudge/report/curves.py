@@ -1,0 +1,199 @@
+"""The geometry of learning curves: one panel a logged quantity, one curve a run, in a fixed view box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adjudge.report.plots import COLOURS, Tick, is_number, tick_text, ticks
+
+PANEL_WIDTH, PANEL_HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 12, 30
+POINTS = 240
+"""Most points drawn of one curve; longer ones are averaged in equal stretches."""
+
+TITLES = {
+    "reward": "Reward per answer",
+    "loss": "Loss",
+    "accuracy": "Accuracy of sampled answers",
+    "kl": "KL to the reference (nats)",
+    "entropy": "Entropy (nats)",
+    "unreadable": "Unreadable answers (share)",
+    "explained_variance": "Explained variance of the value head",
+    "value_loss": "Value loss",
+    "clip_fraction": "Clipped ratios (share)",
+    "beta": "KL coefficient β",
+    "lr": "Learning rate",
+}
+MAIN = ("reward", "loss", "accuracy", "kl", "entropy", "unreadable")
+"""Curves shown at once; the rest opens on a click."""
+
+AXES = ("prompts", "rows", "step")
+AXIS_TITLES = {"prompts": "prompts", "rows": "training rows", "step": "steps"}
+LABEL_COLOURS = (5, 7, 6, 1, 4, 2, 3, 0)
+"""Labels take the colours that the usual methods do not have first."""
+
+NOT_DRAWN = frozenset({*AXES, "seconds", "epoch", "seed", "schema"})
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One run's curve: the values as logged (faint) and their moving average (strong), as SVG path data."""
+
+    name: str
+    colour: int
+    raw: str
+    smooth: str
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One line chart."""
+
+    key: str
+    title: str
+    axis: str
+    curves: tuple[Curve, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    main: bool = True
+
+    @property
+    def summary(self) -> str:
+        """The chart in words, for those who do not see it."""
+        ends = [f"{curve.name} from {_figure(curve.ys[0])} to {_figure(curve.ys[-1])}" for curve in self.curves]
+        return f"{self.title} over {self.axis}: {'; '.join(ends)}"
+
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def panels(runs: Sequence[tuple[str, int, Records]]) -> list[Panel]:
+    """Line charts of everything numeric that `runs` (name, colour, records) logged, the telling ones first."""
+    found: dict[str, list[tuple[str, int, list[tuple[float, float]]]]] = {}
+    axes: dict[str, None] = {}
+    for name, colour, records in runs:
+        key_x, xs = _axis(records)
+        axes |= {AXIS_TITLES.get(key_x, "records"): None} if records else {}
+        series: dict[str, list[tuple[float, float]]] = {}
+        for x, record in zip(xs, records, strict=True):
+            for key, value in record.items():
+                if key not in NOT_DRAWN and is_number(value):
+                    series.setdefault(key, []).append((x, float(value)))
+        for key, points in series.items():
+            found.setdefault(key, []).append((name, colour, points))
+    order = {key: number for number, key in enumerate(TITLES)}
+    keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
+    axis = " or ".join(axes)
+    return [_panel(key, TITLES.get(key, key.replace("_", " ")), axis, found[key], key in MAIN) for key in keys]
+
+
+def recall_panel(title: str, records: Records) -> Panel | None:
+    """Per-label recall of one run, a curve a label: a collapse onto one label shows as one line at 1, the others at 0."""
+    axis, xs = _axis(records)
+    series: dict[str, list[tuple[float, float]]] = {}
+    for x, record in zip(xs, records, strict=True):
+        recall = record.get("recall")
+        for word, value in (recall.items() if isinstance(recall, Mapping) else ()):
+            if is_number(value):
+                series.setdefault(str(word), []).append((x, float(value)))
+    if not series:
+        return None
+    curves = [(word, LABEL_COLOURS[number % COLOURS], points) for number, (word, points) in enumerate(series.items())]
+    return _panel("recall", title, AXIS_TITLES.get(axis, "records"), curves, True, (0.0, 1.0))
+
+
+def _axis(records: Records) -> tuple[str, list[float]]:
+    """The x axis of a run: what it logged first of prompts, rows and steps; counts a step are summed up."""
+    for key in AXES:
+        if records and all(is_number(record.get(key)) for record in records):
+            xs = [float(record[key]) for record in records]
+            if len(xs) > 1 and key != "step" and any(later <= earlier for earlier, later in zip(xs, xs[1:], strict=False)):
+                xs = [sum(xs[: number + 1]) for number in range(len(xs))]
+            return key, xs
+    return "", [float(number) for number in range(1, len(records) + 1)]
+
+
+def _panel(
+    key: str,
+    title: str,
+    axis: str,
+    series: Sequence[tuple[str, int, list[tuple[float, float]]]],
+    main: bool,
+    y_range: tuple[float, float] | None = None,
+) -> Panel:
+    thinned = [(name, colour, _thin(points)) for name, colour, points in series]
+    all_x = [x for _, _, points in thinned for x, _ in points]
+    all_y = [y for _, _, points in thinned for _, y in points]
+    marks_x = ticks(0.0 if min(all_x) >= 0 else min(all_x), max(all_x), 5)
+    marks_y = ticks(*(y_range or (min(all_y), max(all_y))), 5)
+    x0, x1, y0, y1 = marks_x[0], max(all_x), marks_y[0], marks_y[-1]
+    x1 = x1 if x1 > x0 else marks_x[-1]
+
+    def px(x: float) -> float:
+        return round(LEFT + (x - x0) / (x1 - x0) * (PANEL_WIDTH - LEFT - RIGHT), 1)
+
+    def py(y: float) -> float:
+        return round(PANEL_HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (PANEL_HEIGHT - TOP - BOTTOM), 1)
+
+    curves = []
+    for name, colour, points in thinned:
+        mean = _smooth(points)
+        curves.append(
+            Curve(
+                name,
+                colour,
+                _path([(px(x), py(y)) for x, y in points]) if len(points) > 2 else "",
+                _path([(px(x), py(y)) for x, y in mean]),
+                tuple(x for x, _ in mean),
+                tuple(y for _, y in mean),
+            )
+        )
+    return Panel(
+        key,
+        title,
+        axis,
+        tuple(curves),
+        tuple(Tick(px(m), tick_text(m, marks_x[1] - marks_x[0])) for m in marks_x if m <= x1),
+        tuple(Tick(py(m), tick_text(m, marks_y[1] - marks_y[0])) for m in marks_y),
+        (x0, x1),
+        (y0, y1),
+        main,
+    )
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most POINTS points: means over equal stretches."""
+    if len(points) <= POINTS:
+        return list(points)
+    bounds = [round(number * len(points) / POINTS) for number in range(POINTS + 1)]
+    parts = [points[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A centred moving average over a tenth of the curve; the window shrinks towards both ends."""
+    half = len(points) // 20
+    smooth = []
+    for number, (x, _) in enumerate(points):
+        reach = min(half, number, len(points) - 1 - number)
+        window = points[number - reach : number + reach + 1]
+        smooth.append((x, sum(y for _, y in window) / len(window)))
+    return smooth
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    points = list(points)
+    if len(points) == 1:  # a path of one point draws nothing; a round cap makes a short stroke a dot
+        (x, y) = points[0]
+        return f"M{x:g} {y:g}h0.01"
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")

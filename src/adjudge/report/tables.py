@@ -1,0 +1,308 @@
+"""A comparison as text: table.md, the terminal's table, and sentences on which differences are significant.
+
+Input is always the mapping of table.json: ``rows`` (the scores of one cell each: task, method, seed), ``tests``, and, where
+several seeds were run, ``summary`` (one entry a task and method, with pooled intervals).
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ALPHA = 0.05
+"""A difference with a corrected p below this is called significant; intervals are 95 % ones."""
+
+UNREADABLE_SHARE = 0.05
+"""From this share of unreadable answers on, a method gets a warning."""
+
+LOWER_IS_BETTER = frozenset({"mae", "mse", "rmse", "loss"})
+
+TEST_NAMES = {"mcnemar": "McNemar", "permutation": "paired permutation", "paired_permutation": "paired permutation"}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric: its value and the ends of its 95 % interval, where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One method on one task, over its seeds. Times are seconds, memory is GiB; None where it was not recorded."""
+
+    task: str
+    method: str
+    model: str
+    seeds: tuple[int, ...]
+    metrics: Mapping[str, Figure]
+    primary: str
+    unreadable: float
+    n: int
+    train_rows: float | None
+    train_s: float | None
+    evaluate_s: float | None
+    prompts_per_s: float | None
+    peak_rss_gib: float | None
+
+    @property
+    def unreadable_share(self) -> float:
+        """Unreadable answers over judged rows, 0 to 1."""
+        return self.unreadable / self.n if self.n else 0.0
+
+
+def summarise(table: Mapping[str, Any]) -> list[Summary]:
+    """One `Summary` a task and method, in the order of first appearance.
+
+    Means over seeds. With one seed the interval is the row's own; with several it is the pooled one of ``table["summary"]``,
+    and where that is missing there is none: the ends of intervals cannot be averaged.
+    """
+    cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in table.get("rows", ()):
+        cells.setdefault((str(row["task"]), str(row["method"])), []).append(row)
+    pooled = {(str(entry["task"]), str(entry["method"])): entry for entry in table.get("summary") or ()}
+    return [_summary(task, method, rows, pooled.get((task, method))) for (task, method), rows in cells.items()]
+
+
+def _summary(task: str, method: str, rows: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | None) -> Summary:
+    names = dict.fromkeys(name for row in rows for name in row.get("metrics", {}))
+    metrics: dict[str, Figure] = {}
+    for name in names:
+        found = [row["metrics"][name] for row in rows if name in row.get("metrics", {})]
+        if pooled and name in pooled.get("metrics", {}):
+            found = [pooled["metrics"][name]]
+        if len(found) == 1:
+            metrics[name] = Figure(float(found[0]["value"]), _number(found[0].get("low")), _number(found[0].get("high")))
+        else:
+            metrics[name] = Figure(_mean(float(item["value"]) for item in found) or 0.0)
+    seconds = [row.get("seconds") or {} for row in rows]
+    return Summary(
+        task=task,
+        method=method,
+        model=", ".join(dict.fromkeys(str(row["model"]) for row in rows if row.get("model"))),
+        seeds=tuple(sorted({int(row["seed"]) for row in rows if row.get("seed") is not None})),
+        metrics=metrics,
+        primary=str(rows[0].get("primary") or next(iter(names), "")),
+        unreadable=_mean(row.get("unreadable") for row in rows) or 0.0,
+        n=int(rows[0].get("n") or 0),
+        train_rows=_mean(row.get("train_rows") for row in rows),
+        train_s=_mean(item.get("train") for item in seconds),
+        evaluate_s=_mean(item.get("evaluate") for item in seconds),
+        prompts_per_s=_mean(row.get("prompts_per_s") for row in rows),
+        peak_rss_gib=max((v for v in (_number(row.get("peak_rss_gib")) for row in rows) if v is not None), default=None),
+    )
+
+
+def ranked(summaries: Iterable[Summary]) -> list[Summary]:
+    """The summaries of one task, best primary metric first."""
+
+    def key(item: Summary) -> float:
+        figure = item.metrics.get(item.primary)
+        if figure is None:
+            return math.inf
+        return figure.value if item.primary in LOWER_IS_BETTER else -figure.value
+
+    return sorted(summaries, key=key)
+
+
+def columns_of(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table, as text. The task is a column only when there are several."""
+    summaries = summarise(table)
+    several = len({item.task for item in summaries}) > 1
+    metrics = list(dict.fromkeys(name for item in summaries for name in _primary_first(item)))
+    head = ["task"] * several + ["method", *metrics, "unreadable", "training rows", "seconds (train / evaluate)", "peak memory (GiB)"]
+    lines = []
+    for item in summaries:
+        seeds = f" ({len(item.seeds)} seeds)" if len(item.seeds) > 1 else ""
+        lines.append(
+            [item.task] * several
+            + [item.method + seeds]
+            + [str(item.metrics[name]) if name in item.metrics else "–" for name in metrics]
+            + [unreadable_text(item), count_text(item.train_rows), f"{seconds_text(item.train_s)} / {seconds_text(item.evaluate_s)}"]
+            + ["–" if item.peak_rss_gib is None else f"{item.peak_rss_gib:.2f}"]
+        )
+    return head, lines
+
+
+def markdown_table(table: Mapping[str, Any]) -> str:
+    """table.md: an aligned table that also reads well as plain text, then the sentences below it. Ends with a newline."""
+    head, lines = columns_of(table)
+    if not lines:
+        return "No cell is finished yet.\n"
+    cells = [[_cell(text) for text in line] for line in [head, *lines]]
+    widths = [max(_width(line[column]) for line in cells) for column in range(len(head))]
+    left = {"task", "method"}
+    rule = [("-" * width if name in left else "-" * (width - 1) + ":") for name, width in zip(head, widths, strict=True)]
+    text = []
+    for line in [cells[0], rule, *cells[1:]]:
+        padded = [
+            cell + " " * (width - _width(cell)) if name in left else " " * (width - _width(cell)) + cell
+            for name, cell, width in zip(head, line, widths, strict=True)
+        ]
+        text.append(f"| {' | '.join(padded)} |")
+    notes = [f"Intervals are 95 %. {_rows_text(table)}".strip(), "", *(f"- {_cell(line)}" for line in significance_lines(table))]
+    return "\n".join([*text, "", *notes]).rstrip() + "\n"
+
+
+def rich_table(table: Mapping[str, Any]) -> Table:
+    """The same table for the terminal; names and words are shown as they are, never read as markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    head, lines = columns_of(table)
+    shown = Table(box=box.SIMPLE_HEAD, caption=_rows_text(table) or None, caption_justify="left", pad_edge=False)
+    best = _best_cells(table, head)
+    for name in head:
+        left = name in {"task", "method"}
+        shown.add_column(Text(name.replace(" (", "\n(")), justify="left" if left else "right", overflow="fold")
+    for number, line in enumerate(lines):
+        shown.add_row(
+            *(Text(visible(text), style="bold" if (number, column) in best else "") for column, text in enumerate(line))
+        )
+    return shown
+
+
+def _best_cells(table: Mapping[str, Any], head: Sequence[str]) -> set[tuple[int, int]]:
+    """Row and column of the best value of each metric, a task."""
+    summaries = summarise(table)
+    best: set[tuple[int, int]] = set()
+    for task in {item.task for item in summaries}:
+        mine = [(number, item) for number, item in enumerate(summaries) if item.task == task]
+        for name in {name for _, item in mine for name in item.metrics}:
+            values = {number: item.metrics[name].value for number, item in mine if name in item.metrics}
+            wanted = min(values.values()) if name in LOWER_IS_BETTER else max(values.values())
+            if len(values) > 1:
+                best |= {(number, head.index(name)) for number, value in values.items() if value == wanted}
+    return best
+
+
+def significance_lines(table: Mapping[str, Any]) -> list[str]:
+    """Sentences below the table: one a paired test, then the warnings."""
+    return [*test_lines(table), *warning_lines(table)]
+
+
+def test_lines(table: Mapping[str, Any]) -> list[str]:
+    """One sentence a paired test, e.g. ``ppo − sft on accuracy: +0.012, p = 0.21 after Holm (McNemar): not significant``."""
+    tests = list(table.get("tests") or ())
+    several = len({str(row["task"]) for row in table.get("rows", ())} | {str(test.get("task")) for test in tests}) > 1
+    return [test_line(test, with_task=several) for test in tests]
+
+
+def test_line(test: Mapping[str, Any], *, with_task: bool = False) -> str:
+    """The sentence of one paired test. A test without a corrected p says so."""
+    corrected, plain = _number(test.get("p_holm")), _number(test.get("p"))
+    p = corrected if corrected is not None else plain
+    difference = _number(test.get("difference"))
+    figures = "unknown" if difference is None else f"{difference:+.3f}".replace("-", "−")
+    how = f" ({TEST_NAMES.get(str(test['test']), str(test['test']))})" if test.get("test") else ""
+    after = " after Holm" if corrected is not None else ", uncorrected"
+    verdict = "not tested" if p is None else f"{p_text(p)}{after}{how}: {'significant' if p < ALPHA else 'not significant'}"
+    task = f"{test.get('task')}: " if with_task else ""
+    return f"{task}{test.get('a')} − {test.get('b')} on {test.get('metric')}: {figures}, {verdict}"
+
+
+def warning_lines(table: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before trusting a figure: majority-label results and unreadable answers."""
+    rows = list(table.get("rows", ()))
+    several_tasks = len({str(row["task"]) for row in rows}) > 1
+    said = []
+    for item in summarise(table):
+        who = f"{item.task}: {item.method}" if several_tasks else item.method
+        mine = [row for row in rows if (str(row["task"]), str(row["method"])) == (item.task, item.method)]
+        for row in mine:
+            word = collapsed_label(row)
+            if word is not None:
+                seed = f" (seed {row.get('seed')})" if len(mine) > 1 else ""
+                said.append(f"{who}{seed} answers {word} for every row (a majority-label result)")
+        if item.unreadable_share >= UNREADABLE_SHARE:
+            said.append(f"{who}: {unreadable_text(item)} of {item.n} answers are unreadable and count as wrong")
+    return said
+
+
+def collapsed_label(row: Mapping[str, Any]) -> str | None:
+    """The one label that a run answered for every row it answered readably, or None when it used several."""
+    majority = row.get("majority") or {}
+    one = majority.get("one_label")
+    if isinstance(one, str):
+        return one
+    if not one:
+        return None
+    predicted = [word for word, item in (row.get("per_label") or {}).items() if item.get("predicted")]
+    return predicted[0] if len(predicted) == 1 else str(majority.get("word"))
+
+
+def p_text(p: float) -> str:
+    """``p = 0.21``, ``p = 0.004``, ``p < 0.001``."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+
+
+def unreadable_text(item: Summary) -> str:
+    """``3 (0.3 %)``; over several seeds the mean number."""
+    count = f"{item.unreadable:.0f}" if float(item.unreadable).is_integer() else f"{item.unreadable:.1f}"
+    return f"{count} ({100 * item.unreadable_share:.1f} %)"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Seconds with a digit behind the point below ten; a dash when there was nothing to time."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.1f}" if 0 < seconds < 9.95 else f"{seconds:,.0f}"
+
+
+def count_text(count: float | None) -> str:
+    """A number of rows: ``1,000``; a dash when unknown."""
+    return "–" if count is None else f"{count:,.0f}"
+
+
+def visible(text: str) -> str:
+    """Text with control, bidi and surrogate characters written out (``⟦U+202E⟧``), so that it cannot disturb what is around it."""
+    return "".join(
+        f"⟦U+{ord(char):04X}⟧" if unicodedata.category(char) in {"Cc", "Cs"} or char in _BIDI else char for char in text
+    )
+
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
+
+
+def _primary_first(item: Summary) -> list[str]:
+    return sorted(item.metrics, key=lambda name: name != item.primary)
+
+
+def _rows_text(table: Mapping[str, Any]) -> str:
+    rows = table.get("rows") or ()
+    judged = dict.fromkeys((str(row["task"]), row.get("split"), row.get("n")) for row in rows)
+    parts = [f"{task} {split or ''}: {int(n):,} rows judged".replace(" :", ":") for task, split, n in judged if n]
+    return visible("; ".join(parts) + "." if parts else "")
+
+
+def _cell(text: str) -> str:
+    return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<")
+
+
+def _width(text: str) -> int:
+    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    numbers = [number for number in map(_number, values) if number is not None]
+    return sum(numbers) / len(numbers) if numbers else None
