@@ -1,0 +1,25 @@
+"""``adjudge cell``: one cell of a comparison, asked for on standard input (see `adjudge.cells`). Not for people."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("cell", hidden=True)(cell)
+
+
+def cell() -> None:
+    """Run the cell that standard input describes."""
+    from adjudge.cells import serve
+    from adjudge.errors import AdjudgeError
+
+    try:
+        serve(sys.stdin)
+    except AdjudgeError:
+        raise typer.Exit(2) from None  # the run folder holds the reason; the process that asked says it
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -1,0 +1,90 @@
+"""``adjudge compare``: the methods side by side, on the same rows, prompts and budget."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adjudge.cli import options
+from adjudge.cli.show import show_table
+
+EPILOG = (
+    "Examples:\n\n`adjudge compare --train-rows 200 --eval-rows 200`\n\n"
+    "`adjudge compare --task glue/sst2 --data-dir data --train-rows 1000 --seeds 0,1 --out runs/sst2`\n\n"
+    "`adjudge compare --data reviews.csv --text review --label sentiment --methods zero-shot,sft`"
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("compare", epilog=EPILOG)(compare)
+
+
+def compare(
+    overrides: options.Overrides = None,
+    methods: Annotated[str, typer.Option(metavar="NAME,…", help="The methods to compare.")] = "zero-shot,few-shot,sft,ppo,encoder",
+    task: options.Tasks = None,
+    data_dir: options.DataDir = None,
+    train_rows: options.TrainRows = None,
+    eval_rows: options.EvalRows = None,
+    split: options.Split = None,
+    data: options.Data = None,
+    dev: options.Dev = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    labels: options.Labels = None,
+    model: options.Model = None,
+    encoder: options.Encoder = None,
+    seeds: Annotated[str, typer.Option(metavar="N,…", help="One run a seed.", rich_help_panel=options.HOW)] = "0",
+    preset: options.Preset = "default",
+    config: options.ConfigFile = None,
+    prompt_style: options.PromptStyle = None,
+    decode: options.Decode = None,
+    init: options.Init = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the comparison.", show_default="runs/compare-TASK", rich_help_panel=options.PLACE
+        ),
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Compare methods: one table with 95 % intervals and paired tests, an HTML report, and a run folder a method and seed.
+
+    Run again with the same --out, finished runs of the same settings and rows are reused.
+    """
+    from adjudge.compare import compare as run_comparison
+    from adjudge.console import warn
+    from adjudge.methods.registry import check_methods
+
+    chosen = check_methods(options.split_list(methods, "--methods"))
+    seed_list = options.parse_seeds(seeds)
+    values = {
+        "model": model,
+        "data.data_dir": data_dir,
+        "data.train_rows": train_rows,
+        "data.eval_rows": eval_rows,
+        "data.split": split,
+        "encoder.model": encoder,
+        "prompt.style": prompt_style,
+        "evaluation.decode": decode,
+        "ppo.init": init,
+    }
+    settings = options.build_config(preset=preset, file=config, overrides=overrides, values=values)
+    specs = options.chosen_tasks(task, settings, data=data, text=text, label=label, labels=labels, dev=dev)
+    named = "-".join(options.file_name(spec.name) for spec in specs)
+    folder = Path(out) if out is not None else Path("runs") / f"compare-{named}"
+    command = shlex.join(["adjudge", *sys.argv[1:]])
+    table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
+    show_table(table)
+    for name in ("table.md", "table.json", "report.html"):
+        if (folder / name).is_file():
+            typer.echo(str(folder / name))
+    for failure in table["failed"]:
+        warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
+    if table["failed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,24 @@
+"""``adjudge fetch``: get what a run needs before it is needed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EPILOG = "Examples:\n\n`adjudge fetch`\n\n`adjudge fetch smollm2-135m`"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("fetch", epilog=EPILOG)(fetch)
+
+
+def fetch(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="smollm2-135m, minilm-l6, vader (rated sentences), or all.")] = "all",
+) -> None:
+    """Get the small model, the encoder and the rated sentences into the cache, once. Nothing is installed."""
+    from adjudge.fetch import fetch as fetch_into_cache
+
+    for folder in fetch_into_cache(what):
+        typer.echo(str(folder))

@@ -1,0 +1,178 @@
+"""The options that several verbs share, and how they become a configuration and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from adjudge.config import Config
+    from adjudge.tasks.spec import TaskSpec
+
+ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
+
+Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.yaml", help="Task; `adjudge tasks` lists them.", show_default="vader/movies", rich_help_panel=ROWS
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME,…",
+        help="One task or several; names or .yaml files.",
+        show_default="vader/movies",
+        rich_help_panel=ROWS,
+    ),
+]
+DataDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder with GLUE in the official download layout.", rich_help_panel=ROWS)
+]
+TrainRows = Annotated[
+    int | None, typer.Option(metavar="N", help="Training rows, drawn by the seed.", show_default="all", rich_help_panel=ROWS)
+]
+EvalRows = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Rows judged, the same for every method and seed.", show_default="all", rich_help_panel=ROWS),
+]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Split that is judged.", show_default="dev", rich_help_panel=ROWS)]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Your table: CSV, TSV, JSONL or Parquet. Needs --text and --label.", rich_help_panel=OWN),
+]
+Dev = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="A second table to judge.", show_default="a fifth of --data is kept apart", rich_help_panel=OWN
+    ),
+]
+Text = Annotated[
+    str | None, typer.Option(metavar="COL[,COL]", help="Column with the text, or columns with the texts.", rich_help_panel=OWN)
+]
+Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RAW=WORD,…",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good.",
+        show_default="as in the data",
+        rich_help_panel=OWN,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="ID|DIR", help="Causal language model.", show_default="smollm2-135m", rich_help_panel=HOW),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(metavar="ID|DIR", help="Encoder that the method `encoder` trains.", show_default="minilm-l6", rich_help_panel=HOW),
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of the run.", show_default="0", rich_help_panel=HOW)]
+Preset = Annotated[
+    str,
+    typer.Option(metavar="default|paper", help="Our settings, or the constants of arXiv 2410.11020.", rich_help_panel=HOW),
+]
+ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE.yaml", help="Settings from a file.", rich_help_panel=HOW)]
+PromptStyle = Annotated[
+    str | None,
+    typer.Option(
+        metavar="chat|paper",
+        help="The model's chat template, or the reference's plain form.",
+        show_default="chat",
+        rich_help_panel=HOW,
+    ),
+]
+Decode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="greedy|labels",
+        help="Read a generated answer strictly, or take the likeliest label.",
+        show_default="greedy",
+        rich_help_panel=HOW,
+    ),
+]
+Init = Annotated[
+    str | None, typer.Option(metavar="RUN", help="SFT run that `ppo` starts from.", show_default="none", rich_help_panel=HOW)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a run of other settings.", rich_help_panel=PLACE)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Any setting, as in ppo.clip=0.1; `adjudge settings` lists them.", show_default=False),
+]
+
+
+def build_config(*, preset: str, file: str | None, overrides: Sequence[str] | None, values: Mapping[str, Any]) -> Config:
+    """Preset, file, ``key=value``, then the options given. Raises ConfigError."""
+    from adjudge.config import load_config
+
+    return load_config(preset=preset, file=file, overrides=overrides or (), values=values)
+
+
+def chosen_tasks(
+    names: str | None, config: Config, *, data: str | None, text: str | None, label: str | None, labels: str | None, dev: str | None
+) -> list[TaskSpec]:
+    """The tasks that are asked for: the user's own table, or those named, or the configuration's.
+
+    Raises ConfigError when options contradict each other, TaskError and DataError as the tasks do.
+    """
+    from adjudge.errors import ConfigError
+    from adjudge.tasks import infer_task, load_task
+
+    if data is None:
+        given = {"--text": text, "--label": label, "--labels": labels, "--dev": dev}
+        alone = [option for option, value in given.items() if value is not None]
+        if alone:
+            raise ConfigError(f"{alone[0]} describes your own table: name it with --data FILE.")
+        return [load_task(name) for name in split_list(names if names is not None else config.task, "--task")]
+    if names is not None:
+        raise ConfigError("--task and --data both say which rows: give one of them.")
+    if text is None or label is None:
+        raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
+    return [infer_task(data, split_list(text, "--text"), label, parse_labels(labels), dev)]
+
+
+def split_list(text: str, option: str) -> list[str]:
+    """Split ``"a,b"``. Raises ConfigError when a part is empty."""
+    from adjudge.errors import ConfigError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ConfigError(f"{option} '{text}' has an empty part: write a,b without a comma too many.")
+    return parts
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``"0,1,2"``. Raises ConfigError for what is no whole number from 0."""
+    from adjudge.errors import ConfigError
+
+    parts = split_list(text, "--seeds")
+    for part in parts:
+        if not part.isascii() or not part.isdigit():
+            raise ConfigError(f"--seeds '{text}': '{part}' is no whole number from 0. Write them as 0,1,2.")
+    return [int(part) for part in parts]
+
+
+def parse_labels(text: str | None) -> dict[str, str] | None:
+    """Read ``"0=Bad,1=Good"`` (or ``"bad,good"``: the word is the label itself) in order. Raises ConfigError."""
+    from adjudge.errors import ConfigError
+
+    if text is None:
+        return None
+    found: dict[str, str] = {}
+    for part in split_list(text, "--labels"):
+        raw, equals, word = (piece.strip() for piece in part.partition("="))
+        if not raw or (equals and not word):
+            raise ConfigError(f"--labels '{text}': '{part}' is not raw=Word, as in 0=Bad,1=Good.")
+        if raw in found:
+            raise ConfigError(f"--labels '{text}' names '{raw}' twice.")
+        found[raw] = word or raw
+    return found
+
+
+def file_name(task: str) -> str:
+    """A task's name as one folder name."""
+    return task.replace("/", "-")

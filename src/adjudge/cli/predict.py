@@ -1,0 +1,37 @@
+"""``adjudge predict``: judge new rows with a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adjudge.cli.options import Decode
+
+EPILOG = "Example:\n\n`adjudge predict --run runs/vader-movies/sft-seed0 --input new.csv --out judged.csv`"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("predict", epilog=EPILOG)(predict)
+
+
+def predict(
+    run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder.")],
+    source: Annotated[str, typer.Option("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet with the task's columns.")],
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="The same rows with label, probabilities and unreadable; by its suffix.")
+    ],
+    decode: Decode = None,
+) -> None:
+    """Judge new rows: adds the label, a probability per label, and whether the answer was unreadable. Input columns are kept."""
+    from adjudge.errors import DataError
+    from adjudge.methods.execute import load_judge
+    from adjudge.predict_file import check_out, predict_file
+
+    if not Path(source).is_file():
+        raise DataError(f"{source}: there is no such file.")
+    check_out(Path(source), Path(out))
+    _, spec, judge = load_judge(run, decode=decode)
+    predict_file(judge, spec, source, out)

@@ -1,0 +1,41 @@
+"""What a verb says at its end, on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG_COLUMNS = 160
+
+
+def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
+    """Print the table of one run, what is to be known about it, and where its files are; write its report."""
+    show_table({"rows": [dict(scores)], "tests": []})
+    from adjudge.report.html import render_report
+
+    report = render_report([folder], folder / "report.html")
+    typer.echo(f"run folder: {folder}\nreport:     {report}")
+
+
+def stdout() -> Console:
+    """Standard output for tables; without a terminal as wide as a log line, so that nothing is folded at 80 columns."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS)
+
+
+def show_table(table: Mapping[str, Any]) -> None:
+    """Print the table, then the sentences below it."""
+    from adjudge.report.tables import rich_table, significance_lines
+
+    console = stdout()
+    console.print(rich_table(table))
+    for line in significance_lines(table):
+        console.print(line, markup=False, soft_wrap=True)

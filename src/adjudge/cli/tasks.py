@@ -1,0 +1,149 @@
+"""``adjudge tasks``: list the tasks, describe one, explain the mistakes in a task file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adjudge.cli.options import DataDir, PromptStyle
+from adjudge.cli.show import stdout
+
+if TYPE_CHECKING:
+    from adjudge.tasks.spec import TaskSpec
+    from adjudge.types import Example
+
+EPILOG = "Examples:\n\n`adjudge tasks`\n\n`adjudge tasks glue/rte --data-dir data`\n\n`adjudge tasks validate my_task.yaml`"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("tasks", epilog=EPILOG)(tasks)
+
+
+def tasks(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE.yaml|validate]", help="The task to describe.")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE.yaml]", help="With `validate`: the file to check.")] = None,
+    data_dir: DataDir = None,
+    prompt_style: PromptStyle = None,
+) -> None:
+    """List the tasks; describe one, with a prompt as the model sees it; or explain every mistake in a task file."""
+    from adjudge.errors import ConfigError
+
+    if name == "validate":
+        if file is None:
+            raise ConfigError("Name the file to check: adjudge tasks validate FILE.yaml.")
+        _validate(file)
+    elif file is not None:
+        raise ConfigError(f"'{file}' is one argument too many: adjudge tasks NAME, or adjudge tasks validate FILE.yaml.")
+    elif name is None:
+        _list()
+    else:
+        _describe(name, data_dir, prompt_style)
+
+
+def _list() -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from adjudge.tasks import list_tasks, load_task
+
+    shown = Table("task", "what is judged", "answers", "ranked by", box=None, pad_edge=False)
+    for name in list_tasks():
+        spec = load_task(name)
+        shown.add_row(*(Text(text) for text in (spec.name, spec.title, _answers(spec), spec.primary)))
+    stdout().print(shown)
+
+
+def _validate(file: str) -> None:
+    from adjudge.errors import TaskError
+    from adjudge.tasks import validate_task
+
+    mistakes = validate_task(file)
+    if mistakes:
+        raise TaskError(f"{file}: {len(mistakes)} to mend:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+    typer.echo(f"{file}: a valid task.")
+
+
+def _describe(name: str, data_dir: str | None, prompt_style: str | None) -> None:
+    from adjudge.config import load_config
+    from adjudge.prompts.render import Renderer
+    from adjudge.tasks import load_task
+
+    spec = load_task(name)
+    config = load_config(values={"prompt.style": prompt_style})
+    lines = {
+        "title": spec.title,
+        "about": " ".join(spec.description.split()),
+        "answers": _answers(spec),
+        "metrics": ", ".join(spec.metrics),
+        "fields": ", ".join(spec.fields),
+        "rows from": _places(spec),
+    }
+    typer.echo(spec.name)
+    for key, text in lines.items():
+        if text:
+            typer.echo(f"  {key + ':':<10} {text}")
+    tokenizer, form = _tokenizer_at_hand(config.prompt.style)
+    example, origin = _example(spec, data_dir)
+    typer.echo(f"\nA prompt ({form}; {origin}), the answer follows:\n")
+    typer.echo(Renderer(tokenizer, spec, config.prompt).text(example))
+
+
+def _answers(spec: TaskSpec) -> str:
+    if spec.number is not None:
+        return f"a number from {spec.number.low:g} to {spec.number.high:g}"
+    return ", ".join(spec.words)
+
+
+def _places(spec: TaskSpec) -> str:
+    source, places = spec.source, []
+    if source.files:
+        places.append(f"--data-dir DIR ({source.files.folder})")
+    if source.vader:
+        places.append("adjudge fetch vader")
+    if source.table:
+        places.append(source.table.train)
+    if source.hub:
+        places.append(f"the hub ({source.hub.path}{f', {source.hub.config}' if source.hub.config else ''})")
+    return ", or ".join(places)
+
+
+def _example(spec: TaskSpec, data_dir: str | None) -> tuple[Example, str]:
+    """The first dev row where rows are at hand (nothing is downloaded for a description), else the fields' names."""
+    from adjudge.errors import DataError
+    from adjudge.tasks import load_split
+    from adjudge.types import Example
+
+    placeholder = Example("", {field: f"⟨{field}⟩" for field in spec.fields})
+    if data_dir is None and spec.source.vader is None and spec.source.table is None:
+        return placeholder, "the first row with --data-dir"
+    try:
+        return load_split(spec, "dev", data_dir)[0], "the first dev row"
+    except DataError:
+        if data_dir is not None:
+            raise
+        return placeholder, "its rows are not here yet"
+
+
+def _tokenizer_at_hand(style: str) -> tuple[Any, str]:
+    """The bundled model's tokenizer for its chat template, when it is in the cache; else none is needed for the plain form."""
+    from adjudge.models.bundled import bundled_folder, is_fetched
+
+    name = "smollm2-135m"
+    if style == "chat" and is_fetched(name):
+        from adjudge.models.loading import load_tokenizer
+
+        return load_tokenizer(name, str(bundled_folder(name)), {}), f"chat template of {name}"
+    return _NoTokenizer(), "plain form" if style == "paper" else "plain form, as no chat model is fetched"
+
+
+class _NoTokenizer:
+    """Enough of a tokenizer to read a prompt as text: it has no chat template and no tokens."""
+
+    bos_token_id = None
+    chat_template = None
+
+    def __call__(self, _text: str, **_options: Any) -> Any:
+        return SimpleNamespace(input_ids=[])

@@ -1,0 +1,87 @@
+"""``adjudge train METHOD``: train one method once and judge with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adjudge.cli import options
+from adjudge.cli.show import show_scores
+
+EPILOG = (
+    "Examples:\n\n`adjudge train sft --task glue/sst2 --data-dir data --train-rows 1000`\n\n"
+    "`adjudge train ppo --init runs/vader-movies/sft-seed0 ppo.clip=0.1`\n\n"
+    "`adjudge train encoder --data reviews.csv --text review --label sentiment`"
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("train", epilog=EPILOG)(train)
+
+
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="sft, ppo or encoder.")],
+    overrides: options.Overrides = None,
+    task: options.Task = None,
+    data_dir: options.DataDir = None,
+    train_rows: options.TrainRows = None,
+    eval_rows: options.EvalRows = None,
+    split: options.Split = None,
+    data: options.Data = None,
+    dev: options.Dev = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    labels: options.Labels = None,
+    model: options.Model = None,
+    encoder: options.Encoder = None,
+    seed: options.Seed = None,
+    preset: options.Preset = "default",
+    config: options.ConfigFile = None,
+    prompt_style: options.PromptStyle = None,
+    decode: options.Decode = None,
+    init: options.Init = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/TASK/METHOD-seedN", rich_help_panel=options.PLACE),
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Train METHOD on a task, judge the evaluation rows, and leave adapter, predictions, scores and report in a run folder."""
+    from adjudge.console import note, warn
+    from adjudge.errors import ConfigError
+    from adjudge.methods.execute import execute
+    from adjudge.methods.registry import get_entry
+
+    entry = get_entry(method)
+    if not entry.trains:
+        raise ConfigError(f"{method} is not trained. Use: adjudge evaluate --method {method}.")
+    if init is not None and method != "ppo":
+        raise ConfigError(f"--init is for ppo; {method} starts from the model itself.")
+    if method == "encoder" and model is not None:
+        warn("the encoder is named by --encoder; --model has no effect here.")
+    values = {
+        "method": method,
+        "model": model,
+        "seed": seed,
+        "data.data_dir": data_dir,
+        "data.train_rows": train_rows,
+        "data.eval_rows": eval_rows,
+        "data.split": split,
+        "encoder.model": encoder,
+        "prompt.style": prompt_style,
+        "evaluation.decode": decode,
+        "ppo.init": init,
+    }
+    settings = options.build_config(preset=preset, file=config, overrides=overrides, values=values)
+    specs = options.chosen_tasks(task, settings, data=data, text=text, label=label, labels=labels, dev=dev)
+    if len(specs) > 1:
+        raise ConfigError("train takes one task; `adjudge compare` takes several.")
+    settings = settings.model_copy(update={"task": specs[0].name})
+    folder = Path(out) if out is not None else Path("runs") / options.file_name(specs[0].name) / f"{method}-seed{settings.seed}"
+    note(f"training {method} on {specs[0].name} → {folder}")
+    scores = execute(settings, specs[0], folder, force=force)
+    show_scores(scores, folder)
+    typer.echo(f"judge new rows with: adjudge predict --run {folder} --input FILE.csv --out FILE.csv")

@@ -1,0 +1,156 @@
+"""Judge the rows of a file and write them out again with what was judged: input columns as they were, ours behind them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adjudge.console import note, warn
+from adjudge.errors import DataError, nearest
+from adjudge.evaluation.predict import Judge
+from adjudge.runs import write_text
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Prediction
+
+Cell = str | float | bool | None
+
+JSON_LINES = (".jsonl", ".ndjson")
+WRITABLE = (".csv", ".tsv", *JSON_LINES, ".parquet")
+
+CLASH = "predicted_"
+"""Goes before a column of ours whose name the input already has."""
+
+
+def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Path) -> list[Prediction]:
+    """Judge every row of `source` and write `out`, in the format of its suffix; return the predictions.
+
+    Added: ``label`` (``number`` for number tasks; empty when unreadable), ``p_WORD`` for each label, ``unreadable``. The columns
+    of the input come first, unchanged and in their order. A name the input has already is written ``predicted_label``.
+    Raises DataError for a missing column, an empty text (file and line), or cells that the output's format cannot hold.
+    """
+    from adjudge.tasks import examples_for_prediction, read_table
+
+    source, out = Path(source), Path(out)
+    check_out(source, out)
+    columns, rows = read_table(source)
+    examples = examples_for_prediction(spec, rows, str(source))
+    names = added_names(spec, columns)
+    predictions = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
+    added = [dict(zip(names, _cells(spec, prediction), strict=True)) for prediction in predictions]
+    kind = out.suffix.lower()
+    if kind == ".parquet":
+        _write_parquet(source, out, columns, rows, added)
+    elif kind in JSON_LINES:
+        write_text(out, _as_json_lines(source, rows, added))
+    elif kind == ".tsv":
+        write_text(out, _as_tsv(out, [*columns, *names], rows, added))
+    else:
+        write_text(out, _as_csv([*columns, *names], rows, added))
+    unreadable = sum(prediction.value is None for prediction in predictions)
+    note(f"{len(predictions)} rows judged, {unreadable} answers unreadable → {out}")
+    return predictions
+
+
+def check_out(source: Path, out: Path) -> None:
+    """Refuse an output that cannot be written, before a model is loaded. Raises DataError."""
+    if out.suffix.lower() not in WRITABLE:
+        raise DataError(f"{out}: '{out.suffix}' is no kind of table that can be written.{nearest(out.suffix, WRITABLE)}")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise DataError(f"{out} is the input itself. Name another --out.")
+
+
+def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:
+    """The names of our columns; one that the input has already is written ``predicted_NAME``, and said.
+
+    Raises DataError when that one is taken as well.
+    """
+    wanted = ["number" if spec.is_number else "label", *(f"p_{word}" for word in spec.words), "unreadable"]
+    names = []
+    for name in wanted:
+        new = f"{CLASH}{name}" if name in columns else name
+        if new in columns:
+            raise DataError(f"The input has a column '{name}' and a column '{new}': rename one, so that ours has a name.")
+        if new != name:
+            warn(f"the input has a column '{name}'; ours is written as '{new}'.")
+        names.append(new)
+    return names
+
+
+def _cells(spec: TaskSpec, prediction: Prediction) -> list[Cell]:
+    chances = [prediction.probabilities.get(word) for word in spec.words]
+    return [prediction.value, *(None if p is None else round(p, 6) for p in chances), prediction.value is None]
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    return str(cell)
+
+
+def _as_csv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row, ours in zip(rows, added, strict=True):
+        writer.writerow([*row.values(), *map(_text, ours.values())])
+    return text.getvalue()
+
+
+def _as_tsv(out: Path, names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
+    lines = [list(names), *([*row.values(), *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
+    for number, line in enumerate(lines):
+        for name, cell in zip(names, line, strict=True):
+            if any(mark in cell for mark in "\t\r\n"):
+                raise DataError(
+                    f"{out}: row {number}, column '{name}' has a tab or line break in it, which a .tsv cannot hold. "
+                    "Write a .csv, .jsonl or .parquet."
+                )
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def _as_json_lines(source: Path, rows: Sequence[Any], added: Sequence[dict[str, Cell]]) -> str:
+    lines = []
+    original = source.read_text(encoding="utf-8-sig").split("\n") if source.suffix.lower() in JSON_LINES else None
+    for row, ours in zip(rows, added, strict=True):
+        if original is not None:  # the object as it was written, ours before its last brace: 1e5 stays 1e5
+            begun = original[row.line - 1].strip().removesuffix("}").rstrip()
+        else:
+            begun = json.dumps(dict(row), ensure_ascii=False).removesuffix("}")
+        lines.append(f"{begun}, {json.dumps(ours, ensure_ascii=False).removeprefix('{')}\n")
+    return "".join(lines)
+
+
+def _write_parquet(
+    source: Path, out: Path, columns: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    if source.suffix.lower() == ".parquet":
+        table = pyarrow.parquet.ParquetFile(source).read()
+    else:
+        table = pyarrow.table({column: pyarrow.array([row[column] for row in rows], pyarrow.string()) for column in columns})
+    for name in added[0]:
+        values = [ours[name] for ours in added]
+        kind = pyarrow.bool_() if name.endswith("unreadable") else pyarrow.float64()
+        if any(isinstance(value, str) for value in values) or name.endswith("label"):
+            kind = pyarrow.string()
+        table = table.append_column(name, pyarrow.array(values, kind))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    os.close(handle)
+    try:
+        pyarrow.parquet.write_table(table, aside)
+        Path(aside).chmod(0o644)
+        os.replace(aside, out)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
