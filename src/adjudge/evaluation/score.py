@@ -1,0 +1,62 @@
+"""From the predictions of one run to its figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from adjudge.errors import DataError
+from adjudge.evaluation.statistics import bootstrap_interval
+from adjudge.tasks.metrics import encode, metric_for
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Prediction
+
+
+def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, seed: int = 0) -> dict[str, Any]:
+    """Score one run's predictions with every metric of the task.
+
+    Returns plain values that JSON can hold: ``n``, ``primary`` (the metric's name), ``metrics`` {name: {value, low, high}} with
+    bootstrap 95 % intervals, ``unreadable`` (a count). For label tasks also ``per_label`` {word: {recall, gold, predicted}}
+    (recall is None for a label without gold rows) and ``majority`` {word, share, one_label}: the word predicted most often (None
+    when nothing was readable), its share of all rows, and whether all readable predictions are that one word: then the figures
+    above are those of a constant. Raises DataError when there are no predictions, or one without a gold answer.
+    """
+    if not predictions:
+        raise DataError(f"{spec.name}: there are no predictions to score.")
+    for prediction in predictions:
+        if prediction.gold is None:
+            raise DataError(f"{spec.name}: row {prediction.id} has no gold answer, so it cannot be scored. Judge a labelled split.")
+    gold_N, pred_N = encode(spec, [p.gold for p in predictions], [p.value for p in predictions])
+    metrics = {}
+    for name in spec.metrics:
+        value, low, high = bootstrap_interval(metric_for(spec, name), gold_N, pred_N, resamples, seed)
+        metrics[name] = {"value": value, "low": low, "high": high}
+    scores: dict[str, Any] = {
+        "n": len(predictions),
+        "primary": spec.primary,
+        "metrics": metrics,
+        "unreadable": sum(p.value is None for p in predictions),
+    }
+    if not spec.is_number:
+        scores["per_label"] = _per_label(spec, predictions)
+        scores["majority"] = _majority(predictions)
+    return scores
+
+
+def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, dict[str, float | int | None]]:
+    gold = Counter(p.gold for p in predictions)
+    predicted = Counter(p.value for p in predictions)
+    right = Counter(p.gold for p in predictions if p.value == p.gold)
+    return {
+        word: {"recall": right[word] / gold[word] if gold[word] else None, "gold": gold[word], "predicted": predicted[word]}
+        for word in spec.words
+    }
+
+
+def _majority(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    counts = Counter(p.value for p in predictions if p.value is not None)
+    if not counts:
+        return {"word": None, "share": 0.0, "one_label": False}
+    word, count = counts.most_common(1)[0]
+    return {"word": word, "share": count / len(predictions), "one_label": len(counts) == 1}

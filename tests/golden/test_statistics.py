@@ -1,0 +1,234 @@
+"""Intervals and tests against scipy and against full enumeration."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from adjudge.errors import DataError
+from adjudge.evaluation import statistics
+from adjudge.evaluation.statistics import bootstrap_interval, compare_methods, encode_runs, holm, mcnemar, paired_permutation
+from adjudge.tasks.metrics import metric_for
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Prediction
+
+
+def _task(name="mine", metrics=("accuracy", "f1")):
+    return TaskSpec(
+        name=name,
+        title="Mine",
+        fields={"text": "text"},
+        instruction="?",
+        template="{{ text }}",
+        labels={"0": "No", "1": "Yes"},
+        metrics=metrics,
+        source={},
+    )
+
+
+TASK = _task()
+ACCURACY, F1 = metric_for(TASK, "accuracy"), metric_for(TASK, "f1")
+
+
+def _draw(rows, right, seed):
+    rng = np.random.default_rng(seed)
+    gold = rng.integers(2, size=rows)
+    return gold, np.where(rng.random(rows) < right, gold, 1 - gold)
+
+
+def _run(golds, values, ids=None):
+    words = {0: "No", 1: "Yes", -1: None}
+    return [
+        Prediction(str(ids[row] if ids else row), {}, words[gold], "", words[value])
+        for row, (gold, value) in enumerate(zip(golds, values, strict=True))
+    ]
+
+
+def test_the_interval_is_that_of_scipys_percentile_bootstrap():
+    gold, pred = _draw(200, 0.8, 1)
+    value, low, high = bootstrap_interval(ACCURACY, gold, pred, resamples=4000, seed=0)
+    right = (gold == pred).astype(float)
+    expected = scipy.stats.bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=5).confidence_interval
+    assert value == right.mean()
+    assert low == pytest.approx(expected.low, abs=0.01)
+    assert high == pytest.approx(expected.high, abs=0.01)
+
+
+def test_the_interval_of_f1_agrees_with_scipys():
+    gold, pred = _draw(120, 0.7, 2)
+    value, low, high = bootstrap_interval(F1, gold, pred, resamples=3000, seed=0)
+    expected = scipy.stats.bootstrap(
+        (gold, pred),
+        lambda g, p: 2 * (g * p).sum() / (g.sum() + p.sum()),
+        n_resamples=3000,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        rng=3,
+    ).confidence_interval
+    assert low < value < high
+    assert low == pytest.approx(expected.low, abs=0.02)
+    assert high == pytest.approx(expected.high, abs=0.02)
+
+
+def test_seeds_of_the_same_rows_are_no_more_data():
+    gold, pred = _draw(100, 0.7, 3)
+    one = bootstrap_interval(ACCURACY, gold, pred, resamples=500, seed=0)
+    same = bootstrap_interval(ACCURACY, gold, np.stack([pred] * 5), resamples=500, seed=0)
+    assert same == pytest.approx(one)
+
+
+def test_over_seeds_the_value_is_the_mean_and_rows_are_drawn_jointly():
+    gold = np.zeros(50, dtype=int)
+    first = np.arange(50) % 2
+    # The two runs are right on complementary rows: their mean is ½ in every resample.
+    assert bootstrap_interval(ACCURACY, gold, np.stack([first, 1 - first]), resamples=200, seed=0) == (0.5, 0.5, 0.5)
+
+
+def test_the_same_seed_gives_the_same_interval_and_chunks_make_no_odds(monkeypatch):
+    gold, pred = _draw(40, 0.7, 4)
+    whole = bootstrap_interval(F1, gold, pred, resamples=300, seed=7)
+    assert bootstrap_interval(F1, gold, pred, resamples=300, seed=7) == whole
+    assert bootstrap_interval(F1, gold, pred, resamples=300, seed=8) != whole
+    tested = paired_permutation(F1, gold, pred, 1 - pred, resamples=300, seed=7)
+    monkeypatch.setattr(statistics, "CHUNK_CELLS", 40 * 7)
+    assert bootstrap_interval(F1, gold, pred, resamples=300, seed=7) == pytest.approx(whole)
+    assert paired_permutation(F1, gold, pred, 1 - pred, resamples=300, seed=7) == pytest.approx(tested)
+
+
+def test_one_row_and_no_rows():
+    assert bootstrap_interval(ACCURACY, np.array([1]), np.array([1]), resamples=100, seed=0) == (1.0, 1.0, 1.0)
+    with pytest.raises(DataError, match="There are no rows"):
+        bootstrap_interval(ACCURACY, np.array([], dtype=int), np.array([], dtype=int), resamples=100, seed=0)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 0), (3, 9), (10, 10), (1, 40)])
+def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
+    a = np.array([1] * only_a + [0] * only_b + [1, 0, 1], dtype=bool)
+    b = np.array([0] * only_a + [1] * only_b + [1, 0, 1], dtype=bool)
+    expected = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    assert mcnemar(a, b) == pytest.approx(expected)
+    assert mcnemar(b, a) == pytest.approx(expected)
+
+
+def test_mcnemar_by_hand():
+    # Five rows that only a got right: 2 · ½⁵.
+    assert mcnemar(np.ones(5), np.zeros(5)) == pytest.approx(1 / 16)
+    with pytest.raises(ValueError, match="same rows"):
+        mcnemar(np.ones(5), np.zeros(4))
+
+
+def test_the_permutation_test_approaches_full_enumeration():
+    rng = np.random.default_rng(6)
+    gold = rng.integers(2, size=9)
+    a, b = np.where(rng.random((2, 9)) < 0.85, gold, 1 - gold), np.where(rng.random((2, 9)) < 0.4, gold, 1 - gold)
+
+    def statistic(swap):
+        return np.mean([F1(gold[None], np.where(swap, y, x)[None])[0] for x, y in zip(a, b, strict=True)]) - np.mean(
+            [F1(gold[None], np.where(swap, x, y)[None])[0] for x, y in zip(a, b, strict=True)]
+        )
+
+    observed = statistic(np.zeros(9, dtype=bool))
+    exact = np.mean([abs(statistic(np.array(swap))) >= abs(observed) - 1e-9 for swap in product([False, True], repeat=9)])
+    difference, p = paired_permutation(F1, gold, a, b, resamples=4000, seed=0)
+    assert difference == pytest.approx(observed)
+    assert 0.01 < exact < 0.9
+    assert p == pytest.approx(exact, abs=0.03)
+
+
+def test_the_permutation_test_of_accuracy_is_scipys():
+    gold, a = _draw(150, 0.8, 8)
+    b = np.where(np.random.default_rng(9).random(150) < 0.68, gold, 1 - gold)
+    _, p = paired_permutation(ACCURACY, gold, a, b, resamples=5000, seed=0)
+    expected = scipy.stats.permutation_test(
+        ((a == gold).astype(float), (b == gold).astype(float)),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=5000,
+        rng=1,
+    ).pvalue
+    assert p == pytest.approx(expected, abs=0.03)
+    assert p == pytest.approx(mcnemar(a == gold, b == gold), abs=0.03)
+
+
+def test_equal_methods_do_not_differ_and_p_is_never_zero():
+    gold, pred = _draw(60, 0.7, 10)
+    assert paired_permutation(F1, gold, pred, pred, resamples=200, seed=0) == (0.0, 1.0)
+    difference, p = paired_permutation(ACCURACY, gold, gold, 1 - gold, resamples=200, seed=0)
+    assert difference == 1.0
+    assert p == 1 / 201
+
+
+def test_repeating_the_seeds_of_a_method_changes_nothing():
+    gold, a = _draw(80, 0.75, 11)
+    _, b = _draw(80, 0.65, 12)
+    one = paired_permutation(ACCURACY, gold, a, b, resamples=500, seed=0)
+    assert paired_permutation(ACCURACY, gold, np.stack([a, a, a]), np.stack([b, b]), resamples=500, seed=0) == pytest.approx(one)
+
+
+def test_holm_by_hand():
+    # m = 4: 0.01·4, 0.02·3, 0.03·2 (not below 0.06), 0.04·1 (not below 0.06).
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+def test_the_table_of_tests():
+    gold, a = _draw(60, 0.9, 13)
+    _, b = _draw(60, 0.5, 14)
+    other = _task("other", metrics=("f1",))
+    runs = {
+        ("mine", "zero-shot"): [_run(gold, b)],
+        ("mine", "sft"): [_run(gold, a)],
+        ("mine", "ppo"): [_run(gold, a), _run(gold, b)],
+        ("other", "sft"): [_run(gold, a)],
+        ("other", "ppo"): [_run(gold, b)],
+    }
+    tests = compare_methods([TASK, other], runs, resamples=300)
+    assert [(t["task"], t["metric"], t["a"], t["b"], t["test"]) for t in tests] == [
+        ("mine", "accuracy", "zero-shot", "sft", "mcnemar"),
+        ("mine", "accuracy", "zero-shot", "ppo", "paired permutation"),
+        ("mine", "accuracy", "sft", "ppo", "paired permutation"),
+        ("other", "f1", "sft", "ppo", "paired permutation"),
+    ]
+    assert tests[0]["difference"] == pytest.approx((gold == b).mean() - (gold == a).mean())
+    assert tests[0]["p"] == mcnemar(a == gold, b == gold)
+    assert [t["p_holm"] for t in tests] == holm([t["p"] for t in tests])
+    assert compare_methods([TASK], {("mine", "sft"): [_run(gold, a)]}, resamples=300) == []
+
+
+def test_rows_are_matched_by_id_and_not_by_place():
+    gold, a = _draw(30, 0.8, 15)
+    turned = list(range(29, -1, -1))
+    runs = {("mine", "a"): [_run(gold, a)], ("mine", "b"): [_run(gold[::-1], a[::-1], ids=turned)]}
+    (test,) = compare_methods([TASK], runs, resamples=100)
+    assert (test["difference"], test["p"]) == (0.0, 1.0)
+    encoded = encode_runs(TASK, [_run(gold, a), _run(gold[::-1], a[::-1], ids=turned)])
+    assert np.array_equal(encoded.pred_KN[0], encoded.pred_KN[1])
+
+
+def test_unreadable_answers_are_wrong_in_the_tests_too():
+    gold = np.ones(8, dtype=int)
+    runs = {("mine", "a"): [_run(gold, gold)], ("mine", "b"): [_run(gold, -gold)]}
+    (test,) = compare_methods([TASK], runs, resamples=100)
+    assert test["difference"] == 1.0
+    assert test["p"] == pytest.approx(2 / 2**8)
+
+
+def test_predictions_on_different_rows_are_not_compared():
+    def compare(first, second):
+        return compare_methods([TASK], {("mine", "a"): [first], ("mine", "b"): [second]}, resamples=100)
+
+    with pytest.raises(DataError, match=r"mine: a and b judged different rows .* such as '2'"):
+        compare(_run([0, 1], [0, 1]), _run([0, 1], [0, 1], ids=[0, 2])[:2] + _run([1], [1], ids=[1]))
+    with pytest.raises(DataError, match="different gold"):
+        compare(_run([0, 1], [0, 1]), _run([1, 1], [0, 1]))
+    with pytest.raises(DataError, match="'7' occurs twice"):
+        compare(_run([0, 1], [0, 1], ids=[7, 7]), _run([0, 1], [0, 1], ids=[7, 7]))
+    with pytest.raises(DataError, match="two runs judged different rows"):
+        encode_runs(TASK, [_run([0, 1], [0, 1]), _run([0], [0])])
+    with pytest.raises(DataError, match="no predictions"):
+        encode_runs(TASK, [])
