@@ -1,6 +1,7 @@
 """What is judged: tasks as YAML, their rows, their metrics."""
 
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
+from adjudge.tasks.infer import infer_task
 from adjudge.tasks.rows import find_overlap, take_rows
 from adjudge.tasks.sources import load_split
 from adjudge.tasks.spec import TaskSpec
@@ -11,6 +12,7 @@ __all__ = [
     "TaskSpec",
     "examples_for_prediction",
     "find_overlap",
+    "infer_task",
     "list_tasks",
     "load_split",
     "load_task",

@@ -17,6 +17,9 @@ from adjudge.types import Example, Value
 _SHOWN = 60
 """Characters of a wrong value that an error shows."""
 
+_SAID: set[tuple[int, str, int, str, str]] = set()
+"""Shortfalls that were said in this process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -161,11 +164,19 @@ def take_rows(examples: Sequence[Example], n: int | None, seed: int, what: str =
         raise DataError(f"{n} {what} cannot be drawn.")
     if n is None or n >= len(examples):
         if n is not None and n > len(examples):
-            note(f"{n:,} {what} were asked for and there are {len(examples):,}: all of them are used.")
+            _say_shortfall(n, examples, what)
         return list(examples)
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     return [examples[index] for index in order[:n]]
+
+
+def _say_shortfall(n: int, examples: Sequence[Example], what: str) -> None:
+    """Say it once for the same rows, however many methods and seeds draw them."""
+    said = (n, what, len(examples), examples[0].id if examples else "", text_key(examples[0].fields) if examples else "")
+    if said not in _SAID:
+        _SAID.add(said)
+        note(f"{n:,} {what} were asked for and there are {len(examples):,}: all of them are used.")
 
 
 def find_overlap(train: Sequence[Example], dev: Sequence[Example]) -> list[tuple[str, str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adjudge.console import warn
 from adjudge.errors import DataError, nearest
+from adjudge.tasks.hub import load_from_hub
 from adjudge.tasks.rows import Line, check_columns, read_tab_separated, to_example, width_error
 from adjudge.tasks.spec import FileSource, HubSource, TaskSpec
 from adjudge.tasks.table import load_table, read_table
@@ -35,7 +35,7 @@ def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -
         return load_table(spec, source.table, split)
     if source.hub is not None:
         return _from_hub(spec, source.hub, split)
-    raise DataError(f"{spec.name} is read from a folder. Pass it as --data-dir{_folder_hint(spec)}.")
+    raise DataError(f"{spec.name} is read from a folder. Pass it as --data-dir{_folder_hint(spec, split)}.")
 
 
 def _from_folder(spec: TaskSpec, split: str, data_dir: Path) -> list[Example]:
@@ -180,10 +180,10 @@ def _from_hub(spec: TaskSpec, hub: HubSource, split: str) -> list[Example]:
     if split not in hub.splits:
         if split in _splits(spec):
             raise DataError(
-                f"{spec.name}: the hub has no {split} rows with gold answers. Pass a folder as --data-dir{_folder_hint(spec)}."
+                f"{spec.name}: the hub has no {split} rows with gold answers. Pass a folder as --data-dir{_folder_hint(spec, split)}."
             )
         raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
-    data = _download(spec, hub, split)
+    data = _ask_hub(spec, hub, split)
     name = hub.splits[split]
     place = f"{hub.path}/{hub.config}" if hub.config else hub.path
     texts = ({column: "" if value is None else str(value) for column, value in row.items()} for row in data)
@@ -191,21 +191,14 @@ def _from_hub(spec: TaskSpec, hub: HubSource, split: str) -> list[Example]:
     return _hub_examples(spec, hub, split, rows=rows, columns=list(data.column_names), origin=Path(place))
 
 
-def _download(spec: TaskSpec, hub: HubSource, split: str) -> Any:
-    # Read when the client is first imported: an unreachable hub is to be said in seconds, not minutes.
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "15")
-    import datasets
-    import httpx
-
+def _ask_hub(spec: TaskSpec, hub: HubSource, split: str) -> Any:
     try:
-        return datasets.load_dataset(hub.path, hub.config, revision=hub.revision, split=hub.splits[split])
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+        return load_from_hub(hub.path, hub.config, hub.revision, hub.splits[split])
+    except Exception as error:  # the hub's client raises errors of many libraries; whatever it was is in the message
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{spec.name}: the {split} rows cannot be had from the hub ({hub.path}, {hub.config}){offline}: {reason}\n"
-            f"There are two ways: be online, or download the official folder and pass it as --data-dir{_folder_hint(spec)}."
+            f"{spec.name}: the {split} rows cannot be had from the hub ({hub.path}, {hub.config}): {reason}\n"
+            f"There are two ways: be online, or download the official folder and pass it as --data-dir{_folder_hint(spec, split)}."
         ) from None
 
 
@@ -214,6 +207,6 @@ def _splits(spec: TaskSpec) -> list[str]:
     return list(dict.fromkeys([*(files.splits if files else ()), *(hub.splits if hub else ())]))
 
 
-def _folder_hint(spec: TaskSpec) -> str:
+def _folder_hint(spec: TaskSpec, split: str) -> str:
     files = spec.source.files
-    return f" (DIR/{files.folder}/{next(iter(files.splits.values()))})" if files and files.splits else ""
+    return f" (DIR/{files.folder}/{files.splits[split]})" if files and split in files.splits else ""

@@ -23,7 +23,38 @@ _PARTS: dict[str, type[BaseModel]] = {
     "source.table": TableSource,
 }
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
+FINAL_PUNCTUATION = ".,!?;:…。，、！？；：؟،؛।"
+"""Marks that do not count at the end of an answer."""
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+RESERVED = frozenset(
+    {
+        "and",
+        "or",
+        "not",
+        "if",
+        "elif",
+        "else",
+        "endif",
+        "for",
+        "in",
+        "is",
+        "true",
+        "false",
+        "none",
+        "True",
+        "False",
+        "None",
+        "self",
+        "loop",
+        "super",
+        "caller",
+        "varargs",
+        "kwargs",
+    }
+)
+"""Names that Jinja keeps for itself."""
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -109,7 +140,7 @@ def mistakes_of(tree: Mapping[str, Any]) -> list[str]:
 
 def same_answer(word: str) -> str:
     """What is left of an answer word when case, white space and final punctuation do not count."""
-    return " ".join(word.split()).casefold().rstrip(".,;:!?\"' ")
+    return " ".join(word.split()).casefold().rstrip(FINAL_PUNCTUATION + " ")
 
 
 def _explain(item: Any) -> str:
@@ -183,6 +214,9 @@ def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
         for name in names
         if not _IDENTIFIER.fullmatch(name)
     ]
+    found += [
+        f"'fields.{name}' cannot be used in a template: Jinja keeps this name for itself." for name in names if name in RESERVED
+    ]
     if isinstance(fields, Mapping) and not fields:
         found.append("'fields' is empty: a row needs at least one text.")
     if not isinstance(template, str):
@@ -237,8 +271,10 @@ def _word_mistakes(words: Mapping[str, str]) -> list[str]:
     first: dict[str, str] = {}
     for raw, word in words.items():
         core = same_answer(word)
-        if not any(letter.isalnum() for letter in core):
-            found.append(f"'labels.{raw}' has the answer word '{word}': a word with at least one letter or digit is needed.")
+        if not core:
+            found.append(
+                f"'labels.{raw}' has the answer word '{word}': a word that is more than white space and punctuation is needed."
+            )
         elif "\n" in word or "<" in word:
             found.append(f"'labels.{raw}' has the answer word {word!r}: no line break and no '<' can be in it.")
         elif core in first:

@@ -1,0 +1,184 @@
+"""From a user's table and the names of its columns to a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+from adjudge.errors import DataError, nearest
+from adjudge.tasks.rows import parse_number, shorten, text_of
+from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table import read_table, require_columns
+from adjudge.tasks.validate import RESERVED, parse_task
+
+MANY = 10
+"""A column of numbers with more different values than this is a number task."""
+MOST_LABELS = 100
+"""More different texts than this are no labels, unless they are listed."""
+_STEPS = 20
+"""A number answer has as few decimals as give at least this many steps between its ends."""
+
+
+def infer_task(
+    data: str | Path,
+    text: Sequence[str],
+    label: str,
+    labels: Sequence[str] | Mapping[str, str] | None = None,
+    dev: str | Path | None = None,
+) -> TaskSpec:
+    """Make a task from a table (CSV, TSV, JSONL, Parquet): `text` columns are judged, the `label` column has the gold answers.
+
+    Labels come from the rows of `data` and `dev`, in alphabetical order (numbers by value), so that of two the second counts as
+    positive: no/yes, neg/pos, 0/1. The answer word is the label itself with "_" as a space. `labels` fixes order and words: items
+    ``raw`` or ``raw=Word``, or a mapping of raw label to word. A column of numbers with more than `MANY` different values becomes
+    a number task between its smallest and its largest value, unless `labels` are given.
+
+    Raises DataError: a column that does not exist (with the nearest), an empty cell (file, line, column), labels that are none or
+    are missing in `labels`; TaskError: answer words that cannot be told apart.
+    """
+    paths = [Path(data), *([Path(dev)] if dev is not None else [])]
+    _check_names(paths[0], text, label)
+    gold = _gold_cells(paths, text, label)
+    fields = _field_names(text)
+    titles = [_human(column) for column in text]
+    asked = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
+    tree: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", paths[0].stem).strip("-.") or "data",
+        "title": f"{_human(label)} of {paths[0].name}",
+        "description": f"Made from {paths[0].name}: column {label} judged from {_and(list(text))}.",
+        "fields": fields,
+        "template": "\n".join(f"{title}: {{{{ {field} }}}}" for title, field in zip(titles, fields, strict=True)),
+        "label": label,
+        "source": {"table": {"train": str(paths[0].resolve()), "dev": str(paths[1].resolve()) if dev is not None else None}},
+    }
+    if labels is None and _is_number_column(gold):
+        number = _number_answer(gold, label)
+        form = {0: "whole number", 1: "number with one decimal"}.get(
+            number["decimals"], f"number with {number['decimals']} decimals"
+        )
+        tree["number"] = number
+        tree["metrics"] = ["pearson", "spearman", "mae"]
+        tree["instruction"] = f"Judge {asked}. Answer with a {form} from {number['low']:g} to {number['high']:g}."
+    else:
+        words = _chosen_labels(gold, label, labels) if labels is not None else _inferred_labels(paths[0], gold, label)
+        tree["labels"] = words
+        tree["metrics"] = ["accuracy", "macro_f1"]
+        quoted = [f'"{word}"' for word in words.values()]
+        tree["instruction"] = f"Judge {asked}. Answer {_and(quoted, 'or')}."
+    return parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
+
+
+def _check_names(path: Path, text: Sequence[str], label: str) -> None:
+    if not text:
+        raise DataError(f"{path}: name at least one column with text to judge.")
+    for column in text:
+        if list(text).count(column) > 1:
+            raise DataError(f"{path}: the text column '{column}' is named twice.")
+    if label in text:
+        raise DataError(f"{path}: '{label}' cannot be both the text that is judged and its label.")
+
+
+def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[str, str]]:
+    """The label column's cells as (place, text), all files; checks that no cell of a text or label column is empty."""
+    cells = []
+    for path in paths:
+        columns, rows = read_table(path)
+        require_columns(path, columns, [*text, label])
+        for row in rows:
+            where = f"{path}:{row.line}"
+            for column in text:
+                text_of(where, column, column, row[column])
+            raw = row[label].strip()
+            if not raw:
+                raise DataError(f"{where}: the label column '{label}' is empty. Fill it in, or take the row out.")
+            cells.append((where, raw))
+    return cells
+
+
+def _is_number_column(gold: Sequence[tuple[str, str]]) -> bool:
+    values = {raw for _, raw in gold}
+    numbers = {parse_number(raw) for raw in values} - {None}
+    return len(numbers) > MANY and len(numbers) >= 0.9 * len(values)
+
+
+def _number_answer(gold: Sequence[tuple[str, str]], label: str) -> dict[str, Any]:
+    values = []
+    for where, raw in gold:
+        if parse_number(raw) is None:
+            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not a number, and the others are.")
+        values.append(Decimal(raw))
+    with localcontext() as context:
+        context.prec = 700  # enough for every float, so that rounding to decimals cannot fail
+        low, high = min(values), max(values)
+        seen = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in values)
+        decimals = 0
+        while decimals < min(seen, 6) and Decimal(1).scaleb(-decimals) * _STEPS > high - low:
+            decimals += 1
+        step = Decimal(1).scaleb(-decimals)
+        ends = low.quantize(step, ROUND_FLOOR), high.quantize(step, ROUND_CEILING)
+    return {"low": float(ends[0]), "high": float(ends[1]), "decimals": decimals}
+
+
+def _inferred_labels(path: Path, gold: Sequence[tuple[str, str]], label: str) -> dict[str, str]:
+    values = {raw for _, raw in gold}
+    if len(values) < 2:
+        raise DataError(f"{path}: every row has '{values.pop()}' in column '{label}': there is nothing to judge.")
+    if len(values) > MOST_LABELS or (len(values) > MANY and 2 * len(values) > len(gold)):
+        raise DataError(
+            f"{path}: column '{label}' has {len(values):,} different values in {len(gold):,} rows, so it seems to hold no labels. "
+            "Name another label column, or list the labels with --labels."
+        )
+    numbers = {raw: parse_number(raw) for raw in values}
+    if None in numbers.values():
+        order = sorted(values, key=lambda raw: (raw.casefold(), raw))
+    else:
+        order = sorted(values, key=lambda raw: (float(raw), raw))
+    return {raw: " ".join(raw.replace("_", " ").split()) or raw for raw in order}
+
+
+def _chosen_labels(gold: Sequence[tuple[str, str]], label: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    values = list(dict.fromkeys(raw for _, raw in gold))
+    chosen: dict[str, str] = {}
+    items = labels.items() if isinstance(labels, Mapping) else (_split_item(item, values) for item in labels)
+    for raw, word in items:
+        if raw in chosen:
+            raise DataError(f"--labels names '{raw}' twice.")
+        if raw not in values:
+            raise DataError(f"--labels names '{raw}', which is not in column '{label}'.{nearest(raw, values)}")
+        chosen[raw] = word
+    for where, raw in gold:
+        if raw not in chosen:
+            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not among --labels ({', '.join(chosen)}).")
+    return chosen
+
+
+def _split_item(item: str, values: Sequence[str]) -> tuple[str, str]:
+    if item.strip() in values:
+        return item.strip(), item.strip()
+    raw, equals, word = item.partition("=")
+    return raw.strip(), word.strip() if equals else raw.strip()
+
+
+def _field_names(columns: Sequence[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for number, column in enumerate(columns, 1):
+        name = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_").lower() or f"text{number}"
+        if name[0].isdigit():
+            name = f"text_{name}"
+        if name in RESERVED:
+            name += "_"
+        fields[name if name not in fields else f"{name}_{number}"] = column
+    return fields
+
+
+def _human(column: str) -> str:
+    """The column's name as words, without what Jinja or the prompt could take for syntax."""
+    words = " ".join(re.sub(r"[{}%#<>_\s]+", " ", column).split()) or "text"
+    return words[0].upper() + words[1:]
+
+
+def _and(names: Sequence[str], word: str = "and") -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
