@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from adjudge import __version__
@@ -21,6 +22,7 @@ from adjudge.methods.execute import EVAL_SEED, fingerprint, read_task, score_lin
 from adjudge.methods.registry import check_methods, get_entry, own_settings
 from adjudge.runs import Run, read_json, write_json, write_text
 from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Prediction
 
 SCHEMA = 1
 
@@ -200,10 +202,55 @@ def _has_result(cell: Cell) -> bool:
 
 
 def summaries(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One entry a task and method: means over the seeds, with the interval of the mean (rows resampled)."""
-    raise NotImplementedError
+    """One entry a task and method: means over its seeds, metrics with the interval of the mean (rows resampled)."""
+    from adjudge.evaluation.statistics import bootstrap_interval, encode_runs
+    from adjudge.tasks.metrics import metric_for
+
+    entries = []
+    for runs in _by_method(cells).values():
+        config, spec = runs[0].config, runs[0].spec
+        encoded = encode_runs(spec, [_predictions(cell) for cell in runs])
+        metrics = {}
+        for name in spec.metrics:
+            found = bootstrap_interval(metric_for(spec, name), encoded.gold_N, encoded.pred_KN, config.evaluation.resamples, 0)
+            metrics[name] = dict(zip(("value", "low", "high"), found, strict=True))
+        scores = [Run.open(cell.folder).scores() for cell in runs]
+        entries.append(
+            {
+                "task": spec.name,
+                "method": config.method,
+                "model": config.model,
+                "seeds": [cell.config.seed for cell in runs],
+                "n": scores[0]["n"],
+                "train_rows": scores[0]["train_rows"],
+                "primary": spec.primary,
+                "metrics": metrics,
+                "unreadable": fmean(item["unreadable"] for item in scores),
+                "seconds": {name: fmean(item["seconds"][name] for item in scores) for name in ("train", "evaluate")},
+                "prompts_per_s": fmean(item["prompts_per_s"] for item in scores),
+                "peak_rss_gib": max(item["peak_rss_gib"] for item in scores),
+            }
+        )
+    return entries
 
 
 def paired_tests(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The paired tests between all methods of each task, Holm over the whole table."""
-    raise NotImplementedError
+    """The paired tests between all methods of each task on its primary metric, Holm over the whole table."""
+    from adjudge.evaluation.statistics import compare_methods
+
+    runs = {key: [_predictions(cell) for cell in found] for key, found in _by_method(cells).items()}
+    specs = list({cell.spec.name: cell.spec for cell in cells}.values())
+    resamples = max((cell.config.evaluation.resamples for cell in cells), default=0)
+    return compare_methods(specs, runs, resamples=resamples)
+
+
+def _by_method(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """Task and method to its cells, one a seed."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.spec.name, cell.config.method), []).append(cell)
+    return found
+
+
+def _predictions(cell: Cell) -> list[Prediction]:
+    return Run.open(cell.folder).predictions(cell.config.data.split)

@@ -9,14 +9,16 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adjudge.console import note, warn
 from adjudge.errors import DataError, nearest
-from adjudge.evaluation.predict import Judge
 from adjudge.runs import write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
+
+if TYPE_CHECKING:
+    from adjudge.evaluation.predict import Judge
 
 Cell = str | float | bool | None
 

@@ -8,19 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from adjudge.config import Config
 from adjudge.console import warn
 from adjudge.errors import RunError
-from adjudge.evaluation.predict import Judge
-from adjudge.methods.base import Method
 from adjudge.methods.registry import Entry, get_entry, get_method, own_settings
 from adjudge.runs import Run, read_json, write_json, write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
+
+if TYPE_CHECKING:
+    from adjudge.evaluation.predict import Judge
 
 _Result = TypeVar("_Result")
 
@@ -106,7 +107,7 @@ def load_judge(folder: str | Path, *, decode: str | None = None) -> tuple[Run, T
     if decode is not None:
         evaluation = run.config.evaluation.model_copy(update={"decode": decode})
         run = Run(run.folder, run.config.model_copy(update={"evaluation": evaluation}))
-    method: Method = get_method(run.config.method)
+    method = get_method(run.config.method)
     return run, spec, method.load(run, spec)
 
 
@@ -192,7 +193,7 @@ def _evaluate(run: Run, spec: TaskSpec, judge: Judge, judged: Sequence[Example],
         "decode": config.evaluation.decode,
         "n": len(predictions),
         **{key: value for key, value in training.items() if key != "seconds"},
-        **score(spec, predictions, config.evaluation.resamples, config.seed),
+        **score(spec, predictions, resamples=config.evaluation.resamples),
         "seconds": {**training["seconds"], "evaluate": evaluate_s},
         "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
         "peak_rss_gib": peak_rss_gib(),

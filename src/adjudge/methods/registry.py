@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, nearest
-from adjudge.methods.base import Method
+
+if TYPE_CHECKING:
+    from adjudge.methods.base import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Entry:
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
+        from adjudge.methods.base import Method
+
         method = getattr(importlib.import_module(self.module), self.attribute)
         if not isinstance(method, Method):
             raise TypeError(f"{self.module}.{self.attribute} is no Method")
