@@ -84,7 +84,8 @@ def collect(folders: Sequence[Path]) -> Collection:
         raise RunError("There is nothing to report on: name at least one run or comparison folder.")
     runs: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
-    merged: dict[str, list[Any]] = {"tests": [], "summary": []}
+    merged: dict[str, list[Any]] = {"tests": [], "summary": [], "failed": []}
+    unfinished = 0
     provenance: dict[str, str] = {}
     taken: set[tuple[str, str, int | None]] = set()
     for folder in map(Path, folders):
@@ -97,8 +98,9 @@ def collect(folders: Sequence[Path]) -> Collection:
         rows += table["rows"]
         for key, entries in merged.items():
             entries.extend(table.get(key) or ())
+        unfinished += int(table.get("unfinished") or 0)
         provenance |= {key: str(table[key]) for key in ("command", "version", "date") if table.get(key)}
-    return Collection(tuple(map(Path, folders)), tuple(runs), {"rows": rows, **merged}, provenance)
+    return Collection(tuple(map(Path, folders)), tuple(runs), {"rows": rows, **merged, "unfinished": unfinished}, provenance)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -151,9 +153,10 @@ def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
     missing = [path for path in wanted if not (path / "config.yaml").is_file()]
     if missing:
         raise RunError(f"{folder / 'table.json'}: names the run folder {missing[0]}, which is not there. Compare again.")
-    order = {path: number for number, path in enumerate(wanted)}
-    places += [path for path in wanted if path not in {place.resolve() for place in places}]
-    return [read_run(place) for place in sorted(places, key=lambda p: order.get(p.resolve(), len(order)))], table
+    runs = [read_run(path) for path in wanted]
+    # Cells of an earlier comparison in the same folder are no part of this table; unfinished ones may be, and are listed.
+    others = (read_run(place) for place in places if place.resolve() not in set(wanted))
+    return runs + [run for run in others if not (run.finished and run.state == "complete")], table
 
 
 def _run_folders(folder: Path, depth: int = DEPTH) -> Iterable[Path]:
@@ -179,9 +182,12 @@ def _renamed(runs: Sequence[RunRecord], table: Mapping[str, Any], folder: Path) 
 def _check_table(table: Any, path: Path) -> None:
     if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
         _damaged(path, "has no list of rows")
-    for key in ("tests", "summary"):
-        if not isinstance(table.get(key) or [], list):
-            _damaged(path, f"'{key}' is not a list")
+    if not isinstance(table.get("unfinished") or 0, int):
+        _damaged(path, "'unfinished' is not a number")
+    for key in ("tests", "summary", "failed"):
+        entries = table.get(key) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            _damaged(path, f"'{key}' is not a list of objects")
     for number, row in enumerate(table["rows"]):
         _check_scores(row, path, f"row {number}: ")
 

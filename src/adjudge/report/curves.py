@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from adjudge.report.plots import COLOURS, Tick, is_number, tick_text, ticks
@@ -17,16 +18,20 @@ TITLES = {
     "reward": "Reward per answer",
     "loss": "Loss",
     "accuracy": "Accuracy of sampled answers",
+    "right": "Right answers while training (share)",
     "kl": "KL to the reference (nats)",
     "entropy": "Entropy (nats)",
     "unreadable": "Unreadable answers (share)",
+    "label_entropy": "Entropy of the answered labels (nats)",
+    "mean_error": "Mean distance to the gold number",
     "explained_variance": "Explained variance of the value head",
     "value_loss": "Value loss",
     "clip_fraction": "Clipped ratios (share)",
     "beta": "KL coefficient β",
     "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
 }
-MAIN = ("reward", "loss", "accuracy", "kl", "entropy", "unreadable")
+MAIN = ("reward", "loss", "accuracy", "right", "kl", "entropy", "unreadable", "mean_error")
 """Curves shown at once; the rest opens on a click."""
 
 AXES = ("prompts", "rows", "step")
@@ -76,10 +81,9 @@ Records = Sequence[Mapping[str, Any]]
 def panels(runs: Sequence[tuple[str, int, Records]]) -> list[Panel]:
     """Line charts of everything numeric that `runs` (name, colour, records) logged, the telling ones first."""
     found: dict[str, list[tuple[str, int, list[tuple[float, float]]]]] = {}
-    axes: dict[str, None] = {}
+    axes: dict[str, dict[str, None]] = {}
     for name, colour, records in runs:
-        key_x, xs = _axis(records)
-        axes |= {AXIS_TITLES.get(key_x, "records"): None} if records else {}
+        axis, xs = _axis(records)
         series: dict[str, list[tuple[float, float]]] = {}
         for x, record in zip(xs, records, strict=True):
             for key, value in record.items():
@@ -87,10 +91,11 @@ def panels(runs: Sequence[tuple[str, int, Records]]) -> list[Panel]:
                     series.setdefault(key, []).append((x, float(value)))
         for key, points in series.items():
             found.setdefault(key, []).append((name, colour, points))
+            axes.setdefault(key, {})[AXIS_TITLES.get(axis, "records")] = None
     order = {key: number for number, key in enumerate(TITLES)}
     keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
-    axis = " or ".join(axes)
-    return [_panel(key, TITLES.get(key, key.replace("_", " ")), axis, found[key], key in MAIN) for key in keys]
+    titles = [TITLES.get(key, key.replace("_", " ")) for key in keys]
+    return [_panel(key, title, " or ".join(axes[key]), found[key], key in MAIN) for key, title in zip(keys, titles, strict=True)]
 
 
 def recall_panel(title: str, records: Records) -> Panel | None:
@@ -99,7 +104,7 @@ def recall_panel(title: str, records: Records) -> Panel | None:
     series: dict[str, list[tuple[float, float]]] = {}
     for x, record in zip(xs, records, strict=True):
         recall = record.get("recall")
-        for word, value in (recall.items() if isinstance(recall, Mapping) else ()):
+        for word, value in recall.items() if isinstance(recall, Mapping) else ():
             if is_number(value):
                 series.setdefault(str(word), []).append((x, float(value)))
     if not series:
@@ -113,7 +118,7 @@ def _axis(records: Records) -> tuple[str, list[float]]:
     for key in AXES:
         if records and all(is_number(record.get(key)) for record in records):
             xs = [float(record[key]) for record in records]
-            if len(xs) > 1 and key != "step" and any(later <= earlier for earlier, later in zip(xs, xs[1:], strict=False)):
+            if len(xs) > 1 and key != "step" and any(later <= earlier for earlier, later in pairwise(xs)):
                 xs = [sum(xs[: number + 1]) for number in range(len(xs))]
             return key, xs
     return "", [float(number) for number in range(1, len(records) + 1)]
@@ -172,19 +177,15 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     if len(points) <= POINTS:
         return list(points)
     bounds = [round(number * len(points) / POINTS) for number in range(POINTS + 1)]
-    parts = [points[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [points[a:b] for a, b in pairwise(bounds)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A centred moving average over a tenth of the curve; the window shrinks towards both ends."""
+    """A centred moving average over a tenth of the curve; at both ends over what there is of the window."""
     half = len(points) // 20
-    smooth = []
-    for number, (x, _) in enumerate(points):
-        reach = min(half, number, len(points) - 1 - number)
-        window = points[number - reach : number + reach + 1]
-        smooth.append((x, sum(y for _, y in window) / len(window)))
-    return smooth
+    windows = (points[max(0, number - half) : number + half + 1] for number in range(len(points)))
+    return [(x, sum(y for _, y in window) / len(window)) for (x, _), window in zip(points, windows, strict=True)]
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:

@@ -68,6 +68,7 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
             version=adjudge.__version__,
             found=found,
             views=views,
+            incomplete=tables.incomplete_lines(found.table),
             methods=found.methods,
             colour=lambda method: colour_of(method, found.methods),
             example_sets=sets,
@@ -94,8 +95,7 @@ def task_view(found: Collection, task: str, anchor: str) -> TaskView:
     summaries = tables.summarise(table)
     ranked = tables.ranked(summaries)
     metrics = list(dict.fromkeys(name for item in ranked for name in sorted(item.metrics, key=lambda n: n != item.primary)))
-    majority = next((row["majority"] for row in rows if isinstance(row.get("majority"), dict)), None)
-    always = (str(majority["word"]), float(majority["share"])) if majority and {"word", "share"} <= majority.keys() else None
+    always = next((most for row in rows if (most := tables.most_frequent_gold(row))), None)
     methods = found.methods
     charts = [interval_chart(m, ranked, rows, methods, always if m == "accuracy" else None) for m in metrics]
     return TaskView(
@@ -153,7 +153,9 @@ def script_json(value: Any) -> Markup:
 
 def filter_link(**filters: Any) -> str:
     """The fragment that sets the example browser's filters, e.g. ``#method=ppo&outcome=wrong``."""
-    pairs = [f"{name}={quote(str(value).encode('utf-8', 'replace'), safe='')}" for name, value in filters.items() if value is not None]
+    pairs = [
+        f"{name}={quote(str(value).encode('utf-8', 'replace'), safe='')}" for name, value in filters.items() if value is not None
+    ]
     return "#" + "&".join(pairs)
 
 

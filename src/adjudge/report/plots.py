@@ -105,7 +105,9 @@ def interval_chart(
     low, high = min(values), max(values)
     pad = (high - low) * 0.04
     # Nice ends a little outside the data, but never outside what the metric can be.
-    marks = ticks(max(low - pad, -1.0 if low < 0 else 0.0) if low >= -1 else low - pad, min(high + pad, 1.0) if high <= 1 else high + pad)
+    marks = ticks(
+        max(low - pad, -1.0 if low < 0 else 0.0) if low >= -1 else low - pad, min(high + pad, 1.0) if high <= 1 else high + pad
+    )
     first, width = marks[0], marks[-1] - marks[0]
 
     def at(value: float | None) -> float | None:
@@ -229,6 +231,6 @@ def scatter(method: str, colour: int, ends: tuple[float, float] | None, predicti
     return Scatter(method, colour, dots, shown, len(rows), len(rows) - len(read))
 
 
-def is_number(value: Value | None | Any) -> bool:
+def is_number(value: Value | Any | None) -> bool:
     """Whether a value is a finite number (True and False are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

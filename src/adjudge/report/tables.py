@@ -7,6 +7,7 @@ several seeds were run, ``summary`` (one entry a task and method, with pooled in
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ LOWER_IS_BETTER = frozenset({"mae", "mse", "rmse", "loss"})
 TEST_NAMES = {"mcnemar": "McNemar", "permutation": "paired permutation", "paired_permutation": "paired permutation"}
 
 
+def decimal(value: float) -> str:
+    """Three digits behind the point, with a true minus sign; never ``−0.000``."""
+    text = f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text.replace("-", "−")
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One metric: its value and the ends of its 95 % interval, where one is known."""
@@ -36,8 +43,8 @@ class Figure:
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+            return decimal(self.value)
+        return f"{decimal(self.value)} [{decimal(self.low)}, {decimal(self.high)}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +129,28 @@ def columns_of(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table, as text. The task is a column only when there are several."""
     summaries = summarise(table)
     several = len({item.task for item in summaries}) > 1
+    uneven = len({len(item.seeds) for item in summaries}) > 1
     metrics = list(dict.fromkeys(name for item in summaries for name in _primary_first(item)))
-    head = ["task"] * several + ["method", *metrics, "unreadable", "training rows", "seconds (train / evaluate)", "peak memory (GiB)"]
+    head = ["task"] * several + [
+        "method",
+        *metrics,
+        "unreadable",
+        "training rows",
+        "seconds (train / evaluate)",
+        "peak memory (GiB)",
+    ]
     lines = []
     for item in summaries:
-        seeds = f" ({len(item.seeds)} seeds)" if len(item.seeds) > 1 else ""
+        seeds = f" ({len(item.seeds)} {'seed' if len(item.seeds) == 1 else 'seeds'})" if uneven else ""
         lines.append(
             [item.task] * several
             + [item.method + seeds]
             + [str(item.metrics[name]) if name in item.metrics else "–" for name in metrics]
-            + [unreadable_text(item), count_text(item.train_rows), f"{seconds_text(item.train_s)} / {seconds_text(item.evaluate_s)}"]
+            + [
+                unreadable_text(item),
+                count_text(item.train_rows),
+                f"{seconds_text(item.train_s)} / {seconds_text(item.evaluate_s)}",
+            ]
             + ["–" if item.peak_rss_gib is None else f"{item.peak_rss_gib:.2f}"]
         )
     return head, lines
@@ -141,7 +160,9 @@ def markdown_table(table: Mapping[str, Any]) -> str:
     """table.md: an aligned table that also reads well as plain text, then the sentences below it. Ends with a newline."""
     head, lines = columns_of(table)
     if not lines:
-        return "No cell is finished yet.\n"
+        return (
+            "\n".join(["No cell is finished yet.", "", *(f"- {_cell(line)}" for line in incomplete_lines(table))]).rstrip() + "\n"
+        )
     cells = [[_cell(text) for text in line] for line in [head, *lines]]
     widths = [max(_width(line[column]) for line in cells) for column in range(len(head))]
     left = {"task", "method"}
@@ -164,15 +185,24 @@ def rich_table(table: Mapping[str, Any]) -> Table:
     from rich.text import Text
 
     head, lines = columns_of(table)
-    shown = Table(box=box.SIMPLE_HEAD, caption=_rows_text(table) or None, caption_justify="left", pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, caption=Text(_rows_text(table)), caption_justify="left", pad_edge=False)
     best = _best_cells(table, head)
+    short = {
+        "training rows": "training\nrows",
+        "seconds (train / evaluate)": "train /\nevaluate (s)",
+        "peak memory (GiB)": "peak\nGiB",
+    }
+    metrics = head[head.index("method") + 1 : head.index("unreadable")]
     for name in head:
         left = name in {"task", "method"}
-        shown.add_column(Text(name.replace(" (", "\n(")), justify="left" if left else "right", overflow="fold")
+        shown.add_column(Text(short.get(name) or visible(name)), justify="left" if left else "right")
     for number, line in enumerate(lines):
-        shown.add_row(
-            *(Text(visible(text), style="bold" if (number, column) in best else "") for column, text in enumerate(line))
-        )
+        cells = []
+        for column, (name, text) in enumerate(zip(head, line, strict=True)):
+            # With several metrics an interval goes below its value, so that the table fits a terminal of 80 columns.
+            broken = visible(text).replace(" [", "\n[") if name in metrics and len(metrics) > 1 else visible(text)
+            cells.append(Text(broken, style="bold" if (number, column) in best else ""))
+        shown.add_row(*cells)
     return shown
 
 
@@ -191,8 +221,8 @@ def _best_cells(table: Mapping[str, Any], head: Sequence[str]) -> set[tuple[int,
 
 
 def significance_lines(table: Mapping[str, Any]) -> list[str]:
-    """Sentences below the table: one a paired test, then the warnings."""
-    return [*test_lines(table), *warning_lines(table)]
+    """Sentences below the table: one a paired test, then the warnings, then what is not finished."""
+    return [*test_lines(table), *warning_lines(table), *incomplete_lines(table)]
 
 
 def test_lines(table: Mapping[str, Any]) -> list[str]:
@@ -203,16 +233,18 @@ def test_lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def test_line(test: Mapping[str, Any], *, with_task: bool = False) -> str:
-    """The sentence of one paired test. A test without a corrected p says so."""
+    """The sentence of one paired test, the method with the higher value first. A test without a corrected p says so."""
     corrected, plain = _number(test.get("p_holm")), _number(test.get("p"))
     p = corrected if corrected is not None else plain
-    difference = _number(test.get("difference"))
-    figures = "unknown" if difference is None else f"{difference:+.3f}".replace("-", "−")
+    difference, a, b = _number(test.get("difference")), test.get("a"), test.get("b")
+    if difference is not None and difference < 0:
+        difference, a, b = -difference, b, a
+    figures = "unknown" if difference is None else f"+{decimal(difference)}"
     how = f" ({TEST_NAMES.get(str(test['test']), str(test['test']))})" if test.get("test") else ""
     after = " after Holm" if corrected is not None else ", uncorrected"
     verdict = "not tested" if p is None else f"{p_text(p)}{after}{how}: {'significant' if p < ALPHA else 'not significant'}"
     task = f"{test.get('task')}: " if with_task else ""
-    return f"{task}{test.get('a')} − {test.get('b')} on {test.get('metric')}: {figures}, {verdict}"
+    return f"{task}{a} − {b} on {test.get('metric')}: {figures}, {verdict}"
 
 
 def warning_lines(table: Mapping[str, Any]) -> list[str]:
@@ -223,11 +255,17 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
     for item in summarise(table):
         who = f"{item.task}: {item.method}" if several_tasks else item.method
         mine = [row for row in rows if (str(row["task"]), str(row["method"])) == (item.task, item.method)]
+        collapsed: dict[str, list[str]] = {}
         for row in mine:
             word = collapsed_label(row)
             if word is not None:
-                seed = f" (seed {row.get('seed')})" if len(mine) > 1 else ""
-                said.append(f"{who}{seed} answers {word} for every row (a majority-label result)")
+                collapsed.setdefault(word, []).append(str(row.get("seed")))
+        for word, seeds in collapsed.items():
+            of = "" if len(seeds) == len(mine) else f" (seed {', '.join(seeds)})"
+            most = most_frequent_gold(mine[0])
+            kind = "majority-label" if most is None or word == most[0] else "one-label"
+            every = "every row" if not item.unreadable else "every row it answers readably"
+            said.append(f"{who}{of} answers {word} for {every} (a {kind} result)")
         if item.unreadable_share >= UNREADABLE_SHARE:
             said.append(f"{who}: {unreadable_text(item)} of {item.n} answers are unreadable and count as wrong")
     return said
@@ -236,13 +274,26 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
 def collapsed_label(row: Mapping[str, Any]) -> str | None:
     """The one label that a run answered for every row it answered readably, or None when it used several."""
     majority = row.get("majority") or {}
-    one = majority.get("one_label")
-    if isinstance(one, str):
-        return one
-    if not one:
+    return str(majority["word"]) if majority.get("one_label") and majority.get("word") is not None else None
+
+
+def most_frequent_gold(row: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The most frequent gold label of the judged rows and its share: what a judge reaches that always answers it."""
+    counts = {str(word): _number(item.get("gold")) or 0.0 for word, item in (row.get("per_label") or {}).items()}
+    total = sum(counts.values())
+    if not total:
         return None
-    predicted = [word for word, item in (row.get("per_label") or {}).items() if item.get("predicted")]
-    return predicted[0] if len(predicted) == 1 else str(majority.get("word"))
+    word = max(counts, key=lambda name: counts[name])
+    return word, counts[word] / total
+
+
+def incomplete_lines(table: Mapping[str, Any]) -> list[str]:
+    """What a comparison did not get done: cells that failed, with the reason, and cells that were not run to their end."""
+    failed = [
+        f"{i.get('task')}: {i.get('method')} (seed {i.get('seed')}) failed: {i.get('reason')}" for i in table.get("failed") or ()
+    ]
+    left = int(_number(table.get("unfinished")) or 0)
+    return failed + ([f"{left} {'cell is' if left == 1 else 'cells are'} not finished yet"] if left else [])
 
 
 def p_text(p: float) -> str:
@@ -272,9 +323,7 @@ def count_text(count: float | None) -> str:
 
 def visible(text: str) -> str:
     """Text with control, bidi and surrogate characters written out (``⟦U+202E⟧``), so that it cannot disturb what is around it."""
-    return "".join(
-        f"⟦U+{ord(char):04X}⟧" if unicodedata.category(char) in {"Cc", "Cs"} or char in _BIDI else char for char in text
-    )
+    return "".join(f"⟦U+{ord(char):04X}⟧" if unicodedata.category(char) in {"Cc", "Cs"} or char in _BIDI else char for char in text)
 
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
@@ -287,12 +336,18 @@ def _primary_first(item: Summary) -> list[str]:
 def _rows_text(table: Mapping[str, Any]) -> str:
     rows = table.get("rows") or ()
     judged = dict.fromkeys((str(row["task"]), row.get("split"), row.get("n")) for row in rows)
-    parts = [f"{task} {split or ''}: {int(n):,} rows judged".replace(" :", ":") for task, split, n in judged if n]
-    return visible("; ".join(parts) + "." if parts else "")
+    parts = [
+        "; ".join(" ".join(filter(None, [task, str(split or "")])) + f": {int(n):,} rows judged" for task, split, n in judged if n)
+    ]
+    seeds = {len(item.seeds) for item in summarise(table)}
+    parts += [f"means over {seeds.pop()} seeds"] if len(seeds) == 1 and seeds != {1} and seeds != {0} else []
+    return visible("; ".join(part for part in parts if part) + ".") if any(parts) else ""
 
 
 def _cell(text: str) -> str:
-    return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<")
+    """Text that Markdown shows as it is; a ``<`` that cannot begin a tag stays plain, for those who read the file itself."""
+    escaped = visible(text).replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", escaped)
 
 
 def _width(text: str) -> int:

@@ -117,9 +117,11 @@
     node.append(text.slice(at));
     return node;
   };
-  /* An answer is shown as it was generated: line ends and invisible characters are written out. */
-  const control = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]/g;
-  const visible = (text) => text.replace(control, (c) => `⟦U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧`).replace(/\n/g, "↵");
+  /* What cannot be seen is written out: control characters and bidi overrides in texts; in answers line ends and marks too. */
+  const code = (c) => `⟦U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧`;
+  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+  const readable = (text) => text.replace(/\r\n/g, "\n").replace(hidden, code);
+  const generated = (text) => text.replace(hidden, code).replace(/[\t\u061c\u200b-\u200f\u2028\u2029\ufeff]/g, code).replace(/\n/g, "↵");
 
   const answerLine = (task, judge, answer, row, chosen) => {
     const line = make("li", `${answer[0]} m${data.colours[judge.method]}${chosen ? " chosen" : ""}`);
@@ -129,7 +131,7 @@
     const name = make("span", "method");
     const several = task.judges.filter((other) => other.method === judge.method).length > 1;
     name.append(make("i"), make("bdi", "", several ? `${judge.method} · ${judge.seed}` : judge.method));
-    const said = answer[1].trim() ? make("bdi", "said", visible(answer[1])) : make("span", "said nothing", "(nothing)");
+    const said = answer[1].trim() ? make("bdi", "said", generated(answer[1])) : make("span", "said nothing", "(nothing)");
     const side = make("span", "prob");
     line.append(sign, name, said, side);
     if (answer[3]) {
@@ -159,7 +161,7 @@
       if (task.fields.length > 1) part.append(make("span", "", task.fields[i]));
       const shownText = make("p");
       shownText.dir = "auto";
-      part.append(highlighted(shownText, text, words));
+      part.append(highlighted(shownText, readable(text), words));
       texts.append(part);
     });
     const answers = make("ul", "answers");
@@ -201,7 +203,7 @@
 
   fill(field.task, data.tasks.map((task) => [task.task, task.task]));
   prepare();
-  if (fromHash()) section.scrollIntoView(); else find();
+  if (fromHash()) section.scrollIntoView({ behavior: "instant" }); else find();
   let timer = 0;
   const changed = (event) => { if (event && event.target.name === "task") prepare(); find(); toHash(); };
   form.addEventListener("change", changed);
