@@ -11,7 +11,7 @@ from adjudge.errors import DataError, nearest
 from adjudge.tasks.hub import load_from_hub
 from adjudge.tasks.rows import Line, check_columns, read_tab_separated, to_example, width_error
 from adjudge.tasks.spec import FileSource, HubSource, TaskSpec
-from adjudge.tasks.table import load_table, read_table
+from adjudge.tasks.table import arrow_rows, load_table, read_table
 from adjudge.tasks.vader import load_vader
 from adjudge.types import Example
 
@@ -168,9 +168,11 @@ def _hub_examples(
 def _hub_label(hub: HubSource, where: str, raw: str, labelled: bool) -> str:
     if raw in ("", "-1") and not labelled:
         return ""
+    if not raw:
+        raise DataError(f"{where}: the label column '{hub.label}' is empty.")
     known = {str(index): label for index, label in enumerate(hub.labels)}
     if raw not in known:
-        meaning = ", ".join(f"{index} {label}" for index, label in known.items())
+        meaning = ", ".join(index if index == label else f"{index} ({label})" for index, label in known.items())
         hint = " -1 means that the row has no gold answer." if raw == "-1" else ""
         raise DataError(f"{where}: '{raw}' in column '{hub.label}' is no label; there is: {meaning}.{hint}")
     return known[raw]
@@ -183,12 +185,11 @@ def _from_hub(spec: TaskSpec, hub: HubSource, split: str) -> list[Example]:
                 f"{spec.name}: the hub has no {split} rows with gold answers. Pass a folder as --data-dir{_folder_hint(spec, split)}."
             )
         raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
-    data = _ask_hub(spec, hub, split)
+    columns, rows = arrow_rows(_ask_hub(spec, hub, split).with_format("arrow")[:])
     name = hub.splits[split]
     place = f"{hub.path}/{hub.config}" if hub.config else hub.path
-    texts = ({column: "" if value is None else str(value) for column, value in row.items()} for row in data)
-    rows = ((f"{place} {name}: row {number}", f"{name}:{number}", row) for number, row in enumerate(texts, 1))
-    return _hub_examples(spec, hub, split, rows=rows, columns=list(data.column_names), origin=Path(place))
+    numbered = ((f"{place} {name}: row {row.line}", f"{name}:{row.line}", row) for row in rows)
+    return _hub_examples(spec, hub, split, rows=numbered, columns=columns, origin=Path(place))
 
 
 def _ask_hub(spec: TaskSpec, hub: HubSource, split: str) -> Any:

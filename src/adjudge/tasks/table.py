@@ -2,8 +2,8 @@
 
 CSV: separated by commas, quotes are syntax (RFC 4180), a quoted cell may span lines. TSV: one line is one row, tabs separate,
 quotes are text, as in GLUE's files. JSONL: one object a line; a key that is absent or null is an empty cell, a number keeps its
-spelling, a list or object is its JSON. Parquet: numbers as Python writes them, null is an empty cell. Text is UTF-8, a byte-order
-mark is allowed. Lines with nothing on them hold no row in CSV and JSONL.
+spelling, a list or object is its JSON. Parquet: numbers as Python writes them, null and NaN are empty cells. Text is UTF-8, a
+byte-order mark is allowed. Lines with nothing on them hold no row in CSV and JSONL.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -224,12 +225,27 @@ def _parquet(path: Path) -> tuple[list[str], list[TableRow]]:
 
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
-        values = [column.to_pylist() for column in table.columns]
+        return arrow_rows(table)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def arrow_rows(table: Any) -> tuple[list[str], list[TableRow]]:
+    """The columns of a `pyarrow.Table` and its rows as text. Single precision numbers are written as short as they came (3.8)."""
+    import numpy
+    import pyarrow
+
+    texts = []
+    for column in table.columns:
+        values = column.to_pylist()
+        if pyarrow.types.is_floating(column.type):  # pandas writes a missing number as NaN
+            values = [None if value is None or math.isnan(value) else value for value in values]
+        if pyarrow.types.is_float32(column.type):
+            values = [None if value is None else numpy.float32(value) for value in values]
+        texts.append([_as_text(value) for value in values])
     columns = [str(name) for name in table.column_names]
-    cells = zip(*([_as_text(value) for value in column] for column in values), strict=True)
-    return columns, [TableRow(dict(zip(columns, row, strict=True)), number) for number, row in enumerate(cells, 1)]
+    rows = zip(*texts, strict=True)
+    return columns, [TableRow(dict(zip(columns, row, strict=True)), number) for number, row in enumerate(rows, 1)]
 
 
 def _as_text(value: Any) -> str:

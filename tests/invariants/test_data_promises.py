@@ -1,0 +1,68 @@
+"""Promise 8: dev rows never reach training; overlap between the splits is detected."""
+
+from pathlib import Path
+
+import pytest
+
+from adjudge.cache import write_whole
+from adjudge.tasks import find_overlap, infer_task, load_split, load_task
+from adjudge.tasks.rows import normal_text
+from adjudge.tasks.vader import FILES, vader_folder
+from adjudge.types import Example
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def keys(examples: list[Example]) -> set[str]:
+    return {normal_text(" | ".join(example.fields.values())) for example in examples}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
+    path = tmp_path / "rows.csv"
+    lines = [f"{variant},{label}" for n in range(60) for variant in (f"text {n}", f" TEXT  {n} ", f"Text {n}") for label in "xy"]
+    path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    spec = infer_task(path, ["text"], "label")
+    table = spec.source.table.model_copy(update={"split_seed": seed})
+    spec = spec.model_copy(update={"source": spec.source.model_copy(update={"table": table})})
+    train, dev = load_split(spec, "train"), load_split(spec, "dev")
+    assert not keys(train) & keys(dev)
+    assert find_overlap(train, dev) == []
+    assert {e.id for e in train} | {e.id for e in dev} == {f"rows.csv:{line}" for line in range(2, 362)}
+    assert len(dev) == pytest.approx(0.2 * 360, abs=6)
+
+
+def test_the_split_of_a_users_table_does_not_hang_on_the_order_of_its_rows(tmp_path):
+    lines = [f"text {n},{'xy'[n % 2]}" for n in range(50)]
+    found = []
+    for name, order in (("a.csv", lines), ("b.csv", lines[::-1])):
+        (tmp_path / name).write_text("text,label\n" + "\n".join(order) + "\n", encoding="utf-8")
+        found.append(keys(load_split(infer_task(tmp_path / name, ["text"], "label"), "dev")))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("part", sorted(FILES))
+def test_equal_rated_sentences_share_a_split_across_tasks(tmp_path, monkeypatch, part):
+    monkeypatch.setenv("ADJUDGE_CACHE", str(tmp_path))
+    texts = [f"{text} {n}" for n in range(400) for text in ("A sentence", "a  SENTENCE")]
+    content = "".join(f"{n}\t{(n % 7) - 3}\t{text}\r\n" for n, text in enumerate(texts))
+    write_whole(vader_folder() / FILES[part], content.encode())
+    names = [f"vader/{part}", "vader/movies-rating"] if part == "movies" else [f"vader/{part}"]
+    train = [e for name in names for e in load_split(load_task(name), "train")]
+    dev = [e for name in names for e in load_split(load_task(name), "dev")]
+    assert train and dev
+    assert not keys(train) & keys(dev)
+
+
+def test_overlap_between_files_is_detected(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\nleaked row,x\nother,y\n", encoding="utf-8")
+    (tmp_path / "dev.csv").write_text("text,label\nnew,y\nLeaked  Row,x\n", encoding="utf-8")
+    spec = infer_task(tmp_path / "train.csv", ["text"], "label", dev=tmp_path / "dev.csv")
+    assert find_overlap(load_split(spec, "train"), load_split(spec, "dev")) == [("train.csv:2", "dev.csv:3")]
+
+
+@pytest.mark.skipif(not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout")
+@pytest.mark.parametrize(("name", "pairs"), [("glue/sst2", 0), ("glue/mrpc", 0), ("glue/cola", 16), ("glue/stsb", 6)])
+def test_overlap_of_the_official_splits_is_known(name, pairs):
+    spec = load_task(name)
+    assert len(find_overlap(load_split(spec, "train", DATA), load_split(spec, "dev", DATA))) == pairs

@@ -1,0 +1,187 @@
+"""Rows from the official download layout: what is text, what is a mistake, what is found where."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from adjudge.errors import DataError
+from adjudge.tasks import load_split, load_task
+from adjudge.types import Example
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+needs_glue = pytest.mark.skipif(not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout")
+
+ROWS = {
+    "glue/cola": (8551, 1043),
+    "glue/sst2": (67349, 872),
+    "glue/mrpc": (3668, 408),
+    "glue/stsb": (5749, 1500),
+    "glue/qqp": (20497, 3000),
+    "glue/mnli": (10471, 9815),
+    "glue/mnli-mm": (10471, 1000),
+    "glue/qnli": (10293, 5463),
+    "glue/rte": (2490, 277),
+    "glue/wnli": (635, 71),
+    "glue/ax": (10471, 1104),
+}
+"""Rows that SOURCES.md in the folder states."""
+
+
+def sst2(folder: Path, content: str | bytes, split: str = "dev") -> list[Example]:
+    path = folder / "SST-2" / f"{split}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return load_split(load_task("glue/sst2"), split, folder)
+
+
+def texts(examples: list[Example]) -> list[str]:
+    return [example.fields["sentence"] for example in examples]
+
+
+@needs_glue
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_every_official_file_loads_whole(name):
+    spec = load_task(name)
+    for split, count in zip(("train", "dev"), ROWS[name], strict=True):
+        examples = load_split(spec, split, DATA)
+        assert len(examples) == count
+        assert len({example.id for example in examples}) == count
+        golds = {example.gold for example in examples}
+        assert all(0 <= gold <= 5 for gold in golds) if spec.is_number else golds == set(spec.words)
+
+
+@needs_glue
+@pytest.mark.parametrize(
+    ("name", "file"), [("glue/mrpc", "MRPC/dev.tsv"), ("glue/cola", "CoLA/dev.tsv"), ("glue/ax", "AX/diagnostic-full.tsv")]
+)
+def test_an_id_names_the_line_and_its_cells_are_the_fields(name, file):
+    lines = (DATA / "glue" / file).read_text(encoding="utf-8").split("\n")
+    for example in load_split(load_task(name), "dev", DATA):
+        cells = lines[int(example.id.rsplit(":", 1)[1]) - 1].split("\t")
+        assert set(example.fields.values()) <= set(cells)
+
+
+@needs_glue
+def test_the_task_folder_is_found_at_each_depth():
+    spec = load_task("glue/rte")
+    assert load_split(spec, "dev", DATA) == load_split(spec, "dev", DATA / "glue") == load_split(spec, "dev", DATA / "glue" / "RTE")
+    diagnostic = load_task("glue/ax")
+    assert load_split(diagnostic, "train", str(DATA)) == load_split(diagnostic, "train", DATA / "glue")
+
+
+def test_quotes_are_text_and_only_line_ends_split(tmp_path):
+    odd = 'a "quoted\u2028 \x85 \x0b \x0c \x1c \r text'
+    examples = sst2(tmp_path, f'sentence\tlabel\n"begins\t1\n{odd}\t0\nends"\t1\n')
+    assert texts(examples) == ['"begins', odd, 'ends"']
+    assert [example.id for example in examples] == ["dev.tsv:2", "dev.tsv:3", "dev.tsv:4"]
+    assert [example.gold for example in examples] == ["Positive", "Negative", "Positive"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("last", ["", "{end}", "{end}{end}"])
+def test_line_ends_and_byte_order_mark(tmp_path, end, mark, last):
+    content = mark + f"sentence\tlabel{end}fine\t1{end}bad\t0{last.format(end=end)}".encode()
+    assert [(e.fields["sentence"], e.gold) for e in sst2(tmp_path, content)] == [("fine", "Positive"), ("bad", "Negative")]
+
+
+BROKEN = [
+    ("sentence\tlabel\nfine\t1\nno label\n", r"dev\.tsv:3: the row has 1 column where 2 are expected.*field 'label' is missing"),
+    ("sentence\tlabel\nfine\t1\textra\n", r"dev\.tsv:2: the row has 3 columns.*after field 'label'.*'extra'"),
+    ("sentence\tlabel\n\nfine\t1\n", r"dev\.tsv:2: the row has 1 column"),
+    ("sentence\tlabel\nfine\t2\n", r"dev\.tsv:2: '2' in column 'label' is no label of glue/sst2.*0, 1"),
+    ("sentence\tlabel\n \t1\n", r"dev\.tsv:2: field 'sentence'.*is empty"),
+    ("sentence\tlabel\nfine\t\n", r"dev\.tsv:2: the label column 'label' is empty"),
+    ("sentense\tlabel\nfine\t1\n", r"dev\.tsv: there is no column 'sentence'. Did you mean 'sentense'\?"),
+    ("sentence\nfine\n", r"dev\.tsv: there is no column 'label'"),
+    ("", r"dev\.tsv: the file is empty"),
+    ("\n\n", r"dev\.tsv: the file is empty"),
+    ("sentence\tlabel\n", r"dev\.tsv: the file has a header line and no rows"),
+    (b"sentence\tlabel\nfine\t1\ncaf\xe9\t1\n", r"dev\.tsv:3: byte 0xe9 is not valid UTF-8 \(field 1"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_files_are_errors_with_their_place(tmp_path, content, said):
+    with pytest.raises(DataError, match=said):
+        sst2(tmp_path, content)
+
+
+def test_cola_has_no_header_line(tmp_path):
+    (tmp_path / "CoLA").mkdir()
+    (tmp_path / "CoLA" / "dev.tsv").write_text("gj04\t1\t\tFine.\ngj04\t0\t*\tNot.\n", encoding="utf-8")
+    examples = load_split(load_task("glue/cola"), "dev", tmp_path)
+    assert [(e.id, e.fields["sentence"], e.gold) for e in examples] == [("dev.tsv:1", "Fine.", "Yes"), ("dev.tsv:2", "Not.", "No")]
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        ("abc", "is not a number"),
+        ("nan", "is not a number"),
+        ("1_0", "is not a number"),
+        ("5.1", "outside the range"),
+        ("-1", "outside"),
+    ],
+)
+def test_scores_are_numbers_in_range(tmp_path, score, said):
+    columns = [*(f"c{number}" for number in range(7)), "sentence1", "sentence2", "score"]
+    (tmp_path / "STS-B").mkdir()
+    path = tmp_path / "STS-B" / "dev.tsv"
+    path.write_text("\t".join(columns) + "\n" + "\t".join("x" * 9) + f"\t{score}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{said}"):
+        load_split(load_task("glue/stsb"), "dev", tmp_path)
+
+
+def test_rows_without_majority_label_are_left_out_and_counted(tmp_path, capsys):
+    columns = [f"c{number}" for number in range(8)] + ["sentence1", "sentence2", "label1", "gold_label"]
+    rows = [["x"] * 8 + ["p", "h", "neutral", gold] for gold in ("neutral", "-", "entailment", "-")]
+    (tmp_path / "MNLI").mkdir()
+    (tmp_path / "MNLI" / "train.tsv").write_text("\n".join("\t".join(row) for row in [columns, *rows]) + "\n", encoding="utf-8")
+    examples = load_split(load_task("glue/mnli"), "train", tmp_path)
+    assert [(e.id, e.gold) for e in examples] == [("train.tsv:2", "Neutral"), ("train.tsv:4", "Entailment")]
+    assert re.search(r"train\.tsv: 2 of 4 rows have no gold answer", capsys.readouterr().err)
+
+
+def qqp(folder: Path, good: int, broken: int) -> list[Example]:
+    (folder / "QQP").mkdir()
+    lines = ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"]
+    lines += [f"{number}\t1\t2\tWhy {number}?\tWhy?\t1" for number in range(good)] + ["half\ta\trow"] * broken
+    (folder / "QQP" / "train.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return load_split(load_task("glue/qqp"), "train", folder)
+
+
+def test_the_few_cut_lines_of_the_big_qqp_file_are_left_out_and_said(tmp_path, capsys):
+    assert len(qqp(tmp_path, 19_998, 2)) == 19_998
+    assert "2 of 20,000 rows are broken and left out" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_more_cut_lines_than_that_are_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"train\.tsv:19999: the row has 3 columns"):
+        qqp(tmp_path, 19_997, 3)
+
+
+def test_one_cut_line_in_a_small_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"train\.tsv:12: the row has 3 columns"):
+        qqp(tmp_path, 10, 1)
+
+
+def test_what_is_not_there_names_every_path_tried(tmp_path):
+    with pytest.raises(DataError) as raised:
+        load_split(load_task("glue/sst2"), "dev", tmp_path)
+    for path in ("glue/SST-2/dev.tsv", "SST-2/dev.tsv", "glue/sst2/validation-*.parquet", "sst2/validation-*.parquet"):
+        assert str(tmp_path / path) in str(raised.value)
+    with pytest.raises(DataError, match=r"no such folder \(--data-dir\)"):
+        load_split(load_task("glue/sst2"), "dev", tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no split 'devel'. Did you mean 'dev'\?"):
+        load_split(load_task("glue/sst2"), "devel", tmp_path)
+
+
+def test_an_unlabelled_split_has_no_gold(tmp_path):
+    spec = load_task("glue/sst2")
+    files = spec.source.files.model_copy(update={"splits": {"test": "test.tsv"}})
+    spec = spec.model_copy(update={"source": spec.source.model_copy(update={"files": files})})
+    (tmp_path / "SST-2").mkdir()
+    (tmp_path / "SST-2" / "test.tsv").write_text("index\tsentence\n0\tfine\n", encoding="utf-8")
+    assert load_split(spec, "test", tmp_path) == [Example("test.tsv:2", {"sentence": "fine"}, None)]
