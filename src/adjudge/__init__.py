@@ -1,3 +1,22 @@
 """adjudge: make a decoder-only language model judge text, and show fairly how well it does."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adjudge.api import FinishedRun, evaluate, load_split, load_task, open_run, train
+
 __version__ = "0.1.0"
+__all__ = ["FinishedRun", "evaluate", "load_split", "load_task", "open_run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the chain when it is first used: ``import adjudge`` alone stays light."""
+    if name not in __all__:
+        raise AttributeError(f"module 'adjudge' has no attribute '{name}'")
+    from adjudge import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

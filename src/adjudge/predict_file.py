@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adjudge.cache import write_whole
 from adjudge.console import note, warn
 from adjudge.errors import DataError, nearest
 from adjudge.runs import write_text
@@ -43,6 +42,8 @@ def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Pa
     columns, rows = read_table(source)
     examples = examples_for_prediction(spec, rows, str(source))
     names = added_names(spec, columns)
+    if out.suffix.lower() == ".tsv":
+        _check_tsv(out, rows)
     predictions = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
     added = [dict(zip(names, _cells(spec, prediction), strict=True)) for prediction in predictions]
     kind = out.suffix.lower()
@@ -51,7 +52,7 @@ def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Pa
     elif kind in JSON_LINES:
         write_text(out, _as_json_lines(source, rows, added))
     elif kind == ".tsv":
-        write_text(out, _as_tsv(out, [*columns, *names], rows, added))
+        write_text(out, _as_tsv([*columns, *names], rows, added))
     else:
         write_text(out, _as_csv([*columns, *names], rows, added))
     unreadable = sum(prediction.value is None for prediction in predictions)
@@ -106,15 +107,18 @@ def _as_csv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequenc
     return text.getvalue()
 
 
-def _as_tsv(out: Path, names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
-    lines = [list(names), *([*row.values(), *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
-    for number, line in enumerate(lines):
-        for name, cell in zip(names, line, strict=True):
+def _check_tsv(out: Path, rows: Sequence[dict[str, str]]) -> None:
+    for number, row in enumerate(rows, 1):
+        for name, cell in row.items():
             if any(mark in cell for mark in "\t\r\n"):
                 raise DataError(
                     f"{out}: row {number}, column '{name}' has a tab or line break in it, which a .tsv cannot hold. "
                     "Write a .csv, .jsonl or .parquet."
                 )
+
+
+def _as_tsv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
+    lines = [list(names), *([*row.values(), *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
@@ -146,13 +150,6 @@ def _write_parquet(
         if any(isinstance(value, str) for value in values) or name.endswith("label"):
             kind = pyarrow.string()
         table = table.append_column(name, pyarrow.array(values, kind))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    os.close(handle)
-    try:
-        pyarrow.parquet.write_table(table, aside)
-        Path(aside).chmod(0o644)
-        os.replace(aside, out)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    buffer = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, buffer)
+    write_whole(out, buffer.getvalue().to_pybytes())

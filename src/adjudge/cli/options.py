@@ -58,7 +58,7 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help="Labels in order, each with its answer word, as in 0=Bad,1=Good.",
+        help="Labels in order, with answer words, as in 0=Bad,1=Good.",
         show_default="as in the data",
         rich_help_panel=OWN,
     ),
@@ -132,7 +132,8 @@ def chosen_tasks(
         raise ConfigError("--task and --data both say which rows: give one of them.")
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
-    return [infer_task(data, split_list(text, "--text"), label, parse_labels(labels), dev)]
+    listed = split_list(labels, "--labels") if labels is not None else None
+    return [infer_task(data, split_list(text, "--text"), label, listed, dev)]
 
 
 def split_list(text: str, option: str) -> list[str]:
@@ -154,23 +155,6 @@ def parse_seeds(text: str) -> list[int]:
         if not part.isascii() or not part.isdigit():
             raise ConfigError(f"--seeds '{text}': '{part}' is no whole number from 0. Write them as 0,1,2.")
     return [int(part) for part in parts]
-
-
-def parse_labels(text: str | None) -> dict[str, str] | None:
-    """Read ``"0=Bad,1=Good"`` (or ``"bad,good"``: the word is the label itself) in order. Raises ConfigError."""
-    from adjudge.errors import ConfigError
-
-    if text is None:
-        return None
-    found: dict[str, str] = {}
-    for part in split_list(text, "--labels"):
-        raw, equals, word = (piece.strip() for piece in part.partition("="))
-        if not raw or (equals and not word):
-            raise ConfigError(f"--labels '{text}': '{part}' is not raw=Word, as in 0=Bad,1=Good.")
-        if raw in found:
-            raise ConfigError(f"--labels '{text}' names '{raw}' twice.")
-        found[raw] = word or raw
-    return found
 
 
 def file_name(task: str) -> str:

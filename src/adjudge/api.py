@@ -1,0 +1,181 @@
+"""The chain from Python: load a task, train, evaluate, predict.
+
+import adjudge
+
+task = adjudge.load_task("vader/movies")
+run = adjudge.train("ppo", task, train_rows=200, eval_rows=200, out="runs/ppo")
+print(run.scores["metrics"]["accuracy"])
+print(run.predict(["A warm, funny surprise.", "Nobody should pay for this."]))
+again = adjudge.open_run("runs/ppo")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adjudge.config import Config, load_config
+from adjudge.errors import ConfigError, DataError, nearest
+from adjudge.methods.execute import evaluate_run, execute, load_judge
+from adjudge.methods.registry import get_entry
+from adjudge.runs import Run
+from adjudge.tasks import load_split, load_task
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Prediction
+
+if TYPE_CHECKING:
+    from adjudge.evaluation.predict import Judge
+
+__all__ = ["FinishedRun", "evaluate", "load_split", "load_task", "open_run", "train"]
+
+
+class FinishedRun:
+    """A run folder with a result; its model is loaded when it is first asked to judge."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config: Config = Run.open(folder).config
+
+    def __repr__(self) -> str:
+        return f"FinishedRun({str(self.folder)!r})"
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What scores.json holds. Raises RunError when the run was not evaluated."""
+        return Run.open(self.folder).scores()
+
+    @cached_property
+    def _loaded(self) -> tuple[Run, TaskSpec, Judge]:
+        return load_judge(self.folder)
+
+    @property
+    def task(self) -> TaskSpec:
+        """The task it was trained for."""
+        return self._loaded[1]
+
+    @property
+    def judge(self) -> Judge:
+        """What judges: see `adjudge.evaluation.predict.Judge`. Raises RunError when the run's training is not complete."""
+        return self._loaded[2]
+
+    def predict(self, rows: Iterable[str | Mapping[str, str]] | Any, *, probabilities: bool = True) -> list[Prediction]:
+        """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
+
+        Returns a `Prediction` a row, in order: `value` (None when unreadable) and `probabilities` a label. Raises DataError for a
+        row that lacks a field, or is empty.
+        """
+        return self.judge.judge(to_examples(self.task, rows), probabilities=probabilities and not self.task.is_number)
+
+    def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
+        """Judge labelled rows and return the scores; the options are those of `adjudge.methods.execute.evaluate_run`."""
+        return evaluate_run(self.folder, spec=None if task is None else as_task(task), **options)[1]
+
+
+def train(
+    method: str,
+    task: str | Path | TaskSpec,
+    *,
+    model: str | None = None,
+    train_rows: int | None = None,
+    eval_rows: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    preset: str = "default",
+    force: bool = False,
+    **overrides: Any,
+) -> FinishedRun:
+    """Train `method` (sft, ppo, encoder) on a task and judge its evaluation rows.
+
+    `model` is the encoder's for the method "encoder". `overrides` are settings with ``__`` for the dots:
+    ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
+    Raises ConfigError, TaskError, DataError, ModelError or RunError, as the command line says them.
+    """
+    if not get_entry(method).trains:
+        raise ConfigError(f"{method} is not trained: use adjudge.evaluate('{method}', task).")
+    options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
+    return _run(method, task, out, preset, force, {**options, **overrides})
+
+
+def evaluate(
+    method: str,
+    task: str | Path | TaskSpec,
+    *,
+    model: str | None = None,
+    train_rows: int | None = None,
+    eval_rows: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    preset: str = "default",
+    force: bool = False,
+    **overrides: Any,
+) -> FinishedRun:
+    """Judge a task's evaluation rows with an untrained model: `method` is "zero-shot" or "few-shot". Otherwise as `train`."""
+    if get_entry(method).trains:
+        raise ConfigError(f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run.")
+    options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
+    return _run(method, task, out, preset, force, {**options, **overrides})
+
+
+def open_run(folder: str | Path) -> FinishedRun:
+    """A run that was finished before. Raises RunError when the folder is no run."""
+    return FinishedRun(folder)
+
+
+def as_task(task: str | Path | TaskSpec) -> TaskSpec:
+    """A task by name, by file, or itself."""
+    return task if isinstance(task, TaskSpec) else load_task(task)
+
+
+def to_examples(spec: TaskSpec, rows: Any) -> list[Example]:
+    """Texts, mappings or a data frame as examples without gold answers. Raises DataError."""
+    from adjudge.tasks import examples_for_prediction
+
+    if isinstance(rows, str | Mapping):
+        raise DataError("Give a list of rows, even for one: predict([row]).")
+    if hasattr(rows, "to_dict"):  # pandas; polars has to_dicts
+        rows = rows.to_dict(orient="records")
+    elif hasattr(rows, "to_dicts"):
+        rows = rows.to_dicts()
+    table = [_cells(spec, number, row) for number, row in enumerate(rows, 1)]
+    for number, cells in enumerate(table, 1):
+        lacking = [field for field, column in spec.fields.items() if field not in cells and column not in cells]
+        if lacking:
+            raise DataError(f"rows:{number}: there is no '{lacking[0]}', which {spec.name} needs.{nearest(lacking[0], cells)}")
+    return examples_for_prediction(spec, table, "rows")
+
+
+def _cells(spec: TaskSpec, number: int, row: Any) -> dict[str, str]:
+    if isinstance(row, str):
+        if len(spec.fields) != 1:
+            raise DataError(f"rows:{number}: {spec.name} has the fields {', '.join(spec.fields)}: give mappings, not bare texts.")
+        return {next(iter(spec.fields)): row}
+    if not isinstance(row, Mapping):
+        raise DataError(f"rows:{number}: a row is a text or a mapping of fields, not a {type(row).__name__}.")
+    return {str(key): "" if value is None else str(value) for key, value in row.items()}
+
+
+_SHORT = {"train_rows": "data.train_rows", "eval_rows": "data.eval_rows", "data_dir": "data.data_dir"}
+
+
+def _run(
+    method: str, task: str | Path | TaskSpec, out: str | Path | None, preset: str, force: bool, options: Mapping[str, Any]
+) -> FinishedRun:
+    spec = as_task(task)
+    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
+    if values.get("data.data_dir") is not None:
+        values["data.data_dir"] = str(values["data.data_dir"])
+    if method == "encoder" and values.get("model") is not None:
+        values["encoder.model"] = values["model"]
+    config = load_config(preset=preset, values={**values, "method": method, "task": spec.name})
+    folder = Path(out) if out is not None else default_folder(spec.name, method, config.seed)
+    execute(config, spec, folder, force=force)
+    return FinishedRun(folder)
+
+
+def default_folder(task: str, method: str, seed: int) -> Path:
+    """``runs/TASK/METHOD-seedN``."""
+    return Path("runs") / task.replace("/", "-") / f"{method}-seed{seed}"
