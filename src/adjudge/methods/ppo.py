@@ -80,7 +80,7 @@ def train_ppo(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
     watch = AnswerWatch(spec)
     with progress("ppo", len(asked) * config.epochs) as bar:
         prompts = 0
-        for step, batch in enumerate(epochs_of_batches(asked, config.batch_size, config.epochs, order), 1):
+        for step, batch in enumerate(epochs_of_batches(asked, config.batch_size, config.epochs, order, _length), 1):
             rollout = collect_rollout(judge, batch, config, beta.beta, sampling, step)
             record = update(policy, rollout, config, optimizer, order, step)
             record |= {"beta": beta.beta, "lr": scheduler.get_last_lr()[0]}
@@ -196,6 +196,10 @@ def _accumulate(policy: Policy, rollout: Rollout, picked: Tensor, config: PpoCon
         }
         sums = {name: sums.get(name, 0.0) + value.item() for name, value in parts.items()}
     return sums
+
+
+def _length(row: Asked) -> int:
+    return len(row[1])
 
 
 def answer_pass(

@@ -43,7 +43,7 @@ def train_sft(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
     policy.train()
     seen = 0
     with progress("sft", len(rows) * config.epochs) as bar:
-        for step, batch in enumerate(epochs_of_batches(rows, config.batch_size, config.epochs, order), 1):
+        for step, batch in enumerate(epochs_of_batches(rows, config.batch_size, config.epochs, order, _length), 1):
             began = time.perf_counter()
             tokens = sum(len(taught) for _, taught in batch)
             loss, right = 0.0, 0
@@ -73,6 +73,10 @@ def _rows(judge: PromptedJudge, spec: TaskSpec, train: Sequence[Example], loss: 
         given, taught = list(prompt.ids), judge.end.taught_ids(example.gold, spec)
         rows.append((given, taught) if loss == "answer" else (given[:1], [*given[1:], *taught]))
     return rows
+
+
+def _length(row: Row) -> int:
+    return len(row[0]) + len(row[1])
 
 
 def _forward(policy: Policy, rows: Sequence[Row], denominator: int) -> tuple[torch.Tensor, int]:

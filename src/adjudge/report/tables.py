@@ -185,11 +185,13 @@ def rich_table(table: Mapping[str, Any]) -> Table:
     from rich.text import Text
 
     head, lines = columns_of(table)
-    shown = Table(box=box.SIMPLE_HEAD, caption=Text(_rows_text(table)), caption_justify="left", pad_edge=False)
+    shown = Table(
+        box=box.SIMPLE_HEAD, caption=Text(_rows_text(table)), caption_justify="left", show_edge=False, padding=(0, 1, 0, 0)
+    )
     best = _best_cells(table, head)
     short = {
-        "training rows": "training\nrows",
-        "seconds (train / evaluate)": "train /\nevaluate (s)",
+        "training rows": "train\nrows",
+        "seconds (train / evaluate)": "train /\neval. (s)",
         "peak memory (GiB)": "peak\nGiB",
     }
     metrics = head[head.index("method") + 1 : head.index("unreadable")]
@@ -199,8 +201,10 @@ def rich_table(table: Mapping[str, Any]) -> Table:
     for number, line in enumerate(lines):
         cells = []
         for column, (name, text) in enumerate(zip(head, line, strict=True)):
-            # With several metrics an interval goes below its value, so that the table fits a terminal of 80 columns.
-            broken = visible(text).replace(" [", "\n[") if name in metrics and len(metrics) > 1 else visible(text)
+            # With several metrics what is in brackets goes to a second line, so that the table fits a terminal of 80 columns.
+            broken = visible(text)
+            if len(metrics) > 1 and name in {"method", "unreadable", *metrics}:
+                broken = broken.replace(" [", "\n[").replace(" (", "\n(")
             cells.append(Text(broken, style="bold" if (number, column) in best else ""))
         shown.add_row(*cells)
     return shown
@@ -335,13 +339,12 @@ def _primary_first(item: Summary) -> list[str]:
 
 def _rows_text(table: Mapping[str, Any]) -> str:
     rows = table.get("rows") or ()
-    judged = dict.fromkeys((str(row["task"]), row.get("split"), row.get("n")) for row in rows)
-    parts = [
-        "; ".join(" ".join(filter(None, [task, str(split or "")])) + f": {int(n):,} rows judged" for task, split, n in judged if n)
-    ]
+    judged = dict.fromkeys((str(row["task"]), str(row.get("split") or ""), row.get("n")) for row in rows)
+    parts = [f"{task} {split}".strip() + f": {int(n):,} rows judged" for task, split, n in judged if n]
     seeds = {len(item.seeds) for item in summarise(table)}
-    parts += [f"means over {seeds.pop()} seeds"] if len(seeds) == 1 and seeds != {1} and seeds != {0} else []
-    return visible("; ".join(part for part in parts if part) + ".") if any(parts) else ""
+    if len(seeds) == 1 and max(seeds) > 1:
+        parts.append(f"means over {seeds.pop()} seeds")
+    return visible("; ".join(parts) + ".") if parts else ""
 
 
 def _cell(text: str) -> str:

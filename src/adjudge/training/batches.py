@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 Row = TypeVar("Row")
 
+WINDOW = 8
+"""Batches whose rows are sorted by length together: little is padded, and the order stays random beyond that."""
 
-def epochs_of_batches(rows: Sequence[Row], batch_size: int, epochs: int, generator: torch.Generator) -> Iterator[list[Row]]:
-    """Yield batches, each epoch in a new random order drawn from `generator`; the last batch of an epoch may be smaller."""
+
+def epochs_of_batches(
+    rows: Sequence[Row], batch_size: int, epochs: int, generator: torch.Generator, length: Callable[[Row], int]
+) -> Iterator[list[Row]]:
+    """Yield batches of rows of like `length`, each epoch in a new random order drawn from `generator`.
+
+    Rows are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches, and the batches shuffled. Every row comes
+    once an epoch; one batch of an epoch may be smaller.
+    """
     for _ in range(epochs):
-        order = torch.randperm(len(rows), generator=generator).tolist()
-        for start in range(0, len(order), batch_size):
-            yield [rows[index] for index in order[start : start + batch_size]]
+        shuffled = [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
+        batches: list[list[Row]] = []
+        for start in range(0, len(shuffled), batch_size * WINDOW):
+            window = sorted(shuffled[start : start + batch_size * WINDOW], key=length)
+            batches += [window[place : place + batch_size] for place in range(0, len(window), batch_size)]
+        for index in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[index]
 
 
 def batch_count(rows: int, batch_size: int, epochs: int) -> int:
