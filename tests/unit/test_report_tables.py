@@ -1,0 +1,195 @@
+"""The comparison as text."""
+
+import pytest
+from rich.console import Console
+
+from adjudge.report.tables import (
+    decimal,
+    incomplete_lines,
+    markdown_table,
+    p_text,
+    ranked,
+    rich_table,
+    significance_lines,
+    summarise,
+    test_line,
+    visible,
+)
+
+test_line.__test__ = False  # a function of ours, no test
+
+
+def row(method: str, value: float, seed: int = 0, **more) -> dict:
+    scores = {
+        "task": "glue/sst2",
+        "method": method,
+        "model": "smollm2-135m",
+        "seed": seed,
+        "split": "dev",
+        "n": 100,
+        "train_rows": 1000,
+        "primary": "accuracy",
+        "metrics": {"accuracy": {"value": value, "low": value - 0.02, "high": value + 0.02}},
+        "unreadable": 0,
+        "seconds": {"train": 142.4, "evaluate": 3.21},
+        "prompts_per_s": 31.0,
+        "peak_rss_gib": 1.5,
+    }
+    return scores | more
+
+
+TEST = {
+    "task": "glue/sst2",
+    "metric": "accuracy",
+    "a": "sft",
+    "b": "ppo",
+    "difference": -0.012,
+    "p": 0.07,
+    "p_holm": 0.21,
+    "test": "mcnemar",
+}
+
+
+def rendered(table: dict, width: int = 200) -> str:
+    console = Console(width=width)
+    with console.capture() as shown:
+        console.print(rich_table(table))
+    return shown.get()
+
+
+def test_markdown_table_is_exact():
+    table = {"rows": [row("zero-shot", 0.55, train_rows=0, unreadable=3), row("ppo", 0.884)], "tests": [TEST]}
+    assert markdown_table(table) == (
+        "| method    |             accuracy | unreadable | training rows | seconds (train / evaluate) | peak memory (GiB) |\n"
+        "| --------- | -------------------: | ---------: | ------------: | -------------------------: | ----------------: |\n"
+        "| zero-shot | 0.550 [0.530, 0.570] |  3 (3.0 %) |             0 |                  142 / 3.2 |              1.50 |\n"
+        "| ppo       | 0.884 [0.864, 0.904] |  0 (0.0 %) |         1,000 |                  142 / 3.2 |              1.50 |\n"
+        "\n"
+        "Intervals are 95 %. glue/sst2 dev: 100 rows judged.\n"
+        "\n"
+        "- ppo − sft on accuracy: +0.012, p = 0.21 after Holm (McNemar): not significant\n"
+    )
+
+
+def test_markdown_escapes_what_would_break_a_table():
+    text = markdown_table({"rows": [row("a|b\n<img src=x>", 0.5)], "tests": []})
+    line = text.splitlines()[2]
+    assert "a\\|b⟦U+000A⟧\\<img src=x>" in line
+    assert line.replace("\\|", "").count("|") == 7
+
+
+def test_no_rows_yet():
+    text = markdown_table({"rows": [], "tests": [], "unfinished": 2})
+    assert text == "No cell is finished yet.\n\n- 2 cells are not finished yet\n"
+
+
+def test_one_seed_keeps_its_interval_and_several_without_a_pooled_one_have_none():
+    single, several = summarise({"rows": [row("sft", 0.8), row("ppo", 0.8, 0), row("ppo", 0.9, 1)]})
+    assert (single.metrics["accuracy"].low, single.metrics["accuracy"].high) == pytest.approx((0.78, 0.82))
+    assert several.metrics["accuracy"].value == pytest.approx(0.85)
+    assert several.metrics["accuracy"].low is None
+    assert several.seeds == (0, 1)
+
+
+def test_several_seeds_take_the_pooled_interval():
+    pooled = {"task": "glue/sst2", "method": "ppo", "metrics": {"accuracy": {"value": 0.85, "low": 0.8, "high": 0.88}}}
+    (found,) = summarise({"rows": [row("ppo", 0.8, 0), row("ppo", 0.9, 1)], "summary": [pooled]})
+    assert str(found.metrics["accuracy"]) == "0.850 [0.800, 0.880]"
+
+
+def test_unreadable_is_the_mean_and_memory_the_largest_over_seeds():
+    (found,) = summarise({"rows": [row("ppo", 0.8, 0, unreadable=1), row("ppo", 0.9, 1, unreadable=4, peak_rss_gib=2.5)]})
+    assert (found.unreadable, found.unreadable_share, found.peak_rss_gib) == (2.5, 0.025, 2.5)
+
+
+def test_ranked_knows_metrics_where_less_is_better():
+    def scored(method: str, value: float) -> dict:
+        return row(method, 0.5, primary="rmse", metrics={"rmse": {"value": value, "low": value, "high": value}})
+
+    assert [item.method for item in ranked(summarise({"rows": [scored("a", 0.9), scored("b", 0.2)]}))] == ["b", "a"]
+
+
+def test_task_is_a_column_only_with_several_tasks():
+    one = markdown_table({"rows": [row("ppo", 0.5)]})
+    two = markdown_table({"rows": [row("ppo", 0.5), row("ppo", 0.5, task="glue/cola")], "tests": [TEST]})
+    assert not one.startswith("| task")
+    assert two.startswith("| task")
+    assert "- glue/sst2: ppo − sft on accuracy" in two
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_rich_table_shows_every_figure(width):
+    text = rendered({"rows": [row("zero-shot", 0.55, unreadable=3), row("ppo", 0.884)]}, width)
+    for wanted in ("zero-shot", "0.550 [0.530, 0.570]", "3 (3.0 %)", "1,000", "142 / 3.2", "1.50", "100 rows judged"):
+        assert wanted in text
+
+
+def test_rich_table_with_two_metrics_fits_80_columns():
+    two = {"accuracy": {"value": 0.9, "low": 0.88, "high": 0.92}, "mcc": {"value": -0.1, "low": -0.2, "high": 0.0}}
+    text = rendered({"rows": [row("zero-shot", 0.9, metrics=two), row("ppo", 0.9, metrics=two)]}, 80)
+    assert "[0.880, 0.920]" in text
+    assert "[−0.200, 0.000]" in text
+
+
+def test_rich_table_reads_no_markup_in_names():
+    assert "[bold]x[/bold]" in rendered({"rows": [row("[bold]x[/bold]", 0.5)]})
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, "ppo − sft on accuracy: +0.012, p = 0.21 after Holm (McNemar): not significant"),
+        ({"p_holm": 0.0004}, "ppo − sft on accuracy: +0.012, p < 0.001 after Holm (McNemar): significant"),
+        ({"difference": 0.3, "p_holm": 0.03}, "sft − ppo on accuracy: +0.300, p = 0.030 after Holm (McNemar): significant"),
+        ({"p_holm": None}, "ppo − sft on accuracy: +0.012, p = 0.070, uncorrected (McNemar): not significant"),
+        ({"p_holm": None, "p": None}, "ppo − sft on accuracy: +0.012, not tested"),
+        (
+            {"test": "paired permutation"},
+            "ppo − sft on accuracy: +0.012, p = 0.21 after Holm (paired permutation): not significant",
+        ),
+    ],
+)
+def test_sentence_of_a_test(change, wanted):
+    assert test_line(TEST | change) == wanted
+
+
+def collapsed(word: str, **more) -> dict:
+    gold = {"Negative": {"gold": 60, "predicted": 0, "recall": 0.0}, "Positive": {"gold": 40, "predicted": 0, "recall": 0.0}}
+    return row("zero-shot", 0.5, per_label=gold, majority={"word": word, "share": 1.0, "one_label": True}, **more)
+
+
+def test_a_constant_is_reported_as_one():
+    assert significance_lines({"rows": [collapsed("Negative")]}) == [
+        "zero-shot answers Negative for every row (a majority-label result)"
+    ]
+    assert significance_lines({"rows": [collapsed("Positive")]}) == [
+        "zero-shot answers Positive for every row (a one-label result)"
+    ]
+
+
+def test_a_constant_in_one_of_two_seeds_names_the_seed():
+    other = row("zero-shot", 0.6, 1, majority={"word": "Negative", "share": 0.6, "one_label": False})
+    (line,) = significance_lines({"rows": [collapsed("Negative"), other]})
+    assert line == "zero-shot (seed 0) answers Negative for every row (a majority-label result)"
+
+
+def test_many_unreadable_answers_are_a_warning_and_few_are_not():
+    assert significance_lines({"rows": [row("sft", 0.5, unreadable=4)]}) == []
+    (line,) = significance_lines({"rows": [row("sft", 0.5, unreadable=7)]})
+    assert line == "sft: 7 (7.0 %) of 100 answers are unreadable and count as wrong"
+
+
+def test_failed_and_missing_cells_are_said():
+    table = {"rows": [], "failed": [{"task": "t", "method": "ppo", "seed": 1, "reason": "out of memory"}], "unfinished": 1}
+    assert incomplete_lines(table) == ["t: ppo (seed 1) failed: out of memory", "1 cell is not finished yet"]
+
+
+def test_small_numbers():
+    assert decimal(-0.0001) == "0.000"
+    assert decimal(-0.25) == "−0.250"
+    assert p_text(0.04999) == "p = 0.050"
+
+
+def test_invisible_characters_are_written_out():
+    assert visible("a\u202eb\ud800c\x00") == "a⟦U+202E⟧b⟦U+D800⟧c⟦U+0000⟧"
+    assert visible("naïve 日本 שלום") == "naïve 日本 שלום"
