@@ -1,7 +1,6 @@
 # From nothing to a ready machine: needs Python 3.11 or newer, pip, and a package index.
 
 SHELL := bash
-.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -45,11 +44,11 @@ $(READY): pyproject.toml constraints.txt
 		"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }; \
 	fi
 	@echo "==> installing adjudge and what it needs into $(VENV) (some minutes the first time; PyTorch is large)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' 2>&1 \
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' 2>&1 \
 		| tee $(VENV)/pip.log \
 		| awk '/^Collecting/ { n++; if (n % 20 == 0) { print "    " n " packages found"; fflush() } } \
 			/^ *Downloading .*\(([0-9.]+ GB|[0-9][0-9]+(\.[0-9])? MB)\)/ { print "    " $$1, $$2, $$3, $$4; fflush() } \
-			/^Installing collected/ { print "    installing " n " packages"; fflush() }' \
+			/^Installing collected/ && n { print "    installing " n " packages"; fflush() }' \
 		|| { grep -v '^ *\(Using cached\|Requirement already\|Collecting\|Downloading\|Obtaining\)' $(VENV)/pip.log | tail -n 20 >&2; echo "The installation failed; all of pip's output is in $(VENV)/pip.log." >&2; exit 1; }
 	@touch $(READY)
 	@echo "==> ready: $(BIN)/adjudge"

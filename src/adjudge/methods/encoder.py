@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,13 @@ from adjudge.training.optim import build_optimizer
 from adjudge.types import Example, Prediction, Value
 
 FOLDER = "encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    texts: Texts
+    target: float
+    tokens: int
 
 
 class EncoderJudge:
@@ -65,17 +73,18 @@ def train_encoder(run: Run, task: TaskSpec, rows: Sequence[Example]) -> EncoderJ
     config, settings = run.config, run.config.encoder
     if not rows:
         raise DataError(f"{task.name}: there are no training rows.")
-    pairs = [(texts_of(row.fields), target_of(row, task)) for row in rows]
+    targets = [target_of(row, task) for row in rows]
     torch.manual_seed(config.seed)
     encoder = load_encoder(settings.model, config.runtime, settings.max_tokens, task.words)
-    _note_shortened(encoder, [texts for texts, _ in pairs])
-    total = batch_count(len(pairs), settings.batch_size, settings.epochs)
+    labelled = _measure(encoder, [texts_of(row.fields) for row in rows], targets)
+    total = batch_count(len(rows), settings.batch_size, settings.epochs)
     optimizer, scheduler = build_optimizer(parameter_groups(encoder.model), settings.optimizer, total)
     order = torch.Generator().manual_seed(config.seed)
     began, seen = time.perf_counter(), 0
     encoder.model.train()
     with progress("training the encoder", total) as bar:
-        for step, batch in enumerate(epochs_of_batches(pairs, settings.batch_size, settings.epochs, order), 1):
+        batches = epochs_of_batches(labelled, settings.batch_size, settings.epochs, order, lambda row: row.tokens)
+        for step, batch in enumerate(batches, 1):
             loss = _loss(encoder, batch, task)
             check_finite("the loss", loss.detach(), step)
             optimizer.zero_grad(set_to_none=True)
@@ -127,18 +136,20 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
     ]
 
 
-def _loss(encoder: Encoder, batch: Sequence[tuple[Texts, float]], task: TaskSpec) -> Tensor:
-    logits_BL = encoder.logits([texts for texts, _ in batch])
-    targets = [target for _, target in batch]
+def _loss(encoder: Encoder, batch: Sequence[_Labelled], task: TaskSpec) -> Tensor:
+    logits_BL = encoder.logits([row.texts for row in batch])
+    targets = [row.target for row in batch]
     if task.is_number:
         return F.mse_loss(logits_BL.squeeze(-1), torch.tensor(targets, device=logits_BL.device))
     return F.cross_entropy(logits_BL, torch.tensor(targets, dtype=torch.long, device=logits_BL.device))
 
 
-def _note_shortened(encoder: Encoder, rows: Sequence[Texts]) -> None:
-    shortened = sum(length > encoder.max_tokens for length in encoder.lengths(rows))
+def _measure(encoder: Encoder, rows: Sequence[Texts], targets: Sequence[float]) -> list[_Labelled]:
+    lengths = encoder.lengths(rows)
+    shortened = sum(length > encoder.max_tokens for length in lengths)
     if shortened:
         note(f"{shortened} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened.")
+    return [_Labelled(*row) for row in zip(rows, targets, (min(length, encoder.max_tokens) for length in lengths), strict=True)]
 
 
 def _predict(example: Example, value: Value, text: str, shares: dict[str, float] | None = None) -> Prediction:
