@@ -1,0 +1,192 @@
+"""Promises 3 and 4: first ratio 1 and KL 0, lr 0 changes nothing; padding, batch size, micro-batches and a shared prefix change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adjudge.config import LoraConfig, load_config
+from adjudge.evaluation.predict import PromptedJudge
+from adjudge.methods.ppo import answer_pass, collect_rollout, update
+from adjudge.models.batch import build_batch
+from adjudge.models.policy import Policy, load_policy
+from adjudge.rollout.sampler import Sampling, respond
+from adjudge.tasks import load_task
+from adjudge.training.optim import build_optimizer
+from adjudge.types import Example
+
+TOLERANCE = 2e-5
+"""Largest difference in float32 that counts as rounding, for log-probabilities of a 2-layer model."""
+
+FAMILIES = ("tiny_llama", "tiny_qwen2", "tiny_mpt")
+TEXTS = (
+    "a warm, funny film",
+    "dull",
+    "the plot is slow but the scene at the last is a charming surprise",
+    "nobody should pay for this",
+)
+
+
+@pytest.fixture(params=FAMILIES)
+def policy(request: pytest.FixtureRequest) -> Policy:
+    return trained_looking(request.getfixturevalue(request.param))
+
+
+def trained_looking(folder: Path) -> Policy:
+    """A policy whose adapter and value head are not at zero, so that they matter in every comparison."""
+    config = load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"})
+    policy = load_policy(config)
+    policy.add_adapter(LoraConfig(r=4))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return policy.eval()
+
+
+def rows(policy: Policy) -> tuple[list[list[int]], list[list[int]]]:
+    instruction = policy.tokenizer("Is the sentiment of the movie review Positive or Negative?").input_ids
+    prompts = [[*instruction, *policy.tokenizer(text).input_ids] for text in TEXTS]
+    responses = [
+        [7, 8, 9],
+        [2],
+        [300, 2],
+        [11, 12, 13, 14],
+    ]  # pad = end of turn = 2 in these tokenizers, and it is a real token here
+    return prompts, responses
+
+
+def figures(policy: Policy, *, share: bool, side: str = "right", pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    prompts, responses = rows(policy)
+    batch = build_batch(prompts, responses, share_prefix=share, side=side, pad_id=pad_id)
+    hidden = policy.hidden(batch)
+    logp = policy.logits(hidden).log_softmax(-1).gather(1, batch.response_BR[batch.response_mask_BR][:, None])[:, 0]
+    return logp, policy.value(hidden)
+
+
+def gradients(policy: Policy, logp: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+    policy.zero_grad()
+    (logp.sum() + value.square().sum()).backward()
+    return [parameter.grad.clone() for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]]
+
+
+@pytest.mark.parametrize(("side", "pad_id"), [("left", 0), ("right", 2), ("left", 2)])
+def test_padding_changes_nothing(policy: Policy, side: str, pad_id: int) -> None:
+    plain = figures(policy, share=False)
+    padded = figures(policy, share=False, side=side, pad_id=pad_id)
+    for one, other in zip(plain, padded, strict=True):
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
+
+
+def test_batch_size_changes_nothing(policy: Policy) -> None:
+    prompts, responses = rows(policy)
+    together = answer_pass(policy, prompts, responses, 1.0)
+    for row in range(len(prompts)):
+        alone = answer_pass(policy, prompts[row : row + 1], responses[row : row + 1], 1.0)
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one[row, : len(responses[row])], other[0], atol=TOLERANCE, rtol=0)
+
+
+def test_shared_prefix_gives_the_same_figures_and_gradients(policy: Policy) -> None:
+    prompts, _ = rows(policy)
+    assert len(build_batch(prompts, [[]] * 4).prefix_C) > 5, "the rows do share a prefix"
+    shared, plain = figures(policy, share=True), figures(policy, share=False)
+    for one, other in zip(shared, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
+    for one, other in zip(gradients(policy, *figures(policy, share=True)), gradients(policy, *plain), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
+        assert other.abs().max() > 0
+
+
+def test_sampled_logp_and_values_equal_the_update_pass(policy: Policy) -> None:
+    prompts, _ = rows(policy)
+    end = ending(policy)
+    sampled = respond(policy, policy.prefill(prompts), end, Sampling(torch.Generator().manual_seed(0)))
+    logp_BR, value_BR, _ = answer_pass(policy, prompts, sampled.ids, 1.0)
+    torch.testing.assert_close(sampled.logp_BR, logp_BR.detach(), atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(sampled.value_BR, value_BR.detach(), atol=TOLERANCE, rtol=0)
+    assert sampled.mask_BR.sum(1).tolist() == [len(ids) for ids in sampled.ids]
+
+
+def ending(policy: Policy):
+    return judge_for(policy).end
+
+
+def judge_for(policy: Policy, **values) -> PromptedJudge:
+    return PromptedJudge(policy, load_task("glue/sst2"), load_config(values=values))
+
+
+def asked(judge: PromptedJudge, count: int = 8) -> list[tuple[Example, tuple[int, ...]]]:
+    examples = [Example(str(i), {"sentence": TEXTS[i % 4]}, judge.spec.words[i % 2]) for i in range(count)]
+    return [(example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_first_ratio_is_one_and_first_kl_is_zero(family: str, request: pytest.FixtureRequest) -> None:
+    config = load_config(values={"model": str(request.getfixturevalue(family)), "runtime.dtype": "float32"})
+    policy = load_policy(config, adapter=True).eval()
+    judge = PromptedJudge(policy, load_task("glue/sst2"), config)
+    rollout = collect_rollout(judge, asked(judge), config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
+    assert rollout.kl_B.abs().max() < TOLERANCE * rollout.mask_BR.shape[1]
+    logp_BR, _, _ = answer_pass(policy, rollout.prompts, rollout.responses, config.ppo.temperature)
+    ratio_BR = (logp_BR.detach() - rollout.logp_BR).exp()
+    torch.testing.assert_close(ratio_BR, torch.ones_like(ratio_BR), atol=TOLERANCE, rtol=0)
+
+
+def stepped(folder: Path, lr: float, *, micro: int | None = None, mini: int = 8, plain: bool = False) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights before and after one PPO step."""
+    values = {"ppo.optimizer.lr": lr, "ppo.value_lr": lr or None, "ppo.micro_batch_size": micro, "ppo.mini_batch_size": mini}
+    if lr == 0:
+        values["ppo.optimizer.weight_decay"] = 0.0
+    policy = trained_looking(folder)
+    judge = judge_for(policy, **values)
+    config = judge.config.ppo
+    groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters()), "lr": lr}]
+    optimizer = torch.optim.SGD(groups, lr=lr) if plain else build_optimizer(groups, config.optimizer, 1)[0]
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    rollout = collect_rollout(judge, asked(judge), config, 0.1, torch.Generator().manual_seed(0), 1)
+    update(policy, rollout, config, optimizer, torch.Generator().manual_seed(0), 1)
+    return before, [parameter.detach().clone() for parameter in policy.parameters()]
+
+
+def test_lr_zero_changes_no_weight(tiny_llama: Path) -> None:
+    for before, after in zip(*stepped(tiny_llama, 0.0), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_a_step_changes_adapters_and_value_head_only(tiny_llama: Path) -> None:
+    before, after = stepped(tiny_llama, 1e-3)
+    names = [name for name, _ in trained_looking(tiny_llama).named_parameters()]
+    changed = {name for name, one, other in zip(names, before, after, strict=True) if not torch.equal(one, other)}
+    assert changed
+    assert all("lora_" in name or name.startswith("value_head") for name in changed)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8])
+def test_micro_batches_accumulate_to_the_same_step(tiny_llama: Path, micro: int) -> None:
+    # Plain SGD moves each weight by its gradient, where Adam would enlarge the rounding of tiny ones.
+    before, whole = stepped(tiny_llama, 1e-2, plain=True)
+    _, parts = stepped(tiny_llama, 1e-2, micro=micro, plain=True)
+    assert any(not torch.equal(one, other) for one, other in zip(before, whole, strict=True))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_reference_stays_put_while_the_policy_moves(tiny_qwen2: Path) -> None:
+    """Qwen2 has biases: trained ones would stay in the reference (defect 2 of the paper's code)."""
+    policy = trained_looking(tiny_qwen2)
+    prompts, responses = rows(policy)
+
+    def reference() -> torch.Tensor:
+        with torch.no_grad(), policy.reference():
+            return answer_pass(policy, prompts, responses, 1.0)[0]
+
+    before = reference()
+    optimizer = torch.optim.AdamW(policy.adapter_parameters(), lr=0.1)
+    logp, _, _ = answer_pass(policy, prompts, responses, 1.0)
+    (-logp.sum()).backward()
+    optimizer.step()
+    assert torch.equal(before, reference())
+    assert not torch.allclose(logp, answer_pass(policy, prompts, responses, 1.0)[0])
