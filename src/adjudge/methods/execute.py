@@ -51,7 +51,8 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
             "seconds": {"setup": import_s + (0.0 if method.trains else build_s), "train": build_s if method.trains else 0.0},
         }
         if method.trains:
-            training["train_prompts_per_s"] = len(train) * getattr(config, method.name).epochs / max(build_s, 1e-9)
+            epochs = getattr(getattr(config, method.name, None), "epochs", 1)
+            training["train_prompts_per_s"] = len(train) * epochs / max(build_s, 1e-9)
         write_json(run.folder / "training.json", training)
         return _evaluate(run, spec, judge, judged, training)
 

@@ -1,0 +1,161 @@
+"""Settings: where they come from, which wins, and what is said about a wrong one."""
+
+from pathlib import Path
+
+import pytest
+
+from adjudge.config import Config, keys_of, load_config, parse_config, parse_override, value_of
+from adjudge.errors import ConfigError
+
+
+def test_defaults_are_those_of_the_tree():
+    assert load_config() == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "untouched"),
+    [
+        ("ppo.optimizer.weight_decay=0.1", "ppo.optimizer.lr", 1e-4),
+        ("encoder.optimizer.schedule=cosine", "encoder.optimizer.lr", 5e-5),
+        ("encoder.optimizer.lr=1e-5", "encoder.optimizer.weight_decay", 0.01),
+        ("ppo.clip=0.1", "ppo.lam", 0.95),
+    ],
+)
+def test_one_override_leaves_its_neighbours_at_the_defaults_of_their_place(override, key, untouched):
+    assert value_of(load_config(overrides=[override]), key) == untouched
+
+
+def test_a_part_of_a_group_in_a_file_leaves_the_rest(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("encoder:\n  optimizer: {warmup_share: 0.2}\nppo:\n")
+    config = load_config(file=file)
+    assert (config.encoder.optimizer.warmup_share, config.encoder.optimizer.lr) == (0.2, 5e-5)
+    assert config.ppo == Config().ppo
+
+
+def test_later_sources_win(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("seed: 1\nppo: {clip: 0.1, lam: 0.5}\nmodel: from-file\n")
+    config = load_config(preset="paper", file=file, overrides=["ppo.clip=0.3", "seed=2"], values={"seed": 3, "model": None})
+    assert (config.seed, config.ppo.clip, config.ppo.lam, config.model) == (3, 0.3, 0.5, "from-file")
+    assert config.ppo.mini_batch_size == 8  # the preset's
+    assert config.preset == "paper"
+
+
+@pytest.mark.parametrize("how", ["argument", "file", "override"])
+def test_the_preset_can_be_named_in_three_places(how, tmp_path):
+    (tmp_path / "p.yaml").write_text("preset: paper\n")
+    by = {
+        "argument": {"preset": "paper"},
+        "file": {"file": tmp_path / "p.yaml"},
+        "override": {"overrides": ["preset=paper"]},
+    }
+    config = load_config(**by[how])
+    assert config.preset == "paper"
+    assert config.ppo.optimizer.lr == 9e-6
+    assert config.ppo.stop_kl is None
+    assert config.prompt.style == "paper"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=1", 1),
+        ("a=1e-4", 1e-4),
+        ("a=2E5", 2e5),
+        ("a=1.5e+3", 1500.0),
+        ("a=[x, y]", ["x", "y"]),
+        ("a=", None),
+        ("a=null", None),
+        ("a=true", True),
+        ("a=x=y", "x=y"),
+        ("a=nan", "nan"),  # text, so that a folder may be called so
+        ("a=1e4x", "1e4x"),
+    ],
+)
+def test_overrides_are_read_as_yaml_and_exponents_as_numbers(text, value):
+    assert parse_override(text) == ("a", value)
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", " =3", "seed=[1", "seed: 3"])
+def test_what_is_no_override_is_refused(text):
+    with pytest.raises(ConfigError):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ppo.clp=1", "'ppo.clp' is no setting. Did you mean 'ppo.clip'?"),
+        ("pppo.clip=1", "Did you mean 'ppo.clip'?"),
+        ("lr=1", "sft.optimizer.lr, ppo.optimizer.lr, encoder.optimizer.lr"),
+        ("qwertz=1", "`adjudge settings`"),
+        ("seed.x=1", "'seed.x' is no setting"),
+        ("ppo.clip.deep.er=1", "is no setting"),
+        ("ppo=3", "'ppo' is a group of settings"),
+        ("ppo.clip=-1", "'ppo.clip' = -1"),
+        ("ppo.clip=.nan", "finite"),
+        ("ppo.reward.right=.inf", "finite"),
+        ("prompt.style=chatt", "'chat' or 'paper'"),
+        ("data.train_rows=0", "'data.train_rows' = 0"),
+        ("preset=papre", "Did you mean 'paper'?"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_right(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[override])
+    assert message in str(caught.value)
+
+
+def test_a_number_is_fine_where_a_name_is_meant():
+    assert load_config(overrides=["model=123"]).model == "123"
+
+
+def test_a_wrong_key_in_a_file_names_the_file(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("ppo: {optimzer: {lr: 1}}\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: 'ppo\.optimzer\.lr' is no setting\. Did you mean 'ppo\.optimizer\.lr'"):
+        load_config(file=file)
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"\xff\xfe\xfa", b"- a\n- b\n", b"just text"])
+def test_a_file_that_is_no_mapping_is_refused_by_name(content, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"own\.yaml"):
+        load_config(file=file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(file=tmp_path / "none.yaml")
+
+
+def test_every_problem_is_listed():
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=["ppo.clip=-1", "seed=-1"])
+    assert "ppo.clip" in str(caught.value)
+    assert "seed" in str(caught.value)
+
+
+def test_a_configuration_survives_its_json_form():
+    config = load_config(preset="paper", overrides=["lora.targets=[q_proj, v_proj]", "data.train_rows=7"])
+    assert parse_config(config.model_dump(mode="json")) == config
+
+
+def test_defaults_are_not_shared_between_configurations():
+    load_config(overrides=["ppo.reward.right=5", "lora.r=4"])
+    assert load_config() == Config()
+
+
+def test_every_key_has_a_value():
+    config = Config()
+    keys = keys_of()
+    assert {"seed", "ppo.optimizer.lr", "ppo.reward.right", "prompt.style"} <= set(keys)
+    for key in keys:
+        value_of(config, key)
+
+
+def test_every_preset_names_only_settings_there_are():
+    for file in (Path(__file__).parents[2] / "src/adjudge/presets").glob("*.yaml"):
+        assert load_config(preset=file.stem).preset == file.stem
