@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from adjudge.console import note
-from adjudge.download import VADER, DownloadError, download
-from adjudge.errors import ConfigError, DataError, nearest
+from adjudge.errors import ConfigError, nearest
 from adjudge.models.bundled import BUNDLED, bundled_folder, is_fetched
 from adjudge.tasks import vader
 
@@ -28,20 +26,9 @@ def _fetch_one(name: str) -> Path:
     if name == "vader":
         there = vader.is_fetched()
         folder = vader.vader_folder()
-        if not there:
-            _fetch_vader(folder)
+        vader.fetch_sentences()
     else:
         there = is_fetched(name)
         folder = bundled_folder(name)
     note(f"{name}: {'already ' if there else ''}in {folder}")
     return folder
-
-
-def _fetch_vader(folder: Path) -> None:
-    note(f"Fetching the rated sentences: the source archive of {VADER.name}, {VADER.size_mb} MB, once …")
-    with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
-        try:
-            archive = download(VADER, Path(temporary))
-        except DownloadError as error:
-            raise DataError(f"The rated sentences are not in the cache ({folder}). {error}") from None
-        vader.extract(archive, folder)

@@ -30,13 +30,16 @@ from adjudge.types import Prediction
 
 SCHEMA = 1
 
+SURROGATES = "backslashreplace"
+"""A lone surrogate has no UTF-8; as a backslash escape it is JSON that reads back as it was."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file aside, sync it, then rename it into place: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors=SURROGATES, newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -147,7 +150,7 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8", errors=SURROGATES) as file:
             file.write(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:

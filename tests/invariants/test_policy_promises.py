@@ -135,9 +135,11 @@ def test_first_ratio_is_one_and_first_kl_is_zero(family: str, request: pytest.Fi
     torch.testing.assert_close(ratio_BR, torch.ones_like(ratio_BR), atol=TOLERANCE, rtol=0)
 
 
-def stepped(folder: Path, lr: float, *, micro: int | None = None, mini: int = 8, plain: bool = False) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def stepped(
+    folder: Path, lr: float, *, micro: int | None = None, plain: bool = False
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Weights before and after one PPO step."""
-    values = {"ppo.optimizer.lr": lr, "ppo.value_lr": lr or None, "ppo.micro_batch_size": micro, "ppo.mini_batch_size": mini}
+    values = {"ppo.optimizer.lr": lr, "ppo.value_lr": lr or None, "ppo.micro_batch_size": micro, "ppo.mini_batch_size": 8}
     if lr == 0:
         values["ppo.optimizer.weight_decay"] = 0.0
     policy = trained_looking(folder)

@@ -3,7 +3,6 @@ import tarfile
 
 import pytest
 
-from adjudge import fetch as module
 from adjudge.download import DownloadError
 from adjudge.errors import ConfigError, DataError
 from adjudge.fetch import FETCHABLE, fetch
@@ -40,7 +39,7 @@ def test_the_rated_sentences_are_fetched_once_and_then_said_to_be_there(cache, m
         path.write_bytes(vader_archive())
         return path
 
-    monkeypatch.setattr(module, "download", download)
+    monkeypatch.setattr(vader, "download", download)
     assert fetch("vader") == [cache / "vader"]
     assert sorted(path.name for path in (cache / "vader").iterdir()) == sorted(vader.FILES.values())
     assert "already" not in capsys.readouterr().err
@@ -62,7 +61,7 @@ def test_no_network_is_a_data_error_for_data(cache, monkeypatch):
     def download(package, folder):
         raise DownloadError("no route")
 
-    monkeypatch.setattr(module, "download", download)
+    monkeypatch.setattr(vader, "download", download)
     with pytest.raises(DataError, match=r"not in the cache.*no route"):
         fetch("vader")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from adjudge.cache import cache_dir, write_whole
+from adjudge.download import DownloadError
 from adjudge.errors import DataError
-from adjudge.tasks import load_split, load_task
+from adjudge.tasks import load_split, load_task, vader
 from adjudge.tasks.vader import FILES, extract, is_fetched, vader_folder
 
 
@@ -85,8 +86,20 @@ def test_damaged_archives_leave_nothing_behind(tmp_path, cache, damage):
     assert not any(path.is_file() for path in cache.rglob("*"))
 
 
-def test_not_fetched_says_how(cache):
-    with pytest.raises(DataError, match="adjudge fetch vader"):
+def test_rows_are_fetched_when_they_are_first_asked_for(cache, tmp_path, monkeypatch):
+    members = whole()
+    monkeypatch.setattr(vader, "download", lambda package, folder: sdist(tmp_path, members))
+    examples = [example for split in ("train", "dev") for example in load_split(load_task("vader/movies"), split)]
+    assert is_fetched()
+    assert examples
+
+
+def test_not_fetched_and_no_network_says_so(cache, monkeypatch):
+    def download(package, folder):
+        raise DownloadError("no route")
+
+    monkeypatch.setattr(vader, "download", download)
+    with pytest.raises(DataError, match="no route"):
         load_split(load_task("vader/movies"), "dev")
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 import zlib
 from pathlib import Path
 
 from adjudge.cache import cache_dir, write_whole
+from adjudge.console import note
+from adjudge.download import VADER, DownloadError, download
 from adjudge.errors import DataError
 from adjudge.tasks.rows import gold_of, hash_share, normal_text, parse_number, read_tab_separated, shorten, text_of, width_error
 from adjudge.tasks.spec import TaskSpec, VaderSource
@@ -41,6 +44,21 @@ def vader_folder() -> Path:
 def is_fetched() -> bool:
     """Whether all four files are there."""
     return all((vader_folder() / name).is_file() for name in FILES.values())
+
+
+def fetch_sentences() -> Path:
+    """Download the four files into the cache unless they are there, and return their folder. Raises DataError when it cannot."""
+    folder = vader_folder()
+    if is_fetched():
+        return folder
+    note(f"Fetching the rated sentences: the source archive of {VADER.name}, {VADER.size_mb} MB, once …")
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
+        try:
+            archive = download(VADER, Path(temporary))
+        except DownloadError as error:
+            raise DataError(f"The rated sentences are not in the cache ({folder}). {error}") from None
+        extract(archive, folder)
+    return folder
 
 
 def extract(archive: Path, folder: Path) -> None:
@@ -75,7 +93,7 @@ def load_vader(spec: TaskSpec, source: VaderSource, split: str) -> list[Example]
         raise DataError(f"{spec.name} has no split '{split}'. There is: train, dev.")
     path = vader_folder() / FILES[source.part]
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Run `adjudge fetch vader` first: it downloads the rated sentences.")
+        fetch_sentences()
     examples = []
     for line in read_tab_separated(path):
         if len(line.cells) != len(COLUMNS):
