@@ -163,12 +163,14 @@ class Policy(nn.Module):
         """Values in float32, ``[…, D] → […]``."""
         return self.value_head(hidden.float()).squeeze(-1)
 
+    @torch.no_grad()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
-        """Run prompts once and keep their cache, to sample or to score labels from."""
+        """Run prompts once and keep their cache, to sample or to score labels from (no gradient)."""
         batch = self.batch(prompts, [[] for _ in prompts], side="left")
         hidden_BTD, cache = self._run(batch, keep_cache=True)
         return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BTD[:, -1])
 
+    @torch.no_grad()
     def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
         """Feed further tokens of every row; returns their hidden states ``[B, T, D]`` and the state after them (`state` is spent)."""
         added = ids_BT.shape[1]
