@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from adjudge.config import Config, parse_config
+from adjudge.console import warn
 from adjudge.errors import AdjudgeError, RunError
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
@@ -71,12 +72,13 @@ def serve(stream: TextIO) -> None:
     request = json.loads(stream.readline())
     _stop_once()
     threading.Thread(target=_stop_with, args=(stream.fileno(),), daemon=True).start()
-    execute(
-        parse_config(request["config"]),
-        TaskSpec.model_validate(request["spec"]),
-        Path(request["folder"]),
-        force=bool(request["force"]),
-    )
+    folder = Path(request["folder"])
+    try:
+        execute(parse_config(request["config"]), TaskSpec.model_validate(request["spec"]), folder, force=bool(request["force"]))
+    except AdjudgeError as error:
+        if not _recorded_reason(folder):  # it came before there was a run folder that could say it
+            warn(str(error))
+        raise
 
 
 def _stop_once() -> None:

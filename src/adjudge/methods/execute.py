@@ -38,9 +38,9 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
     """
     config = own_settings(config)
     entry = get_entry(config.method)
+    train, judged = rows_for(config, spec)  # before there is a folder: a mistake in the data leaves nothing behind
     with ended(Run.create(folder, config, force=force)) as run:
         write_task(run, spec)
-        train, judged = rows_for(config, spec)
         overlap = _report_overlap(train, judged)
         method, import_s = _timed(lambda: get_method(config.method))
         judge, build_s = _timed(lambda: method.build(run, spec, train))

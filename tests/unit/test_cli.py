@@ -1,0 +1,398 @@
+"""The command line: which options there are, what is said about mistakes, and how a verb ends."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_method import by_first_word, install, reviews, write_reviews
+from typer.testing import CliRunner
+
+from adjudge.cli.main import app
+from adjudge.config import Config, keys_of, load_config
+from adjudge.methods.execute import execute
+from adjudge.runs import Run
+
+TASK = "--data --dev --text --label --labels"
+ROWS = "--task --data-dir --train-rows --eval-rows --split"
+OPTIONS = {
+    "train": f"{ROWS} {TASK} --model --encoder --seed --preset --config --prompt-style --decode --init --out --force",
+    "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
+    "compare": f"{ROWS} {TASK} --methods --model --encoder --seeds --preset --config --prompt-style --decode --init --out --force",
+    "predict": "--run --input --out --decode",
+    "report": "--out",
+    "tasks": "--data-dir --prompt-style",
+    "fetch": "",
+    "settings": "--preset",
+}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments):
+    """Run a verb that must end with exit code 2 and one message without a traceback; returns the message."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.stderr.split())
+
+
+def test_the_verbs_and_their_options_are_a_contract():
+    import typer
+
+    group = typer.main.get_command(app)
+    verbs = {name: command for name, command in group.commands.items() if not command.hidden}
+    assert set(verbs) == set(OPTIONS)
+    for name, command in verbs.items():
+        found = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        assert found - {"--help"} == set(OPTIONS[name].split()), name
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_every_verb_explains_itself_with_an_example(verb):
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0
+    assert f"adjudge {verb}" in result.stdout
+
+
+def test_defaults_shown_in_the_help_are_the_configurations():
+    shown = invoke("compare", "--help").stdout
+    config = Config()
+    for value in (config.task, config.model, config.encoder.model, config.data.split, config.prompt.style):
+        assert f"({value})" in shown
+    assert f"({config.evaluation.decode})" in shown
+
+
+def test_help_and_version_come_at_once():
+    import time
+
+    began = time.perf_counter()
+    result = subprocess.run([sys.executable, "-m", "adjudge", "--help"], capture_output=True, text=True, check=True)
+    assert "compare" in result.stdout
+    assert time.perf_counter() - began < 5  # 0.4 s on an idle machine; torch alone would take this long
+    assert re.fullmatch(r"adjudge \d+\.\d+\.\d+\n", invoke("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "pppo"], "no method 'pppo'. Did you mean 'ppo'?"),
+        (["train", "few-shot"], "adjudge evaluate --method few-shot"),
+        (["evaluate", "--method", "sft"], "adjudge train sft"),
+        (["evaluate"], "--method zero-shot"),
+        (["evaluate", "--method", "zero-shot", "--run", "x"], "one of them"),
+        (["evaluate", "--run", "nowhere"], "nowhere is no run folder"),
+        (["compare", "--methods", "sft,zero-shoot"], "Did you mean 'zero-shot'?"),
+        (["compare", "--methods", "sft,,ppo"], "empty part"),
+        (["compare", "--seeds", "0,x"], "'x' is no whole number"),
+        (["compare", "--seeds", "-1"], "'-1' is no whole number"),
+        (["compare", "--task", "glue/sst3"], "Did you mean 'glue/sst2'?"),
+        (["train", "sft", "--task", "none.yaml"], "none.yaml: there is no such file"),
+        (["train", "sft", "sft.epoch=3"], "Did you mean 'sft.epochs'?"),
+        (["train", "sft", "sft.epochs"], "write key=value"),
+        (["train", "sft", "--preset", "papre"], "Did you mean 'paper'?"),
+        (["train", "sft", "--decode", "beam"], "'greedy' or 'labels'"),
+        (["train", "sft", "--init", "run"], "--init is for ppo"),
+        (["train", "sft", "--train-rows", "0"], "data.train_rows"),
+        (["train", "sft", "--config", "none.yaml"], "none.yaml"),
+        (["train", "sft", "--text", "a"], "--data FILE"),
+        (["train", "sft", "--data", "x.csv"], "--text COL"),
+        (["train", "sft", "--data", "x.csv", "--task", "a", "--text", "t", "--label", "l"], "give one of them"),
+        (["train", "sft", "--data", "none.csv", "--text", "t", "--label", "l"], "none.csv"),
+        (["train", "sft", "--task", "vader/movies,vader/news"], "adjudge compare"),
+        (["train", "sft", "--task", "glue/sst2", "--data-dir", "nowhere"], "nowhere: there is no such folder"),
+        (["report", "nowhere"], "nowhere: there is no such folder"),
+        (["predict", "--run", "r", "--input", "none.csv", "--out", "o.csv"], "none.csv: there is no such file"),
+        (["tasks", "glue/sts"], "Did you mean 'glue/stsb'?"),
+        (["tasks", "validate"], "Name the file"),
+        (["tasks", "glue/rte", "more"], "'more'"),
+        (["settings", "qwertz"], "qwertz"),
+        (["fetch", "smollm"], "Did you mean 'smollm2-135m'?"),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_do(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unknown_columns_and_labels_are_named(tmp_path):
+    file = write_reviews(tmp_path / "reviews.csv")
+    assert "Did you mean 'label'?" in refused("train", "sft", "--data", file, "--text", "text", "--label", "lable")
+    assert "Did you mean 'text'?" in refused("train", "sft", "--data", file, "--text", "txt", "--label", "label")
+    assert "bad" in refused("train", "sft", "--data", file, "--text", "text", "--label", "label", "--labels", "good=Good,awful=Bad")
+
+
+def test_the_traceback_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("ADJUDGE_TRACEBACK", "1")
+    assert type(invoke("train", "pppo").exception).__name__ == "ConfigError"
+
+
+def test_an_unknown_verb_or_option_is_an_error_of_use():
+    assert invoke("trian", "sft").exit_code == 2
+    assert invoke("train", "sft", "--modle", "x").exit_code == 2
+
+
+def test_settings_are_all_listed():
+    shown = invoke("settings").stdout
+    assert all(key in shown for key in keys_of())
+    assert "9.0e-06" in invoke("settings", "lr", "--preset", "paper").stdout
+
+
+def test_tasks_are_listed_described_and_checked(tmp_path):
+    assert "glue/sst2" in invoke("tasks").stdout
+    described = invoke("tasks", "glue/rte", "--prompt-style", "paper").stdout
+    assert "⟨premise⟩" in described
+    assert described.rstrip().endswith("<Judgement>")
+    good = tmp_path / "good.yaml"
+    source = Path(__file__).parents[2] / "src/adjudge/tasks/glue/sst2.yaml"
+    shutil.copy(source, good)
+    assert "a valid task" in invoke("tasks", "validate", good).stdout
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(source.read_text().replace("accuracy", "acuracy").replace("template:", "templte:"))
+    message = refused("tasks", "validate", bad)
+    assert "Did you mean 'accuracy'?" in message
+    assert "Did you mean 'template'?" in message
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A finished run of a fake method on a table of reviews."""
+    install(monkeypatch, "sft", by_first_word)
+    spec = reviews(tmp_path)
+    execute(load_config(overrides=["method=sft", "evaluation.resamples=100"]), spec, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_train_leaves_a_run_folder_and_says_where(tmp_path, monkeypatch):
+    install(monkeypatch, "sft", by_first_word)
+    monkeypatch.chdir(tmp_path)
+    write_reviews(tmp_path / "reviews.csv")
+    own = ["--data", "reviews.csv", "--text", "text", "--label", "label", "--labels", "good=Fine,bad=Poor"]
+    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
+    assert result.exit_code == 2  # the fake answers good and bad, which are not the words asked for
+    result = invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "runs" / "reviews" / "sft-seed3"
+    assert "runs/reviews/sft-seed3" in result.stdout
+    scores = Run.open(folder).scores()
+    assert (scores["train_rows"], scores["seed"]) == (8, 3)
+    assert (folder / "report.html").is_file()
+    assert "complete" in refused("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
+    assert "another configuration" in refused("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "evaluation.resamples=100")
+    assert invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "--force", "evaluation.resamples=100").exit_code == 0
+
+
+def test_an_interrupted_run_says_that_it_is_incomplete(tmp_path, monkeypatch):
+    def stop(_run):
+        raise KeyboardInterrupt
+
+    install(monkeypatch, "sft", by_first_word, before=stop)
+    file = write_reviews(tmp_path / "reviews.csv")
+    result = invoke("train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r")
+    assert result.exit_code == 130
+    assert f"interrupted; {tmp_path / 'r'} is incomplete" in " ".join(result.stderr.split())
+    assert Run.open(tmp_path / "r").state == "interrupted"
+
+
+def test_compare_prints_the_table_and_ends_with_1_when_a_cell_failed(tmp_path, monkeypatch):
+    from adjudge import compare as comparison
+    from adjudge.errors import ModelError
+
+    def fail(_run):
+        raise ModelError("no such model here")
+
+    install(monkeypatch, "sft", by_first_word)
+    install(monkeypatch, "encoder", by_first_word, before=fail)
+    original = comparison.compare
+    monkeypatch.setattr(comparison, "compare", lambda *args, **options: original(*args, **options, runner=execute))
+    file = write_reviews(tmp_path / "reviews.csv")
+    own = ["--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "out", "evaluation.resamples=100"]
+    result = invoke("compare", *own, "--methods", "sft,encoder")
+    assert result.exit_code == 1
+    assert "sft" in result.stdout
+    assert "encoder seed 0 failed: no such model here" in " ".join(result.stderr.split())
+    assert invoke("compare", *own, "--methods", "sft").exit_code == 0
+    assert {"table.json", "table.md", "report.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_evaluate_refuses_to_change_what_was_settled(trained):
+    assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
+    assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
+
+
+def test_evaluate_judges_another_split(trained):
+    result = invoke("evaluate", "--run", trained, "--split", "train", "--eval-rows", 4)
+    assert result.exit_code == 0, result.output
+    assert (trained / "evaluations" / "reviews-train-greedy-4" / "scores.json").is_file()
+
+
+def test_report_is_made_again(trained):
+    (trained / "report.html").unlink(missing_ok=True)
+    assert invoke("report", trained).exit_code == 0
+    assert (trained / "report.html").is_file()
+
+
+COLUMNS = ["id", "text", "note"]
+ROWS_IN = [
+    ["007", 'good, "really" good', "=1+1"],
+    ["1e5", "bad\nover two lines", " padded "],
+    ["", "dunno", "\u2028ünï"],
+]
+
+
+def write_csv(path, columns=COLUMNS, rows=ROWS_IN):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    return path
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_predict_keeps_every_column_and_adds_ours(trained, tmp_path):
+    source = write_csv(tmp_path / "new.csv")
+    result = invoke("predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv")
+    assert result.exit_code == 0, result.output
+    head, *rows = read_csv(tmp_path / "out.csv")
+    assert head == [*COLUMNS, "label", "p_bad", "p_good", "unreadable"]
+    assert [row[:3] for row in rows] == ROWS_IN
+    assert [row[3:] for row in rows] == [
+        ["good", "0.5", "0.5", "false"],
+        ["bad", "0.5", "0.5", "false"],
+        ["", "0.5", "0.5", "true"],
+    ]
+    assert "1 answers unreadable" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_predict_writes_other_formats_with_types(suffix, trained, tmp_path):
+    source = write_csv(tmp_path / "new.csv")
+    out = tmp_path / f"out{suffix}"
+    assert invoke("predict", "--run", trained, "--input", source, "--out", out).exit_code == 0
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+    else:
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_table(out).to_pylist()
+    assert [[row[column] for column in COLUMNS] for row in rows] == ROWS_IN
+    assert [(row["label"], row["p_good"], row["unreadable"]) for row in rows] == [
+        ("good", 0.5, False),
+        ("bad", 0.5, False),
+        (None, 0.5, True),
+    ]
+
+
+def test_predict_keeps_the_spelling_of_json(trained, tmp_path):
+    source = tmp_path / "new.jsonl"
+    lines = ['{"text": "good", "x": 1e5, "y": [1, {"a": null}], "z": 1.0 }', '{ "x":12345678901234567890, "text":"b\\u00e4d"}']
+    source.write_text("\n\n".join(lines) + "\n")
+    assert invoke("predict", "--run", trained, "--input", source, "--out", tmp_path / "out.jsonl").exit_code == 0
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [line.partition(', "label"')[0] for line in written] == [lines[0][:-2], lines[1][:-1]]
+    assert [json.loads(line)["label"] for line in written] == ["good", None]
+
+
+def test_predict_keeps_the_types_of_parquet(trained, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"n": pyarrow.array([1, None], pyarrow.int32()), "text": ["good", "bad"], "list": [[1], []]})
+    pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
+    assert (
+        invoke("predict", "--run", trained, "--input", tmp_path / "new.parquet", "--out", tmp_path / "out.parquet").exit_code == 0
+    )
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet").select(["n", "text", "list"]).equals(table)
+
+
+def test_a_column_of_the_input_is_never_overwritten(trained, tmp_path):
+    source = write_csv(tmp_path / "new.csv", ["label", "text", "p_good"], [["mine", "good", "0"]])
+    result = invoke("predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv")
+    assert read_csv(tmp_path / "out.csv")[0] == [
+        "label",
+        "text",
+        "p_good",
+        "predicted_label",
+        "p_bad",
+        "predicted_p_good",
+        "unreadable",
+    ]
+    assert "'predicted_label'" in result.stderr
+    again = refused("predict", "--run", trained, "--input", tmp_path / "out.csv", "--out", tmp_path / "more.csv")
+    assert "'predicted_label'" in again
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "out", "message"),
+    [
+        (["id", "txt"], [["1", "good"]], "out.csv", "Did you mean 'txt'?"),
+        (["id", "text"], [["1", "good"], ["2", "  "]], "out.csv", "new.csv:3: field 'text' is empty"),
+        (["id", "text"], [["1", "good"]], "out.xlsx", "no kind of table that can be written"),
+        (["id", "text"], [["1", "good"]], "new.csv", "the input itself"),
+        (["id", "text"], [["1", "two\nlines"]], "out.tsv", "column 'text' has a tab or line break"),
+        (["id", "text"], [], "out.csv", "no rows"),
+    ],
+)
+def test_what_cannot_be_judged_or_written_is_said_and_nothing_is_written(columns, rows, out, message, trained, tmp_path):
+    source = write_csv(tmp_path / "new.csv", columns, rows)
+    before = source.read_bytes()
+    assert message in refused("predict", "--run", trained, "--input", source, "--out", tmp_path / out)
+    assert source.read_bytes() == before
+    assert out == "new.csv" or not (tmp_path / out).exists()
+
+
+def test_predict_answers_numbers(tmp_path, monkeypatch):
+    from adjudge.tasks import infer_task
+
+    install(monkeypatch, "sft", lambda example: 2.5)
+    rows = "".join(f"film {number},{number / 4}\n" for number in range(40))
+    (tmp_path / "rated.csv").write_text("text,stars\n" + rows)
+    spec = infer_task(tmp_path / "rated.csv", ["text"], "stars")
+    assert spec.is_number
+    execute(load_config(overrides=["method=sft", "evaluation.resamples=100"]), spec, tmp_path / "run")
+    source = write_csv(tmp_path / "new.csv")
+    assert invoke("predict", "--run", tmp_path / "run", "--input", source, "--out", tmp_path / "out.tsv").exit_code == 2
+    assert invoke("predict", "--run", tmp_path / "run", "--input", source, "--out", tmp_path / "out.csv").exit_code == 0
+    assert [row[3:] for row in read_csv(tmp_path / "out.csv")[:2]] == [["number", "unreadable"], ["2.5", "false"]]
+
+
+def test_the_chain_from_python(tmp_path, monkeypatch):
+    import adjudge
+    from adjudge.errors import AdjudgeError
+
+    install(monkeypatch, "ppo", by_first_word)
+    install(monkeypatch, "zero-shot", by_first_word)
+    task = reviews(tmp_path)
+    run = adjudge.train("ppo", task, train_rows=8, eval_rows=4, seed=1, out=tmp_path / "r", evaluation__resamples=100)
+    assert (run.scores["n"], run.scores["train_rows"], run.scores["seed"]) == (4, 8, 1)
+    assert [prediction.value for prediction in run.predict(["good film", {"text": "bad film"}, "so so"])] == ["good", "bad", None]
+    assert run.predict(["good film"])[0].probabilities == {"bad": 0.5, "good": 0.5}
+    again = adjudge.open_run(tmp_path / "r")
+    assert again.scores == run.scores
+    assert again.evaluate(eval_rows=2)["n"] == 2
+    assert adjudge.evaluate("zero-shot", task, eval_rows=4, out=tmp_path / "z", evaluation__resamples=100).scores["n"] == 4
+    import pandas
+
+    assert [p.value for p in run.predict(pandas.DataFrame({"id": [1, 2], "text": ["bad x", "good y"]}))] == ["bad", "good"]
+    for rows in ("good film", [{"txt": "good"}], [{"text": " "}], [3]):
+        with pytest.raises(AdjudgeError):
+            run.predict(rows)
+    for wrong in (
+        lambda: adjudge.train("zero-shot", task),
+        lambda: adjudge.evaluate("ppo", task),
+        lambda: adjudge.train("ppo", task, ppo__clp=1),
+        lambda: adjudge.open_run(tmp_path / "nowhere"),
+    ):
+        with pytest.raises(AdjudgeError):
+            wrong()
+    with pytest.raises(AttributeError):
+        _ = adjudge.nothing

@@ -1,0 +1,80 @@
+"""The methods by name, and which settings make two runs the same run."""
+
+import subprocess
+import sys
+
+import pytest
+
+from adjudge.config import load_config
+from adjudge.errors import ConfigError
+from adjudge.methods.registry import METHODS, check_methods, get_entry, get_method, own_settings
+
+
+def test_the_names_are_a_contract():
+    assert list(METHODS) == ["zero-shot", "few-shot", "sft", "ppo", "encoder"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_entry_says_what_the_method_says(name):
+    method, entry = get_method(name), get_entry(name)
+    assert (method.name, method.trains) == (entry.name, entry.trains) == (name, name in ("sft", "ppo", "encoder"))
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("pppo", "ppo"), ("zeroshot", "zero-shot"), ("SFT", "sft"), ("bert", "encoder")])
+def test_an_unknown_name_gets_the_nearest_or_the_list(wrong, right):
+    with pytest.raises(ConfigError) as caught:
+        get_entry(wrong)
+    assert wrong in str(caught.value)
+    assert right in str(caught.value)
+
+
+def test_each_method_is_taken_once_in_the_order_given():
+    assert check_methods(["ppo", "sft", "ppo"]) == ("ppo", "sft")
+    with pytest.raises(ConfigError):
+        check_methods([])
+
+
+def test_the_command_line_starts_without_torch_and_its_kin():
+    code = (
+        "import sys, adjudge, adjudge.cli.main, adjudge.compare, adjudge.predict_file, adjudge.methods.registry\n"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'datasets', 'matplotlib', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "matters"),
+    [
+        ("sft", "ppo.clip=0.1", False),
+        ("sft", "sft.epochs=9", True),
+        ("sft", "lora.r=4", True),
+        ("ppo", "sft.epochs=9", False),
+        ("ppo", "ppo.init=runs/sft", True),
+        ("zero-shot", "lora.r=4", False),
+        ("zero-shot", "data.train_rows=9", False),
+        ("zero-shot", "prompt.style=paper", True),
+        ("few-shot", "data.train_rows=9", True),
+        ("encoder", "prompt.style=paper", False),
+        ("encoder", "model=other", False),
+        ("encoder", "encoder.model=other", True),
+        ("encoder", "encoder.epochs=9", True),
+        ("encoder", "data.train_rows=9", True),
+        ("encoder", "evaluation.decode=labels", False),
+        ("sft", "evaluation.decode=labels", True),
+    ],
+)
+def test_only_settings_that_a_method_reads_make_another_run(method, override, matters):
+    plain = own_settings(load_config(overrides=[f"method={method}"]))
+    changed = own_settings(load_config(overrides=[f"method={method}", override]))
+    assert (plain != changed) == matters
+
+
+def test_the_encoder_run_is_named_after_the_encoder():
+    config = own_settings(load_config(overrides=["method=encoder", "encoder.model=some/bert"]))
+    assert config.model == config.encoder.model == "some/bert"
+
+
+def test_own_settings_of_own_settings_are_the_same():
+    for name in METHODS:
+        once = own_settings(load_config(preset="paper", overrides=[f"method={name}"]))
+        assert own_settings(once) == once
