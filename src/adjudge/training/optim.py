@@ -24,7 +24,7 @@ def build_optimizer(groups: Sequence[dict[str, Any]], config: OptimizerConfig, t
 
         optimizer: Optimizer = Adafactor(groups, lr=config.lr, scale_parameter=False, relative_step=False, warmup_init=False)
     else:
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return optimizer, LambdaLR(optimizer, lambda update: rate_factor(update, total_updates, config))
 
 
