@@ -67,7 +67,7 @@ def install(
     module = types.ModuleType(f"fake_{name.replace('-', '_')}")
     module.METHOD = Method(name, "a fake", entry.trains, build, load)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(registry.METHODS, name, replace(entry, module=module.__name__, attribute="METHOD"))
+    monkeypatch.setitem(registry.METHODS, name, replace(entry, module=module.__name__, attribute="METHOD", model=""))
     return built
 
 

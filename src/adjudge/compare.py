@@ -18,7 +18,7 @@ from adjudge.cells import run_isolated
 from adjudge.config import Config, keys_of, value_of
 from adjudge.console import note, warn
 from adjudge.errors import AdjudgeError, ConfigError, RunError
-from adjudge.methods.execute import EVAL_SEED, fingerprint, read_task, score_line
+from adjudge.methods.execute import EVAL_SEED, ensure_model, fingerprint, read_task, score_line
 from adjudge.methods.registry import check_methods, get_entry, own_settings
 from adjudge.runs import Run, read_json, write_json, write_text
 from adjudge.tasks.spec import TaskSpec
@@ -62,7 +62,7 @@ def compare(
     All cells share `config`: the same prompts, rows, budget and way to decode. A finished cell of the same settings and rows
     is reused; a cell that fails is listed under ``failed`` and the others go on.
     Raises RunError before anything is run when a cell's folder holds another run and `force` is not set, DataError when the
-    rows cannot be read; KeyboardInterrupt, with the folder that is incomplete, after Ctrl-C.
+    rows cannot be read, ModelError for a name that is no model; KeyboardInterrupt, with the folder that is incomplete, after Ctrl-C.
     """
     out = Path(out)
     cells = plan_cells(config, specs, methods, seeds, out)
@@ -71,6 +71,8 @@ def compare(
         note(f"reusing {cell.folder}")
     todo = [cell for cell in cells if cell not in reused]
     note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
+    for cell in todo:
+        ensure_model(cell.config)
     failed: dict[Path, str] = {}
     write_table(cells, out, failed, command)
     for number, cell in enumerate(todo, 1):

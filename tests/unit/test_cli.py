@@ -129,6 +129,23 @@ def test_unknown_columns_and_labels_are_named(tmp_path):
     assert "bad" in refused("train", "sft", "--data", file, "--text", "text", "--label", "label", "--labels", "good=Good,awful=Bad")
 
 
+@pytest.mark.parametrize("verb", [["train", "sft"], ["train", "encoder"], ["compare"], ["evaluate", "--method", "zero-shot"]])
+def test_an_unknown_model_is_named_before_anything_is_made(verb, tmp_path):
+    file = write_reviews(tmp_path / "reviews.csv")
+    option, wrong, right = ("--encoder", "minilm-l7", "minilm-l6") if "encoder" in verb else ("--model", "smollm2", "smollm2-135m")
+    own = ["--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "out"]
+    assert f"no model '{wrong}'" in refused(*verb, *own, option, wrong)
+    assert f"Did you mean '{right}'?" in refused(*verb, *own, option, wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_for_ppo_that_is_none_is_named(tmp_path):
+    file = write_reviews(tmp_path / "reviews.csv")
+    own = ["--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "out"]
+    assert "nowhere holds no adapter" in refused("train", "ppo", *own, "--init", "nowhere")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("ADJUDGE_TRACEBACK", "1")
     assert type(invoke("train", "pppo").exception).__name__ == "ConfigError"

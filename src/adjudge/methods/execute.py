@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from adjudge.config import Config
+from adjudge.config import Config, value_of
 from adjudge.console import warn
-from adjudge.errors import RunError
+from adjudge.errors import ModelError, RunError, nearest
 from adjudge.methods.registry import Entry, get_entry, get_method, own_settings
 from adjudge.runs import Run, read_json, write_json, write_text
 from adjudge.tasks.spec import TaskSpec
@@ -38,7 +38,8 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
     """
     config = own_settings(config)
     entry = get_entry(config.method)
-    train, judged = rows_for(config, spec)  # before there is a folder: a mistake in the data leaves nothing behind
+    train, judged = rows_for(config, spec)  # before there is a folder: a mistake in data or model leaves nothing behind
+    ensure_model(config)
     with ended(Run.create(folder, config, force=force)) as run:
         write_task(run, spec)
         overlap = _report_overlap(train, judged)
@@ -128,6 +129,31 @@ def fingerprint(rows: Iterable[Example]) -> str:
     for row in rows:
         digest.update(json.dumps([row.id, dict(row.fields), row.gold]).encode("ascii"))
     return digest.hexdigest()
+
+
+def ensure_model(config: Config) -> None:
+    """Fetch a bundled model that is not here yet, so that the method's time is not the network's.
+
+    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub (owner/name); RunError when
+    `ppo.init` names no run with an adapter. Imports no torch.
+    """
+    from adjudge.models.bundled import BUNDLED, bundled_folder
+
+    _check_init(config)
+    key = get_entry(config.method).model
+    name = str(value_of(config, key)) if key else ""
+    if name in BUNDLED:
+        bundled_folder(name)
+    elif key and "/" not in name and ":" not in name and not Path(name).expanduser().is_dir():
+        raise ModelError(
+            f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id (owner/name).{nearest(name, BUNDLED)}"
+        )
+
+
+def _check_init(config: Config) -> None:
+    init = config.ppo.init
+    if init is not None and not (Path(init) / "adapter").is_dir():
+        raise RunError(f"{init} holds no adapter to start PPO from: --init names the folder of a finished SFT run.")
 
 
 def write_task(run: Run, spec: TaskSpec) -> None:

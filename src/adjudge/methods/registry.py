@@ -25,6 +25,8 @@ class Entry:
     """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
     settings: tuple[str, ...]
     """Groups of `Config` it reads, beside ``data``, ``evaluation`` and ``runtime``."""
+    model: str
+    """The setting that names its model; empty when it needs none."""
     module: str
     attribute: str
 
@@ -47,6 +49,7 @@ METHODS: dict[str, Entry] = {
             trains=False,
             rows="none",
             settings=("prompt", "answer"),
+            model="model",
             module="adjudge.methods.prompting",
             attribute="ZERO_SHOT",
         ),
@@ -56,6 +59,7 @@ METHODS: dict[str, Entry] = {
             trains=False,
             rows="demonstrations",
             settings=("prompt", "answer"),
+            model="model",
             module="adjudge.methods.prompting",
             attribute="FEW_SHOT",
         ),
@@ -65,6 +69,7 @@ METHODS: dict[str, Entry] = {
             trains=True,
             rows="all",
             settings=("prompt", "answer", "lora", "sft"),
+            model="model",
             module="adjudge.methods.sft",
             attribute="SFT",
         ),
@@ -74,6 +79,7 @@ METHODS: dict[str, Entry] = {
             trains=True,
             rows="all",
             settings=("prompt", "answer", "lora", "ppo"),
+            model="model",
             module="adjudge.methods.ppo",
             attribute="PPO",
         ),
@@ -83,6 +89,7 @@ METHODS: dict[str, Entry] = {
             trains=True,
             rows="all",
             settings=("encoder",),
+            model="encoder.model",
             module="adjudge.methods.encoder",
             attribute="ENCODER",
         ),

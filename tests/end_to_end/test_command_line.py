@@ -1,0 +1,110 @@
+"""The command line as a user runs it, with tiny random models: processes of their own, real training, Ctrl-C."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fake_method import write_reviews
+
+from adjudge.runs import Run
+
+SMALL = ["evaluation.resamples=100", "sft.epochs=1", "ppo.update_epochs=1", "runtime.dtype=float32", "runtime.threads=1"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "adjudge", *map(str, arguments)]
+
+
+def adjudge(*arguments, code=0):
+    result = subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, tiny_llama):
+    file = write_reviews(tmp_path_factory.mktemp("own") / "reviews.csv")
+    return ["--data", file, "--text", "text", "--label", "label", "--model", tiny_llama, "--train-rows", "8", *SMALL]
+
+
+def test_compare_runs_each_cell_in_a_process_of_its_own_and_reuses_it(own, tmp_path):
+    out = tmp_path / "out"
+    first = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
+    table = json.loads((out / "table.json").read_text())
+    assert [row["method"] for row in table["rows"]] == ["zero-shot", "sft"]
+    assert "--methods zero-shot,sft" in table["command"]
+    assert (out / "report.html").is_file()
+    assert "sft" in first.stdout
+    second = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
+    assert second.stderr.count("reusing ") == 2
+    assert json.loads((out / "table.json").read_text())["rows"] == table["rows"]
+
+
+def test_a_cell_that_fails_in_its_process_says_why(own, tmp_path):
+    (tmp_path / "model").mkdir()
+    result = adjudge("compare", *own, "--model", tmp_path / "model", "--methods", "sft", "--out", tmp_path / "out", code=1)
+    assert "config.json" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "config.json" in json.loads((tmp_path / "out/table.json").read_text())["failed"][0]["reason"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_comparison_that_is_stopped_takes_its_cell_along(how, own, tmp_path):
+    cell = tmp_path / "out/reviews/sft/seed-0"
+    process = subprocess.Popen(
+        command("compare", *own, "--methods", "sft", "--out", tmp_path / "out", "sft.epochs=5000"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: (cell / "metrics.jsonl").is_file() or process.poll() is not None, 120)
+        assert process.poll() is None, process.stderr.read()
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "is incomplete" in said
+        assert "Traceback" not in said
+    wait_for(lambda: Run.open(cell).state != "running", 60)
+    assert Run.open(cell).state == "interrupted"
+
+
+def wait_for(happened, seconds):
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def test_train_evaluate_and_predict_with_a_trained_adapter(own, tmp_path, tiny_llama):
+    run = tmp_path / "sft"
+    adjudge("train", "sft", *own, "--out", run)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), run / "adapter").peft_config
+    adjudge("train", "ppo", *own, "--init", run, "--out", tmp_path / "ppo")
+    assert Run.open(tmp_path / "ppo").scores()["train_rows"] == 8
+    adjudge("evaluate", "--run", tmp_path / "ppo", "--decode", "labels")
+    scores = json.loads((tmp_path / "ppo/evaluations/reviews-dev-labels/scores.json").read_text())
+    assert (scores["decode"], scores["unreadable"]) == ("labels", 0)
+    (tmp_path / "new.csv").write_text("id,text\n007,good film\n008,bad film\n")
+    adjudge(
+        "predict", "--run", tmp_path / "ppo", "--input", tmp_path / "new.csv", "--out", tmp_path / "out.csv", "--decode", "labels"
+    )
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["007", "008"]
+    for row in rows:
+        assert float(row["p_good"]) + float(row["p_bad"]) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == max(("good", "bad"), key=lambda word: float(row[f"p_{word}"]))
+        assert row["unreadable"] == "false"
