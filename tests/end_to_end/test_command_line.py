@@ -13,7 +13,15 @@ from fake_method import write_reviews
 
 from adjudge.runs import Run
 
-SMALL = ["evaluation.resamples=100", "sft.epochs=1", "ppo.update_epochs=1", "runtime.dtype=float32", "runtime.threads=1"]
+SMALL = [
+    "evaluation.resamples=100",
+    "sft.epochs=1",
+    "ppo.update_epochs=2",
+    "ppo.batch_size=2",
+    "ppo.mini_batch_size=2",
+    "runtime.dtype=float32",
+    "runtime.threads=1",
+]
 
 
 def command(*arguments):
