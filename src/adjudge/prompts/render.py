@@ -66,19 +66,25 @@ class Renderer:
         ids = self._data_ids(self._input(fields))
         if len(ids) <= room:
             return ids, False
-        fields = dict(fields)
-        while len(ids) > room:
+        ids = self._data_ids(self._shorten(fields, room))
+        if len(ids) > room:
+            raise ConfigError(
+                f"The fixed part of the prompt leaves {room} of {self.config.max_tokens} tokens for a row of {self.spec.name}. "
+                "Raise prompt.max_tokens, or lower prompt.demonstrations."
+            )
+        return ids, True
+
+    def _shorten(self, fields: Mapping[str, str], limit: int) -> str:
+        """A row's input, its longest field cut (then the next longest too) until it has `limit` tokens or nothing is left to cut."""
+        # Stripped first, as the input is: white space that is not shown must not make a field the longest.
+        fields = {name: _encodable(str(text).strip()) for name, text in fields.items()}
+        while (over := len(self._data_ids(self._input(fields))) - limit) > 0:
             lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
             longest = max(lengths, key=lambda name: lengths[name])
-            keep = lengths[longest] - max(1, len(ids) - room)
             if lengths[longest] <= 1:
-                raise ConfigError(
-                    f"The fixed part of the prompt leaves {room} of {self.config.max_tokens} tokens for a row of {self.spec.name}. "
-                    "Raise prompt.max_tokens, or lower prompt.demonstrations."
-                )
-            fields[longest] = self._cut(fields[longest], max(1, keep))
-            ids = self._data_ids(self._input(fields))
-        return ids, True
+                break
+            fields[longest] = self._cut(fields[longest], max(1, _level(list(lengths.values()), over)))
+        return self._input(fields)
 
     def _cut(self, text: str, tokens: int) -> str:
         offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
@@ -111,21 +117,10 @@ class Renderer:
         for demonstration in self._demonstrations:
             if demonstration.gold is None:
                 raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
-            contents.append(self._shortened(demonstration.fields))
+            contents.append(self._shorten(demonstration.fields, self.config.demonstration_tokens))
             contents.append(f"{OPENING_TAG}{answer_text(demonstration.gold, self.spec)}{CLOSING_TAG}")
         contents.append(self._input(fields) if fields else "")
         return contents
-
-    def _shortened(self, fields: Mapping[str, str]) -> str:
-        limit = self.config.demonstration_tokens
-        while len(self._data_ids(self._input(fields))) > limit:
-            lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
-            longest = max(lengths, key=lambda name: lengths[name])
-            if lengths[longest] <= 1:
-                break
-            over = len(self._data_ids(self._input(fields))) - limit
-            fields = {**fields, longest: self._cut(fields[longest], max(1, lengths[longest] - over))}
-        return self._input(fields)
 
     def _template_parts(self) -> list[str]:
         """The template around the slots: text, slot number, text, slot number, …, text (it ends with the opened answer)."""
@@ -181,6 +176,17 @@ def answer_form(spec: TaskSpec) -> str:
 @lru_cache(maxsize=64)
 def _template(text: str) -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True).from_string(text)
+
+
+def _level(lengths: Sequence[int], over: int) -> int:
+    """The length to cut all longer fields to, so that `over` tokens go: below the second longest only where that must be."""
+    ordered = sorted(lengths, reverse=True)
+    level = 0
+    for count, following in enumerate([*ordered[1:], 0], 1):
+        level = (sum(ordered[:count]) - over) // count
+        if level >= following:
+            break
+    return level
 
 
 def _encodable(text: str) -> str:
