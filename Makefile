@@ -11,8 +11,8 @@ BUDGET ?= full
 DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
 
 ifeq ($(BUDGET),full)
-  TRAIN_ROWS ?= 480
-  EVAL_ROWS ?= 300
+  TRAIN_ROWS ?= 320
+  EVAL_ROWS ?= 240
   OUT ?= runs/demo
 else ifeq ($(BUDGET),smoke)
   TRAIN_ROWS ?= 48

@@ -101,7 +101,7 @@ class PpoConfig(_Settings):
     batch_size: int = Field(16, ge=1, description="prompts sampled per step")
     mini_batch_size: int = Field(16, ge=1, description="prompts per update")
     micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
-    update_epochs: int = Field(4, ge=1, description="times a batch of rollouts is learned from")
+    update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
     gamma: float = Field(1.0, ge=0, le=1, description="discount")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")

@@ -364,7 +364,7 @@ def test_interval_chart_places_values_within_the_axis():
     assert chart.reference.text == "always Yes: 0.510"
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.5, 0.5), (-3, 1), (0.871, 0.893), (0, 1e-5), (-1e6, 1e6)])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.5, 0.5), (-3, 1), (0.871, 0.893), (0, 1e-5), (-1e6, 1e6), (1e-14, 1e-14)])
 def test_ticks_cover_the_range(low, high):
     marks = ticks(low, high)
     assert marks[0] <= low
