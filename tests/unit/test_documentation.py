@@ -1,0 +1,193 @@
+"""What the documentation says exists does: commands, options, settings and their defaults, tasks, metrics, names, links."""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import adjudge
+from adjudge.cli.main import app
+from adjudge.config import keys_of, load_config, parse_override, value_of
+from adjudge.methods.registry import METHODS
+from adjudge.tasks import list_tasks, load_task
+from adjudge.tasks.metrics import METRICS
+from adjudge.tasks.spec import FileSource, HubSource, TableSource, TaskSpec, VaderSource
+from adjudge.tasks.validate import mistakes_of, read_tree
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")])
+GROUP = typer.main.get_command(app)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+
+
+def text_of(page):
+    """The page without HTML comments, which nobody sees."""
+    return re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def blocks(page, *languages):
+    return [body for language, body in BLOCK.findall(text_of(page)) if language in languages]
+
+
+def spans(page):
+    return SPAN.findall(BLOCK.sub("", text_of(page)))
+
+
+def commands_in(page):
+    """Every `adjudge …` of a page as its arguments: from shell blocks (lines joined at a backslash) and from spans of code."""
+    found = []
+    for body in blocks(page, "sh", "console"):
+        found += [
+            shlex.split(line, comments=True)[1:] for line in body.replace("\\\n", " ").splitlines() if line.startswith("adjudge ")
+        ]
+    found += [shlex.split(span)[1:] for span in spans(page) if span.startswith("adjudge ")]
+    for path in re.findall(r"\]\((\S+\.yaml)\)", text_of(page)):
+        lines = (page.parent / path).read_text(encoding="utf-8").splitlines()
+        found += [shlex.split(line[1:])[1:] for line in lines if re.match(r"#\s+adjudge ", line)]
+    return found
+
+
+COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), shlex.join(args)) for page in PAGES for args in commands_in(page)})
+
+
+def parse(arguments):
+    """Parse a command without running it; returns its verb and parameters."""
+    verb, *rest = arguments
+    assert verb in GROUP.commands, f"there is no verb '{verb}'"
+    if not rest or "--help" in rest:
+        return verb, {}
+    return verb, GROUP.commands[verb].make_context(verb, rest).params
+
+
+def test_the_reader_of_commands_is_not_blind():
+    assert len(COMMANDS) > 30
+    with pytest.raises(Exception, match="--train-row"):
+        parse(["train", "sft", "--train-row", "5"])
+    with pytest.raises(Exception, match="parameter: out"):
+        parse(["predict", "--run", "runs/a", "--input", "new.csv"])
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_documented_command_can_be_given(page, command):
+    arguments = shlex.split(command)
+    if arguments[0].startswith("-"):
+        assert arguments == ["--version"]
+        return
+    verb, given = parse(arguments)
+    overrides = given.get("overrides") or []
+    config = load_config(preset=given.get("preset") or "default", file=_file(given), overrides=overrides)
+    for override in overrides:
+        key, value = parse_override(override)
+        assert value_of(config, key) == value
+    named = [given.get("method"), *(given.get("methods") or "").split(",")]
+    assert {name for name in named if name} - {"METHOD"} <= set(METHODS)
+    if verb == "settings" and given.get("part"):
+        assert any(given["part"] in key for key in keys_of())
+    tasks = [*(given.get("task") or "").split(","), given.get("name") if verb == "tasks" else None]
+    ours = {task for task in tasks if task and "/" in task}
+    assert ours <= set(list_tasks())
+
+
+def _file(given):
+    file = given.get("config")
+    return ROOT / file if file and file != "FILE.yaml" else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_tables_of_settings_hold_the_defaults(page):
+    """Rows ``| `key` | default | paper | meaning |``; the message holds the row as it should be."""
+    default, paper = load_config(), load_config(preset="paper")
+    for key, said, said_paper in re.findall(r"^\| `([a-z_.]+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", text_of(page), re.MULTILINE):
+        if "." in key:
+            assert (said, said_paper) == (shown(default, key), shown(paper, key)), f"{page.name}: the row of {key} is out of date"
+
+
+def shown(config, key):
+    return yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+
+
+def test_every_setting_of_a_method_is_on_a_page():
+    pages = "".join(text_of(page) for page in (ROOT / "docs" / "methods").glob("*.md"))
+    groups = ("prompt.", "answer.", "lora.", "sft.", "ppo.", "encoder.")
+    missing = [key for key in keys_of() if key.startswith(groups) and f"| `{key}` |" not in pages]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_settings_named_in_passing_exist(page):
+    groups = tuple({key.partition(".")[0] + "." for key in keys_of() if "." in key})
+    named = {
+        span.partition("=")[0] for span in spans(page) if span.startswith(groups) and not span.endswith((".yaml", ".json", "."))
+    }
+    known = set(keys_of())
+    assert {name for name in named if re.fullmatch(r"[a-z_.]+", name)} - known - {"prompt", "answer"} == set()
+
+
+def test_the_table_of_tasks_is_that_of_the_catalogue():
+    rows = re.findall(
+        r"^\| `((?:glue|vader)/[\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", text_of(ROOT / "docs/tasks.md"), re.MULTILINE
+    )
+    found = {name: (answers, metrics) for name, answers, metrics in rows}
+    wanted = {}
+    for name in list_tasks():
+        spec = load_task(name)
+        answers = ", ".join(spec.words) or f"a number from {spec.number.low:g} to {spec.number.high:g}"
+        wanted[name] = (answers, ", ".join(spec.metrics))
+    assert found == wanted
+
+
+def test_the_fields_of_a_task_file_are_all_described():
+    page = text_of(ROOT / "docs/tasks.md")
+    for part in (TaskSpec, FileSource, HubSource, VaderSource, TableSource):
+        assert [name for name in part.model_fields if f"`{name}`" not in page] == [], part.__name__
+    for example in blocks(ROOT / "docs/tasks.md", "yaml"):
+        assert mistakes_of(read_tree(example, "docs/tasks.md")) == []
+
+
+def test_the_metrics_are_all_described():
+    page = text_of(ROOT / "docs/evaluation.md")
+    assert [name for name in METRICS if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_python_examples_use_what_there_is(page):
+    for body in blocks(page, "python"):
+        for node in ast.walk(ast.parse(body)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("adjudge"):
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+            if isinstance(node, ast.Call) and _is_ours(node.func):
+                function = getattr(adjudge, node.func.attr)
+                keywords = {word.arg: None for word in node.keywords}
+                inspect.signature(function).bind(*node.args, **keywords)
+                settings = {word.replace("__", ".") for word in keywords if "__" in word}
+                assert settings <= set(keys_of())
+
+
+def _is_ours(function):
+    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "adjudge"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_within_the_repository_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if link.startswith(("https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page if not path else (page.parent / path).resolve()
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def anchors(page):
+    """The anchors that headings get: lower case, punctuation gone, spaces as hyphens."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
