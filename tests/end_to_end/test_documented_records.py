@@ -1,0 +1,51 @@
+"""Every field that a run writes is on the page that describes it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fake_method import reviews
+
+from adjudge.config import load_config
+from adjudge.methods.execute import execute
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def documented(page):
+    """Names in the first cells of the tables of a page."""
+    cells = re.findall(r"^\| ([^|]+) \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+@pytest.fixture(scope="module", params=["sft", "ppo"])
+def run(request, tiny_llama, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    spec = reviews(folder, rows=24)
+    values = {
+        "method": request.param,
+        "model": str(tiny_llama),
+        "data.train_rows": 8,
+        "data.eval_rows": 4,
+        "evaluation.resamples": 100,
+    }
+    execute(load_config(values=values), spec, folder / "run")
+    return request.param, folder / "run"
+
+
+def test_what_is_logged_is_on_the_methods_page(run):
+    method, folder = run
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert records
+    assert {key for record in records for key in record} - documented(f"methods/{method}.md") == set()
+
+
+def test_what_a_run_folder_holds_is_on_its_page(run):
+    _, folder = run
+    known = documented("run-folder.md")
+    scores, training = (json.loads((folder / name).read_text()) for name in ("scores.json", "training.json"))
+    prediction = json.loads((folder / "predictions" / "dev.jsonl").read_text().splitlines()[0])
+    assert (set(scores) | set(training) | set(prediction)) - known == set()
+    names = {path.name + "/" * path.is_dir() for path in folder.iterdir()}
+    assert names - {name.partition("/")[0] + "/" if "/" in name else name for name in known} == set()
