@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from adjudge.config import PromptConfig
-from adjudge.errors import DataError
+from adjudge.errors import DataError, nearest
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
@@ -16,10 +16,15 @@ def choose_demonstrations(train: Sequence[Example], spec: TaskSpec, config: Prom
 
     ``first``: the first rows (arXiv 2410.11020 takes the first 5). ``balanced``: the labels in turn, each label's first rows;
     number tasks take rows whose gold answers are spread evenly over the sorted training answers.
-    Raises DataError when there are fewer labelled rows than asked for.
+    Raises DataError when there are fewer labelled rows than asked for, or a gold answer is none of the task's.
     """
     rows = [example for example in train if example.gold is not None]
     count = config.demonstrations
+    for row in rows:
+        if not spec.is_number and row.gold not in spec.words:
+            raise DataError(
+                f"{row.id}: {row.gold!r} is none of the answer words of {spec.name}.{nearest(str(row.gold), spec.words)}"
+            )
     if len(rows) < count:
         raise DataError(
             f"{spec.name}: {count} demonstrations were asked for, but there are {len(rows)} labelled training rows. "
