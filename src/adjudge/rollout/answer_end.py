@@ -35,7 +35,7 @@ class AnswerEnd:
         if self.stop == "line" and ids[-1] in self.end_ids:
             return True
         text = self.text(ids)
-        return CLOSING_TAG in text or (self.stop == "line" and "\n" in text)
+        return CLOSING_TAG in text or (self.stop == "line" and ("\n" in text or "\r" in text))
 
     def text(self, ids: Sequence[int]) -> str:
         """The response as text, the end-of-turn token left out."""
@@ -60,13 +60,15 @@ class AnswerEnd:
 
 
 def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: AnswerConfig) -> AnswerEnd:
-    """Build the rule. Unset limits: the longest answer and one token to end it (`line`), or its closing tag (`tag`)."""
+    """Build the rule. Unset limits: the longest answer and its end: one token (`line`), or the closing tag (`tag`, no end token)."""
 
     def tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
     ends = (spec.number.low, spec.number.high) if spec.number else ()
-    longest = max(tokens(text) for text in (*spec.words, *(answer_text(end, spec) for end in ends)))
-    automatic = longest + 1 if config.stop == "line" else longest + tokens(CLOSING_TAG) + _SPARE
+    numbers = [answer_text(end, spec) for end in ends]
+    # A tokenizer may know the ends ("0", "100") as one token and other numbers digit by digit: count characters too.
+    longest = max(*map(tokens, [*spec.words, *numbers]), *map(len, numbers), 1)
+    automatic = longest + 1 if config.stop == "line" and end_ids else longest + tokens(CLOSING_TAG) + _SPARE
     most = config.max_tokens or automatic
     return AnswerEnd(tokenizer, config.stop, tuple(end_ids), most, min(config.min_tokens or most, most))
