@@ -24,6 +24,7 @@ from torch import Tensor
 
 from adjudge.config import PpoConfig
 from adjudge.console import progress
+from adjudge.errors import NotFiniteError
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.methods.base import Method, load_trained
 from adjudge.models.policy import Policy, load_policy
@@ -105,7 +106,10 @@ def collect_rollout(
     prompts = [ids for _, ids in batch]
     sampling = Sampling(generator, config.temperature, config.top_k, config.top_p)
     with torch.no_grad():
-        responses = respond(policy, policy.prefill(prompts), judge.end, sampling)
+        try:
+            responses = respond(policy, policy.prefill(prompts), judge.end, sampling)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"Step {step}: {error}") from None
         sampled = time.perf_counter()
         with policy.reference():
             ref_logp_BR, _, _ = answer_pass(policy, prompts, responses.ids, config.temperature)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adjudge.models.policy import Policy, Prefilled
+from adjudge.rollout.sampler import next_token_logps
 
 
 @torch.no_grad()
@@ -18,15 +19,16 @@ def label_logps(policy: Policy, state: Prefilled, label_ids: Sequence[Sequence[i
     """Log-probability of each label's tokens after each prompt, float32 ``[B, L]`` (`state` is left as it is).
 
     Softmax over ``L`` gives the probability of each label given that the answer is one of them.
+    Raises NotFiniteError when the logits are no distribution.
     """
-    first_BV = policy.logits(state.hidden_BD).log_softmax(-1)
+    first_BV = next_token_logps(policy.logits(state.hidden_BD))
     columns = []
     for ids in label_ids:
         logp_B = first_BV[:, ids[0]]
         if len(ids) > 1:
             fed_BT = torch.tensor(ids[:-1], device=first_BV.device).expand(len(first_BV), -1)
             hidden_BTD, _ = policy.extend(state.fork(), fed_BT)
-            rest_BTV = policy.logits(hidden_BTD).log_softmax(-1)
+            rest_BTV = next_token_logps(policy.logits(hidden_BTD))
             wanted = torch.tensor(ids[1:], device=first_BV.device).expand(len(first_BV), -1)
             logp_B = logp_B + rest_BTV.gather(2, wanted[..., None]).squeeze(2).sum(1)
         columns.append(logp_B)

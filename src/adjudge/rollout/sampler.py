@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adjudge.errors import NotFiniteError
 from adjudge.models.policy import Policy, Prefilled
 from adjudge.rollout.answer_end import AnswerEnd
 
@@ -42,7 +43,7 @@ class Responses:
 
 @torch.no_grad()
 def respond(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling) -> Responses:
-    """Draw one response per prompt of `state` (which is spent)."""
+    """Draw one response per prompt of `state` (which is spent). Raises NotFiniteError when there is no distribution to draw from."""
     rows = len(state.hidden_BD)
     limits = _limits(rows, end, sampling.generator)
     ids: list[list[int]] = [[] for _ in range(rows)]
@@ -51,8 +52,9 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling
     hidden_BD = state.hidden_BD
     while True:
         logits_BV = policy.logits(hidden_BD) / sampling.temperature
+        logp_BV = next_token_logps(logits_BV)
         token_B = _choose(logits_BV, sampling)
-        logp_B = logits_BV.log_softmax(-1).gather(1, token_B[:, None]).squeeze(1)
+        logp_B = logp_BV.gather(1, token_B[:, None]).squeeze(1)
         masks.append(alive.clone())
         logps.append(logp_B.cpu() * alive)
         values.append(policy.value(hidden_BD).cpu() * alive)
@@ -66,6 +68,20 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling
         hidden_BD = hidden_BRD[:, -1]
     logp_BR, value_BR, mask_BR = (torch.stack(column, dim=1) for column in (logps, values, masks))
     return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, mask_BR)
+
+
+def next_token_logps(logits: Tensor) -> Tensor:
+    """Log-probabilities over the vocabulary, ``[…, V] → […, V]``; single tokens may have −inf.
+
+    Raises NotFiniteError when a distribution is not one (NaN or +inf among the logits): its likeliest token would be a guess.
+    """
+    logps = logits.log_softmax(-1)
+    if not bool(torch.isfinite(logps.amax(-1)).all()):
+        raise NotFiniteError(
+            "The model's logits are not finite: its weights hold a NaN or an infinity, or its numbers overflow. "
+            "Try runtime.dtype=float32; a trained adapter that does this is beyond use."
+        )
+    return logps
 
 
 def _limits(rows: int, end: AnswerEnd, generator: torch.Generator | None) -> list[int]:
