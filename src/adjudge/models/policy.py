@@ -217,7 +217,9 @@ class Policy(nn.Module):
         def differs() -> bool:
             ours = self.logits(self.prefill(prompts).hidden_BD)
             scale = max(1.0, float(torch.stack(own).abs().max()))
-            return bool((ours - torch.stack(own)).abs().max() > CHECK_TOLERANCE.get(self.lm.dtype, 1e-3) * scale)
+            # NaN beside NaN is equal (training then stops and says so), NaN beside a number is not.
+            tolerance = CHECK_TOLERANCE.get(self.lm.dtype, 1e-3) * scale
+            return not torch.allclose(ours, torch.stack(own), rtol=0.0, atol=tolerance, equal_nan=True)
 
         try:
             shared_fails = differs()
