@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 QUIET_EVERY_S = 15.0
 """Without a terminal a long task prints one line this often instead of a moving bar."""
@@ -36,9 +36,7 @@ class Bar:
     def advance(self, count: int = 1, **figures: float | str) -> None:
         """Move by `count` rows or steps."""
         self._done += count
-        text = "  ".join(
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
-        )
+        text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=count, figures=text)
         elif time.monotonic() - self._said >= QUIET_EVERY_S:
@@ -54,12 +52,12 @@ def progress(title: str, total: int) -> Iterator[Bar]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names of the user's own tasks and files stand in it
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", style="dim"),
+        TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as shown:
         yield Bar(title, total, shown)
