@@ -81,4 +81,4 @@ def entropy(values: Sequence[Value | None]) -> float:
     """Entropy of the readable answers' distribution, in nats; 0 when all are one label."""
     counts = Counter(value for value in values if value is not None)
     total = counts.total()
-    return -sum(count / total * math.log(count / total) for count in counts.values()) if total else 0.0
+    return sum(count / total * math.log(total / count) for count in counts.values()) if total else 0.0
