@@ -1,0 +1,142 @@
+"""A prompted policy as a judge: every row gets its prediction, whatever the batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adjudge.config import load_config
+from adjudge.errors import NotFiniteError
+from adjudge.evaluation.predict import PromptedJudge
+from adjudge.models.policy import Policy, load_policy
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
+
+
+def task(**changes) -> TaskSpec:
+    tree = {
+        "name": "mine",
+        "title": "t",
+        "fields": {"text": "text"},
+        "instruction": "Judge the film.",
+        "template": "Review: {{ text }}",
+        "labels": {"0": "Negative", "1": "Positive", "2": "No", "3": "No way"},
+        "metrics": ("accuracy",),
+        "source": {},
+    }
+    return TaskSpec.model_validate({**tree, **changes})
+
+
+LABELS = task()
+NUMBERS = task(labels=None, number={"low": 0, "high": 9, "decimals": 0}, metrics=("pearson",))
+WORDS = ("warm", "dull", "funny", "slow", "the plot", "a scene", "🙂", "nobody should pay", "<|im_end|>")
+
+
+def rows(count: int = 20) -> list[Example]:
+    texts = [" ".join(WORDS[(place * 7 + step) % len(WORDS)] for step in range(1 + place * 5 % 11)) for place in range(count)]
+    return [Example(f"dev.tsv:{place + 2}", {"text": text}, "Positive") for place, text in enumerate(texts)]
+
+
+@pytest.fixture(params=["tiny_llama", "tiny_qwen2", "tiny_mpt"])
+def policy(request: pytest.FixtureRequest) -> Policy:
+    return policy_of(request.getfixturevalue(request.param))
+
+
+def policy_of(folder: Path) -> Policy:
+    return load_policy(load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"}))
+
+
+def judge_of(policy: Policy, spec: TaskSpec = LABELS, **values) -> PromptedJudge:
+    return PromptedJudge(policy, spec, load_config(values=values))
+
+
+@pytest.mark.parametrize("decode", ["greedy", "labels"])
+def test_batches_change_nothing(policy: Policy, decode: str) -> None:
+    asked = rows()
+    found = {
+        size: judge_of(policy, **{"evaluation.batch_size": size, "evaluation.decode": decode}).judge(asked, probabilities=True)
+        for size in (1, 3, 64)
+    }
+    for predictions in found.values():
+        assert [prediction.id for prediction in predictions] == [example.id for example in asked]
+        for example, prediction in zip(asked, predictions, strict=True):
+            assert (prediction.fields, prediction.gold) == (example.fields, example.gold)
+    for one, three, all_ in zip(*found.values(), strict=True):
+        assert one.text == three.text == all_.text
+        assert one.value == three.value == all_.value
+        assert one.probabilities == pytest.approx(all_.probabilities, abs=1e-5)
+
+
+def test_probabilities_are_over_the_label_words(policy: Policy) -> None:
+    found = judge_of(policy).judge(rows(6), probabilities=True)
+    for prediction in found:
+        assert tuple(prediction.probabilities) == LABELS.words
+        assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+    assert len({prediction.probabilities["Positive"] for prediction in found}) > 1
+
+
+def test_probabilities_only_where_they_are_wanted(policy: Policy) -> None:
+    assert all(prediction.probabilities == {} for prediction in judge_of(policy).judge(rows(3)))
+    assert all(prediction.probabilities == {} for prediction in judge_of(policy, NUMBERS).judge(rows(3), probabilities=True))
+
+
+def test_asking_for_probabilities_changes_no_answer(policy: Policy) -> None:
+    plain, more = judge_of(policy).judge(rows()), judge_of(policy).judge(rows(), probabilities=True)
+    assert [prediction.text for prediction in plain] == [prediction.text for prediction in more]
+
+
+def test_decoding_labels_takes_the_likeliest(policy: Policy) -> None:
+    for prediction in judge_of(policy, **{"evaluation.decode": "labels"}).judge(rows()):
+        assert prediction.value == max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+        assert prediction.text == prediction.value
+
+
+def test_a_number_task_has_no_labels_to_decode(policy: Policy) -> None:
+    greedy = judge_of(policy, NUMBERS).judge(rows(5))
+    assert judge_of(policy, NUMBERS, **{"evaluation.decode": "labels"}).judge(rows(5), probabilities=True) == greedy
+
+
+def test_an_untrained_model_is_not_guessed_for(policy: Policy) -> None:
+    for prediction in judge_of(policy).judge(rows()):
+        assert prediction.value is None or prediction.text.strip().strip(".").lower() == str(prediction.value).lower()
+
+
+def test_shortened_rows_are_noted(tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = policy_of(tiny_llama)
+    asked = [*rows(3), Example("long", {"text": "dull and slow " * 300}, "Positive"), Example("longer", {"text": "x" * 5000})]
+    found = judge_of(policy, **{"prompt.max_tokens": 250}).judge(asked)
+    assert len(found) == 5
+    assert found[3].fields == asked[3].fields  # what was asked is kept whole
+    assert "2 of 5 rows were shortened to fit prompt.max_tokens = 250" in capsys.readouterr().err
+    judge_of(policy).judge(rows(3))
+    assert "shortened" not in capsys.readouterr().err
+
+
+def test_no_rows_no_predictions(tiny_llama: Path) -> None:
+    assert judge_of(policy_of(tiny_llama)).judge([]) == []
+
+
+def test_demonstrations_change_the_answer_but_not_the_rows(tiny_llama: Path) -> None:
+    policy = policy_of(tiny_llama)
+    shown = PromptedJudge(policy, LABELS, load_config(), rows(3)).judge(rows(), probabilities=True)
+    plain = judge_of(policy).judge(rows(), probabilities=True)
+    assert [prediction.id for prediction in shown] == [prediction.id for prediction in plain]
+    assert shown[0].probabilities != pytest.approx(plain[0].probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize("decode", ["greedy", "labels"])
+def test_a_broken_model_gives_no_answers(tiny_llama: Path, decode: str) -> None:
+    policy = policy_of(tiny_llama)
+    with torch.no_grad():
+        policy.lm.model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
+    with pytest.raises(NotFiniteError):
+        judge_of(policy, **{"evaluation.decode": decode}).judge(rows(3))
+
+
+def test_judging_leaves_no_gradient_and_no_dropout(tiny_llama: Path) -> None:
+    policy = policy_of(tiny_llama).train()
+    judge_of(policy).judge(rows(2), probabilities=True)
+    assert not policy.training
+    assert all(parameter.grad is None for parameter in policy.parameters())
