@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adjudge.api import FinishedRun, evaluate, load_split, load_task, open_run, train
+    from adjudge.api import FinishedRun, evaluate, infer_task, load_policy, load_split, load_task, open_run, train
 
 __version__ = "0.1.0"
-__all__ = ["FinishedRun", "evaluate", "load_split", "load_task", "open_run", "train"]
+__all__ = ["FinishedRun", "evaluate", "infer_task", "load_policy", "load_split", "load_task", "open_run", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,14 +21,15 @@ from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.methods.execute import evaluate_run, execute, load_judge
 from adjudge.methods.registry import get_entry
 from adjudge.runs import Run
-from adjudge.tasks import load_split, load_task
+from adjudge.tasks import infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
 if TYPE_CHECKING:
     from adjudge.evaluation.predict import Judge
+    from adjudge.models.policy import Policy
 
-__all__ = ["FinishedRun", "evaluate", "load_split", "load_task", "open_run", "train"]
+__all__ = ["FinishedRun", "evaluate", "infer_task", "load_policy", "load_split", "load_task", "open_run", "train"]
 
 
 class FinishedRun:
@@ -71,6 +72,18 @@ class FinishedRun:
     def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
         """Judge labelled rows and return the scores; the options are those of `adjudge.methods.execute.evaluate_run`."""
         return evaluate_run(self.folder, spec=None if task is None else as_task(task), **options)[1]
+
+
+def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
+    """A model as `train` and `evaluate` load it by name, to look into: its logits, its tokenizer, its device and dtype.
+
+    `overrides` are settings with ``__`` for the dots, such as ``runtime__dtype="float32"``. The policy of a finished run is
+    ``open_run(folder).judge.policy``. Raises ModelError, ConfigError.
+    """
+    from adjudge.models import policy
+
+    values = {"model": model, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    return policy.load_policy(load_config(values=values))
 
 
 def train(

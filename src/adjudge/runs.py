@@ -192,7 +192,15 @@ class Run:
         import shutil
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("status.json", "metrics.jsonl", "scores.json", "training.json", "task.yaml", "report.html"):
+        for name in (
+            "status.json",
+            "metrics.jsonl",
+            "scores.json",
+            "training.json",
+            "task.yaml",
+            "demonstrations.jsonl",
+            "report.html",
+        ):
             (self.folder / name).unlink(missing_ok=True)
         for name in ("predictions", "adapter", "encoder", "evaluations"):
             if (self.folder / name).is_dir():

@@ -267,6 +267,17 @@ def test_a_run_is_evaluated_on_another_task(spec, built, tmp_path):
     assert (folder, scores["task"]) == (tmp_path / "elsewhere", "other/name")
 
 
+def test_an_evaluation_never_replaces_a_run_unasked(spec, built, tmp_path):
+    for name in ("r", "other"):
+        execute(settings("method=sft", f"seed={len(name)}"), spec, tmp_path / name)
+    for out, reason in (("r", "the run that judges"), ("other", "--force")):
+        with pytest.raises(RunError, match=reason):
+            evaluate_run(tmp_path / "r", split="train", out=tmp_path / out)
+        assert (tmp_path / out / "scores.json").is_file()
+    evaluate_run(tmp_path / "r", split="train", out=tmp_path / "other", force=True)
+    assert Run.open(tmp_path / "other").scores()["split"] == "train"
+
+
 def test_what_was_not_trained_to_its_end_is_not_loaded(spec, built, monkeypatch, tmp_path):
     def stop(_run):
         raise KeyboardInterrupt

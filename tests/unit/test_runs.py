@@ -168,7 +168,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     write_json(tmp_path / "a.json", {"old": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", {"new": float("inf")})
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a.json", "\ud800")
+    with pytest.raises(TypeError):
+        write_text(tmp_path / "a.json", 7)
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_lone_surrogate_is_written_and_reads_back(tmp_path):
+    run = Run.create(tmp_path / "r", Config())
+    run.log({"text": "a\ud800b"})
+    run.write_predictions("dev", [Prediction("1", {"text": "\udfff é"}, "Yes", "\ud800", None)])
+    assert run.metrics() == [{"text": "a\ud800b"}]
+    assert run.predictions("dev")[0].fields == {"text": "\udfff é"}

@@ -39,7 +39,9 @@ def compare(
     labels: options.Labels = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
-    seeds: Annotated[str, typer.Option(metavar="N,…", help="One run a seed.", rich_help_panel=options.HOW)] = "0",
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,…", help="One run a seed.", show_default="0", rich_help_panel=options.HOW)
+    ] = None,
     preset: options.Preset = "default",
     config: options.ConfigFile = None,
     prompt_style: options.PromptStyle = None,
@@ -62,7 +64,6 @@ def compare(
     from adjudge.methods.registry import check_methods
 
     chosen = check_methods(options.split_list(methods, "--methods"))
-    seed_list = options.parse_seeds(seeds)
     values = {
         "model": model,
         "data.data_dir": data_dir,
@@ -75,6 +76,7 @@ def compare(
         "ppo.init": init,
     }
     settings = options.build_config(preset=preset, file=config, overrides=overrides, values=values)
+    seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
     specs = options.chosen_tasks(task, settings, data=data, text=text, label=label, labels=labels, dev=dev)
     named = "-".join(options.file_name(spec.name) for spec in specs)
     folder = Path(out) if out is not None else Path("runs") / f"compare-{named}"

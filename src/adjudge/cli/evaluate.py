@@ -65,14 +65,23 @@ def evaluate(
         raise ConfigError("Say what judges: --method zero-shot, --method few-shot, or --run DIR (one of them).")
     own_data = {"data": data, "text": text, "label": label, "labels": labels, "dev": dev}
     if run is not None:
-        given = {"--model": model, "--train-rows": train_rows, "--seed": seed, "--config": config, "--prompt-style": prompt_style}
+        given = {
+            "--model": model,
+            "--train-rows": train_rows,
+            "--seed": seed,
+            "--preset": preset if preset != "default" else None,
+            "--config": config,
+            "--prompt-style": prompt_style,
+        }
         fixed = [option for option, value in given.items() if value is not None] + list(overrides or ())
         if fixed:
             raise ConfigError(f"{fixed[0]} was settled when {run} was trained; with --run it cannot be changed.")
         named = task is not None or any(value is not None for value in own_data.values())
         settings = options.build_config(preset=preset, file=None, overrides=(), values={"evaluation.decode": decode})
         spec = options.chosen_tasks(task, settings, **own_data)[0] if named else None
-        folder, scores = evaluate_run(run, spec=spec, split=split, eval_rows=eval_rows, decode=decode, data_dir=data_dir, out=out)
+        folder, scores = evaluate_run(
+            run, spec=spec, split=split, eval_rows=eval_rows, decode=decode, data_dir=data_dir, out=out, force=force
+        )
         show_scores(scores, folder)
         return
     entry = get_entry(method or "")

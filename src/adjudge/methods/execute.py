@@ -42,12 +42,12 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
     ensure_model(config)
     with ended(Run.create(folder, config, force=force)) as run:
         write_task(run, spec)
-        overlap = _report_overlap(train, judged)
+        overlap = _report_overlap(_learned_from(entry, spec, config, train), judged)
         method, import_s = _timed(lambda: get_method(config.method))
         judge, build_s = _timed(lambda: method.build(run, spec, train))
         training = {
             "rows_sha256": fingerprint([*train, *judged]),
-            "train_rows": _rows_learned_from(entry, config, train),
+            "train_rows": len(_learned_from(entry, spec, config, train)),
             "overlap": overlap,
             "seconds": {"setup": import_s + (0.0 if method.trains else build_s), "train": build_s if method.trains else 0.0},
         }
@@ -67,12 +67,13 @@ def evaluate_run(
     decode: str | None = None,
     data_dir: str | None = None,
     out: str | Path | None = None,
+    force: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Judge rows with what a run trained; return the folder the results are in, and the scores.
 
     What is None is as it was in the run. The same evaluation as the run's own is written into the run folder itself; any
     other (another task, split, number of rows or way to decode) into `out`, or a folder under ``evaluations/``.
-    Raises RunError when the run's training is not complete.
+    Raises RunError when the run's training is not complete, or `out` is the run itself or (without `force`) holds another run.
     """
     run = Run.open(folder)
     if not (run.folder / "training.json").is_file():
@@ -87,16 +88,23 @@ def evaluate_run(
         run.config.model_copy(update={"task": spec.name, "data": data, "evaluation": evaluation}).model_dump()
     )
     same = spec == trained_on and _judged_alike(config, run.config)
-    if same and out is None:
+    to_itself = out is None or Path(out).resolve() == run.folder.resolve()
+    if same and to_itself:
         target = run
+    elif out is None:  # a folder of our own naming, which holds nothing but this evaluation
+        target = Run.create(run.folder / "evaluations" / _title(config, spec), config, force=True)
+    elif to_itself:
+        raise RunError(f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away.")
     else:
-        target = Run.create(Path(out) if out is not None else run.folder / "evaluations" / _title(config, spec), config, force=True)
+        target = Run.create(Path(out), config, force=force)
     with ended(target):
         write_task(target, spec)
         judged = _eval_rows(config, spec)
         method = get_method(config.method)
         judge, setup_s = _timed(lambda: method.load(Run(run.folder, config), spec))
-        record = {**training, "rows_sha256": fingerprint(judged), "seconds": {**training["seconds"], "setup": setup_s}}
+        record = {**training, "seconds": {**training["seconds"], "setup": setup_s}}
+        if target is not run:  # these two speak of the rows that the run itself judged
+            record |= {"rows_sha256": fingerprint(judged), "overlap": None}
         return target.folder, _evaluate(target, spec, judge, judged, record)
 
 
@@ -244,10 +252,11 @@ def _report_overlap(train: Sequence[Example], judged: Sequence[Example]) -> int:
     return count
 
 
-def _rows_learned_from(entry: Entry, config: Config, train: Sequence[Example]) -> int:
-    if entry.rows == "demonstrations":
-        return min(config.prompt.demonstrations, len(train))
-    return len(train)
+def _learned_from(entry: Entry, spec: TaskSpec, config: Config, train: Sequence[Example]) -> Sequence[Example]:
+    """The training rows that the method sees: a few-shot prompt shows its demonstrations only."""
+    from adjudge.prompts.demonstrations import choose_demonstrations
+
+    return choose_demonstrations(train, spec, config.prompt) if entry.rows == "demonstrations" else train
 
 
 def _judged_alike(one: Config, other: Config) -> bool:
