@@ -97,17 +97,23 @@ class Policy(nn.Module):
         )
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:
-        """Put a saved adapter (and its value head) on the network; with `train` a frozen copy of it becomes the reference."""
+        """Put a saved adapter (and its value head) on the network; with `train` a frozen copy of it becomes the reference.
+
+        Raises RunError when there is none, or when it was trained on a network of another shape.
+        """
         from peft import PeftModel
 
         if not (folder / "adapter_model.safetensors").is_file():
             raise RunError(f"{folder} holds no adapter: has this run finished, and did it train one?")
-        self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
-        if train:
-            self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
         head = folder / "value_head.safetensors"
-        if head.is_file():
-            self.value_head.load_state_dict(load_file(head))
+        try:
+            self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
+            if train:
+                self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
+            if head.is_file():
+                self.value_head.load_state_dict(load_file(head))
+        except (RuntimeError, ValueError) as error:  # torch: sizes; peft: modules that are not there
+            raise RunError(f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}") from None
 
     def save_adapter(self, folder: Path) -> None:
         """Save the adapter in peft's own format, the value head beside it."""
