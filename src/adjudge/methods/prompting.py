@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adjudge.errors import RunError
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.methods.base import Method
 from adjudge.models.policy import load_policy
@@ -16,6 +17,8 @@ from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.runs import Run, read_jsonl, write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
+
+DEMONSTRATIONS = "demonstrations.jsonl"
 
 
 def _build_zero_shot(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
@@ -29,15 +32,17 @@ def _build_few_shot(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge
 
 
 def _load_few_shot(run: Run, spec: TaskSpec) -> Judge:
-    records = read_jsonl(run.folder / "demonstrations.jsonl")
-    return PromptedJudge(load_policy(run.config), spec, run.config, [Example(**record) for record in records])
+    path = run.folder / DEMONSTRATIONS
+    if not path.is_file():  # without them it would quietly be another method
+        raise RunError(f"{path} is missing: the demonstrations that the run showed. Evaluate few-shot anew with another --out.")
+    return PromptedJudge(load_policy(run.config), spec, run.config, [Example(**record) for record in read_jsonl(path)])
 
 
 def _write_demonstrations(run: Run, chosen: Sequence[Example]) -> None:
     import json
 
     lines = (json.dumps({"id": e.id, "fields": dict(e.fields), "gold": e.gold}, ensure_ascii=False) for e in chosen)
-    write_text(run.folder / "demonstrations.jsonl", "".join(f"{line}\n" for line in lines))
+    write_text(run.folder / DEMONSTRATIONS, "".join(f"{line}\n" for line in lines))
 
 
 ZERO_SHOT = Method(
