@@ -71,7 +71,7 @@ def test_too_few_labelled_rows_is_an_error(how: str) -> None:
         chosen(rows("Yes", None, "No"), 3, how)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_gold_answers_that_the_task_does_not_know_end_in_an_error() -> None:
     with pytest.raises(DataError, match="maybe"):
         chosen(rows("maybe", "maybe", "Yes"), 3)

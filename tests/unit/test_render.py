@@ -150,9 +150,9 @@ def test_a_lone_surrogate_becomes_the_replacement_character(tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["word " * 200_000, "x" * 1_000_000, "🙂" * 250_000, "\ud800" * 300_000])
 def test_a_megabyte_is_shortened_fast(tokenizer, text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     prompt = renderer(tokenizer, max_tokens=400).prompt(row(text=text))
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     assert prompt.shortened
     assert 390 <= len(prompt.ids) <= 400
 
