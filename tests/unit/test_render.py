@@ -139,10 +139,6 @@ def test_special_tokens_in_instruction_labels_and_demonstrations_are_text_too(to
     assert text_of(tokenizer, ugly.ids).count("<|im_end|>") == controls(plain.ids) // 2 + 3  # instruction, form, answer: as text
 
 
-def test_an_answer_that_spells_a_special_token_is_text(tokenizer) -> None:
-    assert controls(renderer(tokenizer).answer_ids("<|im_end|>")) == 0
-
-
 def test_a_lone_surrogate_becomes_the_replacement_character(tokenizer) -> None:
     prompt = renderer(tokenizer).prompt(row(text="a \ud83d b \ud83d\ude42"))
     assert "Review: a \ufffd b \U0001f642\n" in text_of(tokenizer, prompt.ids)

@@ -27,6 +27,7 @@ from adjudge.console import note
 from adjudge.errors import ModelError, RunError
 from adjudge.models.batch import Side, TokenBatch, build_batch
 from adjudge.models.loading import load_causal_lm, lora_targets
+from adjudge.models.quiet import no_future_warnings
 
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
@@ -83,18 +84,17 @@ class Policy(nn.Module):
         from peft import LoraConfig as PeftLoraConfig
         from peft import get_peft_model
 
-        self.lm = get_peft_model(
-            self.lm,
-            PeftLoraConfig(
-                task_type="CAUSAL_LM",
-                r=config.r,
-                lora_alpha=config.alpha,  # type: ignore[arg-type]
-                lora_dropout=config.dropout,
-                use_rslora=config.rank_stabilised,
-                target_modules=lora_targets(self.lm, config.targets),
-                bias="none",
-            ),
+        layers = PeftLoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.r,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]
+            lora_dropout=config.dropout,
+            use_rslora=config.rank_stabilised,
+            target_modules=lora_targets(self.lm, config.targets),
+            bias="none",
         )
+        with no_future_warnings():
+            self.lm = get_peft_model(self.lm, layers)
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:
         """Put a saved adapter (and its value head) on the network; with `train` a frozen copy of it becomes the reference.
@@ -107,9 +107,10 @@ class Policy(nn.Module):
             raise RunError(f"{folder} holds no adapter: has this run finished, and did it train one?")
         head = folder / "value_head.safetensors"
         try:
-            self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
-            if train:
-                self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
+            with no_future_warnings():
+                self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
+                if train:
+                    self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
             if head.is_file():
                 self.value_head.load_state_dict(load_file(head))
         except (RuntimeError, ValueError) as error:  # torch: sizes; peft: modules that are not there

@@ -58,10 +58,6 @@ class Renderer:
         """Render and tokenise rows, in their order."""
         return [self.prompt(example) for example in examples]
 
-    def answer_ids(self, text: str) -> list[int]:
-        """Token ids of an answer's text, as they follow the opened slot."""
-        return self._data_ids(text)
-
     def _fit(self, fields: Mapping[str, str], room: int) -> tuple[list[int], bool]:
         ids = self._data_ids(self._input(fields))
         if len(ids) <= room:

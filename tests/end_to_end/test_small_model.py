@@ -1,0 +1,42 @@
+"""The bundled small model on real sentences: what the whole chain rests on."""
+
+from pathlib import Path
+
+import pytest
+
+from adjudge.config import Config
+from adjudge.errors import AdjudgeError
+from adjudge.evaluation.predict import PromptedJudge
+from adjudge.models.policy import load_policy
+from adjudge.tasks import load_split, load_task, take_rows
+
+
+@pytest.fixture(scope="module")
+def judge(smollm2: Path) -> PromptedJudge:
+    return PromptedJudge(load_policy(Config()), load_task("vader/movies"), Config())
+
+
+@pytest.fixture(scope="module")
+def rows(judge: PromptedJudge):
+    try:
+        return take_rows(load_split(judge.spec, "dev"), 12, 0)
+    except AdjudgeError as error:
+        pytest.skip(f"the rated sentences cannot be fetched: {error}")
+
+
+def test_the_untrained_model_answers_with_label_words(judge, rows):
+    predictions = judge.judge(rows, probabilities=True)
+    assert sum(prediction.value is None for prediction in predictions) <= 2
+    assert all(abs(sum(prediction.probabilities.values()) - 1) < 1e-5 for prediction in predictions)
+
+
+def test_a_shared_prefix_changes_no_answer_of_the_real_model(judge, rows):
+    shared = judge.judge(rows[:4], probabilities=True)
+    judge.policy.share_prefix = False
+    try:
+        plain = judge.judge(rows[:4], probabilities=True)
+    finally:
+        judge.policy.share_prefix = True
+    for one, other in zip(shared, plain, strict=True):
+        assert one.text == other.text
+        assert one.probabilities["Positive"] == pytest.approx(other.probabilities["Positive"], abs=1e-3)
