@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from adjudge.config import load_config
 from adjudge.errors import DataError, NotFiniteError, RunError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.ppo import PPO
-from adjudge.methods.prompting import FEW_SHOT
 from adjudge.methods.sft import SFT
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
@@ -30,27 +29,11 @@ METHODS = {"sft": SFT, "ppo": PPO}
 GOOD = ("a warm and funny film", "the charming surprise", "a film that is warm and charming", "funny from the first scene")
 BAD = ("a dull and slow film", "the plot is tired", "badly acted and dull", "nobody should pay for this")
 
-SFT_KEYS = ["step", "rows", "loss", "right", "grad_norm", "lr", "seconds"]
-PPO_KEYS = [
-    "step",
-    "prompts",
-    "reward",
-    "kl",
-    "policy_loss",
-    "value_loss",
-    "clip_fraction",
-    "approx_kl",
-    "entropy",
-    "grad_norm",
-    "explained_variance",
-    "updates",
-    "stopped",
-    "seconds",
-    "beta",
-    "lr",
-    "unreadable",
-    "right",
-]
+SFT_KEYS = "step rows loss right grad_norm lr seconds"
+PPO_KEYS = (
+    "step prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance updates stopped "
+    "seconds beta lr unreadable right"
+)
 
 
 def task(**changes: Any) -> TaskSpec:
@@ -126,9 +109,6 @@ def accuracy(judge: PromptedJudge, data: Sequence[Example]) -> float:
     return sum(prediction.value == prediction.gold for prediction in found) / len(found)
 
 
-# Learning
-
-
 def test_sft_learns_separable_rows_by_heart(able: Path, tmp_path: Path) -> None:
     run, judge = train("sft", tmp_path / "run", able, rows(16), sft__epochs=30, sft__optimizer__lr=3e-3)
     found = judge.judge(rows(16))
@@ -158,9 +138,6 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
     assert last > first + 0.3  # with six seeds it rose by 0.43 to 0.85
     assert accuracy(judge, rows(16)) >= 0.85
     assert PPO.load(run, LABELS).judge(rows(16), probabilities=True) == judge.judge(rows(16), probabilities=True)
-
-
-# Repeating
 
 
 def outcome(method: str, folder: Path, model: Path, disturb: int, **values: Any) -> dict[str, Any]:
@@ -196,9 +173,6 @@ def test_a_seed_repeats_a_run_bit_for_bit(method: str, able: Path, warm: Run, tm
     assert first["metrics"] != other["metrics"]
     if method == "ppo":
         assert not equal(first["value_head"], other["value_head"])
-
-
-# Where training starts, and what it leaves alone
 
 
 def test_ppo_from_an_sft_run_starts_at_its_reference(warm: Run, able: Path, tmp_path: Path) -> None:
@@ -256,9 +230,6 @@ def test_an_adapter_of_another_model_is_refused(warm: Run, tiny_llama: Path, tin
 def test_a_run_without_an_adapter_is_no_start(able: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no adapter"):
         train("ppo", tmp_path / "run", able, rows(4), ppo__init=str(tmp_path / "nothing"))
-
-
-# Losses, presets, batches
 
 
 def plain_nll(model: Path, judge: PromptedJudge, data: Sequence[Example], whole: bool) -> float:
@@ -354,15 +325,12 @@ def test_numbers(method: str, able: Path, tmp_path: Path) -> None:
         assert [prediction.value for prediction in found] == [row.gold for row in number_rows(16)]
     else:
         (record,) = run.metrics()
-        assert list(record) == [*PPO_KEYS, "mean_error"]
+        assert list(record) == f"{PPO_KEYS} mean_error".split()
         assert -4.5 <= record["reward"] <= 4.5
 
 
-# Records
-
-
-@pytest.mark.parametrize(("method", "keys"), [("sft", SFT_KEYS), ("ppo", [*PPO_KEYS, "recall", "label_entropy"])])
-def test_the_record_of_a_step(method: str, keys: list[str], able: Path, warm: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "keys"), [("sft", SFT_KEYS), ("ppo", f"{PPO_KEYS} recall label_entropy")])
+def test_the_record_of_a_step(method: str, keys: str, able: Path, warm: Run, tmp_path: Path) -> None:
     """A contract: the report and scripts read these."""
     values = {"ppo__init": str(warm.folder)} if method == "ppo" else {}
     run, _ = train(method, tmp_path / "run", able, rows(20), **values)
@@ -371,7 +339,7 @@ def test_the_record_of_a_step(method: str, keys: list[str], able: Path, warm: Ru
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
     assert records[-1]["prompts" if method == "ppo" else "rows"] == 20 * (1 if method == "ppo" else 2)
     for record in records:
-        assert sorted(record) == sorted(keys)
+        assert sorted(record) == sorted(keys.split())
         json.dumps(record, allow_nan=False)
         numbers = [value for value in record.values() if isinstance(value, float)]
         assert all(math.isfinite(value) for value in numbers)
@@ -381,9 +349,6 @@ def test_the_record_of_a_step(method: str, keys: list[str], able: Path, warm: Ru
         assert sorted(records[0]["recall"]) == ["Negative", "Positive"]
         assert 0 <= records[0]["label_entropy"] <= math.log(2) + 1e-9
         assert records[0]["clip_fraction"] < 1
-
-
-# Stopping
 
 
 def broken(model: Path, folder: Path) -> Path:
@@ -425,23 +390,3 @@ def test_a_row_without_a_gold_answer_is_refused(method: str, able: Path, tmp_pat
     with pytest.raises(DataError, match="gold"):
         train(method, tmp_path / "run", able, [*rows(3), Example("train.tsv:9", {"text": "x"}, None)])
     assert Run.open(tmp_path / "run").state == "failed"
-
-
-# Few-shot: nothing is trained, the demonstrations are what the run keeps
-
-
-def few_shot(model: Path, folder: Path) -> Callable[[], PromptedJudge]:
-    values = {"model": str(model), "method": "few-shot", "prompt.demonstrations": 3, "runtime.dtype": "float32"}
-    data = [Example("0", {"text": "lone \udcff, \u2028 and <|im_end|>"}, "Positive"), *rows(6)]
-    with Run.create(folder, load_config(values=values)) as run:
-        built = FEW_SHOT.build(run, LABELS, data)
-    assert built.judge(rows(4), probabilities=True) == FEW_SHOT.load(run, LABELS).judge(rows(4), probabilities=True)
-    return lambda: FEW_SHOT.load(Run.open(folder), LABELS)
-
-
-def test_a_few_shot_run_keeps_its_demonstrations(able: Path, tmp_path: Path) -> None:
-    load = few_shot(able, tmp_path / "run")
-    assert "<Judgement>Negative</Judgement>" in load().renderer.text(rows(1)[0])
-    (tmp_path / "run" / "demonstrations.jsonl").unlink()
-    with pytest.raises(RunError, match="demonstrations"):
-        load()
