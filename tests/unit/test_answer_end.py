@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adjudge.config import AnswerConfig
+from adjudge.errors import ConfigError
 from adjudge.prompts.answers import read_answer
 from adjudge.rollout.answer_end import AnswerEnd, answer_end
 from adjudge.tasks.spec import TaskSpec
@@ -151,7 +152,7 @@ def test_limits(tokenizer) -> None:
     assert end_of(tokenizer, spec, stop="tag").max_tokens >= longest + len(ids_of(tokenizer, "</Judgement>"))
     paper = end_of(tokenizer, spec, stop="tag", min_tokens=12, max_tokens=32)
     assert (paper.min_tokens, paper.max_tokens) == (12, 32)
-    assert end_of(tokenizer, spec, min_tokens=9, max_tokens=4).min_tokens == 4
+    assert end_of(tokenizer, spec, min_tokens=longest + 9, max_tokens=longest).min_tokens == longest
 
 
 def test_label_ids_are_bare_words_where_they_can_be_told_apart(tokenizer) -> None:
@@ -169,3 +170,10 @@ def test_label_ids_have_their_end_where_one_begins_another(tokenizer, words: tup
     for one in found:
         for other in found:
             assert one is other or other[: len(one)] != one
+
+
+def test_a_limit_without_room_for_the_longest_answer_is_refused(tokenizer) -> None:
+    longest = max(len(ids_of(tokenizer, word)) for word in WORDS.words)
+    assert end_of(tokenizer, WORDS, max_tokens=longest).max_tokens == longest
+    with pytest.raises(ConfigError, match=rf"its longest has {longest} tokens"):
+        end_of(tokenizer, WORDS, max_tokens=longest - 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adjudge.config import AnswerConfig
+from adjudge.errors import ConfigError
 from adjudge.prompts.answers import CLOSING_TAG, answer_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Value
@@ -60,7 +61,10 @@ class AnswerEnd:
 
 
 def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: AnswerConfig) -> AnswerEnd:
-    """Build the rule. Unset limits: the longest answer and its end: one token (`line`), or the closing tag (`tag`, no end token)."""
+    """Build the rule. Unset limits: the longest answer and its end: one token (`line`), or the closing tag (`tag`, no end token).
+
+    Raises ConfigError when a limit that is set has no room for the longest answer.
+    """
 
     def tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
@@ -71,4 +75,9 @@ def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: A
     longest = max(*map(tokens, [*spec.words, *numbers]), *map(len, numbers), 1)
     automatic = longest + 1 if config.stop == "line" and end_ids else longest + tokens(CLOSING_TAG) + _SPARE
     most = config.max_tokens or automatic
+    needed = max(map(tokens, [*spec.words, *numbers]))
+    if most < needed:
+        raise ConfigError(
+            f"answer.max_tokens={most} cuts off an answer of {spec.name}: its longest has {needed} tokens. Raise it, or leave it unset."
+        )
     return AnswerEnd(tokenizer, config.stop, tuple(end_ids), most, min(config.min_tokens or most, most))
