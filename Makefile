@@ -11,8 +11,8 @@ BUDGET ?= full
 DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
 
 ifeq ($(BUDGET),full)
-  TRAIN_ROWS ?= 320
-  EVAL_ROWS ?= 240
+  TRAIN_ROWS ?= 240
+  EVAL_ROWS ?= 200
   OUT ?= runs/demo
 else ifeq ($(BUDGET),smoke)
   TRAIN_ROWS ?= 48
