@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUDGET ?= full
 DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
+# So few rows are few steps: PPO goes over them twice, as SFT does, and warms up for longer, or it collapses onto one label.
+SETTINGS ?= ppo.epochs=2 ppo.optimizer.warmup_share=0.2
 
 ifeq ($(BUDGET),full)
   TRAIN_ROWS ?= 240
@@ -58,7 +60,7 @@ demo: setup
 	@$(BIN)/adjudge fetch all
 	@echo "==> comparing $(DEMO_METHODS) on vader/movies: $(TRAIN_ROWS) training rows, $(EVAL_ROWS) rows judged, seed 0"
 	@$(BIN)/adjudge compare --task vader/movies --methods $(DEMO_METHODS) \
-		--train-rows $(TRAIN_ROWS) --eval-rows $(EVAL_ROWS) --seeds 0 --out $(OUT)
+		--train-rows $(TRAIN_ROWS) --eval-rows $(EVAL_ROWS) --seeds 0 --out $(OUT) $(SETTINGS)
 	@echo "==> the report: $(OUT)/report.html"
 
 test: lint
