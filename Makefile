@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUDGET ?= full
 DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
-# So few rows are few steps: PPO goes over them twice, as SFT does, and warms up for longer, or it collapses onto one label.
-SETTINGS ?= ppo.epochs=2 ppo.optimizer.warmup_share=0.2
+# So few rows are few steps: PPO goes over them twice, as SFT does.
+SETTINGS ?= ppo.epochs=2
 
 ifeq ($(BUDGET),full)
   TRAIN_ROWS ?= 240

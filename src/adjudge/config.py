@@ -70,7 +70,9 @@ class OptimizerConfig(_Settings):
     name: Literal["adamw", "adafactor"] = "adamw"
     lr: float = Field(3e-4, ge=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0)
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the updates with a rising rate")
+    warmup_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the updates with a rising rate, at least 6 (half of fewer than 12); 0: none"
+    )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after the warm-up, down to zero or constant")
     max_grad_norm: float | None = Field(1.0, gt=0, description="gradients are scaled down to this norm; unset: never")
 

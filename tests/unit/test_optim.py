@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from adjudge.config import OptimizerConfig
+from adjudge.config import OptimizerConfig, load_config
 from adjudge.training.optim import build_optimizer, rate_factor
 
 
@@ -17,9 +17,9 @@ def factors(total: int, **settings) -> list[float]:
 
 
 def test_linear() -> None:
-    # ceil(0.2 * 10) = 2 updates of warm-up, then 8 updates from 1 towards 0, which would be the eleventh.
-    expected = [0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
-    assert factors(10, schedule="linear", warmup_share=0.2) == pytest.approx(expected)
+    # ceil(0.55 * 10) = 6 updates of warm-up, then 4 updates from 1 towards 0, which would be the eleventh.
+    expected = [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0, 1.0, 3 / 4, 2 / 4, 1 / 4]
+    assert factors(10, schedule="linear", warmup_share=0.55) == pytest.approx(expected)
 
 
 def test_cosine() -> None:
@@ -30,6 +30,35 @@ def test_cosine() -> None:
 def test_constant() -> None:
     assert factors(4, schedule="constant", warmup_share=0.0) == [1.0] * 4
     assert factors(4, schedule="constant", warmup_share=0.5) == [0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "rising"),
+    [
+        (15, 0.1, 6),  # a tenth is 2 and leads PPO to one label
+        (30, 0.1, 6),
+        (100, 0.1, 10),
+        (100, 0.06, 6),
+        (100, 1e-9, 6),
+        (12, 0.1, 6),
+        (11, 0.1, 5),  # at most half
+        (3, 0.1, 1),
+        (2, 0.1, 1),
+        (1, 0.1, 1),
+        (10, 0.8, 8),  # asked for
+        (15, 0.0, 0),  # none asked for
+        (1, 0.0, 0),
+    ],
+)
+def test_a_warm_up_is_never_of_a_few_updates_only(total: int, share: float, rising: int) -> None:
+    found = factors(total, schedule="constant", warmup_share=share)
+    assert found == pytest.approx([(update + 1) / rising for update in range(rising)] + [1.0] * (total - rising))
+
+
+def test_the_paper_has_no_warm_up() -> None:
+    paper = load_config(preset="paper")
+    for config in (paper.sft.optimizer, paper.ppo.optimizer):
+        assert [rate_factor(update, 15, config) for update in range(15)] == [1.0] * 15
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

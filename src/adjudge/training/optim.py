@@ -12,6 +12,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from adjudge.config import OptimizerConfig
 
+MIN_WARMUP_UPDATES = 6
+"""The shortest warm-up there is: a share of few updates is hardly any. PPO over 240 rows takes 15 steps, a tenth of which is 2; it
+was at the full rate in its second step and had collapsed onto one label by its fourth (docs/methods/ppo.md)."""
+
 
 def build_optimizer(groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int) -> tuple[Optimizer, LambdaLR]:
     """Build optimizer and scheduler; a group may bring its own ``lr`` and ``weight_decay``.
@@ -30,10 +34,20 @@ def build_optimizer(groups: Sequence[dict[str, Any]], config: OptimizerConfig, t
 
 def rate_factor(update: int, total: int, config: OptimizerConfig) -> float:
     """Share of the peak rate at an update (counted from 0): a rise over the warm-up, then the schedule, never 0 before the end."""
-    warmup = math.ceil(config.warmup_share * total)
+    warmup = warmup_updates(total, config)
     if update < warmup:
         return (update + 1) / warmup
     if config.schedule == "constant":
         return 1.0
     left = max(0.0, (total - update) / max(1, total - warmup))
     return left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+def warmup_updates(total: int, config: OptimizerConfig) -> int:
+    """How many of `total` updates have a rising rate: the share, but at least `MIN_WARMUP_UPDATES`, which are at most half of them.
+
+    A share of 0 is no warm-up at all. A share that asks for more than the minimum is taken as it is.
+    """
+    if config.warmup_share == 0:
+        return 0
+    return max(math.ceil(config.warmup_share * total), min(MIN_WARMUP_UPDATES, total // 2))
