@@ -65,7 +65,7 @@ def install(
 
     entry = registry.METHODS[name]
     module = types.ModuleType(f"fake_{name.replace('-', '_')}")
-    module.METHOD = Method(name, "a fake", entry.trains, build, load)  # type: ignore[attr-defined]
+    module.METHOD = Method(name, build, load)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(registry.METHODS, name, replace(entry, module=module.__name__, attribute="METHOD", model=""))
     return built

@@ -15,9 +15,10 @@ def test_the_names_are_a_contract():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_entry_says_what_the_method_says(name):
+def test_each_entry_leads_to_the_method_of_its_name(name):
     method, entry = get_method(name), get_entry(name)
-    assert (method.name, method.trains) == (entry.name, entry.trains) == (name, name in ("sft", "ppo", "encoder"))
+    assert method.name == entry.name == name
+    assert entry.trains == (name in ("sft", "ppo", "encoder"))
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("pppo", "ppo"), ("zeroshot", "zero-shot"), ("SFT", "sft"), ("bert", "encoder")])

@@ -14,15 +14,13 @@ from adjudge.types import Example
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to obtain a judge.
+    """One way to obtain a judge. What can be said of it without importing it stands in its `Entry` in the registry.
 
     `build` gets the run (its `config` holds every setting), the task and the training rows; it logs to the run, saves what
     it trained into the run folder, and returns the judge. `load` brings the judge of a finished run back.
     """
 
     name: str
-    summary: str
-    trains: bool
     build: Callable[[Run, TaskSpec, Sequence[Example]], Judge]
     load: Callable[[Run, TaskSpec], Judge]
 

@@ -158,8 +158,6 @@ def _predict(example: Example, value: Value, text: str, shares: dict[str, float]
 
 ENCODER = Method(
     name="encoder",
-    summary="a fine-tuned encoder with a classification or regression head: the baseline",
-    trains=True,
     build=train_encoder,
     load=load_judge,
 )

@@ -49,10 +49,10 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
             "rows_sha256": fingerprint([*train, *judged]),
             "train_rows": len(_learned_from(entry, spec, config, train)),
             "overlap": overlap,
-            "seconds": {"setup": import_s + (0.0 if method.trains else build_s), "train": build_s if method.trains else 0.0},
+            "seconds": {"setup": import_s + (0.0 if entry.trains else build_s), "train": build_s if entry.trains else 0.0},
         }
-        if method.trains:
-            epochs = getattr(getattr(config, method.name, None), "epochs", 1)
+        if entry.trains:
+            epochs = getattr(getattr(config, entry.name, None), "epochs", 1)
             training["train_prompts_per_s"] = len(train) * epochs / max(build_s, 1e-9)
         write_json(run.folder / "training.json", training)
         return _evaluate(run, spec, judge, judged, training)

@@ -223,8 +223,6 @@ def answer_pass(
 
 PPO = Method(
     name="ppo",
-    summary="LoRA layers trained on rewards for sampled answers (proximal policy optimisation)",
-    trains=True,
     build=train_ppo,
     load=load_trained,
 )

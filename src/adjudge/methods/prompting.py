@@ -47,16 +47,12 @@ def _write_demonstrations(run: Run, chosen: Sequence[Example]) -> None:
 
 ZERO_SHOT = Method(
     name="zero-shot",
-    summary="the untrained model, asked",
-    trains=False,
     build=_build_zero_shot,
     load=lambda run, spec: _build_zero_shot(run, spec, ()),
 )
 
 FEW_SHOT = Method(
     name="few-shot",
-    summary="the untrained model, shown worked examples and asked",
-    trains=False,
     build=_build_few_shot,
     load=_load_few_shot,
 )

@@ -93,8 +93,6 @@ def _forward(policy: Policy, rows: Sequence[Row], denominator: int) -> tuple[tor
 
 SFT = Method(
     name="sft",
-    summary="LoRA layers trained on the right answers (supervised fine-tuning)",
-    trains=True,
     build=train_sft,
     load=load_trained,
 )
