@@ -16,6 +16,7 @@ from adjudge.config import Config, value_of
 from adjudge.console import warn
 from adjudge.errors import ModelError, RunError, nearest
 from adjudge.methods.registry import Entry, get_entry, get_method, own_settings
+from adjudge.models.random_models import refuse_random
 from adjudge.runs import Run, read_json, write_json, write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -78,6 +79,7 @@ def evaluate_run(
     run = Run.open(folder)
     if not (run.folder / "training.json").is_file():
         raise RunError(f"{run.folder}: its training is not complete (it is {run.state}); there is nothing to evaluate yet.")
+    _refuse_random(run.config)
     training = read_json(run.folder / "training.json")
     trained_on = read_task(run.folder)
     spec = spec or trained_on
@@ -113,6 +115,7 @@ def load_judge(folder: str | Path, *, decode: str | None = None) -> tuple[Run, T
     run = Run.open(folder)
     if not (run.folder / "training.json").is_file():
         raise RunError(f"{run.folder}: its training is not complete (it is {run.state}); there is no judge to load yet.")
+    _refuse_random(run.config)
     spec = read_task(run.folder)
     if decode is not None:
         evaluation = run.config.evaluation.model_copy(update={"decode": decode})
@@ -142,11 +145,12 @@ def fingerprint(rows: Iterable[Example]) -> str:
 def ensure_model(config: Config) -> None:
     """Fetch a bundled model that is not here yet, so that the method's time is not the network's.
 
-    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub (owner/name); RunError when
-    `ppo.init` names no run with an adapter. Imports no torch.
+    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub (owner/name), and for a model with
+    random weights; RunError when `ppo.init` names no run with an adapter. Imports no torch.
     """
     from adjudge.models.bundled import BUNDLED, bundled_folder
 
+    _refuse_random(config)
     _check_init(config)
     key = get_entry(config.method).model
     name = str(value_of(config, key)) if key else ""
@@ -156,6 +160,11 @@ def ensure_model(config: Config) -> None:
         raise ModelError(
             f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id (owner/name).{nearest(name, BUNDLED)}"
         )
+
+
+def _refuse_random(config: Config) -> None:
+    if key := get_entry(config.method).model:
+        refuse_random(str(value_of(config, key)))
 
 
 def _check_init(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer: bundled, from a folder, or from the hub; choose device and precision."""
+"""Load a causal language model and its tokenizer: bundled, from a folder, from the hub, or random; choose device and precision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError, nearest
 from adjudge.models.bundled import BUNDLED, bundled_folder
 from adjudge.models.quiet import quiet
+from adjudge.models.random_models import (
+    TOKENIZER_OF,
+    build_random,
+    cut_tokenizer,
+    is_random,
+    name_special_tokens,
+    random_config,
+    refuse_random,
+)
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,7 +39,8 @@ LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, Safeten
 def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: str = "sdpa") -> tuple[Any, Any]:
     """Load a causal LM for use as a fixed network: eval mode, no parameter requires a gradient.
 
-    `name` is a bundled model, a folder in transformers' layout, or a hub id (owner/name). Weights are read from safetensors only;
+    `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name), or a random model (``random:llama-2-7b``,
+    see `adjudge.models.random_models`). Weights are read from safetensors only;
     Python code that comes with a model runs only with `runtime.trust_remote_code`. A family without an implementation of
     `attn_implementation` (MPT) gets transformers' plain attention. The tokenizer is a fast one (character offsets are needed)
     and has a pad token: the end token, when it has none of its own.
@@ -38,36 +49,47 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
     """
     from transformers import AutoModelForCausalLM
 
-    source, options = locate(name, runtime)
     device = resolve_device(runtime)
+    dtype = resolve_dtype(runtime, device)
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
-    tokenizer = load_tokenizer(name, source, options)
-    options = options | {"use_safetensors": True, "dtype": resolve_dtype(runtime, device), "output_loading_info": True}
-    model, info = _from_pretrained(AutoModelForCausalLM, name, source, attn_implementation, options)
-    _check_causal(name, model, info, tokenizer)
-    model.to(device)
+    if is_random(name):
+        tokenizer = load_tokenizer(name, "", {})
+        model = _with_attention(name, attn_implementation, lambda attention: build_random(name, dtype, device, attention))
+        name_special_tokens(model, tokenizer)
+    else:
+        source, options = locate(name, runtime)
+        tokenizer = load_tokenizer(name, source, options)
+        options = options | {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+        load = partial(AutoModelForCausalLM.from_pretrained, source, **options)
+        model, info = _with_attention(name, attn_implementation, lambda attention: load(attn_implementation=attention))
+        _check_causal(name, model, info, tokenizer)
+        model.to(device)
     model.eval()
     model.requires_grad_(False)
     return model, tokenizer
 
 
-def _from_pretrained(auto: Any, name: str, source: str, attn_implementation: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    """Call `from_pretrained`, with plain attention where the family has no other. Raises ModelError."""
+def _with_attention(name: str, wanted: str, make: Callable[[str], Any]) -> Any:
+    """Make a model with the attention `wanted`, or with plain attention where the family has no other. Raises ModelError."""
     try:
         with quiet():
             try:
-                return auto.from_pretrained(source, attn_implementation=attn_implementation, **options)
+                return make(wanted)
             except ValueError as error:
                 if "does not support an attention implementation" not in str(error):
                     raise
-                return auto.from_pretrained(source, attn_implementation="eager", **options)
+                return make("eager")
     except LOAD_ERRORS as error:
         raise explain_load(name, error) from error
 
 
 def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
-    """Where `from_pretrained` finds the model `name`, and the options that go with it. Raises ModelError."""
+    """Where `from_pretrained` finds the model `name`, and the options that go with it.
+
+    Raises ModelError, also for a random model: it lies nowhere, and whoever asks wants weights that know something.
+    """
+    refuse_random(name)
     options: dict[str, Any] = {"trust_remote_code": runtime.trust_remote_code}
     if name in BUNDLED:
         return str(bundled_folder(name)), options
@@ -87,9 +109,12 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
 
 
 def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
-    """Load the fast tokenizer of the model at `source`. Raises ModelError."""
+    """Load the fast tokenizer of the model at `source`; a random model's is the bundled one's, cut to size. Raises ModelError."""
     from transformers import AutoTokenizer
 
+    if is_random(name):
+        vocabulary = random_config(name).vocab_size
+        return cut_tokenizer(load_tokenizer(TOKENIZER_OF, str(bundled_folder(TOKENIZER_OF)), {}), vocabulary)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except LOAD_ERRORS as error:
