@@ -13,7 +13,7 @@ from fake_method import by_first_word, install, reviews, write_reviews
 from typer.testing import CliRunner
 
 from adjudge.cli.main import app
-from adjudge.config import Config, keys_of, load_config
+from adjudge.config import Config, keys_of, load_config, value_of
 from adjudge.methods.execute import execute
 from adjudge.runs import Run
 
@@ -206,6 +206,27 @@ def test_train_leaves_a_run_folder_and_says_where(tmp_path, monkeypatch):
     assert invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "--force", "evaluation.resamples=100").exit_code == 0
 
 
+def test_options_become_settings(tmp_path, monkeypatch):
+    install(monkeypatch, "sft", by_first_word)
+    own = ["--data", write_reviews(tmp_path / "reviews.csv"), "--text", "text", "--label", "label", "--out", tmp_path / "r"]
+    given = {
+        "--model": ("model", "some/model"),
+        "--seed": ("seed", 3),
+        "--data-dir": ("data.data_dir", "data"),
+        "--train-rows": ("data.train_rows", 8),
+        "--eval-rows": ("data.eval_rows", 4),
+        "--split": ("data.split", "train"),
+        "--prompt-style": ("prompt.style", "paper"),
+        "--decode": ("evaluation.decode", "labels"),
+    }
+    options = [part for option, (_, value) in given.items() for part in (option, value)]
+    result = invoke("train", "sft", *own, *options, "evaluation.resamples=100", "seed=5")  # an option wins over key=value
+    assert result.exit_code == 0, result.output
+    config = Run.open(tmp_path / "r").config
+    assert {key: value_of(config, key) for key, _ in given.values()} == dict(given.values())
+    assert (config.method, config.task, config.evaluation.resamples) == ("sft", "reviews", 100)
+
+
 def test_an_interrupted_run_says_that_it_is_incomplete(tmp_path, monkeypatch):
     def stop(_run):
         raise KeyboardInterrupt
@@ -242,6 +263,15 @@ def test_compare_prints_the_table_and_ends_with_1_when_a_cell_failed(tmp_path, m
 def test_evaluate_refuses_to_change_what_was_settled(trained):
     assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
     assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
+    assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
+
+
+def test_evaluate_of_a_run_names_mistakes_as_every_verb_does(trained):
+    assert "'greedy' or 'labels'" in refused("evaluate", "--run", trained, "--decode", "beam")
+    assert "data.eval_rows" in refused("evaluate", "--run", trained, "--eval-rows", 0)
+    assert "adjudge compare" in refused("evaluate", "--run", trained, "--task", "vader/movies,vader/news")
+    assert "--data FILE" in refused("evaluate", "--run", trained, "--dev", "more.csv")
+    assert not (trained / "evaluations").exists()
 
 
 def test_evaluate_judges_another_split(trained):

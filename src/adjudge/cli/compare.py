@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
+    ctx: typer.Context,
     overrides: options.Overrides = None,
     methods: Annotated[str, typer.Option(metavar="NAME,…", help="The methods to compare.")] = "zero-shot,few-shot,sft,ppo,encoder",
     task: options.Tasks = None,
@@ -64,20 +65,9 @@ def compare(
     from adjudge.methods.registry import check_methods
 
     chosen = check_methods(options.split_list(methods, "--methods"))
-    values = {
-        "model": model,
-        "data.data_dir": data_dir,
-        "data.train_rows": train_rows,
-        "data.eval_rows": eval_rows,
-        "data.split": split,
-        "encoder.model": encoder,
-        "prompt.style": prompt_style,
-        "evaluation.decode": decode,
-        "ppo.init": init,
-    }
-    settings = options.build_config(preset=preset, file=config, overrides=overrides, values=values)
+    settings = options.build_config(ctx.params)
     seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
-    specs = options.chosen_tasks(task, settings, data=data, text=text, label=label, labels=labels, dev=dev)
+    specs = options.chosen_tasks(ctx.params, settings)
     named = "-".join(options.file_name(spec.name) for spec in specs)
     folder = Path(out) if out is not None else Path("runs") / f"compare-{named}"
     command = shlex.join(["adjudge", *sys.argv[1:]])

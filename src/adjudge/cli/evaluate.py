@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,8 @@ EPILOG = (
     "`adjudge evaluate --run runs/vader-movies/sft-seed0 --task vader/tweets`\n\n"
     "`adjudge evaluate --run runs/vader-movies/sft-seed0 --decode labels`"
 )
+SETTLED = {"model": None, "train_rows": None, "seed": None, "preset": "default", "config": None, "prompt_style": None}
+"""What training settled, so that it cannot be given with ``--run``; with the value that says that it was not given."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
+    ctx: typer.Context,
     overrides: options.Overrides = None,
     method: Annotated[
         str | None, typer.Option(metavar="zero-shot|few-shot", help="Ask the untrained model.", show_default="none")
@@ -56,53 +60,39 @@ def evaluate(
     force: options.Force = False,
 ) -> None:
     """Judge the rows of a task and score the answers: an untrained model (--method) or what a run trained (--run)."""
+    from adjudge.api import default_folder
     from adjudge.console import note
     from adjudge.errors import ConfigError
-    from adjudge.methods.execute import evaluate_run, execute
+    from adjudge.methods.execute import execute
     from adjudge.methods.registry import get_entry
 
     if (method is None) == (run is None):
         raise ConfigError("Say what judges: --method zero-shot, --method few-shot, or --run DIR (one of them).")
-    own_data = {"data": data, "text": text, "label": label, "labels": labels, "dev": dev}
     if run is not None:
-        given = {
-            "--model": model,
-            "--train-rows": train_rows,
-            "--seed": seed,
-            "--preset": preset if preset != "default" else None,
-            "--config": config,
-            "--prompt-style": prompt_style,
-        }
-        fixed = [option for option, value in given.items() if value is not None] + list(overrides or ())
-        if fixed:
-            raise ConfigError(f"{fixed[0]} was settled when {run} was trained; with --run it cannot be changed.")
-        named = task is not None or any(value is not None for value in own_data.values())
-        settings = options.build_config(preset=preset, file=None, overrides=(), values={"evaluation.decode": decode})
-        spec = options.chosen_tasks(task, settings, **own_data)[0] if named else None
-        folder, scores = evaluate_run(
-            run, spec=spec, split=split, eval_rows=eval_rows, decode=decode, data_dir=data_dir, out=out, force=force
-        )
+        folder, scores = _judge_with_run(ctx.params)
         show_scores(scores, folder)
         return
     entry = get_entry(method or "")
     if entry.trains:
         raise ConfigError(f"{method} must be trained first: adjudge train {method}; then adjudge evaluate --run DIR.")
-    values = {
-        "method": method,
-        "model": model,
-        "seed": seed,
-        "data.data_dir": data_dir,
-        "data.train_rows": train_rows,
-        "data.eval_rows": eval_rows,
-        "data.split": split,
-        "prompt.style": prompt_style,
-        "evaluation.decode": decode,
-    }
-    settings = options.build_config(preset=preset, file=config, overrides=overrides, values=values)
-    specs = options.chosen_tasks(task, settings, **own_data)
-    if len(specs) > 1:
-        raise ConfigError("evaluate takes one task; `adjudge compare` takes several.")
-    settings = settings.model_copy(update={"task": specs[0].name})
-    folder = Path(out) if out is not None else Path("runs") / options.file_name(specs[0].name) / f"{method}-seed{settings.seed}"
-    note(f"judging {specs[0].name} with {method} → {folder}")
-    show_scores(execute(settings, specs[0], folder, force=force), folder)
+    settings = options.build_config(ctx.params)
+    spec = options.only_task(ctx.params, settings, "evaluate")
+    settings = settings.model_copy(update={"task": spec.name})
+    folder = Path(out) if out is not None else default_folder(spec.name, entry.name, settings.seed)
+    note(f"judging {spec.name} with {entry.name} → {folder}")
+    show_scores(execute(settings, spec, folder, force=force), folder)
+
+
+def _judge_with_run(given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Judge with the run that ``--run`` names; returns the folder of the results, and the scores."""
+    from adjudge.errors import ConfigError
+    from adjudge.methods.execute import evaluate_run
+
+    fixed = [options.option_of(name) for name, absent in SETTLED.items() if given[name] != absent] + list(given["overrides"] or ())
+    if fixed:
+        raise ConfigError(f"{fixed[0]} was settled when {given['run']} was trained; with --run it cannot be changed.")
+    settings = options.build_config(given)  # says what is wrong with the other options
+    named = any(given[name] is not None for name in ("task", "data", *options.OWN_TABLE))
+    spec = options.only_task(given, settings, "evaluate") if named else None
+    passed_on = {name: given[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force")}
+    return evaluate_run(given["run"], spec=spec, **passed_on)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -105,26 +105,44 @@ Overrides = Annotated[
 ]
 
 
-def build_config(*, preset: str, file: str | None, overrides: Sequence[str] | None, values: Mapping[str, Any]) -> Config:
-    """Preset, file, ``key=value``, then the options given. Raises ConfigError."""
+SETTING_OF = {
+    "method": "method",
+    "model": "model",
+    "seed": "seed",
+    "data_dir": "data.data_dir",
+    "train_rows": "data.train_rows",
+    "eval_rows": "data.eval_rows",
+    "split": "data.split",
+    "encoder": "encoder.model",
+    "prompt_style": "prompt.style",
+    "decode": "evaluation.decode",
+    "init": "ppo.init",
+}
+"""The setting that a verb's parameter gives, for those that give one."""
+OWN_TABLE = ("text", "label", "labels", "dev")
+"""The parameters that describe the table which ``--data`` names."""
+
+
+def build_config(given: Mapping[str, Any]) -> Config:
+    """Preset, file, ``key=value``, then the options: `given` are the parameters of a verb (``ctx.params``). Raises ConfigError."""
     from adjudge.config import load_config
 
-    return load_config(preset=preset, file=file, overrides=overrides or (), values=values)
+    values = {setting: given.get(name) for name, setting in SETTING_OF.items()}
+    return load_config(preset=given["preset"], file=given["config"], overrides=given["overrides"] or (), values=values)
 
 
-def chosen_tasks(
-    names: str | None, config: Config, *, data: str | None, text: str | None, label: str | None, labels: str | None, dev: str | None
-) -> list[TaskSpec]:
+def chosen_tasks(given: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     """The tasks that are asked for: the user's own table, or those named, or the configuration's.
 
-    Raises ConfigError when options contradict each other, TaskError and DataError as the tasks do.
+    `given` are the parameters of a verb. Raises ConfigError when they contradict each other, TaskError and DataError as the tasks do.
     """
     from adjudge.errors import ConfigError
     from adjudge.tasks import infer_task, load_task
 
+    names, data = given["task"], given["data"]
+    text, label, labels, dev = (given[name] for name in OWN_TABLE)
     if data is None:
-        given = {"--text": text, "--label": label, "--labels": labels, "--dev": dev}
-        alone = [option for option, value in given.items() if value is not None]
+        alone = [option_of(name) for name in OWN_TABLE if given[name] is not None]
         if alone:
             raise ConfigError(f"{alone[0]} describes your own table: name it with --data FILE.")
         return [load_task(name) for name in split_list(names if names is not None else config.task, "--task")]
@@ -134,6 +152,21 @@ def chosen_tasks(
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
     listed = split_list(labels, "--labels") if labels is not None else None
     return [infer_task(data, split_list(text, "--text"), label, listed, dev)]
+
+
+def only_task(given: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:
+    """The one task that is asked for. Raises ConfigError when there are several, and as `chosen_tasks`."""
+    from adjudge.errors import ConfigError
+
+    specs = chosen_tasks(given, config)
+    if len(specs) > 1:
+        raise ConfigError(f"{verb} takes one task; `adjudge compare` takes several.")
+    return specs[0]
+
+
+def option_of(name: str) -> str:
+    """A parameter's name as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def split_list(text: str, option: str) -> list[str]:

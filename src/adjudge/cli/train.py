@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
+    ctx: typer.Context,
     method: Annotated[str, typer.Argument(metavar="METHOD", help="sft, ppo or encoder.")],
     overrides: options.Overrides = None,
     task: options.Task = None,
@@ -50,6 +51,7 @@ def train(
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task, judge the evaluation rows, and leave adapter, predictions, scores and report in a run folder."""
+    from adjudge.api import default_folder
     from adjudge.console import note, warn
     from adjudge.errors import ConfigError
     from adjudge.methods.execute import execute
@@ -62,26 +64,11 @@ def train(
         raise ConfigError(f"--init is for ppo; {method} starts from the model itself.")
     if method == "encoder" and model is not None:
         warn("the encoder is named by --encoder; --model has no effect here.")
-    values = {
-        "method": method,
-        "model": model,
-        "seed": seed,
-        "data.data_dir": data_dir,
-        "data.train_rows": train_rows,
-        "data.eval_rows": eval_rows,
-        "data.split": split,
-        "encoder.model": encoder,
-        "prompt.style": prompt_style,
-        "evaluation.decode": decode,
-        "ppo.init": init,
-    }
-    settings = options.build_config(preset=preset, file=config, overrides=overrides, values=values)
-    specs = options.chosen_tasks(task, settings, data=data, text=text, label=label, labels=labels, dev=dev)
-    if len(specs) > 1:
-        raise ConfigError("train takes one task; `adjudge compare` takes several.")
-    settings = settings.model_copy(update={"task": specs[0].name})
-    folder = Path(out) if out is not None else Path("runs") / options.file_name(specs[0].name) / f"{method}-seed{settings.seed}"
-    note(f"training {method} on {specs[0].name} → {folder}")
-    scores = execute(settings, specs[0], folder, force=force)
+    settings = options.build_config(ctx.params)
+    spec = options.only_task(ctx.params, settings, "train")
+    settings = settings.model_copy(update={"task": spec.name})
+    folder = Path(out) if out is not None else default_folder(spec.name, method, settings.seed)
+    note(f"training {method} on {spec.name} → {folder}")
+    scores = execute(settings, spec, folder, force=force)
     show_scores(scores, folder)
     typer.echo(f"judge new rows with: adjudge predict --run {folder} --input FILE.csv --out FILE.csv")
