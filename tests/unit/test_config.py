@@ -77,6 +77,19 @@ def test_overrides_are_read_as_yaml_and_exponents_as_numbers(text, value):
     assert parse_override(text) == ("a", value)
 
 
+@pytest.mark.parametrize("key", ["ppo.stop_kl", "ppo.kl_target", "ppo.optimizer.max_grad_norm"])
+def test_null_unsets_in_an_override_and_in_a_file_and_says_nothing_in_values(key, tmp_path):
+    default = value_of(Config(), key)
+    assert default is not None
+    assert value_of(load_config(overrides=[f"{key}=null"]), key) is None
+    file = tmp_path / "own.yaml"
+    group, _, rest = key.partition(".")
+    file.write_text(f"{group}: {{{rest.replace('.', ': {')}: null{'}' * rest.count('.')}}}\n")
+    assert value_of(load_config(file=file), key) is None
+    assert value_of(load_config(values={key: None}), key) == default
+    assert value_of(load_config(overrides=[f"{key}=null"], values={key: None}), key) is None
+
+
 @pytest.mark.parametrize("text", ["seed", "=3", " =3", "seed=[1", "seed: 3"])
 def test_what_is_no_override_is_refused(text):
     with pytest.raises(ConfigError):
