@@ -303,6 +303,7 @@ def training_arguments(spec: Spec, folder: str) -> dict[str, Any]:
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        "use_cpu": not on_cuda(),  # or bf16 is refused on a CPU
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": on_cuda(),
     }
