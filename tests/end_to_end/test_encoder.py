@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from specs import label_task, number_task
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -13,7 +14,6 @@ from adjudge.errors import AdjudgeError, DataError, ModelError, NotFiniteError, 
 from adjudge.methods.encoder import ENCODER
 from adjudge.models.encoder import Texts, load_encoder, texts_of
 from adjudge.runs import Run
-from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "the", "a", "very", "plot", "and"]
@@ -47,22 +47,8 @@ def tiny_bert(tmp_path_factory):
     return folder
 
 
-def task(**changes):
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {"text": "text"},
-        "instruction": "Judge.",
-        "template": "{{ text }}",
-        "labels": {"0": "Negative", "1": "Positive"},
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
-
-
-LABELS = task()
-NUMBERS = task(labels=None, number={"low": -4, "high": 4, "decimals": 1}, metrics=("pearson",))
+LABELS = label_task("Negative", "Positive")
+NUMBERS = number_task(-4, 4)
 
 
 def label_rows(count=16):
@@ -196,7 +182,7 @@ def test_a_run_is_loaded_only_for_the_task_it_was_trained_on(tiny_bert, tmp_path
     with pytest.raises(RunError, match="answers Negative, Positive, but the task mine wants a number"):
         ENCODER.load(run, NUMBERS)
     with pytest.raises(RunError, match="wants Bad, Good"):
-        ENCODER.load(run, task(labels={"0": "Bad", "1": "Good"}))
+        ENCODER.load(run, label_task("Bad", "Good"))
 
 
 def test_what_is_no_encoder_is_refused(tmp_path):

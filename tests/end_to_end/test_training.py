@@ -14,6 +14,7 @@ import torch
 from conftest import save_tiny
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from specs import label_task, number_task
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from adjudge.config import load_config
@@ -36,22 +37,8 @@ PPO_KEYS = (
 )
 
 
-def task(**changes: Any) -> TaskSpec:
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {"text": "text"},
-        "instruction": "Judge.",
-        "template": "{{ text }}",
-        "labels": {"0": "Negative", "1": "Positive"},
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
-
-
-LABELS = task()
-NUMBERS = task(labels=None, number={"low": 0, "high": 9, "decimals": 0}, metrics=("pearson",))
+LABELS = label_task("Negative", "Positive")
+NUMBERS = number_task(0, 9, decimals=0)
 
 
 def rows(count: int) -> list[Example]:

@@ -4,28 +4,13 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
+from specs import label_task, number_task
 
 from adjudge.errors import DataError, TaskError
 from adjudge.tasks.metrics import METRICS, compute, encode, metric_for
-from adjudge.tasks.spec import TaskSpec
 
-
-def _task(*metrics, labels=("No", "Yes"), **more):
-    return TaskSpec(
-        name="mine",
-        title="Mine",
-        fields={"text": "text"},
-        instruction="?",
-        template="{{ text }}",
-        labels=None if "number" in more else {str(place): word for place, word in enumerate(labels)},
-        metrics=metrics,
-        source={},
-        **more,
-    )
-
-
-BINARY = _task("accuracy", "f1", "matthews")
-NUMBER = _task("pearson", "spearman", "mae", number={"low": 0, "high": 5, "decimals": 1})
+BINARY = label_task("No", "Yes", metrics=("accuracy", "f1", "matthews"))
+NUMBER = number_task(0, 5, metrics=("pearson", "spearman", "mae"))
 
 
 def _draw(n_labels, rows, seed, unreadable=0.2):
@@ -40,7 +25,7 @@ def _draw(n_labels, rows, seed, unreadable=0.2):
 def test_label_metrics_are_those_of_scikit_learn(n_labels, unreadable):
     pairs = [_draw(n_labels, 60, seed, unreadable) for seed in range(20)]
     gold_SN, pred_SN = (np.stack(side) for side in zip(*pairs, strict=True))
-    task = _task("accuracy", labels=[f"w{i}" for i in range(n_labels)])
+    task = label_task(*[f"w{i}" for i in range(n_labels)])
     found = {name: metric_for(task, name)(gold_SN, pred_SN) for name in ("accuracy", "f1", "macro_f1", "matthews")}
     for row, (gold, pred) in enumerate(pairs):
         assert found["accuracy"][row] == pytest.approx(sklearn.metrics.accuracy_score(gold, pred))
@@ -75,9 +60,9 @@ def test_binary_metrics_by_hand():
 def test_the_positive_label_is_the_second_unless_named():
     gold, pred = ["Yes", "Yes", "Yes", "No"], ["Yes", "Yes", "Yes", "Yes"]
     assert compute(BINARY, "f1", gold, pred) == pytest.approx(6 / 7)
-    assert compute(_task("f1", positive="No"), "f1", gold, pred) == 0.0
+    assert compute(label_task("No", "Yes", metrics=("f1",), positive="No"), "f1", gold, pred) == 0.0
     with pytest.raises(TaskError, match="Did you mean 'Yes'"):
-        compute(_task("f1", positive="yes"), "f1", gold, pred)
+        compute(label_task("No", "Yes", metrics=("f1",), positive="yes"), "f1", gold, pred)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews"])

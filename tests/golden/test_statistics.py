@@ -5,29 +5,15 @@ from itertools import product
 import numpy as np
 import pytest
 import scipy.stats
+from specs import label_task
 
 from adjudge.errors import DataError
 from adjudge.evaluation import statistics
 from adjudge.evaluation.statistics import bootstrap_interval, compare_methods, encode_runs, holm, mcnemar, paired_permutation
 from adjudge.tasks.metrics import metric_for
-from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
-
-def _task(name="mine", metrics=("accuracy", "f1")):
-    return TaskSpec(
-        name=name,
-        title="Mine",
-        fields={"text": "text"},
-        instruction="?",
-        template="{{ text }}",
-        labels={"0": "No", "1": "Yes"},
-        metrics=metrics,
-        source={},
-    )
-
-
-TASK = _task()
+TASK = label_task("No", "Yes", metrics=("accuracy", "f1"))
 ACCURACY, F1 = metric_for(TASK, "accuracy"), metric_for(TASK, "f1")
 
 
@@ -179,7 +165,7 @@ def test_holm_by_hand():
 def test_the_table_of_tests():
     gold, a = _draw(60, 0.9, 13)
     _, b = _draw(60, 0.5, 14)
-    other = _task("other", metrics=("f1",))
+    other = label_task("No", "Yes", name="other", metrics=("f1",))
     runs = {
         ("mine", "zero-shot"): [_run(gold, b)],
         ("mine", "sft"): [_run(gold, a)],

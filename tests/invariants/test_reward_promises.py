@@ -3,24 +3,15 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from specs import label_task
 
 from adjudge.config import RewardConfig
 from adjudge.prompts.answers import read_answer
 from adjudge.rewards import rewards
-from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement
 
 WORDS = ("No", "Yes")
-LABELS = TaskSpec(
-    name="mine",
-    title="Mine",
-    fields={"text": "text"},
-    instruction="?",
-    template="{{ text }}",
-    labels={"0": "No", "1": "Yes"},
-    metrics=("accuracy",),
-    source={},
-)
+LABELS = label_task(*WORDS)
 SPECIAL = st.sampled_from(["Yes", "no.", "Not sure", "", "\n", "</Judgement>", "Yes</Jud", "Yes No"])
 RESPONSES = st.lists(st.tuples(st.text(max_size=12) | SPECIAL, st.sampled_from(WORDS)), max_size=20)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from specs import label_task, number_task
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -15,27 +16,7 @@ from adjudge.rollout.answer_end import AnswerEnd, answer_end
 from adjudge.tasks.spec import TaskSpec
 
 END = 2
-
-
-def task(*words: str, **changes) -> TaskSpec:
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {"text": "text"},
-        "instruction": "Judge.",
-        "template": "{{ text }}",
-        "labels": {str(place): word for place, word in enumerate(words)} or None,
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
-
-
-def numbers(low: float, high: float, decimals: int = 1) -> TaskSpec:
-    return task(number={"low": low, "high": high, "decimals": decimals}, metrics=("pearson",))
-
-
-WORDS = task("Positive", "Negative", "No", "No way", "Option one", "naïve 🙂")
+WORDS = label_task("Positive", "Negative", "No", "No way", "Option one", "naïve 🙂")
 
 
 @pytest.fixture
@@ -134,7 +115,7 @@ def test_a_model_without_an_end_token_is_taught_the_tag(tokenizer) -> None:
 @pytest.mark.parametrize("merging", [False, True])
 @pytest.mark.parametrize(("low", "high", "decimals"), [(0, 5, 1), (-4, 4, 1), (0, 100, 1), (0, 100, 0), (-2, 2, 3)])
 def test_every_number_that_is_taught_is_read(tokenizer, stop: str, merging: bool, low: int, high: int, decimals: int) -> None:
-    spec = numbers(low, high, decimals)
+    spec = number_task(low, high, decimals)
     end = end_of(merging_tokenizer() if merging else tokenizer, spec, stop=stop)
     for step in range((high - low) * 10 + 1):
         gold = low + step / 10
@@ -145,7 +126,7 @@ def test_every_number_that_is_taught_is_read(tokenizer, stop: str, merging: bool
 
 
 def test_limits(tokenizer) -> None:
-    spec = task("No", "No way")
+    spec = label_task("No", "No way")
     longest = len(ids_of(tokenizer, "No way"))
     automatic = end_of(tokenizer, spec)
     assert (automatic.max_tokens, automatic.min_tokens) == (longest + 1, longest + 1)
@@ -156,14 +137,14 @@ def test_limits(tokenizer) -> None:
 
 
 def test_label_ids_are_bare_words_where_they_can_be_told_apart(tokenizer) -> None:
-    spec = task("Positive", "Negative")
+    spec = label_task("Positive", "Negative")
     assert end_of(tokenizer, spec).label_ids(spec) == [ids_of(tokenizer, "Positive"), ids_of(tokenizer, "Negative")]
 
 
 @pytest.mark.parametrize("words", [("No", "No way"), ("No way", "No")])
 @pytest.mark.parametrize("stop", ["line", "tag"])
 def test_label_ids_have_their_end_where_one_begins_another(tokenizer, words: tuple[str, str], stop: str) -> None:
-    spec = task(*words, "Maybe")
+    spec = label_task(*words, "Maybe")
     end = end_of(tokenizer, spec, stop=stop)
     found = end.label_ids(spec)
     assert found == [end.taught_ids(word, spec) for word in spec.words]

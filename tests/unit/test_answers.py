@@ -3,29 +3,16 @@
 import unicodedata
 
 import pytest
+from specs import label_task, number_task
 
 from adjudge.errors import DataError
 from adjudge.prompts.answers import CLOSING_TAG, answer_text, read_answer, read_label, read_number
-from adjudge.tasks.spec import TaskSpec
 
 YES_NO = ("Yes", "No")
 
 
-def _task(**answer):
-    return TaskSpec(
-        name="mine",
-        title="Mine",
-        fields={"text": "text"},
-        instruction="?",
-        template="{{ text }}",
-        metrics=("accuracy",),
-        source={},
-        **answer,
-    )
-
-
-LABELS = _task(labels={"0": "No", "1": "Yes"})
-NUMBER = _task(labels=None, number={"low": 0, "high": 5, "decimals": 1})
+LABELS = label_task("No", "Yes")
+NUMBER = number_task(0, 5)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +212,7 @@ def test_what_is_taught_is_read_as_the_same_answer(ending):
 
 
 def test_a_small_negative_number_is_not_taught_as_minus_zero():
-    assert answer_text(-0.04, _task(labels=None, number={"low": -4, "high": 4, "decimals": 1})) == "0.0"
+    assert answer_text(-0.04, number_task(-4, 4)) == "0.0"
 
 
 def test_what_is_no_answer_of_the_task_is_not_taught():
@@ -235,4 +222,4 @@ def test_what_is_no_answer_of_the_task_is_not_taught():
         with pytest.raises(DataError, match="between 0 and 5"):
             answer_text(wrong, NUMBER)
     with pytest.raises(DataError, match="more decimals"):
-        answer_text(0.25, _task(labels=None, number={"low": 0.25, "high": 1, "decimals": 1}))
+        answer_text(0.25, number_task(0.25, 1))

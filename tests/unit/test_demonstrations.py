@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from specs import label_task, number_task
 
 from adjudge.config import PromptConfig
 from adjudge.errors import DataError
@@ -10,23 +11,8 @@ from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
-
-def task(**changes) -> TaskSpec:
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {"text": "text"},
-        "instruction": "Judge.",
-        "template": "{{ text }}",
-        "labels": {"0": "No", "1": "Yes"},
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
-
-
-LABELS = task()
-NUMBERS = task(labels=None, number={"low": 0, "high": 5, "decimals": 1}, metrics=("pearson",))
+LABELS = label_task("No", "Yes")
+NUMBERS = number_task(0, 5)
 
 
 def rows(*golds) -> list[Example]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from specs import label_task, number_task
 
 from adjudge.config import load_config
 from adjudge.errors import NotFiniteError
@@ -14,23 +15,9 @@ from adjudge.models.policy import Policy, load_policy
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
-
-def task(**changes) -> TaskSpec:
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {"text": "text"},
-        "instruction": "Judge the film.",
-        "template": "Review: {{ text }}",
-        "labels": {"0": "Negative", "1": "Positive", "2": "No", "3": "No way"},
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
-
-
-LABELS = task()
-NUMBERS = task(labels=None, number={"low": 0, "high": 9, "decimals": 0}, metrics=("pearson",))
+FORM = {"instruction": "Judge the film.", "template": "Review: {{ text }}"}
+LABELS = label_task("Negative", "Positive", "No", "No way", **FORM)
+NUMBERS = number_task(0, 9, decimals=0, **FORM)
 WORDS = ("warm", "dull", "funny", "slow", "the plot", "a scene", "🙂", "nobody should pay", "<|im_end|>")
 
 

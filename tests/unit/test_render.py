@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from specs import label_task, number_task
 from tokenizers import processors
 from transformers import AutoTokenizer
 
@@ -39,17 +40,10 @@ UGLY = (
 
 
 def task(fields: tuple[str, ...] = ("text",), template: str = "Review: {{ text }}", **changes) -> TaskSpec:
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {name: name for name in fields},
-        "instruction": "Judge the film.",
-        "template": template,
-        "labels": {"0": "Negative", "1": "Positive"},
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
+    named = {name: name for name in fields}
+    return label_task(
+        "Negative", "Positive", **{"fields": named, "instruction": "Judge the film.", "template": template, **changes}
+    )
 
 
 ONE = task()
@@ -110,7 +104,7 @@ def test_without_a_chat_template_the_plain_form_is_used(tokenizer) -> None:
 
 def test_the_answer_form_names_every_answer() -> None:
     many = task(labels={str(number): f"w{number}" for number in range(8)})
-    number = task(labels=None, number={"low": -4, "high": 4, "decimals": 1})
+    number = number_task(-4, 4)
     assert answer_form(task(labels={"0": "Yes"})) == "Give the answer as <Judgement>Yes</Judgement>."
     assert answer_form(task(labels={"0": "A", "1": "B", "2": "C"})).endswith(
         "<Judgement>A</Judgement>, <Judgement>B</Judgement> or <Judgement>C</Judgement>."

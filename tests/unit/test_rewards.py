@@ -1,31 +1,18 @@
 """Rewards against the paper's constants."""
 
 import pytest
+from specs import label_task, number_task
 
 from adjudge.config import RewardConfig
 from adjudge.errors import DataError, NotFiniteError
 from adjudge.rewards import reward, rewards
-from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement
 
 CONFIG = RewardConfig()
 
 
-def _task(**answer):
-    return TaskSpec(
-        name="mine",
-        title="Mine",
-        fields={"text": "text"},
-        instruction="?",
-        template="{{ text }}",
-        metrics=("accuracy",),
-        source={},
-        **answer,
-    )
-
-
-LABELS = _task(labels={"0": "No", "1": "Yes"})
-STSB = _task(labels=None, number={"low": 0, "high": 5, "decimals": 1})
+LABELS = label_task("No", "Yes")
+STSB = number_task(0, 5)
 
 
 def test_right_wrong_and_unreadable_labels_get_the_papers_constants():
@@ -44,7 +31,7 @@ def test_numbers_get_half_the_range_less_the_distance():
 
 
 def test_an_unreadable_number_gets_no_more_than_the_farthest_one():
-    wide = _task(labels=None, number={"low": -4, "high": 4})
+    wide = number_task(-4, 4)
     assert reward(Judgement("", None), 4.0, wide, CONFIG) == reward(Judgement("", -4.0), 4.0, wide, CONFIG) == -4.0
 
 

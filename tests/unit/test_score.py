@@ -3,28 +3,14 @@
 import json
 
 import pytest
+from specs import label_task, number_task
 
 from adjudge.errors import DataError
 from adjudge.evaluation.score import score
-from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
-
-def _task(metrics, **answer):
-    return TaskSpec(
-        name="mine",
-        title="Mine",
-        fields={"text": "text"},
-        instruction="?",
-        template="{{ text }}",
-        metrics=metrics,
-        source={},
-        **answer,
-    )
-
-
-LABELS = _task(("matthews", "accuracy"), labels={"0": "No", "1": "Yes", "2": "Maybe"})
-NUMBER = _task(("pearson", "mae"), labels=None, number={"low": 0, "high": 5})
+LABELS = label_task("No", "Yes", "Maybe", metrics=("matthews", "accuracy"))
+NUMBER = number_task(0, 5, metrics=("pearson", "mae"))
 
 
 def _predictions(*pairs):

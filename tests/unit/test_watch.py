@@ -6,28 +6,13 @@ import json
 import math
 
 import pytest
+from specs import label_task, number_task
 
-from adjudge.tasks.spec import TaskSpec
 from adjudge.training.watch import WINDOW, AnswerWatch, entropy, recall
 from adjudge.types import Judgement
 
-
-def task(**changes) -> TaskSpec:
-    tree = {
-        "name": "mine",
-        "title": "t",
-        "fields": {"text": "text"},
-        "instruction": "Judge.",
-        "template": "{{ text }}",
-        "labels": {"0": "No", "1": "Yes", "2": "Maybe"},
-        "metrics": ("accuracy",),
-        "source": {},
-    }
-    return TaskSpec.model_validate({**tree, **changes})
-
-
-LABELS = task()
-NUMBERS = task(labels=None, number={"low": 0, "high": 5, "decimals": 1}, metrics=("pearson",))
+LABELS = label_task("No", "Yes", "Maybe")
+NUMBERS = number_task(0, 5)
 
 
 def judged(*values) -> list[Judgement]:
