@@ -1,0 +1,300 @@
+"""What is compared with what, and the specification that both sides of a comparison get.
+
+A specification (SPEC.json, see peers/README.md) holds prompts rendered by adjudge's own `Renderer` from real training rows, as token
+ids, so that both sides begin from the same numbers. What only our side needs (the task, the rows, further settings) is under ``ours``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adjudge.config import Config, load_config
+from adjudge.errors import AdjudgeError, ConfigError, nearest
+from adjudge.tasks import load_split, load_task, spec_to_yaml, take_rows
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
+
+ROOT = Path(__file__).resolve().parents[1]
+EVALUATION_BATCH = 32
+PAPER_LR = 9e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A peer and what of ours it stands beside. `goal` is how many times faster ours is meant to be; None where nothing was asked."""
+
+    peer: str
+    what: str
+    unit: str
+    goal: float | None = None
+    remark: str = ""
+
+
+_GROUPS = (
+    "not the same work: the peer answers each prompt {samples} times and learns once, ours once and learns {update_epochs} times"
+)
+PAIRS = {
+    "ppo-0.11": Pair("ppo-trl-0.11", "ppo", "prompts", 10),
+    "ppo-1.12": Pair("ppo-trl-1.12", "ppo", "prompts", 12),
+    "sft": Pair("sft-trl-1.16", "sft", "rows", 6),
+    "grpo": Pair("grpo-trl-1.16", "ppo", "prompts", None, _GROUPS),
+    "rloo": Pair("rloo-trl-1.16", "ppo", "prompts", None, _GROUPS),
+    "evaluate": Pair("generate-transformers", "evaluate", "rows", 4),
+}
+MEMORY_GOAL = 1 / 3
+
+
+def parse_pairs(text: str | None) -> list[str]:
+    """Names of pairs from ``"sft,grpo"``; all of them for None. Raises ConfigError with the nearest for one that is unknown."""
+    if text is None:
+        return list(PAIRS)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in PAIRS:
+            raise ConfigError(f"There is no pair '{name}'.{nearest(name, PAIRS)}")
+    return names
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is measured; the same for every program here."""
+    parser.add_argument("--data-dir", help="folder with GLUE in the official download layout")
+    parser.add_argument("--task", default="glue/sst2", help="task whose training rows are used (default: %(default)s)")
+    parser.add_argument("--model", default="smollm2-135m", help="bundled model, folder, or random:NAME (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--mini-batch-size", type=int, default=8, help="rows an update; the paper's is 8 (default: %(default)s)")
+    parser.add_argument("--update-epochs", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=1, help="measured batches a process, after one that is not measured")
+    parser.add_argument("--samples", type=int, default=4, help="answers a prompt for GRPO and RLOO (default: %(default)s)")
+    parser.add_argument(
+        "--evaluation-tokens", type=int, help="most tokens that the evaluation peer generates (default: our own limit)"
+    )
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of our side, e.g. answer.stop=tag"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="where results are kept (default: %(default)s)")
+
+
+def settings_of(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
+    """What of the options bears on the figures."""
+    names = ("task", "model", "batch_size", "mini_batch_size", "update_epochs", "batches", "samples", "threads", "seed")
+    found = {name: getattr(options, name) for name in names}
+    if Path(options.model).is_absolute():
+        found["model"] = Path(options.model).name  # the settings are written into a page
+    return {**found, "dtype": dtype, "set": list(options.set)}
+
+
+def resolved_dtype(dtype: str) -> str:
+    """``auto`` as adjudge decides it for this machine. Raises nothing."""
+    from adjudge.config import RuntimeConfig
+    from adjudge.models.loading import resolve_device, resolve_dtype
+
+    runtime = RuntimeConfig(dtype=dtype)  # type: ignore[arg-type]
+    return str(resolve_dtype(runtime, resolve_device(runtime))).removeprefix("torch.")
+
+
+def model_folder(name: str, out: Path, dtype: str) -> Path:
+    """A folder in transformers' layout that both sides load; a random model is built and saved under `out` once. Raises ModelError."""
+    import torch
+
+    from adjudge.models.bundled import BUNDLED, bundled_folder
+    from adjudge.models.loading import load_tokenizer
+    from adjudge.models.random_models import build_random, is_random, name_special_tokens
+
+    if name in BUNDLED:
+        return bundled_folder(name)
+    if not is_random(name):
+        folder = Path(name).expanduser().resolve()
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"{folder} holds no model. Name a bundled model ({', '.join(BUNDLED)}), a model folder, or random:NAME."
+            )
+        return folder
+    folder = out.resolve() / "models" / f"{name.removeprefix('random:')}-{dtype}"
+    if not (folder / "whole").is_file():
+        tokenizer = load_tokenizer(name, "", {})
+        model = build_random(name, getattr(torch, dtype), "cpu", "sdpa")
+        name_special_tokens(model, tokenizer)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "whole").touch()
+    return folder
+
+
+def our_config(spec: dict[str, Any]) -> Config:
+    """The settings of our side of a specification; those under ``ours.settings`` come last and win. Raises ConfigError."""
+    lora, lr = spec["lora"], spec["lr"]
+    chosen = {
+        "model": spec["model"],
+        "seed": spec["seed"],
+        "prompt.style": "paper",
+        "runtime.dtype": spec["dtype"],
+        "runtime.threads": spec["threads"],
+        "lora.r": lora["r"],
+        "lora.alpha": lora["alpha"],
+        "lora.dropout": lora["dropout"],
+        "lora.rank_stabilised": lora["rank_stabilised"],
+        "lora.targets": lora["targets"],
+        "ppo.batch_size": spec["batch_size"],
+        "ppo.mini_batch_size": spec["mini_batch_size"],
+        "ppo.update_epochs": spec["update_epochs"],
+        "ppo.stop_kl": None,  # every update is made, as the peers make them
+        "ppo.optimizer.lr": lr,
+        "ppo.optimizer.schedule": "constant",
+        "ppo.optimizer.warmup_share": 0.0,
+        "sft.batch_size": spec["batch_size"],
+        "sft.optimizer.lr": lr,
+        "sft.optimizer.schedule": "constant",
+        "sft.optimizer.warmup_share": 0.0,
+        "evaluation.batch_size": spec["evaluation_batch_size"],
+    }
+    written = [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
+    return load_config(overrides=[*written, *spec["ours"]["settings"]])
+
+
+def training_rows(task: TaskSpec, data_dir: str | None, count: int, seed: int) -> list[Example]:
+    """At most `count` training rows, drawn by the seed. Raises DataError where there is no data, with what to do."""
+    return take_rows(load_split(task, "train", data_dir), count, seed, "training rows")
+
+
+def build_specification(
+    options: argparse.Namespace, folder: Path, dtype: str, rows: Sequence[Example], task: TaskSpec
+) -> dict[str, Any]:
+    """SPEC.json for the PPO pairs (`for_pair` makes the others' of it). Raises ConfigError for sizes that do not fit."""
+    from adjudge.models.loading import load_tokenizer
+    from adjudge.prompts.render import Renderer
+    from adjudge.rollout.answer_end import answer_end
+
+    if options.batch_size % options.mini_batch_size:
+        raise ConfigError(f"--batch-size {options.batch_size} is not a multiple of --mini-batch-size {options.mini_batch_size}.")
+    spec: dict[str, Any] = {
+        "model": str(folder),
+        "dtype": dtype,
+        "threads": options.threads,
+        "batch_size": options.batch_size,
+        "mini_batch_size": options.mini_batch_size,
+        "update_epochs": options.update_epochs,
+        "evaluation_batch_size": EVALUATION_BATCH,
+        "samples": options.samples,
+        "max_new_tokens": 32,  # the reference draws 12 to 32 tokens and never stops at the answer
+        "min_new_tokens": 12,
+        # No dropout on either side: our PPO has none, and it would only cost the peers time.
+        "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "rank_stabilised": True, "targets": _targets(folder)},
+        "lr": PAPER_LR,
+        "warmup_batches": 1,
+        "batches": options.batches,
+        "seed": options.seed,
+        "ours": {"task": spec_to_yaml(task), "settings": list(options.set), "rows": [_row(example) for example in rows]},
+    }
+    config = our_config(spec)
+    tokenizer = load_tokenizer(str(folder), str(folder), {})
+    renderer = Renderer(tokenizer, task, config.prompt)
+    end = answer_end(tokenizer, _end_ids(folder, tokenizer), task, config.answer)
+    golds = [example.gold for example in rows if example.gold is not None]
+    if len(golds) != len(rows):
+        raise ConfigError(f"{task.name}: rows without a gold answer cannot be learned from.")
+    return spec | {
+        "prompts": [renderer.text(example) for example in rows],
+        "prompt_ids": [list(prompt.ids) for prompt in renderer.prompts(rows)],
+        "golds": [str(gold) for gold in golds],
+        "answer_ids": [end.taught_ids(gold, task) for gold in golds],
+        "evaluation_tokens": options.evaluation_tokens or end.max_tokens,
+    }
+
+
+def for_pair(spec: dict[str, Any], what: str) -> dict[str, Any]:
+    """The specification of one pair: evaluation generates as many tokens at most as our own answers have."""
+    own = {key: value for key, value in spec.items() if key != "evaluation_tokens"}
+    if what == "evaluate":
+        own |= {"max_new_tokens": spec["evaluation_tokens"], "min_new_tokens": 1}
+    return own
+
+
+def rows_needed(options: argparse.Namespace) -> int:
+    """How many rows the longest run takes, its warm-up included."""
+    return (1 + int(options.batches)) * max(int(options.batch_size), EVALUATION_BATCH)
+
+
+def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Specification and settings for the options: loads data and tokenizer, fetches or builds the model where it is not here."""
+    task = load_task(options.task)
+    dtype = resolved_dtype(options.dtype)
+    rows = training_rows(task, options.data_dir, rows_needed(options), options.seed)
+    folder = model_folder(options.model, options.out, dtype)
+    return build_specification(options, folder, dtype, rows, task), settings_of(options, dtype)
+
+
+def child_variables(threads: int) -> dict[str, str]:
+    """Environment variables of every measured process, ours and the peers': threads, and an allocator that keeps its memory."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Device, cores, memory and versions."""
+    import torch
+
+    from benchmarks.peers import common
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        named = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = named[0] if named else name
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else name
+    return {"device": device, "cpu": name, "cores": os.cpu_count(), "system": platform.system(), "versions": common.versions()}
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of things that JSON can hold, and of files."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
+    return found.hexdigest()
+
+
+def explain(error: AdjudgeError) -> str:
+    """How an error of the user's is said at the end of a program."""
+    return f"error: {error}"
+
+
+def _row(example: Example) -> dict[str, Any]:
+    return {"id": example.id, "fields": dict(example.fields), "gold": example.gold}
+
+
+def _targets(folder: Path) -> list[str]:
+    from adjudge.models.loading import lora_targets
+
+    return lora_targets(empty_model(folder))
+
+
+def empty_model(folder: Path) -> Any:
+    """The model of a folder, with shapes and no memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder)))
+
+
+def _end_ids(folder: Path, tokenizer: Any) -> list[int]:
+    """As `Policy.end_ids`, without loading weights; our side checks that its own answers are the specification's."""
+    path = folder / "generation_config.json"
+    configured = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    found = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    return list(dict.fromkeys(token for token in found if token is not None))
