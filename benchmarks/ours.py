@@ -57,9 +57,14 @@ class Side:
 
 def measure_ppo(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> int:
     """Rollout and updates, batch by batch; returns the rows a batch."""
+    return run_ppo(Side(raw, spec, adapter=True), meter)
+
+
+def run_ppo(side: Side, meter: common.Meter) -> int:
+    """As `measure_ppo`, of a side that is built. Raises RuntimeError where an update was left out."""
     from adjudge.methods.ppo import collect_rollout, update
 
-    side = Side(raw, spec, adapter=True)
+    spec = side.spec
     policy, config = side.judge.policy, side.config.ppo
     policy.eval()
     batches = side.batches(spec.batch_size)

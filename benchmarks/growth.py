@@ -1,0 +1,221 @@
+"""How time and memory grow: with the batch, with the number of prompts, with the data set; each size in a process of its own.
+
+    python -m benchmarks.growth --data-dir DIR
+
+batch   PPO (rollout and updates) at 8, 16, 32 and 64 prompts: seconds a prompt, and the seconds that the pass over the shared
+        prefix took. It is one row's work, whatever the batch, so it should not grow.
+rows    greedy evaluation of 64, 128 and 256 rows: seconds a row should stay.
+memory  SFT with 200, 2,000 and 20,000 rows loaded and rendered, the same few steps taken: the peak should stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adjudge.errors import AdjudgeError
+from adjudge.methods.execute import peak_rss_gib
+from adjudge.runs import write_json
+from adjudge.tasks import load_task
+from benchmarks.peers import common
+from benchmarks.peers.common import now
+from benchmarks.run import shareable
+from benchmarks.setting import (
+    ROOT,
+    add_options,
+    build_specification,
+    child_variables,
+    explain,
+    machine,
+    model_folder,
+    resolved_dtype,
+    settings_of,
+    training_rows,
+)
+
+SIZES = {"batch": (8, 16, 32, 64), "rows": (64, 128, 256), "memory": (200, 2000, 20_000)}
+STEPS = 3
+TITLES = {
+    "batch": "One PPO batch (rollout and updates): seconds a prompt fall towards the cost of a row's own tokens, the prefix pass stays.",
+    "rows": "Greedy evaluation: time is linear in the number of rows.",
+    "memory": f"SFT with so many rows loaded, {STEPS} steps on the same 16 rows: the peak does not depend on the data set.",
+}
+COLUMNS = {
+    "batch": ["prompts", "seconds", "seconds a prompt", "sample", "reference", "update", "one prefix pass"],
+    "rows": ["rows", "seconds", "seconds a row"],
+    "memory": ["rows loaded", "peak, GiB", "before the steps, GiB"],
+}
+
+
+@contextmanager
+def prefix_passes(policy: Any) -> Iterator[list[float]]:
+    """Collects the seconds of passes without gradient over one row alone: the shared prefix, when a batch has several rows."""
+    decoder = policy.lm.get_base_model() if hasattr(policy.lm, "get_base_model") else policy.lm
+    decoder = getattr(decoder, decoder.base_model_prefix)
+    seconds: list[float] = []
+    began: list[float] = []
+
+    def before(_module: Any, _inputs: Any, named: dict[str, Any]) -> None:
+        ids = named.get("input_ids")
+        began[:] = [now()] if ids is not None and len(ids) == 1 and not torch.is_grad_enabled() else []
+
+    def after(_module: Any, _inputs: Any, _output: Any) -> None:
+        if began:
+            seconds.append(now() - began.pop())
+
+    hooks = [decoder.register_forward_pre_hook(before, with_kwargs=True), decoder.register_forward_hook(after)]
+    try:
+        yield seconds
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def measure_batch(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
+    """One PPO batch of `size` prompts after one to warm up."""
+    from benchmarks.ours import Side, run_ppo
+
+    side, meter = Side(raw, spec, adapter=True), common.Meter(spec)
+    with prefix_passes(side.judge.policy) as passes:
+        run_ppo(side, meter)
+    result = meter.result(size)
+    seconds = result["seconds"][0]
+    stages = {name: result["stages"][name][0] for name in ("sample", "reference", "update")}
+    found = {"prompts": size, "seconds": seconds, "seconds a prompt": seconds / size, **stages}
+    return {**found, "one prefix pass": min(passes, default=None)}
+
+
+def measure_rows(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
+    """Greedy evaluation of `size` rows, after one batch to warm up."""
+    from benchmarks.ours import Side
+
+    side = Side(raw, spec, adapter=False)
+    side.judge.judge(side.examples[: spec.evaluation_batch_size])
+    began = now()
+    side.judge.judge(side.examples)
+    seconds = now() - began
+    return {"rows": len(side.examples), "seconds": seconds, "seconds a row": seconds / len(side.examples)}
+
+
+def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
+    """Peak memory of a few SFT steps with `size` rows loaded and rendered as `train_sft` does it."""
+    from adjudge.methods import sft
+    from adjudge.training.batches import epochs_of_batches
+    from adjudge.training.optim import build_optimizer
+    from benchmarks.ours import Side
+
+    side = Side(raw, spec, adapter=True)
+    policy, config = side.judge.policy, side.config.sft
+    policy.train()
+    train = training_rows(side.task, raw["ours"]["data_dir"], size, spec.seed)
+    rows = sft._rows(side.judge, side.task, train, config.loss)
+    order = torch.Generator().manual_seed(spec.seed)
+    batches = epochs_of_batches(rows, config.batch_size, config.epochs, order, sft._length)
+    next(batches)  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
+    groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
+    optimizer, _ = build_optimizer(groups, config.optimizer, STEPS)
+    before = peak_rss_gib()
+    batch = rows[: config.batch_size]
+    for _ in range(STEPS):
+        loss, _ = sft._forward(policy, batch, sum(len(taught) for _, taught in batch))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    del batches
+    return {"rows loaded": len(rows), "peak, GiB": peak_rss_gib(), "before the steps, GiB": before}
+
+
+MEASURES = {"batch": measure_batch, "rows": measure_rows, "memory": measure_memory}
+
+
+def specification(what: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The specification for one size of one kind of growth."""
+    changed = argparse.Namespace(**vars(options))
+    changed.batches = 1
+    if what == "batch":
+        changed.batch_size = size
+        changed.mini_batch_size = min(options.mini_batch_size, size)
+        count = 2 * size
+    else:
+        count = size if what == "rows" else options.batch_size
+    task, dtype = load_task(options.task), resolved_dtype(options.dtype)
+    rows = training_rows(task, options.data_dir, count, options.seed)
+    spec = build_specification(changed, model_folder(options.model, options.out, dtype), dtype, rows, task)
+    spec["ours"]["data_dir"] = None if options.data_dir is None else str(Path(options.data_dir).resolve())
+    return spec
+
+
+def run_one(what: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one size in a process of its own; a failure is a row of the table, too."""
+    folder = options.out.resolve() / "growth"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, result = folder / f"{what}-{size}.spec.json", folder / f"{what}-{size}.json"
+    write_json(path, specification(what, size, options))
+    result.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "benchmarks.growth", "--measured", what, str(size), str(path), str(result)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **child_variables(options.threads)}, check=False)
+    if done.returncode or not result.is_file():
+        return {COLUMNS[what][0]: size, "error": f"exit status {done.returncode}"}
+    return dict(json.loads(result.read_text(encoding="utf-8")))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every size and write growth.json; exit status 1 where one failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="How time and memory grow.")
+    add_options(parser)
+    parser.add_argument("--parts", default=",".join(SIZES), help="which (default: %(default)s)")
+    parser.add_argument("--sizes", help="sizes instead of the usual ones, for one part: 2,4,8")
+    parser.add_argument("--measured", nargs=4, metavar=("PART", "SIZE", "SPEC.json", "RESULT.json"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measured:
+        what, size, path, result = options.measured
+        spec = common.Spec.read(path)
+        torch.set_num_threads(spec.threads)
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        write_json(Path(result), MEASURES[what](raw, spec, int(size)))
+        return 0
+    parts = options.parts.split(",")
+    if unknown := [part for part in parts if part not in SIZES]:
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(SIZES)}")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    path = options.out / "growth.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else []
+    kept = {part["name"]: part for part in before}
+    failed = False
+    try:
+        for part in parts:
+            sizes = [int(size) for size in options.sizes.split(",")] if options.sizes else SIZES[part]
+            rows = []
+            for size in sizes:
+                rows.append(run_one(part, size, options))
+                print(
+                    f"{part} {size}: {', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k, v in rows[-1].items())}"
+                )
+            failed |= any("error" in row for row in rows)
+            kept[part] = {"name": part, "title": TITLES[part], "columns": COLUMNS[part], "rows": rows}
+            record = {
+                "machine": machine(),
+                "settings": settings_of(options, resolved_dtype(options.dtype)),
+                "date": datetime.date.today().isoformat(),
+                "command": f"python -m benchmarks.growth {shareable(given)}".strip(),
+                "parts": [kept[name] for name in SIZES if name in kept],
+            }
+            write_json(path, record)
+    except AdjudgeError as error:
+        print(explain(error), file=sys.stderr)
+        return 1
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Which share of the machine's own matrix-product rate a forward pass and an update reach.
+
+    python -m benchmarks.product_rate --data-dir DIR
+
+The machine's rate: plain `torch.matmul` at the shapes of the model's own linear layers and the pass's number of tokens, best of
+several, each shape weighted by how often a pass uses it. Needed operations: 2 × matrix parameters × tokens that must be computed (the
+prefix that all rows share once, then the rest of each row, no padding) + 2 × the output head × answer tokens. A pass without gradient
+is one such unit. An update is two: forward, and backward with respect to the inputs (the weights are frozen, so no more is needed).
+Attention's own products, the adapters' and all element-wise work count as nothing: they are in the seconds and not in the operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from adjudge.errors import AdjudgeError
+from adjudge.models.batch import common_prefix
+from adjudge.runs import write_json
+from benchmarks.run import shareable
+from benchmarks.setting import ROOT, add_options, child_variables, empty_model, explain, machine, prepare
+
+FORWARD_GOAL, UPDATE_GOAL = 0.6, 0.4
+REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a pass must compute: tokens through the layers (prefix once), and answer tokens through the output head."""
+
+    layers: int
+    head: int
+
+    def __add__(self, other: Tokens) -> Tokens:
+        """Of two passes."""
+        return Tokens(self.layers + other.layers, self.head + other.head)
+
+
+Shapes = Counter[tuple[int, int]]
+"""(inputs, outputs) of the linear layers, and how many of each there are."""
+
+
+def needed_tokens(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tokens:
+    """Tokens of one pass over prompts and responses; the last response token is not fed, since nothing is predicted from it."""
+    prefix = common_prefix(prompts)
+    fed = sum(len(p) - prefix + max(0, len(r) - 1) for p, r in zip(prompts, responses, strict=True))
+    return Tokens(prefix + fed, sum(map(len, responses)))
+
+
+def linear_shapes(model: nn.Module) -> tuple[Shapes, tuple[int, int]]:
+    """Shapes of the linear layers without the output head, and the head's (inputs, outputs). Adapters must not be on."""
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer with a transposed weight
+
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    shapes: Shapes = Counter()
+    for module in model.modules():
+        if module is not head and isinstance(module, nn.Linear | Conv1D):
+            first, second = module.weight.shape
+            shapes[(int(second), int(first)) if isinstance(module, nn.Linear) else (int(first), int(second))] += 1
+    outputs, inputs = head.weight.shape
+    return shapes, (int(inputs), int(outputs))
+
+
+def operations(shapes: Shapes, head: tuple[int, int], tokens: Tokens, units: int) -> int:
+    """Needed floating-point operations: 2 × matrix parameters × tokens, `units` times (1 forward, 2 with the backward)."""
+    parameters = sum(inputs * outputs * count for (inputs, outputs), count in shapes.items())
+    return 2 * units * (parameters * tokens.layers + head[0] * head[1] * tokens.head)
+
+
+def product_rate(shapes: Shapes, head: tuple[int, int], tokens: Tokens, dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of plain matrix products at the shapes, weighted by use: all operations over all best seconds."""
+    done, seconds = 0, 0.0
+    for (inputs, outputs), count, rows in [
+        *((shape, count, tokens.layers) for shape, count in shapes.items()),
+        (head, 1, tokens.head),
+    ]:
+        if rows:
+            done += 2 * rows * inputs * outputs * count
+            seconds += count * _product_seconds(rows, inputs, outputs, dtype, device)
+    return done / seconds
+
+
+def _product_seconds(rows: int, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> float:
+    left = torch.randn(rows, inputs, device=device).to(dtype)
+    weight = torch.randn(outputs, inputs, device=device).to(dtype)
+    return best_seconds(lambda: torch.matmul(left, weight.T), 2 * REPEATS)
+
+
+def best_seconds(action: Callable[[], Any], repeats: int = REPEATS) -> float:
+    """The shortest of several runs after one that is not counted, the device's work included."""
+    from benchmarks.peers.common import now
+
+    action()
+    found = []
+    for _ in range(repeats):
+        began = now()
+        action()
+        found.append(now() - began)
+    return min(found)
+
+
+def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str, Any]]:
+    """The rows of the table: forward with the adapters, forward of the reference, an update (mean of a batch's)."""
+    from adjudge.methods.ppo import answer_pass, collect_rollout, update
+    from adjudge.training.optim import build_optimizer
+    from benchmarks.ours import Side
+    from benchmarks.peers import common
+
+    spec = common.Spec.read(spec_path)
+    torch.set_num_threads(spec.threads)
+    torch.manual_seed(spec.seed)
+    side = Side(raw, spec, adapter=True)
+    policy, config = side.judge.policy, side.config.ppo
+    policy.eval()
+    shapes, head = linear_shapes(empty_model(Path(spec.model)))
+    prompts = spec.prompt_ids[: spec.batch_size]
+    taught = spec.answer_ids[: spec.batch_size]
+    whole = needed_tokens(prompts, taught)
+
+    def forward() -> None:
+        with torch.no_grad():
+            answer_pass(policy, prompts, taught, 1.0)
+
+    def reference() -> None:
+        with torch.no_grad(), policy.reference():
+            answer_pass(policy, prompts, taught, 1.0)
+
+    found = []
+    for name, action in (("forward, no gradient", forward), ("forward, no gradient, reference", reference)):
+        row = {"name": name, "tokens": whole.layers, "operations": operations(shapes, head, whole, 1)}
+        row["product_rate"] = product_rate(shapes, head, whole, policy.lm.dtype, policy.device)
+        found.append({**row, "seconds": best_seconds(action, repeats), "goal": FORWARD_GOAL if action is forward else None})
+
+    groups: list[dict[str, Any]] = [{"params": [*policy.adapter_parameters(), *policy.value_head.parameters()]}]
+    optimizer, _ = build_optimizer(groups, config.optimizer, 1000)
+    order, sampling = torch.Generator().manual_seed(spec.seed), torch.Generator().manual_seed(spec.seed + 1)
+    asked = [(side.examples[row], tuple(spec.prompt_ids[row])) for row in range(spec.batch_size)]
+    best: dict[str, Any] | None = None
+    for step in range(repeats + 1):
+        rollout = collect_rollout(side.judge, asked, config, config.kl_init, sampling, step)
+        again = torch.Generator()
+        again.set_state(order.get_state())
+        tokens, passes = update_tokens(rollout.prompts, rollout.responses, config, again)
+        record = update(policy, rollout, config, optimizer, order, step)
+        seconds = record["seconds"]["update"] / passes
+        one = Tokens(round(tokens.layers / passes), round(tokens.head / passes))
+        if step and (best is None or seconds < best["seconds"]):
+            best = {"name": f"update, {config.mini_batch_size} rows", "tokens": one.layers, "seconds": seconds, "goal": UPDATE_GOAL}
+            best |= {"operations": operations(shapes, head, one, 2), "head_tokens": one.head}
+    assert best is not None
+    one = Tokens(best["tokens"], best.pop("head_tokens"))
+    return [*found, {**best, "product_rate": product_rate(shapes, head, one, policy.lm.dtype, policy.device)}]
+
+
+def update_tokens(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], config: Any, order: torch.Generator
+) -> tuple[Tokens, int]:
+    """Tokens of all updates of a batch in the order that `order` draws, and how many updates there are."""
+    from adjudge.training.batches import chunks
+
+    total, passes = Tokens(0, 0), 0
+    for _ in range(config.update_epochs):
+        shuffled = torch.randperm(len(prompts), generator=order).tolist()
+        for mini in chunks(len(prompts), config.mini_batch_size):
+            total += needed_tokens([prompts[row] for row in shuffled[mini]], [responses[row] for row in shuffled[mini]])
+            passes += 1
+    return total, passes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure in a process with the variables of all measured processes, and write product_rate.json."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.product_rate", description="Share of the matrix-product rate.")
+    add_options(parser)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="the best of so many counts (default: %(default)s)")
+    parser.add_argument("--measured", nargs=2, metavar=("SPEC.json", "RESULT.json"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measured:
+        raw = json.loads(Path(options.measured[0]).read_text(encoding="utf-8"))
+        write_json(Path(options.measured[1]), measure(raw, options.measured[0], options.repeats))
+        return 0
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        spec, settings = prepare(options)
+    except AdjudgeError as error:
+        print(explain(error), file=sys.stderr)
+        return 1
+    path, result = (options.out.resolve() / f"product_rate.{kind}.json" for kind in ("spec", "rows"))
+    write_json(path, spec)
+    began = time.monotonic()
+    print("measuring forward, update and plain products …", flush=True)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.product_rate",
+        "--repeats",
+        str(options.repeats),
+        "--measured",
+        str(path),
+        str(result),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **child_variables(options.threads)}, check=False)
+    if done.returncode:
+        print(f"error: the measured process ended with exit status {done.returncode}", file=sys.stderr)
+        return 1
+    record = {
+        "machine": machine(),
+        "settings": settings,
+        "date": datetime.date.today().isoformat(),
+        "command": f"python -m benchmarks.product_rate {shareable(given)}".strip(),
+        "rows": json.loads(result.read_text(encoding="utf-8")),
+    }
+    write_json(options.out / "product_rate.json", record)
+    for row in record["rows"]:
+        share = row["operations"] / row["seconds"] / row["product_rate"]
+        print(f"{row['name']}: {100 * share:.0f} % of {row['product_rate'] / 1e9:.0f} GFLOP/s")
+    print(f"done in {time.monotonic() - began:.0f} s; kept in {options.out / 'product_rate.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
