@@ -24,12 +24,20 @@ else
   $(error BUDGET is full or smoke, not '$(BUDGET)')
 endif
 
-.PHONY: help setup demo test lint clean
+# Speed beside the peers; without DATA_DIR on sentences that adjudge fetches itself. BENCH: options that all its programs take.
+DATA_DIR ?=
+BENCH_OUT ?= runs/bench
+ROUNDS ?= 2
+BENCH ?=
+BENCH_OPTIONS = $(if $(DATA_DIR),--task glue/sst2 --data-dir "$(DATA_DIR)",--task vader/movies) --out $(BENCH_OUT) $(BENCH)
+
+.PHONY: help setup demo bench test lint clean
 
 help:
 	@echo "make setup    make $(VENV) with everything in it (again: nothing to do)"
 	@echo "make demo     compare $(DEMO_METHODS) on rated movie sentences, write $(OUT)/report.html"
 	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
+	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/performance.md"
 	@echo "make test     lint, format, types, tests"
 	@echo "make lint     lint, format, types"
 	@echo "make clean    remove $(VENV) and what tools left behind; runs/ and the model cache stay"
@@ -62,6 +70,16 @@ demo: setup
 	@$(BIN)/adjudge compare --task vader/movies --methods $(DEMO_METHODS) \
 		--train-rows $(TRAIN_ROWS) --eval-rows $(EVAL_ROWS) --seeds 0 --out $(OUT) $(SETTINGS)
 	@echo "==> the report: $(OUT)/report.html"
+
+bench: setup
+	@echo "==> ours beside the peers (environments: python benchmarks/peers/environments.py)"
+	@$(BIN)/python -m benchmarks.run --rounds $(ROUNDS) $(BENCH_OPTIONS)
+	@echo "==> share of the matrix-product rate"
+	@$(BIN)/python -m benchmarks.product_rate $(BENCH_OPTIONS)
+	@echo "==> growth"
+	@$(BIN)/python -m benchmarks.growth $(BENCH_OPTIONS)
+	@$(BIN)/python -m benchmarks.table --out $(BENCH_OUT) --write docs/performance.md
+	@echo "==> the tables: docs/performance.md"
 
 test: lint
 	@echo "==> tests"
