@@ -22,6 +22,7 @@ from adjudge.errors import DataError, NotFiniteError, RunError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.ppo import PPO
 from adjudge.methods.sft import SFT
+from adjudge.models.policy import Policy
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -178,10 +179,12 @@ def test_ppo_from_an_sft_run_starts_at_its_reference(warm: Run, able: Path, tmp_
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2", "tiny_mpt"])
 @pytest.mark.parametrize("method", ["sft", "ppo"])
 def test_only_adapters_are_trained_and_plain_peft_loads_them(
-    method: str, family: str, request: pytest.FixtureRequest, tmp_path: Path
+    method: str, family: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Biases too stay as they were: the reference is the network without adapters (qwen2 has biases)."""
     model = request.getfixturevalue(family)
+    merge = Policy.merge
+    monkeypatch.setattr(Policy, "merge", lambda policy: None)  # training ends with it; first the network that was trained
     run, judge = train(method, tmp_path / "run", model, rows(8), ppo__optimizer__lr=1e-2, sft__optimizer__lr=1e-2, ppo__kl_init=1.0)
     fresh = dict(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).named_parameters())
     kept = {
@@ -195,6 +198,9 @@ def test_only_adapters_are_trained_and_plain_peft_loads_them(
     saved = load_file(run.folder / "adapter" / "adapter_model.safetensors")
     assert all("lora_" in name for name in saved)
     assert any((tensor != 0).any() for name, tensor in saved.items() if "lora_B" in name)
+    assert_plain_peft_gives_the_same(model, run, judge)
+    merge(judge.policy)
+    assert not any("lora_" in name for name, _ in judge.policy.lm.named_parameters())
     assert_plain_peft_gives_the_same(model, run, judge)
 
 

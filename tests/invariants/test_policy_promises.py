@@ -9,6 +9,7 @@ import torch
 
 from adjudge.config import LoraConfig, load_config
 from adjudge.evaluation.predict import PromptedJudge
+from adjudge.methods import ppo
 from adjudge.methods.ppo import answer_pass, collect_rollout, update
 from adjudge.models.batch import build_batch
 from adjudge.models.policy import Policy, load_policy
@@ -193,3 +194,72 @@ def test_reference_stays_put_while_the_policy_moves(tiny_qwen2: Path) -> None:
     optimizer.step()
     assert torch.equal(before, reference())
     assert not torch.allclose(logp, answer_pass(policy, prompts, responses, 1.0)[0])
+
+
+def learned(policy: Policy, monkeypatch: pytest.MonkeyPatch, live_tokens: int) -> tuple[list[torch.Tensor], dict]:
+    """Weights after two update epochs, the first with the sampled graph or with a forward pass of its own."""
+    monkeypatch.setattr(ppo, "LIVE_TOKENS", live_tokens)
+    judge = judge_for(policy, **{"ppo.mini_batch_size": 8, "answer.max_tokens": 4})
+    groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
+    rollout = collect_rollout(judge, asked(judge), judge.config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
+    assert (rollout.live is not None) == (live_tokens > 0)
+    figures = update(policy, rollout, judge.config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
+    assert figures["updates"] > 0
+    assert not any(part.requires_grad for part in (rollout.logp_BR, rollout.value_BR, rollout.advantage_BR, rollout.return_BR))
+    return [parameter.detach().clone() for parameter in policy.parameters()], figures
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_sampled_graph_gives_the_same_first_update(
+    family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = request.getfixturevalue(family)
+    (live, seen), (anew, expected) = (learned(trained_looking(folder), monkeypatch, tokens) for tokens in (4, 0))
+    for one, other in zip(live, anew, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    for name in ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance"):
+        assert seen[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5)
+
+
+def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> None:
+    """Without gradient the prefix is computed once, until an optimizer, a loaded adapter or a merge changes what it depends on."""
+    prompts, responses = rows(policy)
+
+    def logp() -> torch.Tensor:
+        with torch.no_grad():
+            return answer_pass(policy, prompts, responses, 1.0)[0]
+
+    def anew() -> torch.Tensor:
+        policy._kept.clear()
+        return logp()
+
+    first = logp()
+    assert torch.equal(first, logp()), "with the kept prefix as without"
+    for optimizer in (
+        torch.optim.AdamW(policy.adapter_parameters(), lr=0.1, fused=True),
+        torch.optim.SGD(policy.lm.parameters(), lr=0.1),
+    ):
+        answer_pass(policy, prompts, responses, 1.0)[0].sum().backward()
+        logp()  # between the backward pass and the step
+        optimizer.step()
+        optimizer.zero_grad()
+        kept = logp()
+        assert not torch.allclose(kept, first)
+        torch.testing.assert_close(kept, anew(), atol=0, rtol=0)
+        first = kept
+    with policy.reference():
+        reference = logp()
+    assert not torch.allclose(reference, first)
+    assert torch.equal(logp(), first), "the reference has a prefix of its own"
+    policy.merge()
+    torch.testing.assert_close(logp(), first, atol=TOLERANCE, rtol=0)
+
+
+def test_another_prefix_of_the_same_prompts_is_cut_or_continued(policy: Policy) -> None:
+    prompts, _ = rows(policy)
+    for chosen in (prompts, prompts[:1], prompts[1:], [prompt[3:] for prompt in prompts], prompts):
+        with torch.no_grad():
+            hidden = policy.prefill(chosen).hidden_BD
+            for row, prompt in enumerate(chosen):
+                own = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
+                torch.testing.assert_close(policy.logits(hidden[row]), own, atol=5e-5, rtol=0)

@@ -53,24 +53,32 @@ class Scripted:
     """Stands in for a policy: row r says `scripts[r]`, token by token, or draws from `logits` when there is no script."""
 
     end_ids = (2,)
+    grad = False
 
     def __init__(self, tokenizer, scripts=None, logits=None, rows: int = 0) -> None:
         self.tokenizer, self.scripts, self.fixed = tokenizer, scripts, logits
-        self.hidden_BD = torch.zeros(rows or len(scripts), 1)
+        row_B = torch.arange(rows or len(scripts), dtype=torch.float32)
+        self.hidden_BD = torch.stack([torch.zeros_like(row_B), row_B], dim=1)  # the step, and whose script it is
+        self.fed: list[int] = []
 
     def logits(self, hidden_BD: torch.Tensor) -> torch.Tensor:
         if self.fixed is not None:
             return self.fixed.expand(len(hidden_BD), -1)
-        step = int(hidden_BD[0, 0])
-        wanted = torch.tensor([script[min(step, len(script) - 1)] for script in self.scripts])
+        scripts = [(int(step), self.scripts[int(row)]) for step, row in hidden_BD.tolist()]
+        wanted = torch.tensor([script[min(step, len(script) - 1)] for step, script in scripts])
         return 30.0 * torch.nn.functional.one_hot(wanted, 400).float()
 
     def value(self, hidden_BD: torch.Tensor) -> torch.Tensor:
         return hidden_BD[:, 0] + 0.5
 
     def extend(self, state, ids_BT: torch.Tensor):
-        state.hidden_BD = state.hidden_BD + 1
+        state.hidden_BD = state.hidden_BD + torch.tensor([1.0, 0.0])
+        self.fed.append(len(ids_BT))
         return state.hidden_BD[:, None], state
+
+    def keep(self, rows_B: torch.Tensor):
+        self.hidden_BD = self.hidden_BD[rows_B]
+        return self
 
 
 def script(tokenizer, *texts: str) -> list[list[int]]:
@@ -110,6 +118,26 @@ def test_each_row_stops_at_its_own_end(tiny_llama: Path) -> None:
         assert (tensor[~found.mask_BR] == 0).all()
     assert found.value_BR[3].tolist() == [step + 0.5 for step in range(8)]
     assert (found.logp_BR.abs() < 1e-3).all()
+
+
+def test_rows_that_have_ended_leave_the_batch(tiny_llama: Path) -> None:
+    tokenizer = policy_of(tiny_llama).tokenizer
+    scripts = script(tokenizer, "No\n", "the plot is dull and slow and long", "Yes\n", "No\n", "Yes\n", "a warm film")
+    fake = Scripted(tokenizer, scripts)
+    found = respond(fake, fake, ending(fake, 8), Sampling())
+    assert [len(ids) for ids in found.ids] == found.mask_BR.sum(1).tolist()
+    for row, ids in enumerate(found.ids):
+        assert ids[: len(scripts[row])] == scripts[row][: len(ids)]
+    assert fake.fed[0] == 6, "the first token of every row is fed"
+    assert fake.fed[-1] == sum(len(ids) == 8 for ids in found.ids) < 6
+
+
+def test_leaving_rows_change_nothing_for_those_that_go_on(policy: Policy) -> None:
+    """Ends drawn at random: some rows leave early; what is known of each equals an independent forward of it alone."""
+    found = draw(policy, ending(policy, LENGTH, 1, stop="tag"))
+    assert len({len(ids) for ids in found.ids}) > 1
+    for row, (prompt, ids) in enumerate(zip(prompts_of(policy), found.ids, strict=True)):
+        torch.testing.assert_close(found.logp_BR[row, : len(ids)], alone(policy, prompt, ids, 1.0), atol=5e-5, rtol=0)
 
 
 def test_a_tag_answer_goes_on_over_line_and_turn(tiny_llama: Path) -> None:

@@ -29,4 +29,5 @@ def load_trained(run: Run, spec: TaskSpec) -> Judge:
     """The judge of a finished run that trained an adapter."""
     policy = load_policy(run.config)
     policy.load_adapter(run.folder / "adapter", train=False)
+    policy.merge()
     return PromptedJudge(policy, spec, run.config)

@@ -5,8 +5,9 @@ score too, estimate advantages (GAE), then go over the batch a few times with th
 
 Differs from arXiv 2410.11020 (``--preset paper`` gives its constants): answers stop where they end and not after 12 to 32
 tokens; adapter dropout is off in every pass, since it would make the ratio of the first update differ from 1; log-probabilities
-and values are kept from sampling, not computed again; gradients are clipped; a batch's updates end early when the policy has
-moved far (`stop_kl`); the default optimizer is AdamW at a rate for LoRA, with a warm-up and a decay.
+and values are kept from sampling, not computed again, and the first update goes backward through the pass that sampled; gradients
+are clipped; a batch's updates end early when the policy has moved far (`stop_kl`); the default optimizer is AdamW at a rate for
+LoRA, with a warm-up and a decay.
 
 Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards).
 """
@@ -42,6 +43,9 @@ from adjudge.training.optim import build_optimizer
 from adjudge.training.watch import AnswerWatch
 from adjudge.types import Example, Judgement
 
+LIVE_TOKENS = 4
+"""Answers of at most so many tokens are sampled with gradient; longer ones cost more to go back through one by one than a pass anew."""
+
 Asked = tuple[Example, tuple[int, ...]]
 """A training row and its prompt's token ids."""
 
@@ -61,6 +65,8 @@ class Rollout:
     advantage_BR: Tensor
     return_BR: Tensor
     seconds: dict[str, float]
+    live: tuple[Tensor, Tensor, Tensor] | None = None
+    """Log-probability, value and entropy as they were sampled, with their gradient: the first update's forward pass, spent by it."""
 
 
 def train_ppo(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
@@ -94,6 +100,7 @@ def train_ppo(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
             run.log({"step": step, "prompts": prompts, "reward": reward, "kl": kl, **record})
             bar.advance(len(batch), reward=reward, right=record["right"], kl=kl, unreadable=record["unreadable"])
     policy.save_adapter(run.folder / "adapter")
+    policy.merge()
     return judge
 
 
@@ -105,18 +112,18 @@ def collect_rollout(
     policy, spec = judge.policy, judge.spec
     prompts = [ids for _, ids in batch]
     sampling = Sampling(generator, config.temperature, config.top_k, config.top_p)
-    with torch.no_grad():
-        try:
-            responses = respond(policy, policy.prefill(prompts), judge.end, sampling)
-        except NotFiniteError as error:
-            raise NotFiniteError(f"Step {step}: {error}") from None
-        sampled = time.perf_counter()
-        with policy.reference():
-            ref_logp_BR, _, _ = answer_pass(policy, prompts, responses.ids, config.temperature)
+    live = judge.end.max_tokens <= LIVE_TOKENS and config.mini_batch_size >= len(batch) <= (config.micro_batch_size or len(batch))
+    try:
+        responses = respond(policy, policy.prefill(prompts, grad=live), judge.end, sampling)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"Step {step}: {error}") from None
+    sampled = time.perf_counter()
+    with torch.no_grad(), policy.reference():
+        ref_logp_BR, _, _ = answer_pass(policy, prompts, responses.ids, config.temperature)
     referenced = time.perf_counter()
     judgements = [read_answer(text, spec, judge.end.stop) for text in responses.texts]
     score_B = torch.tensor(rewards(judgements, [example.gold for example, _ in batch], spec, config.reward))
-    logp_BR, value_BR, mask_BR = responses.logp_BR, responses.value_BR, responses.mask_BR
+    logp_BR, value_BR, mask_BR = responses.logp_BR.detach(), responses.value_BR.detach(), responses.mask_BR
     reward_BR = token_rewards(score_B, logp_BR, ref_logp_BR.cpu(), mask_BR, beta)
     check_finite("the reward", reward_BR, step)
     advantage_BR, return_BR = gae(reward_BR, value_BR, mask_BR, config.gamma, config.lam)
@@ -134,6 +141,7 @@ def collect_rollout(
         advantage_BR=advantage_BR,
         return_BR=return_BR,
         seconds={"sample": sampled - began, "reference": referenced - sampled},
+        live=(responses.logp_BR, responses.value_BR, responses.entropy_BR) if live else None,
     )
 
 
@@ -178,8 +186,7 @@ def _accumulate(policy: Policy, rollout: Rollout, picked: Tensor, config: PpoCon
     sums: dict[str, float] = {}
     for part in chunks(len(picked), config.micro_batch_size):
         rows = picked[part].tolist()
-        responses = [rollout.responses[row] for row in rows]
-        logp_BR, value_BR, entropy_BR = answer_pass(policy, [rollout.prompts[row] for row in rows], responses, config.temperature)
+        logp_BR, value_BR, entropy_BR = _figures(policy, rollout, rows, config.temperature)
         width = logp_BR.shape[1]
         old_logp, old_value, mask, advantage, returns = (
             tensor[rows, :width].to(policy.device)
@@ -200,6 +207,16 @@ def _accumulate(policy: Policy, rollout: Rollout, picked: Tensor, config: PpoCon
         }
         sums = {name: sums.get(name, 0.0) + value.item() for name, value in parts.items()}
     return sums
+
+
+def _figures(policy: Policy, rollout: Rollout, rows: list[int], temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability, value and entropy of some of a rollout's rows under the policy as it is now, with gradient."""
+    if rollout.live is not None:  # the first update, of all rows: the policy is still the one that sampled
+        logp_BR, value_BR, entropy_BR = (tensor[rows].to(policy.device) for tensor in rollout.live)
+        rollout.live = None
+        return logp_BR, value_BR, entropy_BR
+    prompts, responses = [rollout.prompts[row] for row in rows], [rollout.responses[row] for row in rows]
+    return answer_pass(policy, prompts, responses, temperature)
 
 
 def _length(row: Asked) -> int:

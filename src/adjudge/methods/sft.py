@@ -62,6 +62,7 @@ def train_sft(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
             run.log({"step": step, "rows": seen, **record, "seconds": time.perf_counter() - began})
             bar.advance(len(batch), loss=loss, right=right / len(batch))
     policy.save_adapter(run.folder / "adapter")
+    policy.merge()
     return judge
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
+from adjudge.machine import keep_freed_memory
 from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, resolve_device
 from adjudge.models.quiet import quiet
 
@@ -104,6 +105,7 @@ def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequ
         head = {"num_labels": max(1, len(words)), "problem_type": "single_label_classification" if words else "regression"}
         if words:
             head |= {"id2label": dict(enumerate(words)), "label2id": {word: index for index, word in enumerate(words)}}
+    keep_freed_memory()
     try:
         with quiet():
             model, info = auto.from_pretrained(

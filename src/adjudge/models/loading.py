@@ -17,6 +17,7 @@ from torch import nn
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError, nearest
+from adjudge.machine import keep_freed_memory
 from adjudge.models.bundled import BUNDLED, bundled_folder
 from adjudge.models.quiet import quiet
 from adjudge.models.random_models import (
@@ -50,6 +51,7 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
     from transformers import AutoModelForCausalLM
 
     device = resolve_device(runtime)
+    keep_freed_memory()
     dtype = resolve_dtype(runtime, device)
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)

@@ -2,7 +2,8 @@
 
 One forward serves sampling, training and evaluation. The tokens that all rows begin with (instruction, answer form, demonstrations)
 run once per batch, in the backward pass too: their keys and values are computed for one row and repeated, and the gradients of all
-rows flow back through that one row. Logits exist only where an answer token is predicted, never over the whole prompt.
+rows flow back through that one row. Without gradient they run once for as long as the weights stay as they are: for the reference that
+is the whole run. Logits exist only where an answer token is predicted, never over the whole prompt.
 
 The reference policy is the same network with its adapters off, so nothing but the adapters may be trained: biases stay fixed. A policy
 that starts from an SFT run has that run's adapter a second time, frozen, as its reference.
@@ -14,7 +15,7 @@ import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from adjudge.config import Config, LoraConfig
 from adjudge.console import note
 from adjudge.errors import ModelError, RunError
 from adjudge.models.batch import Side, TokenBatch, build_batch
+from adjudge.models.fused import fuse
 from adjudge.models.loading import load_causal_lm, lora_targets
+from adjudge.models.prefix import KeptPrefix, expand
 from adjudge.models.quiet import no_future_warnings
 
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
@@ -41,12 +44,19 @@ class Prefilled:
     position_B: Tensor
     hidden_BD: Tensor
     """Last hidden state of each prompt: predicts the first response token."""
+    grad: bool = False
+    """Whether gradients flow through what is in the cache, and through what is computed from it."""
 
     def fork(self) -> Prefilled:
         """A copy that can be continued without touching this one (tensors are shared, never written)."""
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return Prefilled(cache, self.mask_BT, self.position_B, self.hidden_BD)
+        return replace(self, cache=cache)
+
+    def keep(self, rows_B: Tensor) -> Prefilled:
+        """Only these rows (this state is spent): the others have ended and cost nothing more."""
+        self.cache.batch_select_indices(rows_B)
+        return Prefilled(self.cache, self.mask_BT[rows_B], self.position_B[rows_B], self.hidden_BD[rows_B], self.grad)
 
 
 class Policy(nn.Module):
@@ -65,6 +75,9 @@ class Policy(nn.Module):
         self._decoder = [getattr(base, base.base_model_prefix)]  # in a list: the module is registered once, under lm
         self._takes_positions = "position_ids" in inspect.signature(self._decoder[0].forward).parameters
         self.share_prefix = True
+        self._kept: dict[str, KeptPrefix] = {}
+        self._acting = "policy"
+        fuse(lm)
         self._check()
 
     @property
@@ -95,6 +108,7 @@ class Policy(nn.Module):
         )
         with no_future_warnings():
             self.lm = get_peft_model(self.lm, layers)
+        self._adapted()
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:
         """Put a saved adapter (and its value head) on the network; with `train` a frozen copy of it becomes the reference.
@@ -115,6 +129,7 @@ class Policy(nn.Module):
                 self.value_head.load_state_dict(load_file(head))
         except (RuntimeError, ValueError) as error:  # torch: sizes; peft: modules that are not there
             raise RunError(f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}") from None
+        self._adapted()
 
     def save_adapter(self, folder: Path) -> None:
         """Save the adapter in peft's own format, the value head beside it."""
@@ -123,6 +138,15 @@ class Policy(nn.Module):
             {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}, folder / "value_head.safetensors"
         )
 
+    def merge(self) -> None:
+        """Add the adapter to the weights for good: judging is then as fast as without one, and there is nothing left to train.
+
+        Done in float32 only: rounding the sum to bfloat16 would make the judge another than the policy that was trained.
+        """
+        if hasattr(self.lm, "merge_and_unload") and self.lm.dtype == torch.float32:
+            self.lm = self.lm.merge_and_unload()
+            self._kept.clear()
+
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The parameters that are trained, without the value head's."""
         return [parameter for parameter in self.lm.parameters() if parameter.requires_grad]
@@ -130,17 +154,21 @@ class Policy(nn.Module):
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Within this block the policy is the reference policy: adapters off, or the frozen SFT adapter."""
-        if "reference" in getattr(self.lm, "peft_config", {}):
-            self.lm.set_adapter("reference")
-            try:
+        acted, self._acting = self._acting, "reference"
+        try:
+            if "reference" in getattr(self.lm, "peft_config", {}):
+                self.lm.set_adapter("reference")
+                try:
+                    yield
+                finally:
+                    self.lm.set_adapter("default")
+            elif hasattr(self.lm, "disable_adapter"):
+                with self.lm.disable_adapter():
+                    yield
+            else:
                 yield
-            finally:
-                self.lm.set_adapter("default")
-        elif hasattr(self.lm, "disable_adapter"):
-            with self.lm.disable_adapter():
-                yield
-        else:
-            yield
+        finally:
+            self._acting = acted
 
     def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], side: Side = "right") -> TokenBatch:
         """Pack rows for `hidden` or `prefill` (see `build_batch`)."""
@@ -170,21 +198,25 @@ class Policy(nn.Module):
         """Values in float32, ``[…, D] → […]``."""
         return self.value_head(hidden.float()).squeeze(-1)
 
-    @torch.no_grad()
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
-        """Run prompts once and keep their cache, to sample or to score labels from (no gradient)."""
+    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Prefilled:
+        """Run prompts once and keep their cache, to sample or to score labels from; with `grad`, gradients flow through it."""
         batch = self.batch(prompts, [[] for _ in prompts], side="left")
-        hidden_BTD, cache = self._run(batch, keep_cache=True)
-        return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BTD[:, -1])
+        with torch.set_grad_enabled(grad):
+            hidden_BTD, cache = self._run(batch, keep_cache=True)
+            return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BTD[:, -1], grad)
 
-    @torch.no_grad()
     def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
         """Feed further tokens of every row; returns their hidden states ``[B, T, D]`` and the state after them (`state` is spent)."""
         added = ids_BT.shape[1]
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
-        hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache)
-        return hidden_BTD, Prefilled(cache, mask, positions[:, -1], hidden_BTD[:, -1])
+        with torch.set_grad_enabled(state.grad):
+            hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache)
+            return hidden_BTD, Prefilled(cache, mask, positions[:, -1], hidden_BTD[:, -1], state.grad)
+
+    def _adapted(self) -> None:
+        fuse(self.lm)
+        self._kept.clear()
 
     def _base(self) -> Any:
         return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
@@ -193,11 +225,28 @@ class Policy(nn.Module):
         cache = None
         common = len(batch.prefix_C)
         if common:
-            positions = torch.arange(common, device=self.device)[None]
-            ones = batch.mask_BT.new_ones(1, common)
-            _, cache = self._decode(batch.prefix_C[None], ones, positions, None)
-            cache.batch_repeat_interleave(len(batch.ids_BT))
+            cache = expand(self._prefix_cache(batch.prefix_C), len(batch.ids_BT))
         return self._decode(batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0)
+
+    def _prefix_cache(self, prefix_C: Tensor) -> Any:
+        """Keys and values of the common prefix, one row of them."""
+        if torch.is_grad_enabled() or self.training:  # needed for the backward pass, or different each time (dropout)
+            self._kept.pop(self._acting, None)  # a pass with gradient is what comes before every change of the weights
+            return self._extend_prefix(prefix_C, 0, None)
+        kept = self._kept.get(self._acting)
+        # The counter sees weights that are written to; not every optimizer moves it, so nothing is kept while gradients wait for one.
+        version = sum(parameter._version for parameter in self.lm.parameters())
+        done, cache = kept.reuse(prefix_C, version) if kept else (0, None)
+        if done < len(prefix_C):
+            cache = self._extend_prefix(prefix_C, done, cache)
+            if 2 * done < len(prefix_C) and all(parameter.grad is None for parameter in self.lm.parameters()):
+                self._kept[self._acting] = KeptPrefix.of(prefix_C, cache, version)
+        return cache
+
+    def _extend_prefix(self, prefix_C: Tensor, done: int, cache: Any) -> Any:
+        positions = torch.arange(done, len(prefix_C), device=self.device)[None]
+        ones = torch.ones(1, len(prefix_C), dtype=torch.bool, device=self.device)
+        return self._decode(prefix_C[None, done:], ones, positions, cache)[1]
 
     def _decode(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, *, use_cache: bool = True) -> tuple[Tensor, Any]:
         extra = {"position_ids": positions} if self._takes_positions else {}

@@ -1,5 +1,8 @@
 """Sampling answers from the policy, with a key-value cache, stopping each where its answer ends.
 
+Rows that have ended leave the batch once half of it has. When the prompts were run with gradient, it flows through the sampled
+log-probabilities and values too: the first update of PPO then needs no forward pass of its own.
+
 Shapes: ``B`` prompts, ``R`` response tokens, ``V`` vocabulary.
 """
 
@@ -31,43 +34,58 @@ class Responses:
     """Sampled answers of a batch of prompts, with what was known while sampling.
 
     `logp_BR` are log-probabilities under the (tempered, untruncated) policy and `value_BR` the value head's outputs, both float32 and
-    0 where `mask_BR` is False.
+    0 where `mask_BR` is False; both carry a gradient when the state they were drawn from does. `entropy_BR` never does.
     """
 
     ids: list[list[int]]
     texts: list[str]
     logp_BR: Tensor
     value_BR: Tensor
+    entropy_BR: Tensor
     mask_BR: Tensor
 
 
-@torch.no_grad()
 def respond(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling) -> Responses:
     """Draw one response per prompt of `state` (which is spent). Raises NotFiniteError when there is no distribution to draw from."""
-    rows = len(state.hidden_BD)
+    rows, device = len(state.hidden_BD), state.hidden_BD.device
     limits = _limits(rows, end, sampling.generator)
     ids: list[list[int]] = [[] for _ in range(rows)]
-    alive = torch.ones(rows, dtype=torch.bool)
-    logps, values, masks = [], [], []
-    hidden_BD = state.hidden_BD
-    while True:
-        logits_BV = policy.logits(hidden_BD) / sampling.temperature
-        logp_BV = next_token_logps(logits_BV)
-        token_B = _choose(logits_BV, sampling)
-        logp_B = logp_BV.gather(1, token_B[:, None]).squeeze(1)
-        masks.append(alive.clone())
-        logps.append(logp_B.cpu() * alive)
-        values.append(policy.value(hidden_BD).cpu() * alive)
-        for row, token in enumerate(token_B.tolist()):
-            if alive[row]:
+    row_K = torch.arange(rows)  # the K rows that are in the state, and which of them still go on
+    alive_K = torch.ones(rows, dtype=torch.bool)
+    columns: list[tuple[Tensor, ...]] = []
+    with torch.set_grad_enabled(state.grad):
+        while True:
+            place_A = alive_K.nonzero().squeeze(1)
+            found = _step(policy, state.hidden_BD[place_A.to(device)], sampling)
+            columns.append((row_K[place_A], *found[1:]))
+            for place, row, token in zip(place_A.tolist(), row_K[place_A].tolist(), found[0].tolist(), strict=True):
                 ids[row].append(token)
-                alive[row] = len(ids[row]) < limits[row] and not end.ended(ids[row])
-        if not alive.any():
-            break
-        hidden_BRD, state = policy.extend(state, token_B[:, None])
-        hidden_BD = hidden_BRD[:, -1]
-    logp_BR, value_BR, mask_BR = (torch.stack(column, dim=1) for column in (logps, values, masks))
-    return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, mask_BR)
+                alive_K[place] = len(ids[row]) < limits[row] and not end.ended(ids[row])
+            if not alive_K.any():
+                break
+            fed_K = torch.zeros(len(alive_K), dtype=torch.long, device=device).index_copy(0, place_A.to(device), found[0])
+            if 2 * int(alive_K.sum()) <= len(alive_K):
+                staying = alive_K.nonzero().squeeze(1)
+                state, fed_K = state.keep(staying.to(device)), fed_K[staying.to(device)]
+                row_K, alive_K = row_K[staying], alive_K[staying]
+            _, state = policy.extend(state, fed_K[:, None])
+        logp_BR, value_BR, entropy_BR = (
+            torch.stack([torch.zeros(rows).index_copy(0, column[0], column[part]) for column in columns], dim=1)
+            for part in (1, 2, 3)
+        )
+    mask_BR = torch.stack([torch.zeros(rows, dtype=torch.bool).index_fill(0, column[0], True) for column in columns], dim=1)
+    return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, entropy_BR, mask_BR)
+
+
+def _step(policy: Policy, hidden_AD: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw a token for each of ``A`` rows; also its log-probability, value and the entropy there, these on the CPU."""
+    logits_AV = policy.logits(hidden_AD) / sampling.temperature
+    logp_AV = next_token_logps(logits_AV)
+    token_A = _choose(logits_AV.detach(), sampling)
+    logp_A = logp_AV.gather(1, token_A[:, None]).squeeze(1)
+    with torch.no_grad():
+        entropy_A = torch.special.entr(logp_AV.exp()).sum(-1)
+    return token_A, logp_A.cpu(), policy.value(hidden_AD).cpu(), entropy_A.cpu()
 
 
 def next_token_logps(logits: Tensor) -> Tensor:

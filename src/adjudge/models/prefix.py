@@ -1,0 +1,66 @@
+"""Keys and values of the tokens that all prompts begin with: one row of them, viewed as many, and kept while the weights stay.
+
+Works on transformers' cache objects; tensors in them are shared and never written.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def expand(cache: Any, rows: int) -> Any:
+    """A cache of `rows` rows from one of a single row. Nothing is copied where a layer holds plain keys and values."""
+    if not _all_plain(cache):
+        cache.batch_repeat_interleave(rows)
+        return cache
+    return _with_layers(cache, lambda tensor: tensor.expand(rows, -1, -1, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPrefix:
+    """The cache of a prefix, and the state of the weights it was computed with."""
+
+    ids: list[int]
+    cache: Any
+    version: int
+
+    @classmethod
+    def of(cls, prefix_C: Tensor, cache: Any, version: int) -> KeptPrefix:
+        """Keep a copy of `cache` that nobody else continues."""
+        return cls(prefix_C.tolist(), _with_layers(cache, lambda tensor: tensor) if _all_plain(cache) else None, version)
+
+    def reuse(self, prefix_C: Tensor, version: int) -> tuple[int, Any]:
+        """How many tokens of `prefix_C` are here, and their cache; (0, None) when the weights have changed."""
+        if self.cache is None or version != self.version:
+            return 0, None
+        wanted = prefix_C.tolist()
+        shared = next((place for place, (a, b) in enumerate(zip(self.ids, wanted, strict=False)) if a != b), None)
+        shared = min(len(self.ids), len(wanted)) if shared is None else shared
+        if shared == 0:
+            return 0, None
+        return shared, _with_layers(self.cache, lambda tensor: tensor[:, :, :shared])
+
+
+def _with_layers(cache: Any, change: Any) -> Any:
+    found = copy.copy(cache)
+    found.layers = []
+    for layer in cache.layers:
+        new = copy.copy(layer)
+        new.keys, new.values = change(layer.keys), change(layer.values)
+        found.layers.append(new)
+    return found
+
+
+def _all_plain(cache: Any) -> bool:
+    return all(_is_plain(layer) for layer in cache.layers)
+
+
+def _is_plain(layer: Any) -> bool:
+    from transformers.cache_utils import DynamicLayer
+
+    return type(layer) is DynamicLayer and isinstance(layer.keys, torch.Tensor) and layer.keys.dim() == 4
