@@ -35,18 +35,20 @@ class Pair:
     what: str
     unit: str
     goal: float | None = None
-    remark: str = ""
+    grouped: bool = False
+    """Whether the peer answers each prompt several times, which is other work than ours."""
 
 
-_GROUPS = (
-    "not the same work: the peer answers each prompt {samples} times and learns once, ours once and learns {update_epochs} times"
+GROUPED = (
+    "not the same work: the peer answers each prompt {samples} times and learns once from each answer, "
+    "ours answers once and goes over the answers {update_epochs} times"
 )
 PAIRS = {
     "ppo-0.11": Pair("ppo-trl-0.11", "ppo", "prompts", 10),
     "ppo-1.12": Pair("ppo-trl-1.12", "ppo", "prompts", 12),
     "sft": Pair("sft-trl-1.16", "sft", "rows", 6),
-    "grpo": Pair("grpo-trl-1.16", "ppo", "prompts", None, _GROUPS),
-    "rloo": Pair("rloo-trl-1.16", "ppo", "prompts", None, _GROUPS),
+    "grpo": Pair("grpo-trl-1.16", "ppo", "prompts", None, grouped=True),
+    "rloo": Pair("rloo-trl-1.16", "ppo", "prompts", None, grouped=True),
     "evaluate": Pair("generate-transformers", "evaluate", "rows", 4),
 }
 MEMORY_GOAL = 1 / 3
@@ -109,6 +111,7 @@ def model_folder(name: str, out: Path, dtype: str) -> Path:
 
     from adjudge.models.bundled import BUNDLED, bundled_folder
     from adjudge.models.loading import load_tokenizer
+    from adjudge.models.quiet import quiet
     from adjudge.models.random_models import build_random, is_random, name_special_tokens
 
     if name in BUNDLED:
@@ -125,7 +128,8 @@ def model_folder(name: str, out: Path, dtype: str) -> Path:
         tokenizer = load_tokenizer(name, "", {})
         model = build_random(name, getattr(torch, dtype), "cpu", "sdpa")
         name_special_tokens(model, tokenizer)
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "whole").touch()
     return folder

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.environments import PEERS
-from benchmarks.setting import MEMORY_GOAL, PAIRS
+from benchmarks.setting import GROUPED, MEMORY_GOAL, PAIRS
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
@@ -33,7 +33,7 @@ class Summary:
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens of prompts and answers a second, padding left out."""
+        """Tokens of prompts and answers a second, padding left out; of one answer a row."""
         return self.rows_per_s * (self.prompt_tokens + self.response_tokens)
 
 
@@ -118,7 +118,7 @@ def measured_on(record: dict[str, Any]) -> str:
 def _pairs(record: dict[str, Any]) -> str:
     header = (
         "| ours against | ours, a second | peer, a second | times faster (each round) | goal "
-        "| memory, ours / peer, GiB | share | tokens a row, ours / peer |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| memory, ours / peer, GiB | ours by peer | tokens a row, ours / peer |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     lines, stages, remarks = [], [], []
     settings_said: dict[str, list[str]] = {}
@@ -127,12 +127,12 @@ def _pairs(record: dict[str, Any]) -> str:
         settings_said.setdefault(measured_on(entry), []).append(name)
         ours, peer = (summary([one.get(side, {}) for one in rounds]) for side in ("ours", "peer"))
         title = PEERS[PAIRS[name].peer].title
-        lines.append(_pair_line(name, title, ours, peer, ratios(rounds)))
+        lines.append(_pair_line(name, ours, peer, ratios(rounds), settings))
         for side, found in ((f"adjudge ({PAIRS[name].what}, beside {title})", ours), (title, peer)):
             if found is not None and found.stages:
                 stages.append(f"| {side} | {', '.join(f'{stage} {value:.2f}' for stage, value in found.stages.items())} |")
-        if PAIRS[name].remark:
-            remarks.append(f"{title}: {PAIRS[name].remark.format(**settings)}.")
+        if PAIRS[name].grouped:
+            remarks.append(f"{title}: {GROUPED.format(**settings)}.")
         remarks += [f"{title}: {failure}" for failure in _failures(rounds)]
     text = "\n".join([header, *lines])
     on = "\n\n".join(said if len(settings_said) == 1 else f"{', '.join(names)}: {said}" for said, names in settings_said.items())
@@ -142,11 +142,11 @@ def _pairs(record: dict[str, Any]) -> str:
     return "\n\n".join(["### Beside the peers", on, text, *(["\n".join(f"- {remark}" for remark in remarks)] if remarks else [])])
 
 
-def _pair_line(name: str, title: str, ours: Summary | None, peer: Summary | None, found: Sequence[float]) -> str:
+def _pair_line(name: str, ours: Summary | None, peer: Summary | None, found: Sequence[float], settings: dict[str, Any]) -> str:
     pair, share = PAIRS[name], memory_ratio(ours, peer)
 
-    def speed(side: Summary | None) -> str:
-        return "failed" if side is None else f"{_short(side.rows_per_s)} {pair.unit}, {_short(side.tokens_per_s)} tokens"
+    def speed(side: Summary | None, answers: int = 1) -> str:
+        return "failed" if side is None else f"{_short(side.rows_per_s)} {pair.unit}, {_short(answers * side.tokens_per_s)} tokens"
 
     def both(first: float | None, second: float | None) -> str:
         return " / ".join("–" if value is None else f"{value:.2f}" for value in (first, second))
@@ -156,9 +156,9 @@ def _pair_line(name: str, title: str, ours: Summary | None, peer: Summary | None
         "| "
         + " | ".join(
             [
-                title,
+                PEERS[pair.peer].title,
                 speed(ours),
-                speed(peer) if peer else "–",
+                speed(peer, settings["samples"] if pair.grouped else 1) if peer else "–",
                 faster,
                 f"≥ {pair.goal:g}" if pair.goal else "none",
                 both(*(side.memory_gib if side else None for side in (ours, peer))),
