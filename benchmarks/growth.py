@@ -45,6 +45,7 @@ from benchmarks.setting import (
 
 SIZES = {"batch": (8, 16, 32, 64), "rows": (64, 128, 256), "memory": (200, 2000, 20_000)}
 STEPS = 3
+PREFIX_REPEATS = 3
 TITLES = {
     "batch": "One PPO batch (rollout and updates): seconds a prompt fall towards the cost of a row's own tokens, the prefix pass stays.",
     "rows": "Greedy evaluation: time is linear in the number of rows.",
@@ -59,7 +60,7 @@ COLUMNS = {
 
 @contextmanager
 def prefix_passes(policy: Any) -> Iterator[list[float]]:
-    """Collects the seconds of passes without gradient over one row alone: the shared prefix, when a batch has several rows."""
+    """Collects the seconds of passes over one row alone: the shared prefix, when a batch has several rows."""
     decoder = policy.lm.get_base_model() if hasattr(policy.lm, "get_base_model") else policy.lm
     decoder = getattr(decoder, decoder.base_model_prefix)
     seconds: list[float] = []
@@ -67,7 +68,7 @@ def prefix_passes(policy: Any) -> Iterator[list[float]]:
 
     def before(_module: Any, _inputs: Any, named: dict[str, Any]) -> None:
         ids = named.get("input_ids")
-        began[:] = [now()] if ids is not None and len(ids) == 1 and not torch.is_grad_enabled() else []
+        began[:] = [now()] if ids is not None and len(ids) == 1 else []
 
     def after(_module: Any, _inputs: Any, _output: Any) -> None:
         if began:
@@ -83,11 +84,15 @@ def prefix_passes(policy: Any) -> Iterator[list[float]]:
 
 def measure_batch(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
     """One PPO batch of `size` prompts after one to warm up."""
-    from benchmarks.ours import Side, run_ppo
+    from benchmarks.ours import Side, forget_prefix, run_ppo
 
     side, meter = Side(raw, spec, adapter=True), common.Meter(spec)
-    with prefix_passes(side.judge.policy) as passes:
-        run_ppo(side, meter)
+    run_ppo(side, meter)
+    policy = side.judge.policy
+    with prefix_passes(policy) as passes:
+        for _ in range(PREFIX_REPEATS):
+            forget_prefix(policy)
+            policy.prefill(spec.prompt_ids[:size])
     result = meter.result(size)
     seconds = result["seconds"][0]
     stages = {name: result["stages"][name][0] for name in ("sample", "reference", "update")}

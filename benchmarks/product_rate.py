@@ -29,6 +29,7 @@ from torch import nn
 
 from adjudge.errors import AdjudgeError
 from adjudge.models.batch import common_prefix
+from adjudge.models.policy import Policy
 from adjudge.runs import write_json
 from benchmarks.run import shareable
 from benchmarks.setting import ROOT, add_options, child_variables, empty_model, explain, machine, prepare
@@ -116,7 +117,7 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     """The rows of the table: forward with the adapters, forward of the reference, an update (mean of a batch's)."""
     from adjudge.methods.ppo import answer_pass, collect_rollout, update
     from adjudge.training.optim import build_optimizer
-    from benchmarks.ours import Side
+    from benchmarks.ours import Side, forget_prefix
     from benchmarks.peers import common
 
     spec = common.Spec.read(spec_path)
@@ -131,15 +132,19 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     whole = needed_tokens(prompts, taught)
 
     def forward() -> None:
+        forget_prefix(policy)
         with torch.no_grad():
             answer_pass(policy, prompts, taught, 1.0)
 
     def reference() -> None:
+        forget_prefix(policy)
         with torch.no_grad(), policy.reference():
             answer_pass(policy, prompts, taught, 1.0)
 
     found = []
     for name, action in (("forward, no gradient", forward), ("forward, no gradient, reference", reference)):
+        if (done := tokens_computed(policy, action)) < whole.layers:
+            raise RuntimeError(f"{name}: only {done} tokens were computed of the {whole.layers} that are counted")
         row = {"name": name, "tokens": whole.layers, "operations": operations(shapes, head, whole, 1)}
         row["product_rate"] = product_rate(shapes, head, whole, policy.lm.dtype, policy.device)
         found.append({**row, "seconds": best_seconds(action, repeats), "goal": FORWARD_GOAL if action is forward else None})
@@ -151,6 +156,7 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     best: dict[str, Any] | None = None
     for step in range(repeats + 1):
         rollout = collect_rollout(side.judge, asked, config, config.kl_init, sampling, step)
+        rollout.live = None  # else the first update would have only its backward pass left to do
         again = torch.Generator()
         again.set_state(order.get_state())
         tokens, passes = update_tokens(rollout.prompts, rollout.responses, config, again)
@@ -163,6 +169,22 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     assert best is not None
     one = Tokens(best["tokens"], best.pop("head_tokens"))
     return [*found, {**best, "product_rate": product_rate(shapes, head, one, policy.lm.dtype, policy.device)}]
+
+
+def tokens_computed(policy: Policy, action: Callable[[], Any]) -> int:
+    """Tokens that go through the layers in `action`, padding included: fewer than are counted would flatter."""
+    base = policy.lm.get_base_model() if hasattr(policy.lm, "get_base_model") else policy.lm
+    seen: list[int] = []
+
+    def count(_module: Any, _inputs: Any, named: dict[str, Any]) -> None:
+        seen.append(named["input_ids"].numel())
+
+    hook = getattr(base, base.base_model_prefix).register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        action()
+    finally:
+        hook.remove()
+    return sum(seen)
 
 
 def update_tokens(

@@ -18,6 +18,7 @@ from typing import Any
 
 from adjudge.config import Config, load_config
 from adjudge.errors import AdjudgeError, ConfigError, nearest
+from adjudge.machine import TOP_PAD_BYTES
 from adjudge.tasks import load_split, load_task, spec_to_yaml, take_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -239,11 +240,16 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def child_variables(threads: int) -> dict[str, str]:
-    """Environment variables of every measured process, ours and the peers': threads, and an allocator that keeps its memory."""
+    """Environment variables of every measured process, ours and the peers': threads, and an allocator that keeps its memory.
+
+    The allocator's are what `adjudge.machine` sets by itself (it leaves an allocator alone that the environment has set).
+    """
     return {
         "OMP_NUM_THREADS": str(threads),
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+        "MALLOC_TOP_PAD_": str(TOP_PAD_BYTES),
+        "THP_MEM_ALLOC_ENABLE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }

@@ -291,6 +291,19 @@ def test_shares_are_measured_on_a_specification(spec, tmp_path):
     assert all(row["seconds"] > 0 and row["operations"] > 0 and row["product_rate"] > 0 for row in rows)
 
 
+def test_a_kept_prefix_is_not_counted_as_computed(spec, tmp_path):
+    raw, taken = read(spec, tmp_path)
+    policy = ours.Side(raw, taken, adapter=True).judge.policy.eval()
+
+    def forward():
+        policy.prefill(taken.prompt_ids)
+
+    first = product_rate.tokens_computed(policy, forward)
+    assert product_rate.tokens_computed(policy, forward) < first
+    ours.forget_prefix(policy)
+    assert product_rate.tokens_computed(policy, forward) == first
+
+
 # --- growth ---
 
 
