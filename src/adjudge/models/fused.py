@@ -22,8 +22,10 @@ from torch.autograd.function import once_differentiable
 
 GATED_MLPS = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
-SILUS = ("SiLU", "SiLUActivation")
 """Classes of transformers whose forward is exactly what is written here (Gemma's norm, for one, is not)."""
+
+SILUS = ("SiLU", "SiLUActivation")
+"""torch's class and that of transformers."""
 
 
 class Low(NamedTuple):
@@ -84,6 +86,9 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _mlp_forward(self: Any, x: Tensor) -> Tensor:
     layers = (self.gate_proj, self.up_proj, self.down_proj)
+    # Hooks run where a layer is called, which the function below does not do.
+    if any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers):
+        return type(self).forward(self, x)
     try:
         lows = [low_rank(layer) for layer in layers]
     except NotImplementedError:
