@@ -29,6 +29,7 @@ from adjudge.errors import ModelError, RunError
 from adjudge.models.batch import Side, TokenBatch, build_batch
 from adjudge.models.fused import fuse
 from adjudge.models.loading import load_causal_lm, lora_targets
+from adjudge.models.packing import ATTENTION, Packing, register
 from adjudge.models.prefix import KeptPrefix, expand
 from adjudge.models.quiet import no_future_warnings
 
@@ -75,6 +76,7 @@ class Policy(nn.Module):
         self._decoder = [getattr(base, base.base_model_prefix)]  # in a list: the module is registered once, under lm
         self._takes_positions = "position_ids" in inspect.signature(self._decoder[0].forward).parameters
         self.share_prefix = True
+        self.packs = self._takes_positions
         self._kept: dict[str, KeptPrefix] = {}
         self._acting = "policy"
         fuse(lm)
@@ -178,9 +180,14 @@ class Policy(nn.Module):
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Last hidden states at the places that predict the response's real tokens, ``[M, D]`` with M = response_mask.sum()."""
-        hidden_BTD, _ = self._run(batch, keep_cache=False)
         rows, _ = batch.response_mask_BR.nonzero(as_tuple=True)
-        return hidden_BTD[rows, batch.answer_BR[batch.response_mask_BR]]
+        places = batch.answer_BR[batch.response_mask_BR]
+        if self._packs(batch):
+            packing = Packing.of(batch)
+            hidden_MD, _ = self._run_packed(batch, packing, keep_cache=False)
+            return hidden_MD[packing.place_BT[rows, places]]
+        hidden_BTD, _ = self._run(batch, keep_cache=False)
+        return hidden_BTD[rows, places]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary in float32, ``[…, D] → […, V]``."""
@@ -202,8 +209,15 @@ class Policy(nn.Module):
         """Run prompts once and keep their cache, to sample or to score labels from; with `grad`, gradients flow through it."""
         batch = self.batch(prompts, [[] for _ in prompts], side="left")
         with torch.set_grad_enabled(grad):
-            hidden_BTD, cache = self._run(batch, keep_cache=True)
-            return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BTD[:, -1], grad)
+            if self._packs(batch):
+                packing = Packing.of(batch)
+                hidden_MD, cache = self._run_packed(batch, packing, keep_cache=True)
+                packing.spread(cache, len(batch.prefix_C))
+                hidden_BD = hidden_MD[packing.place_BT[:, -1]]
+            else:
+                hidden_BTD, cache = self._run(batch, keep_cache=True)
+                hidden_BD = hidden_BTD[:, -1]
+            return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BD, grad)
 
     def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
         """Feed further tokens of every row; returns their hidden states ``[B, T, D]`` and the state after them (`state` is spent)."""
@@ -228,6 +242,25 @@ class Policy(nn.Module):
             cache = expand(self._prefix_cache(batch.prefix_C), len(batch.ids_BT))
         return self._decode(batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0)
 
+    def _packs(self, batch: TokenBatch) -> bool:
+        window = getattr(self._decoder[0].config, "sliding_window", None)
+        return self.packs and (window is None or batch.attention_mask.shape[1] <= window)
+
+    def _run_packed(self, batch: TokenBatch, packing: Packing, *, keep_cache: bool) -> tuple[Tensor, Any]:
+        """Hidden states of the rests' tokens, ``[M, D]``, and the cache of the packed sequence."""
+        common = len(batch.prefix_C)
+        ids, positions, cache = packing.ids_M, packing.position_M, None
+        if common and (torch.is_grad_enabled() or self.training):
+            self._kept.pop(self._acting, None)
+            ids = torch.cat([batch.prefix_C, ids])
+            positions = torch.cat([torch.arange(common, device=self.device), positions])
+        elif common:
+            cache = expand(self._prefix_cache(batch.prefix_C), 1)
+        hidden, cache = self._decode(
+            ids[None], None, positions[None], cache, use_cache=keep_cache or cache is not None, packing=packing
+        )
+        return hidden[0, -len(packing.ids_M) :], cache
+
     def _prefix_cache(self, prefix_C: Tensor) -> Any:
         """Keys and values of the common prefix, one row of them."""
         if torch.is_grad_enabled() or self.training:  # needed for the backward pass, or different each time (dropout)
@@ -248,11 +281,23 @@ class Policy(nn.Module):
         ones = torch.ones(1, len(prefix_C), dtype=torch.bool, device=self.device)
         return self._decode(prefix_C[None, done:], ones, positions, cache)[1]
 
-    def _decode(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, *, use_cache: bool = True) -> tuple[Tensor, Any]:
-        extra = {"position_ids": positions} if self._takes_positions else {}
-        out = self._decoder[0](
-            input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=use_cache, return_dict=True, **extra
-        )
+    def _decode(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        cache: Any,
+        *,
+        use_cache: bool = True,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Any]:
+        extra: dict[str, Any] = {"position_ids": positions} if self._takes_positions else {}
+        if packing is not None:
+            # transformers hands a mask of four dimensions on as it is, and builds none of its own.
+            extra |= {"packing": packing, "attention_mask": packing.mask_BTS[:, None]}
+        elif mask is not None:
+            extra["attention_mask"] = mask.long()
+        out = self._decoder[0](input_ids=ids, past_key_values=cache, use_cache=use_cache, return_dict=True, **extra)
         return out.last_hidden_state, out.past_key_values
 
     @torch.no_grad()
@@ -277,15 +322,37 @@ class Policy(nn.Module):
             tolerance = CHECK_TOLERANCE.get(self.lm.dtype, 1e-3) * scale
             return not torch.allclose(ours, torch.stack(own), rtol=0.0, atol=tolerance, equal_nan=True)
 
-        try:
-            shared_fails = differs()
-        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
-            shared_fails = True
-        if shared_fails:
+        def fails() -> bool:
+            try:
+                return differs()
+            except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
+                return True
+
+        self._pack()
+        if self.packs and not fails():
+            return
+        self._unpack()
+        if fails():
             self.share_prefix = False
             if differs():
                 raise ModelError(f"{self.name}: the logits computed here differ from the model's own, so it cannot be used.")
             note(f"{self.name}: the prompts' common beginning cannot be computed once for this model; going on without, slower.")
+
+    def _pack(self) -> None:
+        """Let the decoder attend as a packed sequence needs it, where its attention can be chosen."""
+        config = self._decoder[0].config
+        drops = getattr(config, "attention_dropout", 0.0) or 0.0
+        self.packs = self.packs and config._attn_implementation == "sdpa" and drops == 0
+        if self.packs:
+            register()
+            config._attn_implementation = ATTENTION
+
+    def _unpack(self) -> None:
+        """Back to padded rows: the model's attention is of a kind that a packed sequence cannot have."""
+        self.packs = False
+        self._kept.clear()
+        if self._decoder[0].config._attn_implementation == ATTENTION:
+            self._decoder[0].config._attn_implementation = "sdpa"
 
 
 def load_policy(config: Config, *, adapter: bool = False) -> Policy:
