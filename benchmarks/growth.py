@@ -60,7 +60,7 @@ COLUMNS = {
 
 @contextmanager
 def prefix_passes(policy: Any) -> Iterator[list[float]]:
-    """Collects the seconds of passes over one row alone: the shared prefix, when a batch has several rows."""
+    """Collects the seconds of passes over one row alone that is no packed batch: the shared prefix, when a batch has several rows."""
     decoder = policy.lm.get_base_model() if hasattr(policy.lm, "get_base_model") else policy.lm
     decoder = getattr(decoder, decoder.base_model_prefix)
     seconds: list[float] = []
@@ -68,7 +68,7 @@ def prefix_passes(policy: Any) -> Iterator[list[float]]:
 
     def before(_module: Any, _inputs: Any, named: dict[str, Any]) -> None:
         ids = named.get("input_ids")
-        began[:] = [now()] if ids is not None and len(ids) == 1 else []
+        began[:] = [now()] if ids is not None and len(ids) == 1 and named.get("packing") is None else []
 
     def after(_module: Any, _inputs: Any, _output: Any) -> None:
         if began:

@@ -83,7 +83,7 @@ def memory_ratio(ours: Summary | None, peer: Summary | None) -> float | None:
 def render(folder: Path) -> str:
     """Everything that lies in a folder of results, as Markdown. Raises FileNotFoundError where there is nothing."""
     parts = []
-    for name, show in (("results", _pairs), ("product_rate", _shares), ("growth", _growth)):
+    for name, show in (("results", _pairs), ("product_rate", _shares), ("growth", _growth), ("steps", _steps)):
         path = folder / f"{name}.json"
         if path.is_file():
             parts.append(show(json.loads(path.read_text(encoding="utf-8"))))
@@ -211,6 +211,21 @@ def _growth(record: dict[str, Any]) -> str:
             lines.append("| " + " | ".join([*cells[:1], *said, *cells[1 + len(said) :]]) + " |")
         parts.append(f"{part['title']}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _steps(record: dict[str, Any]) -> str:
+    header = "| taken away | batch | seconds with / without, each round | ratio | peak with / without, GiB |\n| --- | --- | --- | --- | --- |"
+    lines = []
+    for row in record["rows"]:
+        if "error" in row:
+            lines.append(f"| {row['variant']} | {row['what']} | failed: {row['error']} | – | – |")
+            continue
+        seconds = ", ".join(f"{whole:.2f} / {without:.2f}" for whole, without in row["seconds"])
+        peaks = row["peak_gib"]
+        lines.append(
+            f"| {row['variant']} | {row['what']} | {seconds} | {row['ratio']:.2f} | {peaks['whole']:.2f} / {peaks['without']:.2f} |"
+        )
+    return "\n\n".join(["### What each step gives", measured_on(record), "\n".join([header, *lines])])
 
 
 def _cell(value: Any) -> str:

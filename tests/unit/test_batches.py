@@ -66,3 +66,12 @@ def test_rows_are_not_touched_and_none_is_no_batch() -> None:
 )
 def test_chunks_cover_all_rows(count: int, size: int | None, expected: list[tuple[int, int]]) -> None:
     assert [(part.start, part.stop) for part in chunks(count, size)] == expected
+
+
+def test_without_padding_batches_are_random() -> None:
+    rows = texts(4 * WINDOW)
+    found = list(epochs_of_batches(rows, 4, 2, torch.Generator().manual_seed(0), len, padded=False))
+    assert sorted(row for batch in found[:WINDOW] for row in batch) == sorted(rows)
+    spread = [max(map(len, batch)) - min(map(len, batch)) for batch in found]
+    alike = [max(map(len, batch)) - min(map(len, batch)) for batch in batches(rows, 4, 2)]
+    assert sum(spread) > 3 * sum(alike)

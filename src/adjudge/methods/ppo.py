@@ -87,7 +87,8 @@ def train_ppo(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
     watch = AnswerWatch(spec)
     with progress("ppo", len(asked) * config.epochs) as bar:
         prompts = 0
-        for step, batch in enumerate(epochs_of_batches(asked, config.batch_size, config.epochs, order, _length), 1):
+        batches = epochs_of_batches(asked, config.batch_size, config.epochs, order, _length, padded=not policy.packs)
+        for step, batch in enumerate(batches, 1):
             rollout = collect_rollout(judge, batch, config, beta.beta, sampling, step)
             record = update(policy, rollout, config, optimizer, order, step)
             record |= {"beta": beta.beta, "lr": scheduler.get_last_lr()[0]}

@@ -43,7 +43,8 @@ def train_sft(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge:
     policy.train()
     seen = 0
     with progress("sft", len(rows) * config.epochs) as bar:
-        for step, batch in enumerate(epochs_of_batches(rows, config.batch_size, config.epochs, order, _length), 1):
+        batches = epochs_of_batches(rows, config.batch_size, config.epochs, order, _length, padded=not policy.packs)
+        for step, batch in enumerate(batches, 1):
             began = time.perf_counter()
             tokens = sum(len(taught) for _, taught in batch)
             loss, right = 0.0, 0

@@ -176,7 +176,10 @@ class Policy(nn.Module):
         """Pack rows for `hidden` or `prefill` (see `build_batch`)."""
         # Where places are not given as position ids (ALiBi), a gap between prefix and rest would count as distance.
         share = self.share_prefix and (side == "right" or self._takes_positions)
-        return build_batch(prompts, responses, device=self.device, share_prefix=share, side=side)
+        batch = build_batch(prompts, responses, device=self.device, share_prefix=share, side=side)
+        if len(batch.prefix_C) and self._beyond_window(batch):  # so it would for a window
+            batch = build_batch(prompts, responses, device=self.device, share_prefix=False, side=side)
+        return batch
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Last hidden states at the places that predict the response's real tokens, ``[M, D]`` with M = response_mask.sum()."""
@@ -243,8 +246,12 @@ class Policy(nn.Module):
         return self._decode(batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0)
 
     def _packs(self, batch: TokenBatch) -> bool:
+        return self.packs and not self._beyond_window(batch)
+
+    def _beyond_window(self, batch: TokenBatch) -> bool:
+        """Whether a row may be longer than what the model's attention looks back (Mistral, Qwen2 with sliding windows)."""
         window = getattr(self._decoder[0].config, "sliding_window", None)
-        return self.packs and (window is None or batch.attention_mask.shape[1] <= window)
+        return window is not None and batch.attention_mask.shape[1] > window
 
     def _run_packed(self, batch: TokenBatch, packing: Packing, *, keep_cache: bool) -> tuple[Tensor, Any]:
         """Hidden states of the rests' tokens, ``[M, D]``, and the cache of the packed sequence."""

@@ -10,23 +10,30 @@ import torch
 Row = TypeVar("Row")
 
 WINDOW = 8
-"""Batches whose rows are sorted by length together: little is padded, and the order stays random beyond that."""
+"""Batches whose rows are sorted by length together, where padding is computed: little is padded, and the order stays random beyond that."""
 
 
 def epochs_of_batches(
-    rows: Sequence[Row], batch_size: int, epochs: int, generator: torch.Generator, length: Callable[[Row], int]
+    rows: Sequence[Row],
+    batch_size: int,
+    epochs: int,
+    generator: torch.Generator,
+    length: Callable[[Row], int],
+    padded: bool = True,
 ) -> Iterator[list[Row]]:
     """Yield batches of rows of like `length`, each epoch in a new random order drawn from `generator`.
 
     Rows are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches, and the batches shuffled. Every row comes
-    once an epoch; one batch of an epoch may be smaller.
+    once an epoch; one batch of an epoch may be smaller. Where nothing is `padded` (a policy that packs) the batches are random instead:
+    length goes with the label in some data, and batches of like length would then be batches of like labels.
     """
+    window = WINDOW if padded else 1
     for _ in range(epochs):
         shuffled = [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
         batches: list[list[Row]] = []
-        for start in range(0, len(shuffled), batch_size * WINDOW):
-            window = sorted(shuffled[start : start + batch_size * WINDOW], key=length)
-            batches += [window[place : place + batch_size] for place in range(0, len(window), batch_size)]
+        for start in range(0, len(shuffled), batch_size * window):
+            near = sorted(shuffled[start : start + batch_size * window], key=length)
+            batches += [near[place : place + batch_size] for place in range(0, len(near), batch_size)]
         for index in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[index]
 

@@ -1,0 +1,195 @@
+"""What each step of the engine gives: the same batch with one of them taken away, beside the batch with all of them.
+
+    python -m benchmarks.steps --data-dir DIR
+
+Each variant is a process of its own, run in turn with the whole engine, and does the same work with the same result up to rounding: one
+PPO batch (rollout and all updates) or one SFT batch, after one that is not measured. A ratio above 1 is what the step gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from torch import Tensor
+
+from adjudge.errors import AdjudgeError
+from adjudge.runs import write_json
+from benchmarks.run import say, shareable
+from benchmarks.setting import ROOT, add_options, child_variables, explain, machine, prepare
+
+WHOLE = "the whole engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The engine without one of its steps: something replaced in this process, or other environment variables."""
+
+    replaced: Callable[[], list[Any]] = list
+    variables: dict[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    what: tuple[str, ...] = ("ppo", "sft")
+
+
+def _no_sharing() -> list[Any]:
+    from adjudge.models import policy
+
+    build = policy.build_batch
+    return [patch.object(policy, "build_batch", lambda *rows, **named: build(*rows, **{**named, "share_prefix": False}))]
+
+
+def _no_keeping() -> list[Any]:
+    from adjudge.models.prefix import KeptPrefix
+
+    return [patch.object(KeptPrefix, "reuse", lambda *_: (0, None))]
+
+
+def _copied() -> list[Any]:
+    from adjudge.models import policy
+
+    def copy(cache: Any, rows: int) -> Any:
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+    return [patch.object(policy, "expand", copy), *_no_keeping()]
+
+
+def _not_fused() -> list[Any]:
+    from adjudge.models import policy
+
+    return [patch.object(policy, "fuse", lambda _: None)]
+
+
+def _first_pass_anew() -> list[Any]:
+    from adjudge.methods import ppo
+
+    return [patch.object(ppo, "LIVE_TOKENS", 0)]
+
+
+def _logits_everywhere() -> list[Any]:
+    from adjudge.models.policy import Policy
+
+    run = Policy._run
+
+    def with_logits(self: Policy, batch: Any, *, keep_cache: bool) -> tuple[Tensor, Any]:
+        hidden, cache = run(self, batch, keep_cache=keep_cache)
+        # Their sum times zero: the logits are computed, and gone back through, and change nothing.
+        return hidden + 0.0 * self.logits(hidden).sum(), cache
+
+    return [patch.object(Policy, "_run", with_logits)]
+
+
+ALLOCATOR = tuple(name for name in child_variables(1) if name.startswith(("MALLOC_", "THP_")))
+
+VARIANTS = {
+    WHOLE: Variant(),
+    "without a shared prefix": Variant(_no_sharing),
+    "the prefix not kept between passes": Variant(_no_keeping, what=("ppo",)),
+    "the prefix's keys and values copied for every row": Variant(_copied, what=("ppo",)),
+    "without fused LoRA, MLP and norm": Variant(_not_fused),
+    "first update with a forward pass of its own": Variant(_first_pass_anew, what=("ppo",)),
+    "logits at every token": Variant(_logits_everywhere),
+    "allocator as the system sets it": Variant(variables={"MALLOC_ARENA_MAX": "64"}, dropped=ALLOCATOR),
+    "without huge pages": Variant(variables={"THP_MEM_ALLOC_ENABLE": "0"}),
+    "threads that sleep while they wait": Variant(variables={"OMP_WAIT_POLICY": "PASSIVE"}),
+}
+"""MALLOC_ARENA_MAX is at its own default there: set, it keeps `adjudge.machine` from setting the others."""
+
+
+def child(name: str, what: str, spec: str, result: str) -> None:
+    """In a process of its own: measure one variant by the protocol of `benchmarks.ours`."""
+    from benchmarks import ours
+
+    for replaced in VARIANTS[name].replaced():
+        replaced.start()
+    sys.argv = ["benchmarks.ours", spec, result, "--what", what]
+    ours.main()
+
+
+def measure(name: str, what: str, folder: Path, threads: int) -> dict[str, Any]:
+    """Run one variant once; returns its RESULT.json."""
+    variant = VARIANTS[name]
+    own = {key: value for key, value in child_variables(threads).items() if key not in variant.dropped}
+    kept = folder / "RESULT.json"
+    kept.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "benchmarks.steps", "--child", name, what, str(folder / "SPEC.json"), str(kept)]
+    found = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **own, **variant.variables}, capture_output=True, text=True, check=False
+    )
+    if not kept.is_file():
+        return {"error": found.stderr.strip()[-500:] or f"exit status {found.returncode}"}
+    return dict(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every variant and write steps.json."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["--child"]:
+        child(*given[1:])
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description="What each step of the engine gives.")
+    add_options(parser)
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="how often each variant runs, in turn with the whole (default: %(default)s)"
+    )
+    options = parser.parse_args(given)
+    try:
+        spec, settings = prepare(options)
+    except AdjudgeError as error:
+        print(explain(error), file=sys.stderr)
+        return 1
+    folder = options.out.resolve() / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "SPEC.json", {key: value for key, value in spec.items() if key != "evaluation_tokens"})
+    rows = []
+    for name, variant in VARIANTS.items():
+        if name == WHOLE:
+            continue
+        for what in variant.what:
+            pairs = []
+            for number in range(1, options.rounds + 1):
+                pairs.append((measure(WHOLE, what, folder, spec["threads"]), measure(name, what, folder, spec["threads"])))
+                print(f"{what}, {name}, round {number}: whole {say(pairs[-1][0])}; without {say(pairs[-1][1])}", flush=True)
+            rows.append(row_of(name, what, pairs))
+            write_json(
+                options.out / "steps.json",
+                {
+                    "settings": settings,
+                    "machine": machine(),
+                    "date": datetime.date.today().isoformat(),
+                    "command": f"python -m benchmarks.steps {shareable(given)}".strip(),
+                    "rows": rows,
+                },
+            )
+    return int(any("error" in row for row in rows))
+
+
+def row_of(name: str, what: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Ratios of one variant over the whole engine, round by round, and both peaks."""
+    errors = [result["error"] for pair in pairs for result in pair if "error" in result]
+    if errors:
+        return {"variant": name, "what": what, "error": errors[0]}
+    seconds = [[statistics.median(result["seconds"]) for result in pair] for pair in pairs]
+    peaks = [statistics.median(pair[side].get("peak_gib") or 0.0 for pair in pairs) for side in (0, 1)]
+    return {
+        "variant": name,
+        "what": what,
+        "seconds": seconds,
+        "ratio": statistics.median(without / whole for whole, without in seconds),
+        "ratios": [without / whole for whole, without in seconds],
+        "peak_gib": {"whole": peaks[0], "without": peaks[1]},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The benchmark that takes steps of the engine away: what is left does the same work with the same result."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks is no part of the installed package
+
+from adjudge.config import LoraConfig, load_config
+from adjudge.evaluation.predict import PromptedJudge
+from adjudge.methods.ppo import collect_rollout, update
+from adjudge.models.policy import load_policy
+from adjudge.tasks import load_task
+from adjudge.types import Example
+from benchmarks import steps, table
+
+TEXTS = ("a warm, funny film", "dull", "the plot is slow", "nobody should pay for this")
+
+
+def learned(folder: Path, variant: steps.Variant) -> list[torch.Tensor]:
+    """Weights after one PPO batch of two updates, without one step of the engine."""
+    config = load_config(
+        values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu", "ppo.mini_batch_size": 4}
+    )
+    with ExitStack() as stack:
+        for replaced in variant.replaced():
+            stack.enter_context(replaced)
+        policy = load_policy(config)
+        policy.add_adapter(LoraConfig(r=4))
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        judge = PromptedJudge(policy.eval(), load_task("glue/sst2"), config)
+        examples = [Example(str(row), {"sentence": text}, judge.spec.words[row % 2]) for row, text in enumerate(TEXTS)]
+        asked = [(example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)]
+        rollout = collect_rollout(judge, asked, config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
+        groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
+        update(policy, rollout, config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
+        return [parameter.detach().clone() for parameter in policy.parameters()]
+
+
+@pytest.mark.parametrize("name", [name for name, variant in steps.VARIANTS.items() if variant.replaced is not list])
+def test_a_step_taken_away_changes_no_result(name: str, tiny_llama: Path) -> None:
+    for one, other in zip(learned(tiny_llama, steps.VARIANTS[name]), learned(tiny_llama, steps.VARIANTS[steps.WHOLE]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_ratios_are_of_the_pair_and_errors_are_kept() -> None:
+    pair = ({"seconds": [2.0], "peak_gib": 1.0}, {"seconds": [5.0], "peak_gib": 3.0})
+    other = ({"seconds": [2.0], "peak_gib": 1.0}, {"seconds": [3.0], "peak_gib": 3.0})
+    row = steps.row_of("x", "ppo", [pair, other])
+    assert row["ratios"] == [2.5, 1.5] and row["ratio"] == 2.0
+    assert row["peak_gib"] == {"whole": 1.0, "without": 3.0}
+    assert steps.row_of("x", "ppo", [({"error": "died"}, pair[1])])["error"] == "died"
+
+
+def test_the_table_shows_both() -> None:
+    machine = {"device": "a CPU", "cores": 2, "system": "Linux", "versions": {}}
+    settings = dict.fromkeys(
+        ("task", "model", "batch_size", "mini_batch_size", "update_epochs", "batches", "samples", "threads", "dtype"), 1
+    )
+    rows = [steps.row_of("x", "ppo", [({"seconds": [2.0], "peak_gib": 1.0}, {"seconds": [5.0], "peak_gib": 3.0})])]
+    rows.append({"variant": "y", "what": "sft", "error": "died"})
+    text = table._steps({"settings": settings, "machine": machine, "command": "c", "date": "d", "rows": rows})
+    assert "| x | ppo | 2.00 / 5.00 | 2.50 | 1.00 / 3.00 |" in text
+    assert "failed: died" in text

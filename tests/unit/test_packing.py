@@ -1,0 +1,141 @@
+"""A batch as one sequence without padding: who packs, and that nothing but the time changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from adjudge.config import LoraConfig, load_config
+from adjudge.methods.ppo import answer_pass
+from adjudge.models.batch import build_batch
+from adjudge.models.packing import ATTENTION, Packing
+from adjudge.models.policy import Policy, load_policy
+
+PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]
+RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
+
+
+def policy_of(folder: Path, dtype: str = "float32") -> Policy:
+    policy = load_policy(load_config(values={"model": str(folder), "runtime.dtype": dtype, "runtime.device": "cpu"}))
+    policy.add_adapter(LoraConfig(r=4))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return policy.eval()
+
+
+def changed(folder: Path, to: Path, **settings) -> Path:
+    """The model of `folder` with other entries in its config.json."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text(encoding="utf-8"))
+    (to / "config.json").write_text(json.dumps(config | settings), encoding="utf-8")
+    return to
+
+
+def figures(policy: Policy) -> list[torch.Tensor]:
+    """Log-probabilities, values, and every gradient of both."""
+    policy.zero_grad()
+    logp, value, _ = answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+    (logp.sum() + value.square().sum()).backward()
+    trained = [*policy.adapter_parameters(), *policy.value_head.parameters()]
+    return [logp.detach(), value.detach(), *(parameter.grad.clone() for parameter in trained)]
+
+
+def padded(policy: Policy) -> Policy:
+    policy._unpack()
+    return policy
+
+
+@pytest.mark.parametrize(("family", "packs"), [("tiny_llama", True), ("tiny_qwen2", True), ("tiny_mpt", False)])
+def test_who_packs(family: str, packs: bool, request: pytest.FixtureRequest) -> None:
+    policy = policy_of(request.getfixturevalue(family))
+    assert policy.packs == packs
+    assert policy.share_prefix
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
+def test_packed_and_padded_agree_in_figures_and_gradients(family: str, share: bool, request: pytest.FixtureRequest) -> None:
+    packed, plain = policy_of(request.getfixturevalue(family)), padded(policy_of(request.getfixturevalue(family)))
+    packed.share_prefix = plain.share_prefix = share
+    assert packed.packs and not plain.packs
+    for one, other in zip(figures(packed), figures(plain), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(figures(packed)[0], figures(plain)[0], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
+def test_what_is_sampled_from_a_packed_prefill_is_the_same(family: str, grad: bool, request: pytest.FixtureRequest) -> None:
+    fed = torch.tensor([[40], [41], [42], [43]])
+    found = []
+    for policy in (policy_of(request.getfixturevalue(family)), padded(policy_of(request.getfixturevalue(family)))):
+        state = policy.prefill(PROMPTS, grad=grad)
+        first = state.hidden_BD
+        second, state = policy.extend(state, fed)
+        third, state = policy.extend(state.keep(torch.tensor([1, 3])), fed[:2])
+        found.append((first, second, third, state.mask_BT, state.position_B))
+        assert first.requires_grad == third.requires_grad == grad
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=5e-5, rtol=0)
+
+
+def test_no_padding_reaches_the_layers(tiny_llama: Path) -> None:
+    policy = policy_of(tiny_llama)
+    seen: list[int] = []
+    policy._decoder[0].register_forward_pre_hook(lambda _m, _i, named: seen.append(named["input_ids"].numel()), with_kwargs=True)
+    figures(policy)
+    needed = 4 + sum(len(prompt) - 4 + len(response) - 1 for prompt, response in zip(PROMPTS, RESPONSES, strict=True))
+    assert seen == [needed]
+    seen.clear()
+    policy.zero_grad()
+    with torch.no_grad():
+        answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+        answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+    assert seen == [4, needed - 4, needed - 4], "the prefix once while the weights stay"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_layout_of_a_packing(side: str) -> None:
+    batch = build_batch([[5, 6], [5, 7, 8, 9], [5, 4, 3]], [[], [], []], side=side)
+    packing = Packing.of(batch)
+    assert packing.ids_M.tolist() == [6, 7, 8, 9, 4, 3]
+    assert packing.position_M.tolist() == [1, 1, 2, 3, 1, 2]
+    assert packing.grid_BT.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 5]]
+    assert packing.real_M.tolist() == [0, 3, 4, 5, 6, 7]
+    ids_BT = packing.ids_M[packing.place_BT]
+    assert ids_BT[batch.mask_BT].tolist() == packing.ids_M.tolist()
+    assert packing.mask_BTS[1].tolist() == [[True, True, False, False], [True, True, True, False], [True] * 4]
+
+
+def test_a_window_shorter_than_the_prompt_is_padded(tiny_qwen2: Path, tmp_path: Path) -> None:
+    settings = {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 8, "layer_types": None}
+    policy = policy_of(changed(tiny_qwen2, tmp_path / "window", **settings))
+    short, long = [[5, 6, 7], [5, 8]], [list(range(5, 15)), [5, 6, 40, 41, 42, 43, 44, 45, 46, 47, 48]]
+    for prompts in (short, long):
+        with torch.no_grad():
+            hidden = policy.prefill(prompts).hidden_BD
+            for row, prompt in enumerate(prompts):
+                own = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
+                torch.testing.assert_close(policy.logits(hidden[row]), own, atol=5e-5, rtol=0)
+
+
+def test_attention_dropout_is_left_to_the_library(tiny_llama: Path, tmp_path: Path) -> None:
+    policy = policy_of(changed(tiny_llama, tmp_path / "dropout", attention_dropout=0.1))
+    assert not policy.packs
+    figures(policy.train())
+
+
+def test_the_model_still_answers_by_itself(tiny_llama: Path) -> None:
+    """Its attention has our name now; calls that bring no packing get transformers' own."""
+    policy = policy_of(tiny_llama)
+    assert policy._decoder[0].config._attn_implementation == ATTENTION
+    ids, mask = torch.tensor([[0, 5, 6, 7], [5, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    ours = policy.lm.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=4, pad_token_id=0)
+    theirs = padded(policy).lm.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=4, pad_token_id=0)
+    assert torch.equal(ours, theirs)
