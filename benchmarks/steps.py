@@ -79,14 +79,16 @@ def _first_pass_anew() -> list[Any]:
 def _logits_everywhere() -> list[Any]:
     from adjudge.models.policy import Policy
 
-    run = Policy._run
+    run, packed = Policy._run, Policy._run_packed
 
-    def with_logits(self: Policy, batch: Any, *, keep_cache: bool) -> tuple[Tensor, Any]:
-        hidden, cache = run(self, batch, keep_cache=keep_cache)
+    def with_logits(self: Policy, found: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         # Their sum times zero: the logits are computed, and gone back through, and change nothing.
-        return hidden + 0.0 * self.logits(hidden).sum(), cache
+        return found[0] + 0.0 * self.logits(found[0]).sum(), found[1]
 
-    return [patch.object(Policy, "_run", with_logits)]
+    return [
+        patch.object(Policy, "_run", lambda self, *rows, **named: with_logits(self, run(self, *rows, **named))),
+        patch.object(Policy, "_run_packed", lambda self, *rows, **named: with_logits(self, packed(self, *rows, **named))),
+    ]
 
 
 ALLOCATOR = tuple(name for name in child_variables(1) if name.startswith(("MALLOC_", "THP_")))
@@ -142,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rounds", type=int, default=2, help="how often each variant runs, in turn with the whole (default: %(default)s)"
     )
+    parser.add_argument("--only", help="variants whose name holds this text; the others' results are kept")
     options = parser.parse_args(given)
     try:
         spec, settings = prepare(options)
@@ -151,9 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.out.resolve() / "steps"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "SPEC.json", {key: value for key, value in spec.items() if key != "evaluation_tokens"})
-    rows = []
+    kept = options.out / "steps.json"
+    known = json.loads(kept.read_text(encoding="utf-8"))["rows"] if options.only and kept.is_file() else []
+    rows = [row for row in known if options.only not in row["variant"]]
     for name, variant in VARIANTS.items():
-        if name == WHOLE:
+        if name == WHOLE or (options.only or "") not in name:
             continue
         for what in variant.what:
             pairs = []
@@ -162,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{what}, {name}, round {number}: whole {say(pairs[-1][0])}; without {say(pairs[-1][1])}", flush=True)
             rows.append(row_of(name, what, pairs))
             write_json(
-                options.out / "steps.json",
+                kept,
                 {
                     "settings": settings,
                     "machine": machine(),

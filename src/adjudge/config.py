@@ -147,6 +147,10 @@ class RuntimeConfig(_Settings):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the fastest here")
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="precision of the fixed weights (needs bitsandbytes)")
+    checkpoint_activations: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, more time"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: bool = Field(False, description="run Python code that comes with a model")
 

@@ -113,7 +113,8 @@ def collect_rollout(
     policy, spec = judge.policy, judge.spec
     prompts = [ids for _, ids in batch]
     sampling = Sampling(generator, config.temperature, config.top_k, config.top_p)
-    live = judge.end.max_tokens <= LIVE_TOKENS and config.mini_batch_size >= len(batch) <= (config.micro_batch_size or len(batch))
+    whole = config.mini_batch_size >= len(batch) <= (config.micro_batch_size or len(batch))
+    live = whole and judge.end.max_tokens <= LIVE_TOKENS and not policy.checkpoints
     try:
         responses = respond(policy, policy.prefill(prompts, grad=live), judge.end, sampling)
     except NotFiniteError as error:

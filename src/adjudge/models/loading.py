@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import socket
 import urllib.parse
@@ -56,6 +57,8 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     if is_random(name):
+        if runtime.quantization != "none":
+            raise ModelError(f"runtime.quantization={runtime.quantization} is for real weights; {name} is built without.")
         tokenizer = load_tokenizer(name, "", {})
         model = _with_attention(name, attn_implementation, lambda attention: build_random(name, dtype, device, attention))
         name_special_tokens(model, tokenizer)
@@ -63,9 +66,11 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
         source, options = locate(name, runtime)
         tokenizer = load_tokenizer(name, source, options)
         options = options | {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+        options |= quantized(runtime, device)
         load = partial(AutoModelForCausalLM.from_pretrained, source, **options)
         model, info = _with_attention(name, attn_implementation, lambda attention: load(attn_implementation=attention))
         _check_causal(name, model, info, tokenizer)
+    if runtime.quantization == "none":  # quantized weights were put there while they were read
         model.to(device)
     model.eval()
     model.requires_grad_(False)
@@ -84,6 +89,29 @@ def _with_attention(name: str, wanted: str, make: Callable[[str], Any]) -> Any:
                 return make("eager")
     except LOAD_ERRORS as error:
         raise explain_load(name, error) from error
+
+
+def quantized(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
+    """Options of `from_pretrained` for `runtime.quantization`: 8 bits (arXiv 2208.07339) or 4-bit NormalFloat (arXiv 2305.14314).
+
+    Only the fixed weights of linear layers are quantized; adapters, value head and log-probabilities are float32 as ever.
+    Raises ModelError where bitsandbytes is not installed.
+    """
+    if runtime.quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"runtime.quantization={runtime.quantization} needs bitsandbytes, which is not installed: pip install 'adjudge[quantization]'."
+        )
+    from transformers import BitsAndBytesConfig
+
+    if runtime.quantization == "8bit":
+        kind = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        kind = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=resolve_dtype(runtime, device)
+        )
+    return {"quantization_config": kind, "device_map": {"": device}}
 
 
 def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ from adjudge.config import Config, LoraConfig
 from adjudge.console import note
 from adjudge.errors import ModelError, RunError
 from adjudge.models.batch import Side, TokenBatch, build_batch
+from adjudge.models.checkpointing import checkpoint_layers
 from adjudge.models.fused import fuse
 from adjudge.models.loading import load_causal_lm, lora_targets
 from adjudge.models.packing import ATTENTION, Packing, register
@@ -77,6 +78,7 @@ class Policy(nn.Module):
         self._takes_positions = "position_ids" in inspect.signature(self._decoder[0].forward).parameters
         self.share_prefix = True
         self.packs = self._takes_positions
+        self.checkpoints = False
         self._kept: dict[str, KeptPrefix] = {}
         self._acting = "policy"
         fuse(lm)
@@ -140,12 +142,19 @@ class Policy(nn.Module):
             {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}, folder / "value_head.safetensors"
         )
 
+    def checkpoint_activations(self) -> None:
+        """Keep only each layer's input for the backward pass. Raises ModelError when the model's layers cannot be told."""
+        checkpoint_layers(self._decoder[0], self.name)
+        self.checkpoints = True
+        self.share_prefix = self.share_prefix and self.packs  # padded rows share it through a cache, which cannot be written twice
+
     def merge(self) -> None:
         """Add the adapter to the weights for good: judging is then as fast as without one, and there is nothing left to train.
 
         Done in float32 only: rounding the sum to bfloat16 would make the judge another than the policy that was trained.
         """
-        if hasattr(self.lm, "merge_and_unload") and self.lm.dtype == torch.float32:
+        fixed = getattr(self._base(), "is_quantized", False)
+        if hasattr(self.lm, "merge_and_unload") and self.lm.dtype == torch.float32 and not fixed:
             self.lm = self.lm.merge_and_unload()
             self._kept.clear()
 
@@ -366,6 +375,8 @@ def load_policy(config: Config, *, adapter: bool = False) -> Policy:
     """Load the model that `config.model` names; with `adapter`, put fresh LoRA layers on it (seeded by `config.seed`)."""
     lm, tokenizer = load_causal_lm(config.model, config.runtime)
     policy = Policy(lm, tokenizer, config.model)
+    if config.runtime.checkpoint_activations:
+        policy.checkpoint_activations()
     if adapter:
         torch.manual_seed(config.seed)
         policy.add_adapter(config.lora)

@@ -1,0 +1,34 @@
+"""Activations computed again in the backward pass instead of kept (``runtime.checkpoint_activations``): less memory, more time.
+
+One decoder layer at a time keeps only its input. A layer that writes to a cache is left as it is: its second run would write twice.
+Source: arXiv 1604.06174, section 4.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from adjudge.errors import ModelError
+
+
+def checkpoint_layers(decoder: nn.Module, name: str) -> None:
+    """Let every layer of `decoder` compute its activations again. Raises ModelError when its layers cannot be told."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError(f"{name}: runtime.checkpoint_activations is not possible for {type(decoder).__name__}; leave it unset.")
+    for layer in layers:
+        layer.forward = MethodType(_checkpointed, layer)  # type: ignore[method-assign]
+
+
+def _checkpointed(self: Any, *args: Any, **named: Any) -> Any:
+    forward = type(self).forward
+    if not torch.is_grad_enabled() or named.get("past_key_values") is not None:
+        return forward(self, *args, **named)
+    return checkpoint(lambda *given: forward(self, *given, **named), *args, use_reentrant=False)

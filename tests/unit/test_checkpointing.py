@@ -1,0 +1,71 @@
+"""Activations computed again: the same figures and gradients from less memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from adjudge.config import LoraConfig, load_config
+from adjudge.errors import ModelError
+from adjudge.methods.ppo import answer_pass
+from adjudge.models.checkpointing import checkpoint_layers
+from adjudge.models.policy import Policy, load_policy
+
+PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]
+RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
+FAMILIES = ("tiny_llama", "tiny_qwen2", "tiny_mpt")
+
+
+def policy_of(folder: Path, again: bool) -> Policy:
+    values = {"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu", "runtime.checkpoint_activations": again}
+    policy = load_policy(load_config(values=values))
+    policy.add_adapter(LoraConfig(r=4))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return policy.eval()
+
+
+def figures(policy: Policy) -> tuple[list[torch.Tensor], int]:
+    """Log-probabilities, values and gradients; and how many bytes were kept for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    policy.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logp, value, _ = answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+        size = sum(kept.values())
+    (logp.sum() + value.square().sum()).backward()
+    trained = [*policy.adapter_parameters(), *policy.value_head.parameters()]
+    return [logp.detach(), value.detach(), *(parameter.grad.clone() for parameter in trained)], size
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_computing_again_changes_nothing_but_memory(family: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(family)
+    (again, less), (kept, more) = figures(policy_of(folder, True)), figures(policy_of(folder, False))
+    for one, other in zip(again, kept, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
+    assert less < more
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sampling_with_a_cache_still_works(family: str, request: pytest.FixtureRequest) -> None:
+    found = []
+    for again in (True, False):
+        policy = policy_of(request.getfixturevalue(family), again)
+        state = policy.prefill(PROMPTS)
+        found.append(policy.extend(state, torch.tensor([[40], [41], [42], [43]]))[0])
+    torch.testing.assert_close(*found, atol=5e-5, rtol=0)
+
+
+def test_a_model_without_such_layers_is_refused() -> None:
+    with pytest.raises(ModelError, match="checkpoint_activations"):
+        checkpoint_layers(nn.Sequential(nn.Linear(2, 2)), "mine")
