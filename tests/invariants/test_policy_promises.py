@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from policies import trained_looking
 
-from adjudge.config import LoraConfig, load_config
+from adjudge.config import load_config
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods import ppo
 from adjudge.methods.ppo import answer_pass, collect_rollout, update
@@ -33,18 +34,6 @@ TEXTS = (
 @pytest.fixture(params=FAMILIES)
 def policy(request: pytest.FixtureRequest) -> Policy:
     return trained_looking(request.getfixturevalue(request.param))
-
-
-def trained_looking(folder: Path) -> Policy:
-    """A policy whose adapter and value head are not at zero, so that they matter in every comparison."""
-    config = load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"})
-    policy = load_policy(config)
-    policy.add_adapter(LoraConfig(r=4))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return policy.eval()
 
 
 def rows(policy: Policy) -> tuple[list[list[int]], list[list[int]]]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from policies import trained_looking
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks is no part of the installed package
 
-from adjudge.config import LoraConfig, load_config
+from adjudge.config import load_config
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.ppo import collect_rollout, update
-from adjudge.models.policy import load_policy
 from adjudge.tasks import load_task
 from adjudge.types import Example
 from benchmarks import steps, table
@@ -30,13 +30,8 @@ def learned(folder: Path, variant: steps.Variant) -> list[torch.Tensor]:
     with ExitStack() as stack:
         for replaced in variant.replaced():
             stack.enter_context(replaced)
-        policy = load_policy(config)
-        policy.add_adapter(LoraConfig(r=4))
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
-                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-        judge = PromptedJudge(policy.eval(), load_task("glue/sst2"), config)
+        policy = trained_looking(folder)
+        judge = PromptedJudge(policy, load_task("glue/sst2"), config)
         examples = [Example(str(row), {"sentence": text}, judge.spec.words[row % 2]) for row, text in enumerate(TEXTS)]
         asked = [(example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)]
         rollout = collect_rollout(judge, asked, config.ppo, 0.1, torch.Generator().manual_seed(0), 1)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from policies import trained_looking
 from torch import nn
 
-from adjudge.config import LoraConfig, load_config
 from adjudge.errors import ModelError
 from adjudge.methods.ppo import answer_pass
 from adjudge.models.checkpointing import checkpoint_layers
-from adjudge.models.policy import Policy, load_policy
+from adjudge.models.policy import Policy
 
 PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]
 RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
@@ -20,14 +20,7 @@ FAMILIES = ("tiny_llama", "tiny_qwen2", "tiny_mpt")
 
 
 def policy_of(folder: Path, again: bool) -> Policy:
-    values = {"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu", "runtime.checkpoint_activations": again}
-    policy = load_policy(load_config(values=values))
-    policy.add_adapter(LoraConfig(r=4))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return policy.eval()
+    return trained_looking(folder, runtime__checkpoint_activations=again)
 
 
 def figures(policy: Policy) -> tuple[list[torch.Tensor], int]:

@@ -8,25 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from policies import trained_looking
 
-from adjudge.config import LoraConfig, load_config
 from adjudge.methods.ppo import answer_pass
 from adjudge.models.batch import build_batch
 from adjudge.models.packing import ATTENTION, Packing
-from adjudge.models.policy import Policy, load_policy
+from adjudge.models.policy import Policy
 
 PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]
 RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
-
-
-def policy_of(folder: Path, dtype: str = "float32") -> Policy:
-    policy = load_policy(load_config(values={"model": str(folder), "runtime.dtype": dtype, "runtime.device": "cpu"}))
-    policy.add_adapter(LoraConfig(r=4))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return policy.eval()
 
 
 def changed(folder: Path, to: Path, **settings) -> Path:
@@ -53,7 +43,7 @@ def padded(policy: Policy) -> Policy:
 
 @pytest.mark.parametrize(("family", "packs"), [("tiny_llama", True), ("tiny_qwen2", True), ("tiny_mpt", False)])
 def test_who_packs(family: str, packs: bool, request: pytest.FixtureRequest) -> None:
-    policy = policy_of(request.getfixturevalue(family))
+    policy = trained_looking(request.getfixturevalue(family))
     assert policy.packs == packs
     assert policy.share_prefix
 
@@ -61,7 +51,7 @@ def test_who_packs(family: str, packs: bool, request: pytest.FixtureRequest) -> 
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
 def test_packed_and_padded_agree_in_figures_and_gradients(family: str, share: bool, request: pytest.FixtureRequest) -> None:
-    packed, plain = policy_of(request.getfixturevalue(family)), padded(policy_of(request.getfixturevalue(family)))
+    packed, plain = trained_looking(request.getfixturevalue(family)), padded(trained_looking(request.getfixturevalue(family)))
     packed.share_prefix = plain.share_prefix = share
     assert packed.packs and not plain.packs
     for one, other in zip(figures(packed), figures(plain), strict=True):
@@ -74,7 +64,7 @@ def test_packed_and_padded_agree_in_figures_and_gradients(family: str, share: bo
 def test_what_is_sampled_from_a_packed_prefill_is_the_same(family: str, grad: bool, request: pytest.FixtureRequest) -> None:
     fed = torch.tensor([[40], [41], [42], [43]])
     found = []
-    for policy in (policy_of(request.getfixturevalue(family)), padded(policy_of(request.getfixturevalue(family)))):
+    for policy in (trained_looking(request.getfixturevalue(family)), padded(trained_looking(request.getfixturevalue(family)))):
         state = policy.prefill(PROMPTS, grad=grad)
         first = state.hidden_BD
         second, state = policy.extend(state, fed)
@@ -86,7 +76,7 @@ def test_what_is_sampled_from_a_packed_prefill_is_the_same(family: str, grad: bo
 
 
 def test_no_padding_reaches_the_layers(tiny_llama: Path) -> None:
-    policy = policy_of(tiny_llama)
+    policy = trained_looking(tiny_llama)
     seen: list[int] = []
     policy._decoder[0].register_forward_pre_hook(lambda _m, _i, named: seen.append(named["input_ids"].numel()), with_kwargs=True)
     figures(policy)
@@ -115,7 +105,7 @@ def test_the_layout_of_a_packing(side: str) -> None:
 
 def test_a_window_shorter_than_the_prompt_is_padded(tiny_qwen2: Path, tmp_path: Path) -> None:
     settings = {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 8, "layer_types": None}
-    policy = policy_of(changed(tiny_qwen2, tmp_path / "window", **settings))
+    policy = trained_looking(changed(tiny_qwen2, tmp_path / "window", **settings))
     short, long = [[5, 6, 7], [5, 8]], [list(range(5, 15)), [5, 6, 40, 41, 42, 43, 44, 45, 46, 47, 48]]
     for prompts in (short, long):
         with torch.no_grad():
@@ -126,14 +116,14 @@ def test_a_window_shorter_than_the_prompt_is_padded(tiny_qwen2: Path, tmp_path: 
 
 
 def test_attention_dropout_is_left_to_the_library(tiny_llama: Path, tmp_path: Path) -> None:
-    policy = policy_of(changed(tiny_llama, tmp_path / "dropout", attention_dropout=0.1))
+    policy = trained_looking(changed(tiny_llama, tmp_path / "dropout", attention_dropout=0.1))
     assert not policy.packs
     figures(policy.train())
 
 
 def test_the_model_still_answers_by_itself(tiny_llama: Path) -> None:
     """Its attention has our name now; calls that bring no packing get transformers' own."""
-    policy = policy_of(tiny_llama)
+    policy = trained_looking(tiny_llama)
     assert policy._decoder[0].config._attn_implementation == ATTENTION
     ids, mask = torch.tensor([[0, 5, 6, 7], [5, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     ours = policy.lm.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=4, pad_token_id=0)

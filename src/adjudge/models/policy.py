@@ -11,7 +11,6 @@ that starts from an SFT run has that run's adapter a second time, frozen, as its
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from adjudge.models.checkpointing import checkpoint_layers
 from adjudge.models.fused import fuse
 from adjudge.models.loading import load_causal_lm, lora_targets
 from adjudge.models.packing import ATTENTION, Packing, register
-from adjudge.models.prefix import KeptPrefix, expand
+from adjudge.models.prefix import KeptPrefix, copy_cache, expand
 from adjudge.models.quiet import no_future_warnings
 
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
@@ -51,9 +50,7 @@ class Prefilled:
 
     def fork(self) -> Prefilled:
         """A copy that can be continued without touching this one (tensors are shared, never written)."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return replace(self, cache=cache)
+        return replace(self, cache=copy_cache(self.cache))
 
     def keep(self, rows_B: Tensor) -> Prefilled:
         """Only these rows (this state is spent): the others have ended and cost nothing more."""
@@ -267,7 +264,6 @@ class Policy(nn.Module):
         common = len(batch.prefix_C)
         ids, positions, cache = packing.ids_M, packing.position_M, None
         if common and (torch.is_grad_enabled() or self.training):
-            self._kept.pop(self._acting, None)
             ids = torch.cat([batch.prefix_C, ids])
             positions = torch.cat([torch.arange(common, device=self.device), positions])
         elif common:
@@ -280,7 +276,6 @@ class Policy(nn.Module):
     def _prefix_cache(self, prefix_C: Tensor) -> Any:
         """Keys and values of the common prefix, one row of them."""
         if torch.is_grad_enabled() or self.training:  # needed for the backward pass, or different each time (dropout)
-            self._kept.pop(self._acting, None)  # a pass with gradient is what comes before every change of the weights
             return self._extend_prefix(prefix_C, 0, None)
         kept = self._kept.get(self._acting)
         # The counter sees weights that are written to; not every optimizer moves it, so nothing is kept while gradients wait for one.
@@ -307,6 +302,8 @@ class Policy(nn.Module):
         use_cache: bool = True,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Any]:
+        if torch.is_grad_enabled():  # a pass with gradient is what comes before every change of the weights
+            self._kept.pop(self._acting, None)
         extra: dict[str, Any] = {"position_ids": positions} if self._takes_positions else {}
         if packing is not None:
             # transformers hands a mask of four dimensions on as it is, and builds none of its own.

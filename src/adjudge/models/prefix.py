@@ -32,7 +32,7 @@ class KeptPrefix:
     @classmethod
     def of(cls, prefix_C: Tensor, cache: Any, version: int) -> KeptPrefix:
         """Keep a copy of `cache` that nobody else continues."""
-        return cls(prefix_C.tolist(), _with_layers(cache, lambda tensor: tensor) if _all_plain(cache) else None, version)
+        return cls(prefix_C.tolist(), copy_cache(cache) if _all_plain(cache) else None, version)
 
     def reuse(self, prefix_C: Tensor, version: int) -> tuple[int, Any]:
         """How many tokens of `prefix_C` are here, and their cache; (0, None) when the weights have changed."""
@@ -46,13 +46,17 @@ class KeptPrefix:
         return shared, _with_layers(self.cache, lambda tensor: tensor[:, :, :shared])
 
 
-def _with_layers(cache: Any, change: Any) -> Any:
+def copy_cache(cache: Any) -> Any:
+    """A cache that can be continued without touching this one: the layers are copied, their tensors shared."""
     found = copy.copy(cache)
-    found.layers = []
-    for layer in cache.layers:
-        new = copy.copy(layer)
-        new.keys, new.values = change(layer.keys), change(layer.values)
-        found.layers.append(new)
+    found.layers = [copy.copy(layer) for layer in cache.layers]
+    return found
+
+
+def _with_layers(cache: Any, change: Any) -> Any:
+    found = copy_cache(cache)
+    for layer in found.layers:
+        layer.keys, layer.values = change(layer.keys), change(layer.values)
     return found
 
 
