@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
+from adjudge.files import write_json
 from adjudge.methods.execute import peak_rss_gib
-from adjudge.runs import write_json
 from adjudge.tasks import load_task
 from benchmarks.peers import common
 from benchmarks.peers.common import now
@@ -112,7 +112,7 @@ def measure_rows(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str,
 def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
     """Peak memory of a few SFT steps with `size` rows loaded and rendered as `train_sft` does it."""
     from adjudge.methods import sft
-    from adjudge.training.batches import epochs_of_batches
+    from adjudge.training.batches import Batches
     from adjudge.training.optim import build_optimizer
     from benchmarks.ours import Side
 
@@ -122,14 +122,14 @@ def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[st
     train = training_rows(side.task, raw["ours"]["data_dir"], size, spec.seed)
     rows = sft._rows(side.judge, side.task, train, config.loss)
     order = torch.Generator().manual_seed(spec.seed)
-    batches = epochs_of_batches(rows, config.batch_size, config.epochs, order, sft._length)
-    next(batches)  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
+    batches = Batches([rows], config.batch_size, config.epochs, order, sft._length)
+    next(iter(batches))  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     optimizer, _ = build_optimizer(groups, config.optimizer, STEPS)
     before = peak_rss_gib()
     batch = rows[: config.batch_size]
     for _ in range(STEPS):
-        loss, _ = sft._forward(policy, batch, sum(len(taught) for _, taught in batch))
+        loss, _ = sft._forward(policy, batch, sum(len(row.taught) for row in batch))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -82,10 +82,10 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
     for step, rows in enumerate(batches, 1):
         asked = [(side.examples[row], tuple(spec.prompt_ids[row])) for row in rows]
         rollout = collect_rollout(side.judge, asked, config, config.kl_init, sampling, step)
-        record = update(policy, rollout, config, optimizer, order, step)
+        record, seconds = update(policy, rollout, config, optimizer, order, step)
         scheduler.step()
-        for stage, seconds in record["seconds"].items():
-            meter.add(stage, seconds)
+        for stage, spent in seconds.items():
+            meter.add(stage, spent)
         meter.end_batch()
         made += int(record["updates"])
         for prompt, response in zip(rollout.prompts, rollout.responses, strict=True):

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from adjudge.files import write_json
 from adjudge.models.batch import common_prefix
 from adjudge.models.policy import Policy
-from adjudge.runs import write_json
 from benchmarks.setting import ROOT, add_options, child_variables, empty_model, prepare, provenance, run_program
 
 FORWARD_GOAL, UPDATE_GOAL = 0.6, 0.4
@@ -157,8 +157,8 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
         again = torch.Generator()
         again.set_state(order.get_state())
         tokens, passes = update_tokens(rollout.prompts, rollout.responses, config, again)
-        record = update(policy, rollout, config, optimizer, order, step)
-        seconds = record["seconds"]["update"] / passes
+        _, spent = update(policy, rollout, config, optimizer, order, step)
+        seconds = spent["update"] / passes
         one = Tokens(round(tokens.layers / passes), round(tokens.head / passes))
         if step and (best is None or seconds < best["seconds"]):
             best = {"name": f"update, {config.mini_batch_size} rows", "tokens": one.layers, "seconds": seconds, "goal": UPDATE_GOAL}

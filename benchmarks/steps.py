@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from adjudge.runs import write_json
+from adjudge.files import write_json
 from benchmarks.run import say
 from benchmarks.setting import ROOT, add_options, child_variables, prepare, provenance, run_program
 

@@ -120,18 +120,20 @@ def train(
     data_dir: str | Path | None = None,
     preset: str = "default",
     force: bool = False,
+    resume: bool = False,
     **overrides: Any,
 ) -> FinishedRun:
     """Train `method` (sft, ppo, encoder) on a task and judge its evaluation rows; sft and ppo on several tasks too, given as a list.
 
     `model` is the encoder's for the method "encoder". `overrides` are settings with ``__`` for the dots:
     ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
+    With `resume`, a run of these settings that was stopped goes on where it was.
     Raises ConfigError, TaskError, DataError, ModelError or RunError, as the command line says them.
     """
     if not get_entry(method).trains:
         raise ConfigError(f"{method} is not trained: use adjudge.evaluate('{method}', task).")
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
-    return _run(method, task, out, preset, force, {**options, **overrides})
+    return _run(method, task, out, preset, {**options, **overrides}, force=force, resume=resume)
 
 
 def evaluate(
@@ -152,7 +154,7 @@ def evaluate(
     if get_entry(method).trains:
         raise ConfigError(f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run.")
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
-    return _run(method, task, out, preset, force, {**options, **overrides})
+    return _run(method, task, out, preset, {**options, **overrides}, force=force)
 
 
 def open_run(folder: str | Path) -> FinishedRun:
@@ -201,8 +203,10 @@ def _run(
     task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec],
     out: str | Path | None,
     preset: str,
-    force: bool,
     options: Mapping[str, Any],
+    *,
+    force: bool,
+    resume: bool = False,
 ) -> FinishedRun:
     specs = [as_task(task)] if isinstance(task, str | Path | TaskSpec) else [as_task(each) for each in task]
     if len(specs) > 1:
@@ -215,7 +219,7 @@ def _run(
         values["encoder.model"] = values["model"]
     config = load_config(preset=preset, values={**values, "method": method, "task": ",".join(names)})
     folder = Path(out) if out is not None else default_folder(names, method, config.seed)
-    execute_tasks(config, specs, folder, force=force)
+    execute_tasks(config, specs, folder, force=force, resume=resume)
     return FinishedRun(folder)
 
 

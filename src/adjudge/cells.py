@@ -15,18 +15,20 @@ from typing import Any, TextIO
 
 from adjudge.config import Config, parse_config
 from adjudge.console import warn
-from adjudge.errors import AdjudgeError, RunError
+from adjudge.errors import AdjudgeError, RunError, Terminated
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
 
 VERB = "cell"
 """The hidden verb of the command line that serves a cell."""
 
-STOP_S = 20.0
-"""How long a cell may take to put its folder in order after Ctrl-C."""
+STOP_S = 120.0
+"""How long a cell may take to finish its step, write a checkpoint and put its folder in order after Ctrl-C; a second one ends it at once."""
 
 
-def run_isolated(config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: Path, *, force: bool = False) -> dict[str, Any]:
+def run_isolated(
+    config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: Path, *, force: bool = False, resume: bool = False
+) -> dict[str, Any]:
     """Run `adjudge.multitask.execute_tasks` in a new process and return the scores. Its notes and progress show through.
 
     Raises RunError with the reason when it failed; KeyboardInterrupt, after the process has ended, when it was stopped.
@@ -36,6 +38,7 @@ def run_isolated(config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: P
         "specs": [spec.model_dump(mode="json") for spec in ([tasks] if isinstance(tasks, TaskSpec) else tasks)],
         "folder": str(folder),
         "force": force,
+        "resume": resume,
     }
     # -P: a file of the user's that is called like a module of the standard library must not be imported instead of it.
     process = subprocess.Popen([sys.executable, "-P", "-m", "adjudge", VERB], stdin=subprocess.PIPE, text=True, encoding="utf-8")
@@ -45,10 +48,10 @@ def run_isolated(config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: P
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         code = process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _stop(process)
         _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
-        raise KeyboardInterrupt(str(folder)) from None
+        raise type(stop)(str(folder)) from None
     finally:
         if process.poll() is None:
             process.kill()
@@ -57,6 +60,8 @@ def run_isolated(config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: P
             process.stdin.close()
     if code == 128 + signal.SIGINT:
         raise KeyboardInterrupt(str(folder))
+    if code == 128 + signal.SIGTERM:
+        raise Terminated(str(folder))
     if code != 0:
         _mark(folder, "failed", _reason(code))
         raise RunError(_recorded_reason(folder) or _reason(code))
@@ -76,7 +81,7 @@ def serve(stream: TextIO) -> None:
     folder = Path(request["folder"])
     try:
         specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
-        execute_tasks(parse_config(request["config"]), specs, folder, force=bool(request["force"]))
+        execute_tasks(parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"]))
     except AdjudgeError as error:
         if not _recorded_reason(folder):  # it came before there was a run folder that could say it
             warn(str(error))
@@ -115,7 +120,7 @@ def _mark(folder: Path, state: str, reason: str) -> None:
     """Say in the folder how its process ended, where it could not say so itself."""
     with contextlib.suppress(RunError):  # stopped before there was a run folder
         run = Run.open(folder)
-        if run.state == "running":
+        if run.recorded_status()[0] == "running":
             run.set_state(state, reason)
 
 

@@ -16,14 +16,15 @@ from typing import Any
 
 from adjudge import __version__
 from adjudge.cells import run_isolated
-from adjudge.config import Config, keys_of, value_of
+from adjudge.config import Config
 from adjudge.console import note, warn
 from adjudge.errors import AdjudgeError, ConfigError, RunError
+from adjudge.files import write_json, write_text
 from adjudge.methods.execute import EVAL_SEED, ensure_model, fingerprint, score_line, training_rows
 from adjudge.methods.registry import check_methods, get_entry, is_multi, own_settings
 from adjudge.multitask import draw, load_pools, mixture_config, mixture_fingerprint, mixture_line
 from adjudge.run_tasks import read_tasks, task_folder
-from adjudge.runs import Run, read_json, write_json, write_text
+from adjudge.runs import Run, differences, read_json
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -78,7 +79,7 @@ def compare(
     command: str = "",
     runner: Runner = run_isolated,
 ) -> dict[str, Any]:
-    """Run every cell that is not finished, write the table after each, and return it.
+    """Run every cell that is not finished, from its newest checkpoint where it has one, write the table after each, and return it.
 
     All cells share `config`: the same prompts, rows, budget and way to decode. A finished cell of the same settings and rows
     is reused; a cell that fails is listed under ``failed`` and the others go on.
@@ -99,7 +100,7 @@ def compare(
     for number, cell in enumerate(todo, 1):
         note(f"[{number}/{len(todo)}] {cell.title} → {cell.folder}")
         try:
-            scores = runner(cell.config, cell.mixture or cell.spec, cell.folder, force=True)
+            scores = runner(cell.config, cell.mixture or cell.spec, cell.folder, force=force, resume=not force)
         except AdjudgeError as error:
             failed[cell.folder] = str(error)
             warn(f"{cell.title} failed: {error}")
@@ -203,15 +204,6 @@ def _otherness(cell: Cell, run: Run) -> str:
     if (run.folder / "training.json").is_file() and read_json(run.folder / "training.json").get("rows_sha256") != cell.rows:
         return "other rows (the data changed)"
     return ""
-
-
-def differences(one: Config, other: Config) -> list[str]:
-    """The settings in which two configurations differ: ``ppo.clip 0.2 → 0.1``.
-
-    Where the data lie does not count: the rows themselves are compared.
-    """
-    changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if key != "data.data_dir"]
-    return [f"{key} {before} → {after}" for key, before, after in changed if before != after]
 
 
 def write_table(

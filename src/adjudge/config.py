@@ -161,6 +161,32 @@ class EvaluationConfig(_Settings):
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
 
 
+class CheckpointConfig(_Settings):
+    """What a run that is training leaves behind, so that it can be taken up again."""
+
+    every_s: float | None = Field(120.0, gt=0, description="seconds between two checkpoints; unset: not by time")
+    every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints; unset: not by steps")
+    keep: int = Field(2, ge=1, description="newest checkpoints that are kept until the run is complete")
+    validate_every: int | None = Field(None, ge=1, description="steps between two judgings of held-out training rows; unset: never")
+    validation_rows: int = Field(
+        64, ge=2, description="training rows of each task that are held out for it, out of `data.train_rows`"
+    )
+    use: Literal["last", "best"] = Field("last", description="the weights a run ends with; best: of the best of these judgings")
+
+
+class GuardConfig(_Settings):
+    """What PPO warns of, or stops at."""
+
+    max_kl: float | None = Field(
+        10.0, gt=0, description="mean KL to the reference of a batch's answers, nats per answer; unset: any"
+    )
+    one_label_share: float = Field(0.95, gt=0, lt=1, description="share of one label in the last 128 answers")
+    unreadable_share: float = Field(0.5, ge=0, lt=1, description="share of unreadable ones in the last 128 answers")
+    stop_on: tuple[Literal["kl", "one_label", "unreadable"], ...] = Field(
+        (), description="what stops the run, with a checkpoint, instead of a warning"
+    )
+
+
 class RuntimeConfig(_Settings):
     """The machine."""
 
@@ -190,6 +216,8 @@ class Config(_Settings):
     ppo: PpoConfig = PpoConfig()
     encoder: EncoderConfig = EncoderConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
 

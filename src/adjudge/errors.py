@@ -31,7 +31,15 @@ class RunError(AdjudgeError):
 
 
 class NotFiniteError(AdjudgeError):
-    """A loss, reward or gradient that is not finite; raised before the update is made."""
+    """A loss, reward, gradient or weight that is not finite; raised before the update is made."""
+
+
+class GuardError(AdjudgeError):
+    """Training that was stopped because it goes wrong in a way that `guard.stop_on` names."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C is KeyboardInterrupt: what runs is put in order and ends."""
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adjudge.config import Config
 from adjudge.console import note
 from adjudge.errors import ConfigError
+from adjudge.files import write_json
 from adjudge.methods.execute import (
     EVAL_SEED,
     ended,
@@ -28,8 +29,9 @@ from adjudge.methods.execute import (
     training_rows,
 )
 from adjudge.methods.registry import get_entry, get_method, is_multi, multi_name, own_settings
+from adjudge.methods.resuming import drop_checkpoints, finished_scores, finished_training, init_identity
 from adjudge.run_tasks import read_tasks, result_folders, task_folder, task_record, write_task, write_tasks
-from adjudge.runs import Run, read_json, write_json
+from adjudge.runs import Run, read_json
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows, rows_per_task
 from adjudge.types import Example
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def execute_tasks(
-    config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: str | Path, *, force: bool = False
+    config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: str | Path, *, force: bool = False, resume: bool = False
 ) -> dict[str, Any]:
     """Train and judge as `execute` does: on one task, or one adapter on a mixture of several. Returns the scores.
 
@@ -51,22 +53,33 @@ def execute_tasks(
         if is_multi(config.method):
             plain = get_entry(config.method).name
             raise ConfigError(f"{config.method} trains on several tasks: name them with --task NAME,NAME, or use {plain}.")
-        return execute(config, specs[0], folder, force=force)
+        return execute(config, specs[0], folder, force=force, resume=resume)
     config = mixture_config(config, specs)
     pools, judged = load_pools(config, specs)
     parts = draw(config, specs, pools)
     ensure_model(config)
     note(mixture_line(parts))
-    with ended(Run.create(folder, config, force=force)) as run:
-        write_tasks(run, specs)
-        judges, training = _train(run, parts, judged)
-        write_json(run.folder / "training.json", training)
-        for spec, judge, rows in zip(specs, judges, judged, strict=True):
+    rows = mixture_fingerprint(parts, judged)
+    if resume and (scores := finished_scores(folder, config, rows)):
+        return scores
+    with ended(Run.create(folder, config, force=force, resume=resume)) as run:
+        run.identity = {"rows": rows, **init_identity(config)}
+        training = finished_training(run, rows)
+        if training is None:
+            write_tasks(run, specs)
+            judges, training = _train(run, parts, judged, rows)
+            write_json(run.folder / "training.json", training)
+        else:
+            load = _loading_once()
+            judges = [load(run, spec) for spec in specs]
+        for spec, judge, those in zip(specs, judges, judged, strict=True):
             target = Run.create(task_folder(run.folder, spec.name), _of_task(config, spec), force=True)
             with ended(target):
                 write_task(target, spec)
-                judge_rows(target, spec, judge, rows, task_record(training, spec.name))
-        return write_summary(run)
+                judge_rows(target, spec, judge, those, task_record(training, spec.name))
+        summary = write_summary(run)
+        drop_checkpoints(run)
+        return summary
 
 
 def evaluate_tasks(folder: str | Path, *, spec: TaskSpec | None = None, **options: Any) -> list[tuple[Path, dict[str, Any]]]:
@@ -170,18 +183,21 @@ def write_summary(run: Run) -> dict[str, Any]:
     return run.scores()
 
 
-def _train(run: Run, parts: Sequence[TaskRows], judged: Sequence[Sequence[Example]]) -> tuple[Sequence[Judge], dict[str, Any]]:
+def _train(
+    run: Run, parts: Sequence[TaskRows], judged: Sequence[Sequence[Example]], rows: str
+) -> tuple[Sequence[Judge], dict[str, Any]]:
     """The judges, one a task, and what training.json says."""
     learned = [row for part in parts for row in part.rows]
-    overlaps = [report_overlap(learned, rows, f"{part.spec.name}: ") for part, rows in zip(parts, judged, strict=True)]
+    overlaps = [report_overlap(learned, those, f"{part.spec.name}: ") for part, those in zip(parts, judged, strict=True)]
     method, import_s = timed(lambda: get_method(run.config.method))
     mix = method.mix
     if mix is None:  # the registry and the method say the same, which a test holds
         raise ConfigError(f"{run.config.method} cannot be trained on several tasks.")
     judges, train_s = timed(lambda: mix(run, parts))
+    train_s += run.earlier_s
     epochs = getattr(run.config, get_entry(run.config.method).name).epochs
     training = {
-        "rows_sha256": mixture_fingerprint(parts, judged),
+        "rows_sha256": rows,
         "train_rows": len(learned),
         **{key: sum(overlap[key] for overlap in overlaps) for key in ("overlap", "overlap_exact")},
         "tasks": {part.spec.name: {"task_rows": len(part.rows), **overlap} for part, overlap in zip(parts, overlaps, strict=True)},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adjudge.cache import write_whole
 from adjudge.console import note, warn
 from adjudge.errors import DataError, nearest
-from adjudge.runs import write_text
+from adjudge.files import write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from adjudge.errors import RunError
-from adjudge.runs import Run, write_text
+from adjudge.files import write_text
+from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
 
 LONGEST_NAME = 100

@@ -3,6 +3,10 @@
 config.yaml             the settings of the run
 status.json             {"state": "running" | "complete" | "interrupted" | "failed", "reason": …}
 metrics.jsonl           one JSON object a training step
+timings.jsonl           the seconds of each step, apart: they alone differ between two equal runs
+validation.jsonl        what was found on held-out rows while training, where `checkpoint.validate_every` asks for it
+checkpoints/            while training: the newest checkpoints; ``best``, where there is one, stays
+failure.json            of a run that stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object a judged row
 training.json           what the training took: seconds, rows (so that a run can be evaluated again)
 scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,35 +30,27 @@ from typing import Any
 
 import yaml
 
-from adjudge.config import Config, parse_config
-from adjudge.errors import ConfigError, RunError
+from adjudge.config import Config, keys_of, parse_config, value_of
+from adjudge.errors import ConfigError, RunError, Terminated
+from adjudge.files import SURROGATES, Lock, is_locked, sweep, write_json, write_text
 from adjudge.types import Prediction
 
 SCHEMA = 1
 
-SURROGATES = "backslashreplace"
-"""A lone surrogate has no UTF-8; as a backslash escape it is JSON that reads back as it was."""
+LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
+"""Files that a record a step is appended to."""
 
+CHECKPOINTS, BEST = "checkpoints", "best"
+"""The folder of the checkpoints, and the name of the one that holds the best weights."""
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, sync it, then rename it into place: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors=SURROGATES, newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
+"""Beginnings of settings in which a run may differ from what it was before it was stopped."""
 
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON (UTF-8, indented, no NaN) as `write_text` does."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+_WRITTEN = (
+    *("status.json", *LOGS, "failure.json", "scores.json", "training.json", "task.yaml", "tasks.yaml", "demonstrations.jsonl"),
+    *("report.html", "predictions", "adapter", "encoder", "evaluations", "tasks", "checkpoints"),
+)
+"""What a run writes, beside config.yaml: what is removed when it is replaced."""
 
 
 def read_json(path: Path) -> Any:
@@ -70,19 +66,28 @@ def read_json(path: Path) -> Any:
 class Run:
     """One run folder. Open a new one with `Run.create`, a finished one with `Run.open`.
 
-    As a context manager it leaves "complete" behind, "interrupted" after Ctrl-C, or "failed" with the reason.
+    As a context manager it leaves "complete" behind, "interrupted" after Ctrl-C or SIGTERM, or "failed" with the reason. From `create` to
+    the end of the block no other process can work in the folder.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder = folder
         self.config = config
+        self.resumed = False
+        """Whether training goes on from the newest checkpoint, where there is one."""
+        self.identity: dict[str, str] = {}
+        """What must be the same when the run is resumed, such as the rows: name to fingerprint."""
+        self.earlier_s = 0.0
+        """Seconds that training took before it was resumed."""
+        self._lock = Lock(folder)
 
     @classmethod
-    def create(cls, folder: str | Path, config: Config, *, force: bool = False) -> Run:
-        """Make the folder for a run of `config`.
+    def create(cls, folder: str | Path, config: Config, *, force: bool = False, resume: bool = False) -> Run:
+        """Make the folder for a run of `config`, and lock it; with `resume`, go on in the folder of a run that was stopped.
 
         Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`: then what a
-        run writes is removed first (other files stay). A folder of other files is refused, `force` or not.
+        run writes is removed first (other files stay). A folder of other files is refused, `force` or not, and so is one in which
+        another process works. With `resume` a folder without a run is begun.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -91,16 +96,36 @@ class Run:
         if used and not (folder / "config.yaml").is_file():
             # --force does not reach here: clearing a folder that we did not make could delete anything.
             raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
-        if used and not force:
-            if cls.open(folder).config != config:
-                raise RunError(f"{folder} holds a run of another configuration. Name another --out, or add --force to replace it.")
-            if cls.open(folder).state == "complete":
-                raise RunError(f"{folder} holds this very run, complete. Add --force to do it again.")
         run = cls(folder, config)
-        run._clear()
-        write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-        run.set_state("running")
+        run._lock.acquire()
+        try:
+            if used and not force:
+                cls.open(folder)._check_goes_on(config, resume)
+            if used and resume and not force:
+                run.resumed = True
+                run._sweep()
+            else:
+                run._clear()
+            write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            run.set_state("running")
+        except BaseException:
+            run._lock.release()
+            raise
         return run
+
+    def _check_goes_on(self, config: Config, resume: bool) -> None:
+        changed = differences(self.config, config)
+        if changed:
+            use = "Resume it with the settings it has" if resume else "Name another --out"
+            raise RunError(
+                f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {use}, or add --force to replace it."
+            )
+        if self.state == "complete":
+            raise RunError(f"{self.folder} holds this very run, complete. Add --force to do it again.")
+        if not resume and any((self.folder / "checkpoints").glob("step-*")):
+            raise RunError(
+                f"{self.folder} holds this very run, {self.state}, with a checkpoint. Add --resume to go on, or --force to begin again."
+            )
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -126,7 +151,14 @@ class Run:
         return self.status()[0]
 
     def status(self) -> tuple[str, str]:
-        """State and reason. Without a status file the run was stopped while it was set up: ``interrupted``."""
+        """State and reason: what is recorded, but ``interrupted`` where no process works in the folder that could be running."""
+        state, reason = self.recorded_status()
+        if state == "running" and not is_locked(self.folder):
+            return "interrupted", "its process ended without a word (killed?); the run is incomplete"
+        return state, reason
+
+    def recorded_status(self) -> tuple[str, str]:
+        """State and reason as the run's process left them. Without a status file it was stopped while the run was set up."""
         path = self.folder / "status.json"
         if not path.is_file():
             return "interrupted", "stopped while it was set up"
@@ -140,20 +172,51 @@ class Run:
         write_json(self.folder / "status.json", {"state": state, "reason": reason})
 
     def __enter__(self) -> Run:
+        self._lock.acquire()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None:
-            self.set_state("complete")
-        elif issubclass(kind, KeyboardInterrupt):
-            self.set_state("interrupted", "stopped by the user; the run is incomplete")
-        else:
-            self.set_state("failed", f"{kind.__name__}: {error}")
+        try:
+            if kind is None:
+                self.set_state("complete")
+            elif issubclass(kind, Terminated):
+                self.set_state("interrupted", "stopped by SIGTERM; the run is incomplete")
+            elif issubclass(kind, KeyboardInterrupt):
+                self.set_state("interrupted", "stopped by the user; the run is incomplete")
+            else:
+                self.set_state("failed", f"{kind.__name__}: {error}")
+        except OSError:
+            if kind is None:
+                raise
+            # The disk is full or gone: the error that is on its way says so, and must not be hidden by this one.
+        finally:
+            self._lock.release()
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8", errors=SURROGATES) as file:
+    def log(self, record: Mapping[str, Any], *, seconds: Any = None, file: str = "metrics.jsonl") -> None:
+        """Append one record to metrics.jsonl (or another log), and what took how many `seconds` to timings.jsonl."""
+        self._append(file, record)
+        if seconds is not None:
+            self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
             file.write(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
+
+    def log_sizes(self) -> dict[str, int]:
+        """The sizes of the logs in bytes, for `rewind`."""
+        return {name: path.stat().st_size for name in LOGS if (path := self.folder / name).is_file()}
+
+    def rewind(self, sizes: Mapping[str, int]) -> None:
+        """Cut the logs back to what they were at `log_sizes`. Raises RunError when one is shorter than that."""
+        for name in LOGS:
+            path, size = self.folder / name, sizes.get(name, 0)
+            there = path.stat().st_size if path.is_file() else 0
+            if there < size:
+                raise RunError(
+                    f"{path} has {there} bytes, and had {size} at the checkpoint: it was changed. Begin again with --force."
+                )
+            if there > size:
+                os.truncate(path, size)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, in order; empty when the method logs none."""
@@ -176,23 +239,29 @@ class Run:
         return dict(read_json(self.folder / "scores.json"))
 
     def _clear(self) -> None:
-        import shutil
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (
-            "status.json",
-            "metrics.jsonl",
-            "scores.json",
-            "training.json",
-            "task.yaml",
-            "tasks.yaml",
-            "demonstrations.jsonl",
-            "report.html",
-        ):
-            (self.folder / name).unlink(missing_ok=True)
-        for name in ("predictions", "adapter", "encoder", "evaluations", "tasks"):
-            if (self.folder / name).is_dir():
-                shutil.rmtree(self.folder / name)
+        for name in _WRITTEN:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half written."""
+        sweep(self.folder, ("config.yaml", *_WRITTEN))
+        sweep(self.folder / "predictions", ("*",))
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """The settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
+
+    Those of `SAME_RUN` do not count: where the data lie (the rows themselves are compared), how often a checkpoint is written, and what
+    is warned of.
+    """
+    changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if not key.startswith(SAME_RUN)]
+    return [f"{key} {before} → {after}" for key, before, after in changed if before != after]
 
 
 def prediction_line(p: Prediction) -> str:
@@ -220,9 +289,3 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise RunError(f"{path}:{number}: is not JSON: {error}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -22,7 +22,7 @@ from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.ppo import PPO
 from adjudge.methods.sft import SFT
 from adjudge.models.policy import Policy
-from adjudge.runs import Run
+from adjudge.runs import Run, read_jsonl
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
@@ -30,10 +30,10 @@ METHODS = {"sft": SFT, "ppo": PPO}
 GOOD = ("a warm and funny film", "the charming surprise", "a film that is warm and charming", "funny from the first scene")
 BAD = ("a dull and slow film", "the plot is tired", "badly acted and dull", "nobody should pay for this")
 
-SFT_KEYS = "step rows loss right grad_norm lr seconds"
+SFT_KEYS = "step rows loss right grad_norm lr"
 PPO_KEYS = (
     "step prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance updates stopped "
-    "seconds beta lr unreadable right"
+    "beta lr unreadable right"
 )
 
 
@@ -137,7 +137,7 @@ def outcome(method: str, folder: Path, model: Path, disturb: int, **values: Any)
     return {
         "adapter": load_file(run.folder / "adapter" / "adapter_model.safetensors"),
         "value_head": load_file(run.folder / "adapter" / "value_head.safetensors"),
-        "metrics": [{key: value for key, value in record.items() if key != "seconds"} for record in run.metrics()],
+        "metrics": run.metrics(),
         "predictions": judge.judge(rows(8), probabilities=True),
     }
 
@@ -339,7 +339,7 @@ def test_the_record_of_a_step(method: str, keys: str, able: Path, warm: Run, tmp
         assert all(math.isfinite(value) for value in numbers)
         assert record["grad_norm"] > 0
     if method == "ppo":
-        assert sorted(records[0]["seconds"]) == ["reference", "sample", "update"]
+        assert sorted(next(read_jsonl(run.folder / "timings.jsonl"))["seconds"]) == ["reference", "sample", "update"]
         assert sorted(records[0]["recall"]) == ["Negative", "Positive"]
         assert 0 <= records[0]["label_entropy"] <= math.log(2) + 1e-9
         assert records[0]["clip_fraction"] < 1

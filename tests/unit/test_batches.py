@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adjudge.training.batches import WINDOW, batch_count, chunks, epochs_of_batches, mixed_batches
+from adjudge.training.batches import WINDOW, Batches, chunks
 
 
 def batches(rows, size: int, epochs: int, seed: int = 0):
-    return list(epochs_of_batches(rows, size, epochs, torch.Generator().manual_seed(seed), len))
+    return [batch for _, batch in Batches([rows], size, epochs, torch.Generator().manual_seed(seed), len)]
 
 
 def texts(count: int) -> list[str]:
@@ -22,7 +22,7 @@ def texts(count: int) -> list[str]:
 def test_every_row_comes_once_an_epoch(count: int, size: int, epochs: int) -> None:
     rows = texts(count)
     found = batches(rows, size, epochs)
-    assert len(found) == batch_count(count, size, epochs)
+    assert len(found) == epochs * -(-count // size)
     each = len(found) // epochs
     for epoch in range(epochs):
         part = found[epoch * each : (epoch + 1) * each]
@@ -70,7 +70,7 @@ def test_chunks_cover_all_rows(count: int, size: int | None, expected: list[tupl
 
 def test_without_padding_batches_are_random() -> None:
     rows = texts(4 * WINDOW)
-    found = list(epochs_of_batches(rows, 4, 2, torch.Generator().manual_seed(0), len, padded=False))
+    found = [batch for _, batch in Batches([rows], 4, 2, torch.Generator().manual_seed(0), len, padded=False)]
     assert sorted(row for batch in found[:WINDOW] for row in batch) == sorted(rows)
     spread = [max(map(len, batch)) - min(map(len, batch)) for batch in found]
     alike = [max(map(len, batch)) - min(map(len, batch)) for batch in batches(rows, 4, 2)]
@@ -78,7 +78,7 @@ def test_without_padding_batches_are_random() -> None:
 
 
 def mixed(parts, size: int, epochs: int, seed: int = 0, padded: bool = True):
-    return list(mixed_batches(parts, size, epochs, torch.Generator().manual_seed(seed), len, padded))
+    return list(Batches(parts, size, epochs, torch.Generator().manual_seed(seed), len, padded))
 
 
 PARTS = [[f"a{text}" for text in texts(21)], [f"b{text}" for text in texts(8)], [f"c{text}" for text in texts(1)]]
@@ -87,7 +87,7 @@ PARTS = [[f"a{text}" for text in texts(21)], [f"b{text}" for text in texts(8)], 
 @pytest.mark.parametrize("padded", [True, False])
 def test_a_mixed_batch_is_of_one_task_and_every_row_comes_once_an_epoch(padded: bool) -> None:
     found = mixed(PARTS, 4, 2, padded=padded)
-    each = sum(batch_count(len(part), 4, 1) for part in PARTS)
+    each = sum(-(-len(part) // 4) for part in PARTS)
     assert len(found) == 2 * each == 2 * (6 + 2 + 1)
     assert all({row[0] for row in batch} == {"abc"[place]} for place, batch in found)
     for epoch in (found[:each], found[each:]):
@@ -114,5 +114,5 @@ def test_the_order_of_one_task_is_that_of_two_draws_an_epoch(count: int, size: i
         cut = [shuffled[start : start + size] for start in range(0, count, size)]
         cut = [sorted(batch, key=len) for batch in cut]
         expected += [cut[place] for place in torch.randperm(len(cut), generator=draws).tolist()]
-    assert list(epochs_of_batches(rows, size, 3, torch.Generator().manual_seed(7), len, padded=False)) == expected
+    assert [batch for _, batch in Batches([rows], size, 3, torch.Generator().manual_seed(7), len, padded=False)] == expected
     assert mixed([rows], size, 3, seed=7, padded=False) == [(0, batch) for batch in expected]

@@ -20,7 +20,7 @@ from adjudge.runs import Run
 TASK = "--data --dev --text --label --labels"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
-    "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode --init --out --force",
+    "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode --init --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode --init --out --force",
     "predict": "--run --input --out --task --decode",

@@ -123,7 +123,12 @@ def test_finished_cells_are_reused_and_named(spec, built, tmp_path, capsys):
 @pytest.mark.parametrize("state", ["interrupted", "failed", "running"])
 def test_unfinished_cells_are_run_again(state, spec, built, tmp_path):
     run(settings(), spec, tmp_path / "out", methods=["sft"])
-    Run.open(tmp_path / "out/reviews/sft/seed-0").set_state(state)
+    folder = tmp_path / "out/reviews/sft/seed-0"
+    Run.open(folder).set_state(state)
+    run(settings(), spec, tmp_path / "out", methods=["sft"])
+    assert len(built["sft"]) == 1, "its training was complete: only the judging is done again"
+    Run.open(folder).set_state(state)
+    (folder / "training.json").unlink()
     table = run(settings(), spec, tmp_path / "out", methods=["sft"])
     assert len(built["sft"]) == 2
     assert len(table["rows"]) == 1

@@ -13,12 +13,13 @@ from adjudge import api
 from adjudge.compare import compare
 from adjudge.config import Config, RuntimeConfig, load_config
 from adjudge.errors import ModelError
+from adjudge.files import write_json
 from adjudge.methods.execute import evaluate_run, execute, load_judge, write_task
 from adjudge.models.encoder import load_encoder
 from adjudge.models.loading import load_causal_lm, load_tokenizer, lora_targets
 from adjudge.models.policy import load_policy
 from adjudge.models.random_models import SHAPES, build_random, cut_tokenizer, random_config
-from adjudge.runs import Run, write_json
+from adjudge.runs import Run
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
 TINY = {"random:llama-tiny": "sdpa", "random:qwen2.5-tiny": "sdpa", "random:mpt-tiny": "eager"}

@@ -6,7 +6,8 @@ import pytest
 
 from adjudge.config import Config, load_config
 from adjudge.errors import RunError
-from adjudge.runs import Run, read_json, read_jsonl, write_json, write_text
+from adjudge.files import write_json, write_text
+from adjudge.runs import Run, read_json, read_jsonl
 from adjudge.types import Prediction
 
 OTHER = load_config(overrides=["seed=1"])
@@ -68,7 +69,11 @@ def test_force_removes_what_the_old_run_wrote_and_nothing_else(tmp_path):
     write_json(run.folder / "training.json", {})
     (run.folder / "notes.txt").write_text("mine")
     again = Run.create(tmp_path / "r", OTHER, force=True)
-    assert sorted(path.name for path in again.folder.iterdir()) == ["config.yaml", "notes.txt", "status.json"]
+    assert sorted(path.name for path in again.folder.iterdir() if path.name != ".adjudge.lock") == [
+        "config.yaml",
+        "notes.txt",
+        "status.json",
+    ]
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -103,9 +108,9 @@ def test_damaged_settings_are_a_run_error_that_names_the_file(content, tmp_path)
 
 
 def test_stopped_between_settings_and_status_counts_as_interrupted(tmp_path):
-    run = Run.create(tmp_path / "r", Config())
-    (run.folder / "status.json").unlink()
-    assert Run.open(run.folder).state == "interrupted"
+    folder = Run.create(tmp_path / "r", Config()).folder
+    (folder / "status.json").unlink()
+    assert Run.open(folder).state == "interrupted"
     assert Run.create(tmp_path / "r", Config()).state == "running"
 
 

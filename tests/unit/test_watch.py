@@ -55,11 +55,13 @@ def test_entropy() -> None:
 def feed(watch: AnswerWatch, value, *, batches: int = WINDOW // 16, golds=("Yes", "No")) -> None:
     for _ in range(batches):
         watch.see([golds[place % len(golds)] for place in range(16)], judged(*[value] * 16))
+        watch.check(kl=0.0)
 
 
 def varied(watch: AnswerWatch, batches: int = WINDOW // 16) -> None:
     for _ in range(batches):
         watch.see(["Yes", "No"] * 8, judged(*["Yes", "No"] * 8))
+        watch.check(kl=0.0)
 
 
 def warnings(capsys) -> list[str]:

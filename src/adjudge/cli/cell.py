@@ -15,11 +15,13 @@ def add_to(app: typer.Typer) -> None:
 def cell() -> None:
     """Run the cell that standard input describes."""
     from adjudge.cells import serve
-    from adjudge.errors import AdjudgeError
+    from adjudge.errors import AdjudgeError, Terminated
 
     try:
         serve(sys.stdin)
     except AdjudgeError:
         raise typer.Exit(2) from None  # the run folder holds the reason; the process that asked says it
+    except Terminated:
+        raise typer.Exit(143) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -65,7 +65,7 @@ def compare(
 ) -> None:
     """Compare methods: one table with 95 % intervals and paired tests, an HTML report, and a run folder a method and seed.
 
-    Run again with the same --out, finished runs of the same settings and rows are reused.
+    Run again with the same --out, finished runs of the same settings and rows are reused, and one that was stopped goes on where it was.
     """
     from adjudge.compare import compare as run_comparison
     from adjudge.console import warn

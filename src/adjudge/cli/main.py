@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from adjudge.errors import AdjudgeError
+from adjudge.errors import AdjudgeError, Terminated
 
-ERROR, INTERRUPTED = 2, 130
-"""Exit codes: what the user can mend, and Ctrl-C. 1 is for a comparison with failed cells, and for our own faults."""
+ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+"""Exit codes: what the user can mend, Ctrl-C, and SIGTERM. 1 is for a comparison with failed cells, and for our own faults."""
 
 
 class Verbs(TyperGroup):
@@ -22,15 +24,26 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            _say(f"interrupted; {stop.args[0]} is incomplete" if stop.args else "interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+            word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+            _say(f"{word}; {stop.args[0]} is incomplete, and goes on with --resume" if stop.args else word)
+            raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
-        except (AdjudgeError, PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        except (AdjudgeError, OSError) as error:
             if os.environ.get("ADJUDGE_TRACEBACK"):
                 raise
-            _say(f"error: {error}")
+            _say(f"error: {error}{_what_to_do(error)}")
             raise typer.Exit(ERROR) from None
+
+
+def _what_to_do(error: Exception) -> str:
+    """What to do about an error of the system, where its own words do not say it."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return ". The disk is full; what was written before is whole. Free some space, and go on with --resume."
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ". Nothing may be written there. Name another folder with --out, or change its permissions."
+    return ""
 
 
 def _say(text: str) -> None:
@@ -81,4 +94,9 @@ _add_verbs()
 
 def main() -> None:
     """The entry point of the command ``adjudge``."""
+    signal.signal(signal.SIGTERM, _terminate)
     app()
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise Terminated

@@ -114,6 +114,12 @@ Init = Annotated[
     str | None, typer.Option(metavar="RUN", help="SFT run that `ppo` starts from.", show_default="none", rich_help_panel=HOW)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a run of other settings.", rich_help_panel=PLACE)]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with a run of these settings that was stopped, as if it had not been.", rich_help_panel=PLACE
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Any setting, as in ppo.clip=0.1; `adjudge settings` lists them.", show_default=False),

@@ -50,11 +50,14 @@ def train(
         str | None,
         typer.Option(metavar="DIR", help="Run folder.", show_default="runs/TASK/METHOD-seedN", rich_help_panel=options.PLACE),
     ] = None,
+    resume: options.Resume = False,
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task, judge the evaluation rows, and leave adapter, predictions, scores and report in a run folder.
 
     sft and ppo take several tasks too: one adapter is trained on a mixture of their rows and judges each.
+
+    Ctrl-C and SIGTERM write a checkpoint first. The same command with --resume goes on, also after a crash, with the same result.
     """
     from adjudge.api import default_folder
     from adjudge.console import note, warn
@@ -62,6 +65,8 @@ def train(
     from adjudge.methods.registry import get_entry, multi_name
     from adjudge.multitask import execute_tasks
 
+    if resume and force:
+        raise ConfigError("--resume goes on with a run, --force replaces it: give one of them.")
     entry = get_entry(method)
     if not entry.trains:
         raise ConfigError(f"{method} is not trained. Use: adjudge evaluate --method {method}.")
@@ -79,7 +84,7 @@ def train(
     settings = settings.model_copy(update={"method": method, "task": ",".join(names)})
     folder = Path(out) if out is not None else default_folder(names, method, settings.seed)
     note(f"training {method} on {', '.join(names)} → {folder}")
-    scores = execute_tasks(settings, specs, folder, force=force)
+    scores = execute_tasks(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")

@@ -18,13 +18,16 @@ from torch.nn import functional as F
 from adjudge.config import Config
 from adjudge.console import note, progress
 from adjudge.errors import DataError, RunError
+from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import Method
 from adjudge.models.encoder import Encoder, Texts, load_encoder, texts_of
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
-from adjudge.training.batches import batch_count, epochs_of_batches
-from adjudge.training.guards import check_finite, clip_gradients
+from adjudge.training.batches import Batches
+from adjudge.training.guards import check_finite, check_weights, clip_gradients
+from adjudge.training.mixture import TaskRows
 from adjudge.training.optim import build_optimizer
+from adjudge.training.session import Session, Stateful, drawn, trained
 from adjudge.types import Example, Prediction
 
 FOLDER = "encoder"
@@ -35,6 +38,7 @@ class _Labelled:
     texts: Texts
     target: float
     tokens: int
+    id: str
 
 
 class EncoderJudge:
@@ -73,18 +77,29 @@ def train_encoder(run: Run, task: TaskSpec, rows: Sequence[Example]) -> EncoderJ
     config, settings = run.config, run.config.encoder
     if not rows:
         raise DataError(f"{task.name}: there are no training rows.")
+    (part,), held = hold_out([TaskRows(task, rows)], config.checkpoint, config.seed)
+    rows = part.rows
     targets = [target_of(row, task) for row in rows]
     torch.manual_seed(config.seed)
     encoder = load_encoder(settings.model, config.runtime, settings.max_tokens, task.words)
-    labelled = _measure(encoder, [texts_of(row.fields) for row in rows], targets)
-    total = batch_count(len(rows), settings.batch_size, settings.epochs)
-    optimizer, scheduler = build_optimizer(parameter_groups(encoder.model), settings.optimizer, total)
+    labelled = _measure(encoder, rows, targets)
     order = torch.Generator().manual_seed(config.seed)
-    began, seen = time.perf_counter(), 0
-    encoder.model.train()
-    with progress("training the encoder", total) as bar:
-        batches = epochs_of_batches(labelled, settings.batch_size, settings.epochs, order, lambda row: row.tokens)
-        for step, batch in enumerate(batches, 1):
+    batches = Batches([labelled], settings.batch_size, settings.epochs, order, lambda row: row.tokens)
+    optimizer, scheduler = build_optimizer(parameter_groups(encoder.model), settings.optimizer, len(batches))
+    carried: dict[str, Stateful] = {
+        "trained": trained(encoder.model),
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "batches": batches,
+        "order": drawn(order),
+    }
+    judge = EncoderJudge(encoder, task, config)
+    session = Session(run, carried, validate=validator([task], [judge], held))
+    with session, progress("training the encoder", len(batches)) as bar:
+        bar.advance(session.step)
+        for _, batch in session.steps(batches):
+            began, step = time.perf_counter(), session.step
+            encoder.model.train()
             loss = _loss(encoder, batch, task)
             check_finite("the loss", loss.detach(), step)
             optimizer.zero_grad(set_to_none=True)
@@ -93,13 +108,13 @@ def train_encoder(run: Run, task: TaskSpec, rows: Sequence[Example]) -> EncoderJ
             rate = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
-            seen += len(batch)
-            seconds = round(time.perf_counter() - began, 3)
-            run.log({"step": step, "rows": seen, "loss": loss.item(), "lr": rate, "grad_norm": norm, "seconds": seconds})
+            record = {"step": step, "rows": session.rows, "loss": loss.item(), "lr": rate, "grad_norm": norm}
+            run.log(record, seconds=time.perf_counter() - began)
             bar.advance(loss=loss.item())
+    check_weights(encoder.model, "the encoder")
     encoder.model.eval()
     encoder.save(run.folder / FOLDER)
-    return EncoderJudge(encoder, task, config)
+    return judge
 
 
 def load_judge(run: Run, task: TaskSpec) -> EncoderJudge:
@@ -144,12 +159,16 @@ def _loss(encoder: Encoder, batch: Sequence[_Labelled], task: TaskSpec) -> Tenso
     return F.cross_entropy(logits_BL, torch.tensor(targets, dtype=torch.long, device=logits_BL.device))
 
 
-def _measure(encoder: Encoder, rows: Sequence[Texts], targets: Sequence[float]) -> list[_Labelled]:
-    lengths = encoder.lengths(rows)
+def _measure(encoder: Encoder, rows: Sequence[Example], targets: Sequence[float]) -> list[_Labelled]:
+    texts = [texts_of(row.fields) for row in rows]
+    lengths = encoder.lengths(texts)
     shortened = sum(length > encoder.max_tokens for length in lengths)
     if shortened:
         note(f"{shortened} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened.")
-    return [_Labelled(*row) for row in zip(rows, targets, (min(length, encoder.max_tokens) for length in lengths), strict=True)]
+    return [
+        _Labelled(text, target, min(length, encoder.max_tokens), row.id)
+        for text, target, length, row in zip(texts, targets, lengths, rows, strict=True)
+    ]
 
 
 ENCODER = Method(

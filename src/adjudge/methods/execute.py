@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from adjudge.config import Config, parse_config, value_of
 from adjudge.console import note, warn
 from adjudge.errors import DataError, ModelError, RunError, nearest
+from adjudge.files import write_json
 from adjudge.methods.registry import Entry, check_settings, get_entry, get_method, own_settings
+from adjudge.methods.resuming import drop_checkpoints, finished_scores, finished_training, init_identity
 from adjudge.models.random_models import refuse_random
 from adjudge.run_tasks import read_task, read_tasks, task_folder, task_record, write_task
-from adjudge.runs import Run, read_json, write_json
+from adjudge.runs import Run, read_json
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
@@ -29,10 +31,11 @@ EVAL_SEED = 0
 """Draws the judged rows: the same for every method and every seed of a run, so that their answers can be paired."""
 
 
-def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool = False) -> dict[str, Any]:
+def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool = False, resume: bool = False) -> dict[str, Any]:
     """Train `config.method` on the task's training rows, judge the evaluation rows, and return the scores.
 
-    Everything is left in `folder` (see `adjudge.runs`); its state is "interrupted" after Ctrl-C and "failed" after an error.
+    Everything is left in `folder` (see `adjudge.runs`); its state is "interrupted" after Ctrl-C and "failed" after an error. With `resume`
+    a run of these settings that was stopped goes on from its newest checkpoint, or from its judging; one that is complete stays as it is.
     Seconds and peak memory are those of this process: for figures of the method alone, run it in a process of its own.
     Raises RunError when the folder holds another run, and whatever data, model or training raise.
     """
@@ -40,13 +43,22 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
     entry = get_entry(config.method)
     train, judged = rows_for(config, spec)  # before there is a folder: a mistake in data or model leaves nothing behind
     ensure_model(config)
-    with ended(Run.create(folder, config, force=force)) as run:
+    rows = fingerprint([*train, *judged])
+    if resume and (scores := finished_scores(folder, config, rows)):
+        return scores
+    with ended(Run.create(folder, config, force=force, resume=resume)) as run:
+        run.identity = {"rows": rows, **init_identity(config)}
+        if (training := finished_training(run, rows)) is not None:
+            scores = judge_rows(run, spec, get_method(config.method).load(run, spec), judged, training)
+            drop_checkpoints(run)
+            return scores
         write_task(run, spec)
         overlap = report_overlap(_learned_from(entry, spec, config, train), judged)
         method, import_s = timed(lambda: get_method(config.method))
         judge, build_s = timed(lambda: method.build(run, spec, train))
+        build_s += run.earlier_s
         training = {
-            "rows_sha256": fingerprint([*train, *judged]),
+            "rows_sha256": rows,
             "train_rows": len(_learned_from(entry, spec, config, train)),
             **overlap,
             "seconds": {"setup": import_s + (0.0 if entry.trains else build_s), "train": build_s if entry.trains else 0.0},
@@ -55,7 +67,9 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
             epochs = getattr(getattr(config, entry.name, None), "epochs", 1)
             training["train_prompts_per_s"] = len(train) * epochs / max(build_s, 1e-9)
         write_json(run.folder / "training.json", training)
-        return judge_rows(run, spec, judge, judged, training)
+        scores = judge_rows(run, spec, judge, judged, training)
+        drop_checkpoints(run)
+        return scores
 
 
 def evaluate_run(
@@ -209,8 +223,8 @@ def ended(run: Run) -> Iterator[Run]:
     try:
         with run:
             yield run
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(str(run.folder)) from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)(str(run.folder)) from None
 
 
 def peak_rss_gib() -> float:

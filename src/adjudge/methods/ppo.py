@@ -27,6 +27,7 @@ from adjudge.config import PpoConfig
 from adjudge.console import progress
 from adjudge.errors import NotFiniteError
 from adjudge.evaluation.predict import PromptedJudge
+from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import adapter_method
 from adjudge.models.policy import Policy, load_policy
 from adjudge.prompts.answers import read_answer
@@ -37,10 +38,11 @@ from adjudge.rl.losses import policy_loss, token_logp_and_entropy, value_loss
 from adjudge.rollout.analysis import respond_after_analysis
 from adjudge.rollout.sampler import Responses, Sampling, respond
 from adjudge.runs import Run
-from adjudge.training.batches import batch_count, chunks, mixed_batches
-from adjudge.training.guards import check_finite, clip_gradients
+from adjudge.training.batches import Batches, chunks
+from adjudge.training.guards import check_finite, check_weights, clip_gradients
 from adjudge.training.mixture import TaskRows
 from adjudge.training.optim import build_optimizer
+from adjudge.training.session import Carried, Session, Stateful, drawn, trained
 from adjudge.training.watch import AnswerWatch
 from adjudge.types import Example, Judgement
 
@@ -82,36 +84,51 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
     pay at most (`reward_size`): the KL penalty and the value loss, which whitening does not touch, then weigh the same in each.
     """
     config, several = run.config.ppo, len(parts) > 1
+    parts, held = hold_out(parts, run.config.checkpoint, run.config.seed)
     policy = load_policy(run.config, adapter=config.init is None)
     if config.init is not None:
         policy.load_adapter(Path(config.init) / "adapter", train=True)
     policy.eval()  # gradients flow, dropout does not
-    judges = [PromptedJudge(policy, part.spec, run.config) for part in parts]
+    specs = [part.spec for part in parts]
+    judges = [PromptedJudge(policy, spec, run.config) for spec in specs]
     asked = [_asked(judge, part.rows) for judge, part in zip(judges, parts, strict=True)]
-    total = sum(batch_count(len(rows), config.batch_size, config.epochs) for rows in asked)
-    head = {"params": list(policy.value_head.parameters()), "lr": config.value_lr or config.optimizer.lr, "weight_decay": 0.0}
-    optimizer, scheduler = build_optimizer([{"params": policy.adapter_parameters()}, head], config.optimizer, total)
-    beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
     order = torch.Generator().manual_seed(run.config.seed)
     sampling = torch.Generator().manual_seed(run.config.seed + 1)
-    watches = [AnswerWatch(part.spec, named=several) for part in parts]
-    sizes = [reward_size(part.spec, config.reward) if several else 1.0 for part in parts]
-    with progress("ppo", sum(map(len, asked)) * config.epochs) as bar:
-        prompts = 0
-        batches = mixed_batches(asked, config.batch_size, config.epochs, order, _length, padded=not policy.packs)
-        for step, (place, batch) in enumerate(batches, 1):
+    batches = Batches(asked, config.batch_size, config.epochs, order, _length, padded=not policy.packs)
+    head = {"params": list(policy.value_head.parameters()), "lr": config.value_lr or config.optimizer.lr, "weight_decay": 0.0}
+    optimizer, scheduler = build_optimizer([{"params": policy.adapter_parameters()}, head], config.optimizer, len(batches))
+    beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
+    watches = [AnswerWatch(spec, run.config.guard, named=several) for spec in specs]
+    sizes = [reward_size(spec, config.reward) if several else 1.0 for spec in specs]
+    carried: dict[str, Stateful] = {
+        "trained": trained(policy),
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "prefixes": Carried(policy.kept_prefixes, policy.keep_prefixes),  # which passes they came from shows in the last bits
+        "batches": batches,
+        "order": drawn(order),
+        "sampling": drawn(sampling),
+        "beta": beta,
+        **{f"watch {place}": watch for place, watch in enumerate(watches)},
+    }
+    session = Session(run, carried, changes_within=True, validate=validator(specs, judges, held))
+    with session, progress("ppo", sum(map(len, asked)) * config.epochs) as bar:
+        bar.advance(session.rows)
+        for place, batch in session.steps(batches):
+            step = session.step
             rollout = collect_rollout(judges[place], batch, config, beta.beta, sampling, step, sizes[place])
-            record = update(policy, rollout, config, optimizer, order, step)
+            record, seconds = update(policy, rollout, config, optimizer, order, step)
             record |= {"beta": beta.beta, "lr": scheduler.get_last_lr()[0]}
             scheduler.step()
             kl = float(rollout.kl_B.mean())
             beta.update(kl, len(batch))
-            prompts += len(batch)
             record |= watches[place].see([example.gold for example, _ in batch], rollout.judgements)
             reward = float(rollout.score_B.mean())
-            named = {"task": parts[place].spec.name} if several else {}
-            run.log({"step": step, **named, "prompts": prompts, "reward": reward, "kl": kl, **record})
+            named = {"task": specs[place].name} if several else {}
+            run.log({"step": step, **named, "prompts": session.rows, "reward": reward, "kl": kl, **record}, seconds=seconds)
             bar.advance(len(batch), reward=reward, right=record["right"], kl=kl, unreadable=record["unreadable"])
+            watches[place].check(kl)
+    check_weights(policy, "the adapter")
     policy.save_adapter(run.folder / "adapter")
     policy.merge()
     return judges
@@ -182,8 +199,8 @@ def _sampled(judge: PromptedJudge, prompts: Sequence[Sequence[int]], sampling: S
 
 def update(
     policy: Policy, rollout: Rollout, config: PpoConfig, optimizer: torch.optim.Optimizer, order: torch.Generator, step: int
-) -> dict[str, Any]:
-    """Learn from one batch of rollouts: `update_epochs` times over its mini-batches. Returns the figures of the step.
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Learn from one batch of rollouts: `update_epochs` times over its mini-batches. Returns the figures of the step, and its seconds.
 
     An update that would start more than `stop_kl` (nats per token) from the sampling policy is not made, and ends the batch.
     """
@@ -212,7 +229,7 @@ def update(
     names = ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "entropy", "grad_norm")
     means = {name: sum(found[name] for found in figures) / max(1, len(figures)) for name in names}
     seconds = {**rollout.seconds, "update": time.perf_counter() - began}
-    return {**means, "explained_variance": explained, "updates": len(figures), "stopped": stopped, "seconds": seconds}
+    return {**means, "explained_variance": explained, "updates": len(figures), "stopped": stopped}, seconds
 
 
 def _accumulate(policy: Policy, rollout: Rollout, picked: Tensor, config: PpoConfig, step: int) -> dict[str, float]:

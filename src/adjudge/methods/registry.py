@@ -70,7 +70,7 @@ METHODS: dict[str, Entry] = {
             "LoRA layers trained on the right answers (supervised fine-tuning)",
             trains=True,
             rows="all",
-            settings=("prompt", "answer", "lora", "sft"),
+            settings=("prompt", "answer", "lora", "sft", "checkpoint"),
             model="model",
             module="adjudge.methods.sft",
             attribute="SFT",
@@ -81,7 +81,7 @@ METHODS: dict[str, Entry] = {
             "LoRA layers trained on rewards for sampled answers (proximal policy optimisation)",
             trains=True,
             rows="all",
-            settings=("prompt", "answer", "lora", "ppo"),
+            settings=("prompt", "answer", "lora", "ppo", "checkpoint", "guard"),
             model="model",
             module="adjudge.methods.ppo",
             attribute="PPO",
@@ -92,7 +92,7 @@ METHODS: dict[str, Entry] = {
             "a BERT-like encoder with a fine-tuned head, the baseline to beat",
             trains=True,
             rows="all",
-            settings=("encoder",),
+            settings=("encoder", "checkpoint"),
             model="encoder.model",
             module="adjudge.methods.encoder",
             attribute="ENCODER",
@@ -154,7 +154,7 @@ def check_settings(config: Config) -> None:
         )
 
 
-_GROUPS = ("prompt", "answer", "lora", "sft", "ppo", "encoder")
+_GROUPS = ("prompt", "answer", "lora", "sft", "ppo", "encoder", "checkpoint", "guard")
 
 
 def own_settings(config: Config) -> Config:

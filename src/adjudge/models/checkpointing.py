@@ -29,6 +29,7 @@ def checkpoint_layers(decoder: nn.Module, name: str) -> None:
 
 def _checkpointed(self: Any, *args: Any, **named: Any) -> Any:
     forward = type(self).forward
-    if not torch.is_grad_enabled() or named.get("past_key_values") is not None:
+    cache = named.get("cache", named.get("past_key_values"))  # the second is its name before transformers 5.24
+    if not torch.is_grad_enabled() or cache is not None:
         return forward(self, *args, **named)
     return checkpoint(lambda *given: forward(self, *given, **named), *args, use_reentrant=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
+from adjudge.files import whole_folder
 from adjudge.machine import keep_freed_memory
 from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, resolve_device
 from adjudge.models.quiet import quiet
@@ -75,10 +76,11 @@ class Encoder:
         return logits_NL
 
     def save(self, folder: Path) -> None:
-        """Save model and tokenizer in transformers' safetensors layout."""
-        with quiet():
-            self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Save model and tokenizer in transformers' safetensors layout; the folder is there whole or not at all."""
+        with whole_folder(folder) as aside:
+            with quiet():
+                self.model.save_pretrained(aside)
+            self.tokenizer.save_pretrained(aside)
 
 
 def texts_of(fields: Mapping[str, str]) -> Texts:

@@ -12,8 +12,8 @@ that starts from an SFT run has that run's adapter a second time, frozen, as its
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from adjudge.config import Config, LoraConfig
 from adjudge.console import note
 from adjudge.errors import ModelError, RunError
+from adjudge.files import whole_folder
 from adjudge.models.attention import ATTENTION, register
 from adjudge.models.batch import Side, TokenBatch, build_batch
 from adjudge.models.checkpointing import checkpoint_layers
@@ -74,7 +75,9 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value_head.bias)
         base = self._base()
         self._decoder = [getattr(base, base.base_model_prefix)]  # in a list: the module is registered once, under lm
-        self._takes_positions = "position_ids" in inspect.signature(self._decoder[0].forward).parameters
+        takes = inspect.signature(self._decoder[0].forward).parameters
+        self._takes_positions = "position_ids" in takes
+        self._cache_name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
         self.share_prefix = True
         self.packs = self._takes_positions
         self.checkpoints = False
@@ -136,11 +139,11 @@ class Policy(nn.Module):
         self._adapted()
 
     def save_adapter(self, folder: Path) -> None:
-        """Save the adapter in peft's own format, the value head beside it."""
-        self.lm.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}, folder / "value_head.safetensors"
-        )
+        """Save the adapter in peft's own format, the value head beside it; the folder is there whole or not at all."""
+        head = {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}
+        with whole_folder(folder) as aside:
+            self.lm.save_pretrained(str(aside), selected_adapters=["default"], save_embedding_layers=False)
+            save_file(head, aside / "value_head.safetensors")
 
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass. Raises ModelError when the model's layers cannot be told."""
@@ -161,6 +164,22 @@ class Policy(nn.Module):
     def forget_prefix(self) -> None:
         """Let the next pass compute the shared prefix again: its keys and values are kept while the weights stay as they are."""
         self._kept.clear()
+
+    def kept_prefixes(self) -> dict[str, list[int]]:
+        """The token ids of the prefixes whose keys and values are kept and still hold; with `keep_prefixes`, part of a run's state."""
+        version = self._weights_version()
+        return {acting: kept.ids for acting, kept in self._kept.items() if kept.cache is not None and kept.version == version}
+
+    @torch.no_grad()
+    def keep_prefixes(self, ids: Mapping[str, list[int]]) -> None:
+        """Compute and keep the prefixes that `kept_prefixes` told of; the weights must be those of then."""
+        self.forget_prefix()
+        training = self.training
+        self.eval()
+        for acting, prefix in ids.items():
+            with self.reference() if acting == "reference" else nullcontext():
+                self._prefix_cache(torch.tensor(prefix, device=self.device))
+        self.train(training)
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The parameters that are trained, without the value head's."""
@@ -242,6 +261,10 @@ class Policy(nn.Module):
             hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache)
             return hidden_BTD, Prefilled(cache, mask, positions[:, -1], hidden_BTD[:, -1], state.grad)
 
+    def _weights_version(self) -> int:
+        """Changes when a weight is written to."""
+        return sum(parameter._version for parameter in self.lm.parameters())
+
     def _adapted(self) -> None:
         fuse(self.lm)
         self.forget_prefix()
@@ -284,12 +307,15 @@ class Policy(nn.Module):
             return self._extend_prefix(prefix_C, 0, None)
         kept = self._kept.get(self._acting)
         # The counter sees weights that are written to; not every optimizer moves it, so nothing is kept while gradients wait for one.
-        version = sum(parameter._version for parameter in self.lm.parameters())
+        version = self._weights_version()
         done, cache = kept.reuse(prefix_C, version) if kept else (0, None)
+        keep = 2 * done < len(prefix_C) and all(parameter.grad is None for parameter in self.lm.parameters())
+        if keep:  # computed whole, so that a run that is resumed can compute the very same again from the ids
+            done, cache = 0, None
         if done < len(prefix_C):
             cache = self._extend_prefix(prefix_C, done, cache)
-            if 2 * done < len(prefix_C) and all(parameter.grad is None for parameter in self.lm.parameters()):
-                self._kept[self._acting] = KeptPrefix.of(prefix_C, cache, version)
+        if keep:
+            self._kept[self._acting] = KeptPrefix.of(prefix_C, cache, version)
         return cache
 
     def _extend_prefix(self, prefix_C: Tensor, done: int, cache: Any) -> Any:
@@ -315,8 +341,8 @@ class Policy(nn.Module):
             extra |= {"packing": packing, "attention_mask": packing.mask_BTS[:, None]}
         elif mask is not None:
             extra["attention_mask"] = mask.long()
-        out = self._decoder[0](input_ids=ids, past_key_values=cache, use_cache=use_cache, return_dict=True, **extra)
-        return out.last_hidden_state, out.past_key_values
+        out = self._decoder[0](input_ids=ids, use_cache=use_cache, return_dict=True, **{self._cache_name: cache}, **extra)
+        return out.last_hidden_state, out.cache if hasattr(out, "cache") else out.past_key_values
 
     @torch.no_grad()
     def _check(self) -> None:

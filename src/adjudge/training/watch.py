@@ -4,30 +4,71 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adjudge.config import GuardConfig
 from adjudge.console import warn
+from adjudge.errors import GuardError
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement, Value
 
 WINDOW = 128
 """Answers that the warnings look back over."""
-ONE_LABEL_SHARE = 0.95
-UNREADABLE_SHARE = 0.5
 
 
 class AnswerWatch:
-    """Counts sampled answers; warns (once per spell) when nearly all are one label, or half are unreadable.
+    """Counts sampled answers; warns (once per spell) of what `GuardConfig` sets limits to, or stops the run when asked to.
 
     With `named`, the warnings name the task: there is one watch for each task of a mixture.
     """
 
-    def __init__(self, spec: TaskSpec, *, named: bool = False) -> None:
-        self._spec = spec
+    def __init__(self, spec: TaskSpec, limits: GuardConfig | None = None, *, named: bool = False) -> None:
+        self._spec, self._limits = spec, limits or GuardConfig()
         self._where = f"{spec.name}: " if named else ""
         self._recent: deque[tuple[Value | None, Value | None]] = deque(maxlen=WINDOW)
         self._warned: set[str] = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The answers it looks back over, and what it has warned of."""
+        return {"recent": [list(pair) for pair in self._recent], "warned": sorted(self._warned)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` left off."""
+        self._recent = deque(((gold, value) for gold, value in state["recent"]), maxlen=WINDOW)
+        self._warned = set(state["warned"])
+
+    def check(self, kl: float) -> None:
+        """Warn of what is beyond its limit after a batch of mean `kl` nats per answer. Raises GuardError for what `stop_on` names."""
+        limits = self._limits
+        beyond = limits.max_kl is not None and kl > limits.max_kl
+        self._once("kl", beyond, f"the KL to the reference is {kl:.3g} nats an answer: the policy has left it")
+        if len(self._recent) < WINDOW:
+            return
+        golds, values = zip(*self._recent, strict=True)
+        read = [value for value in values if value is not None]
+        word, count = Counter(read).most_common(1)[0] if read else ("", 0)
+        gold_share = max(Counter(golds).values()) / len(golds)
+        most = limits.one_label_share
+        one_label = not self._spec.is_number and count > most * len(values) and gold_share < most
+        self._once(
+            "one_label",
+            one_label,
+            f"{count} of the last {len(values)} sampled answers are '{word}': the policy is collapsing onto one label",
+        )
+        self._once(
+            "unreadable",
+            len(values) - len(read) > limits.unreadable_share * len(values),
+            f"{len(values) - len(read)} of the last {len(values)} sampled answers are unreadable",
+        )
+
+    def _once(self, kind: str, happens: bool, text: str) -> None:
+        first = happens and kind not in self._warned
+        (self._warned.add if happens else self._warned.discard)(kind)
+        if first and kind in self._limits.stop_on:
+            raise GuardError(f"{self._where}{text}. Stopped, as guard.stop_on asks; --resume goes on all the same.")
+        if first:
+            warn(f"{self._where}{text}")
 
     def see(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> dict[str, Any]:
         """Take in a batch; returns its figures: right, unreadable (shares), and for label tasks recall per label and label entropy."""
@@ -44,32 +85,7 @@ class AnswerWatch:
         else:
             figures["right"] = sum(gold == value for gold, value in zip(golds, values, strict=True)) / len(values)
             figures |= {"recall": recall(golds, values, self._spec.words), "label_entropy": entropy(values)}
-        self._warn()
         return figures
-
-    def _warn(self) -> None:
-        if len(self._recent) < WINDOW:
-            return
-        golds, values = zip(*self._recent, strict=True)
-        read = [value for value in values if value is not None]
-        word, count = Counter(read).most_common(1)[0] if read else ("", 0)
-        gold_share = max(Counter(golds).values()) / len(golds)
-        one_label = not self._spec.is_number and count > ONE_LABEL_SHARE * len(values) and gold_share < ONE_LABEL_SHARE
-        self._once(
-            "one label",
-            one_label,
-            f"{count} of the last {len(values)} sampled answers are '{word}': the policy is collapsing onto one label",
-        )
-        self._once(
-            "unreadable",
-            len(values) - len(read) > UNREADABLE_SHARE * len(values),
-            f"{len(values) - len(read)} of the last {len(values)} sampled answers are unreadable",
-        )
-
-    def _once(self, kind: str, happens: bool, text: str) -> None:
-        if happens and kind not in self._warned:
-            warn(f"{self._where}{text}")
-        (self._warned.add if happens else self._warned.discard)(kind)
 
 
 def recall(golds: Sequence[Value | None], values: Sequence[Value | None], words: Sequence[str]) -> dict[str, float | None]:

@@ -1,0 +1,258 @@
+"""Kills runs of tiny models with SIGKILL, resumes them, and compares what they leave with runs that were never killed, byte for byte.
+
+    python tests/kill.py --kills 300        at random moments, until each run is through
+    python tests/kill.py --positions        before each call that changes the disk, one after the other
+
+Each attempt is a process of its own, forked from this one, which has imported everything and computed nothing on several threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft  # noqa: F401 (imported once, before the forks)
+import scipy.stats  # noqa: F401
+import sklearn.metrics  # noqa: F401
+import torch
+import transformers.models.bert.modeling_bert
+import transformers.models.llama.modeling_llama  # noqa: F401
+from conftest import save_tiny
+from fake_method import write_reviews
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig
+
+import adjudge.evaluation.score
+import adjudge.methods.encoder
+import adjudge.methods.ppo
+import adjudge.methods.sft  # noqa: F401
+from adjudge.config import load_config
+from adjudge.multitask import execute_tasks
+from adjudge.tasks import infer_task
+
+METHODS = ("sft", "ppo", "encoder", "multi-ppo")
+SETTINGS: dict[str, Any] = {
+    "runtime.device": "cpu",
+    "runtime.dtype": "float32",
+    "runtime.threads": 1,
+    "data.train_rows": 20,
+    "data.eval_rows": 8,
+    "evaluation.resamples": 100,
+    "lora.dropout": 0.1,
+    "sft.batch_size": 4,
+    "sft.micro_batch_size": 2,
+    "ppo.epochs": 2,
+    "ppo.batch_size": 4,
+    "ppo.mini_batch_size": 2,
+    "ppo.micro_batch_size": 1,
+    "ppo.optimizer.lr": 1e-3,
+    "encoder.batch_size": 4,
+    "checkpoint.every_steps": 2,
+    "checkpoint.every_s": None,
+}
+"""Small batches in smaller parts: epochs end, gradients accumulate, and a checkpoint is written every other step."""
+LONGEST_S = 60.0
+CHANGES = ("chmod", "fsync", "link", "mkdir", "open", "remove", "rename", "replace", "rmdir", "truncate", "unlink")
+"""Functions of `os` that change the disk, or make it certain."""
+
+
+def make_models(folder: Path) -> dict[str, str]:
+    """A tiny Llama and a tiny BERT with random weights; their folders."""
+    ids = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    llama = LlamaConfig(
+        **ids,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.1,
+    )
+    save_tiny(llama, folder / "llama")
+    shutil.copytree(folder / "llama", folder / "bert", ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    bert = BertConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=2
+    )
+    torch.manual_seed(0)
+    BertForSequenceClassification(bert).save_pretrained(folder / "bert")
+    return {"model": str(folder / "llama"), "encoder.model": str(folder / "bert")}
+
+
+def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
+    """What is killed: train and judge, going on where the folder says."""
+    spec = infer_task(data, ["text"], "label")
+    specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
+    plain = method.removeprefix("multi-")
+    execute_tasks(load_config(values={**SETTINGS, **models, "method": plain}), specs, folder, resume=True)
+
+
+def fork(action: Callable[[], None], log: Path) -> int:
+    """Run an action in a process of its own, its words to a file; returns the process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with log.open("a", encoding="utf-8") as said:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            action()
+            code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int, within_s: float) -> int | None:
+    """The exit status of a process, or None when it has not ended within some seconds."""
+    until = time.monotonic() + within_s
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.002)
+
+
+def results(folder: Path) -> list[Path]:
+    """The files that must be equal, of all that a run leaves behind: those without times, paths and processes in them."""
+    names = {"metrics.jsonl", "adapter_model.safetensors", "value_head.safetensors", "model.safetensors", "validation.jsonl"}
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.name in names or path.parent.name == "predictions")
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """The results that are not the same, byte for byte, and those that only one has."""
+    files = results(one)
+    if not files or files != results(other):
+        return [f"other files: {sorted(map(str, set(files) ^ set(results(other))))}"]
+    wrong = [str(path) for path in files if not filecmp.cmp(one / path, other / path, shallow=False)]
+    left = [str(path) for path in other.rglob("*") if path.name.startswith(".") and path.name != ".adjudge.lock"]
+    return wrong + left + [str(path) for path in other.rglob("checkpoints")]
+
+
+def finish(action: Callable[[], None], log: Path) -> None:
+    """Run an action to its end. Raises SystemExit with its words when it fails."""
+    code = ended(fork(action, log), LONGEST_S)
+    if code != 0:
+        raise SystemExit(f"exit code {code} of a run that was resumed:\n{log.read_text(encoding='utf-8')[-4000:]}")
+
+
+def check(whole: Path, folder: Path, how: str) -> None:
+    """Compare a run that was killed with one that was not. Raises SystemExit when they differ."""
+    if wrong := differing(whole, folder):
+        raise SystemExit(f"{how}: differs from the run that was never killed in {', '.join(wrong)} ({folder})")
+
+
+def at_random(method: str, action: Callable[[Path], None], place: Path, kills: int, seed: int) -> tuple[int, int]:
+    """Kill runs at random moments, `kills` times in all, each until it is through; returns the kills and the runs."""
+    draw, done, runs = random.Random(seed), 0, 0
+    began = time.monotonic()
+    finish(lambda: action(place / "whole"), place / "whole.log")
+    whole_s = time.monotonic() - began
+    while done < kills:
+        runs += 1
+        folder, log = place / f"run-{runs}", place / f"run-{runs}.log"
+        longest_s = whole_s
+        while True:
+            pid = fork(lambda: action(folder), log)  # noqa: B023 (called at once)
+            code = ended(pid, draw.uniform(0, longest_s))
+            longest_s *= 1.1  # the machine may be busier than it was: each run must come to its end
+            if code is None:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                done += 1
+            elif code:
+                raise SystemExit(f"{method}: exit code {code}:\n{log.read_text(encoding='utf-8')[-4000:]}")
+            else:
+                break
+        check(place / "whole", folder, f"{method}, run {runs}")
+        shutil.rmtree(folder)
+    return done, runs
+
+
+def die_at(number: int, action: Callable[[], None]) -> Callable[[], None]:
+    """The action in a process that kills itself before its `number`th call of one of `CHANGES`."""
+
+    def dying() -> None:
+        left = [number]
+        for name in CHANGES:
+            real = getattr(os, name)
+
+            def counted(*given: Any, _real: Any = real, **named: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return _real(*given, **named)
+
+            setattr(os, name, counted)
+        action()
+
+    return dying
+
+
+def at_positions(method: str, action: Callable[[Path], None], place: Path, stride: int) -> int:
+    """Kill runs before every `stride`th call that changes the disk, and resume each once; returns how many were killed."""
+    finish(lambda: action(place / "whole"), place / "whole.log")
+    killed = 0
+    for number in range(1, sys.maxsize, stride):
+        folder, log = place / f"call-{number}", place / f"call-{number}.log"
+        code = ended(fork(die_at(number, lambda: action(folder)), log), LONGEST_S)  # noqa: B023 (called at once)
+        if code == 0:
+            return killed
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"{method}, call {number}: exit code {code}:\n{log.read_text(encoding='utf-8')[-4000:]}")
+        killed += 1
+        finish(lambda: action(folder), log)  # noqa: B023
+        check(place / "whole", folder, f"{method}, killed before call {number}")
+        shutil.rmtree(folder)
+    return killed
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--kills", type=int, default=0, help="kills at random moments, of all methods together")
+    parser.add_argument("--positions", action="store_true", help="kill before each call that changes the disk")
+    parser.add_argument("--stride", type=int, default=1, help="only before every so many calls")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    methods = given.methods.split(",")
+    torch.set_num_threads(1)  # before anything computes: threads do not survive a fork
+    with tempfile.TemporaryDirectory(prefix="kill-") as made:
+        models = make_models(Path(made) / "models")
+        data = write_reviews(Path(made) / "reviews.csv", 40)
+        for place, method in enumerate(methods):
+            began = time.monotonic()
+
+            def action(folder: Path, method: str = method) -> None:
+                work(method, models, data, folder)
+
+            if given.kills:
+                (Path(made) / f"{method}-random").mkdir()
+                share = given.kills // len(methods) + (place < given.kills % len(methods))
+                kills, runs = at_random(method, action, Path(made) / f"{method}-random", share, given.seed)
+                print(f"{method}: {kills} kills in {runs} runs, {time.monotonic() - began:.0f} s: all equal", flush=True)
+            if given.positions:
+                (Path(made) / f"{method}-positions").mkdir()
+                killed = at_positions(method, action, Path(made) / f"{method}-positions", given.stride)
+                print(f"{method}: killed before each of {killed} calls, {time.monotonic() - began:.0f} s: all equal", flush=True)
+
+
+if __name__ == "__main__":
+    main()
