@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from adjudge.errors import RunError
 
@@ -64,8 +66,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         aside.rename(path)
         sync_folder(path.parent)
         shutil.rmtree(before, ignore_errors=True)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+        if found:  # safetensors has no error of the system: a full disk must not look like a fault of ours
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
         raise
 
 

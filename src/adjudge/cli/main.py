@@ -25,7 +25,11 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
-            _say(f"{word}; {stop.args[0]} is incomplete, and goes on with --resume" if stop.args else word)
+            _say(
+                f"{word}; {stop.args[0]} is incomplete. The same command goes on there; adjudge train takes --resume for it."
+                if stop.args
+                else word
+            )
             raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
@@ -40,7 +44,7 @@ def _what_to_do(error: Exception) -> str:
     """What to do about an error of the system, where its own words do not say it."""
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOSPC, errno.EDQUOT):
-        return ". The disk is full; what was written before is whole. Free some space, and go on with --resume."
+        return ". The disk is full; what was written before is whole. Free some space and give the command again (adjudge train with --resume)."
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ". Nothing may be written there. Name another folder with --out, or change its permissions."
     return ""
