@@ -114,7 +114,7 @@ def measure_sft(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> 
     meter.start()
     for step, picked in enumerate(batches, 1):
         batch = [rows[row] for row in picked]
-        tokens = sum(len(taught) for _, taught in batch)
+        tokens = sum(len(row.taught) for row in batch)
         for part in chunks(len(batch), config.micro_batch_size):
             loss, _ = sft._forward(policy, batch[part], tokens)
             check_finite("the loss", loss, step)
@@ -124,7 +124,7 @@ def measure_sft(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> 
         optimizer.zero_grad(set_to_none=True)
         scheduler.step()
         meter.end_batch()
-        for given, taught in batch:
+        for given, taught, _ in batch:
             meter.tokens(len(given), len(taught))
     return spec.batch_size
 

@@ -223,7 +223,7 @@ def learned(policy: Policy, monkeypatch: pytest.MonkeyPatch, live_tokens: int) -
     groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
     rollout = collect_rollout(judge, asked(judge), judge.config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
     assert (rollout.live is not None) == (live_tokens > 0)
-    figures = update(policy, rollout, judge.config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
+    figures, _ = update(policy, rollout, judge.config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
     assert figures["updates"] > 0
     assert not any(part.requires_grad for part in (rollout.logp_BR, rollout.value_BR, rollout.advantage_BR, rollout.return_BR))
     return [parameter.detach().clone() for parameter in policy.parameters()], figures
@@ -297,3 +297,22 @@ def test_a_tasks_rewards_are_divided_by_their_size_and_nothing_else_changes(tiny
     assert plain.responses == scaled.responses
     assert torch.equal(plain.logp_BR, scaled.logp_BR)
     assert torch.equal(plain.advantage_BR, scaled.advantage_BR) == (size == 1.0)
+
+
+def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> None:
+    """Part of a run's state: which tokens a prefix was computed with shows in the last bits of what goes on from it."""
+    policy, again = (load_policy(load_config(values={"model": str(tiny_llama), "runtime.dtype": "float32"})) for _ in range(2))
+    prompts = [[*range(10, 40), 50, 51], [*range(10, 40), 60]]
+    with torch.no_grad(), policy.reference():
+        first = policy.hidden(policy.batch(prompts, [[7], [8]]))
+        shorter = policy.hidden(policy.batch([prompt[:20] for prompt in prompts], [[7], [8, 9]]))
+    assert policy.kept_prefixes() == {"reference": list(range(10, 40))}, "the shorter one is a part of it"
+    again.keep_prefixes(policy.kept_prefixes())
+    assert again.kept_prefixes() == policy.kept_prefixes()
+    with torch.no_grad(), again.reference():
+        assert torch.equal(again.hidden(again.batch([prompt[:20] for prompt in prompts], [[7], [8, 9]])), shorter)
+        assert torch.equal(again.hidden(again.batch(prompts, [[7], [8]])), first)
+    kept, copy = (each._kept["reference"].cache for each in (policy, again))
+    for one, other in zip(kept.layers, copy.layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+        assert torch.equal(one.values, other.values)

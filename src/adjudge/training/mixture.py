@@ -1,7 +1,7 @@
 """Several tasks in one training set: how many rows of each.
 
 The number of rows of a task stands for its weight in training: every row that is drawn is used once an epoch, in batches of one task
-each (see `adjudge.training.batches.mixed_batches`).
+each (see `adjudge.training.batches.Batches`).
 """
 
 from __future__ import annotations
