@@ -174,7 +174,7 @@ def fingerprint(rows: Iterable[Example]) -> str:
 def ensure_model(config: Config) -> None:
     """Fetch a bundled model that is not here yet, so that the method's time is not the network's.
 
-    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub (owner/name), and for a model with
+    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub, and for a model with
     random weights; RunError when `ppo.init` names no run with an adapter; ConfigError as `check_settings`. Imports no torch.
     """
     from adjudge.models.bundled import BUNDLED, bundled_folder
