@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.console import note
+from adjudge.environment import record_environment
 from adjudge.errors import ConfigError
 from adjudge.methods.execute import (
     EVAL_SEED,
@@ -178,10 +179,12 @@ def _train(run: Run, parts: Sequence[TaskRows], judged: Sequence[Sequence[Exampl
     mix = method.mix
     if mix is None:  # the registry and the method say the same, which a test holds
         raise ConfigError(f"{run.config.method} cannot be trained on several tasks.")
+    rows_sha256 = mixture_fingerprint(parts, judged)
+    record_environment(run, get_entry(run.config.method).model, [part.spec for part in parts], rows_sha256)
     judges, train_s = timed(lambda: mix(run, parts))
     epochs = getattr(run.config, get_entry(run.config.method).name).epochs
     training = {
-        "rows_sha256": mixture_fingerprint(parts, judged),
+        "rows_sha256": rows_sha256,
         "train_rows": len(learned),
         **{key: sum(overlap[key] for overlap in overlaps) for key in ("overlap", "overlap_exact")},
         "tasks": {part.spec.name: {"task_rows": len(part.rows), **overlap} for part, overlap in zip(parts, overlaps, strict=True)},

@@ -2,6 +2,7 @@
 
 config.yaml             the settings of the run
 status.json             {"state": "running" | "complete" | "interrupted" | "failed", "reason": …}
+environment.json        what the result depends on beside the settings: versions, machine, model, rows (see adjudge.environment)
 metrics.jsonl           one JSON object a training step
 predictions/SPLIT.jsonl one JSON object a judged row
 training.json           what the training took: seconds, rows (so that a run can be evaluated again)
@@ -181,6 +182,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in (
             "status.json",
+            "environment.json",
             "metrics.jsonl",
             "scores.json",
             "training.json",

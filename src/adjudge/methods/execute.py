@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adjudge.config import Config, parse_config, value_of
 from adjudge.console import note, warn
+from adjudge.environment import record_environment
 from adjudge.errors import DataError, ModelError, RunError, nearest
 from adjudge.methods.registry import Entry, check_settings, get_entry, get_method, own_settings
 from adjudge.models.random_models import refuse_random
@@ -44,9 +45,11 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
         write_task(run, spec)
         overlap = report_overlap(_learned_from(entry, spec, config, train), judged)
         method, import_s = timed(lambda: get_method(config.method))
+        rows_sha256 = fingerprint([*train, *judged])
+        record_environment(run, entry.model, [spec], rows_sha256)
         judge, build_s = timed(lambda: method.build(run, spec, train))
         training = {
-            "rows_sha256": fingerprint([*train, *judged]),
+            "rows_sha256": rows_sha256,
             "train_rows": len(_learned_from(entry, spec, config, train)),
             **overlap,
             "seconds": {"setup": import_s + (0.0 if entry.trains else build_s), "train": build_s if entry.trains else 0.0},
@@ -104,6 +107,7 @@ def evaluate_run(
         judge, setup_s = timed(lambda: load(Run(run.folder, config), spec))
         record = {**task_record(training, spec.name), "seconds": {**training["seconds"], "setup": setup_s}}
         if not own:  # these speak of the rows that the run itself judged
+            record_environment(target, get_entry(config.method).model, [spec], fingerprint(judged))
             record |= {"rows_sha256": fingerprint(judged), **{key: None for key in record if key.startswith("overlap")}}
         if spec not in trained_on:
             record |= {"trained_on": ",".join(learned.name for learned in trained_on)}
