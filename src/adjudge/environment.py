@@ -94,7 +94,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Code, libraries, machine, precision, threads and the model's files count; the rows and the settings are others' to compare, and
     where and when something was run does not matter.
     """
-    before, after = dict(_flat(one)), dict(_flat(other))
+    before, after = dict(flat(one)), dict(flat(other))
     keys = [key for key in dict.fromkeys([*before, *after]) if _matters(key)]
     return [f"{key} {_short(before.get(key))} → {_short(after.get(key))}" for key in keys if before.get(key) != after.get(key)]
 
@@ -247,10 +247,11 @@ def _matters(key: str) -> bool:
     return any(key == start or key.startswith(f"{start}.") for start in _MATTERS)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
