@@ -70,7 +70,7 @@ def environment(config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256
         "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
-        "adjudge": {"version": __version__, "sha256": _source_sha256(), **_git()},
+        "adjudge": {"version": __version__, "sha256": _source_sha256(), **source_commit()},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libc": " ".join(platform.libc_ver()).strip(),
@@ -214,7 +214,7 @@ def _source_sha256() -> str:
 
 
 @cache
-def _git() -> dict[str, Any]:
+def source_commit() -> dict[str, Any]:
     """Commit of the source tree that runs, and whether its code was changed since; nulls where there is none."""
     root = Path(__file__).resolve().parents[2]
     nothing: dict[str, Any] = {"commit": None, "dirty": None}

@@ -29,6 +29,7 @@ OPTIONS = {
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
     "fetch": "",
+    "doctor": "--data-dir --json",
     "settings": "--preset",
 }
 

@@ -79,7 +79,7 @@ def test_a_copy_outside_a_source_tree_has_no_commit_and_the_same_hash(found, tmp
     """As a wheel installs it; that another project's tree is around it does not count."""
     (tmp_path / ".git").mkdir()
     shutil.copytree(ROOT / "src/adjudge", tmp_path / "lib/python/site-packages/adjudge")
-    code = "from adjudge import environment as e; import json; print(json.dumps([e._git(), e._source_sha256()]))"
+    code = "from adjudge import environment as e; import json; print(json.dumps([e.source_commit(), e._source_sha256()]))"
     place = {"PATH": "", "PYTHONPATH": str(tmp_path / "lib/python/site-packages")}
     said = subprocess.run([sys.executable, "-c", code], env=place, capture_output=True, text=True, check=True).stdout
     assert json.loads(said) == [{"commit": None, "dirty": None}, found["adjudge"]["sha256"]]
