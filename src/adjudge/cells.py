@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from adjudge.config import Config, parse_config
 from adjudge.console import warn
+from adjudge.environment import COMMAND, command
 from adjudge.errors import AdjudgeError, RunError, Terminated
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
@@ -41,7 +42,9 @@ def run_isolated(
         "resume": resume,
     }
     # -P: a file of the user's that is called like a module of the standard library must not be imported instead of it.
-    process = subprocess.Popen([sys.executable, "-P", "-m", "adjudge", VERB], stdin=subprocess.PIPE, text=True, encoding="utf-8")
+    started = [sys.executable, "-P", "-m", "adjudge", VERB]
+    told = {**os.environ, COMMAND: command()}
+    process = subprocess.Popen(started, stdin=subprocess.PIPE, text=True, encoding="utf-8", env=told)
     assert process.stdin is not None
     try:
         with contextlib.suppress(BrokenPipeError):  # a process that is gone already says why by its exit code

@@ -197,7 +197,18 @@ class RuntimeConfig(_Settings):
         False, description="compute activations again in the backward pass: less memory, more time"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with a model")
+    trust_remote_code: str | None = Field(
+        None, description="the very model, as it is named, whose own Python code may run; unset: none"
+    )
+
+    @field_validator("trust_remote_code", mode="before")
+    @classmethod
+    def _by_name(cls, trusted: Any) -> Any:
+        if trusted is False:  # as runs wrote it before it was a name
+            return None
+        if trusted is True:
+            raise ValueError("write the name of the model whose code may run, not true")
+        return trusted
 
 
 class Config(_Settings):
@@ -262,9 +273,16 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     whole = Config().model_dump()
     _merge(whole, tree)
     try:
-        return Config.model_validate(whole)
+        config = Config.model_validate(whole)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+    trusted = config.runtime.trust_remote_code
+    if trusted not in (None, config.model, config.encoder.model):
+        raise ConfigError(
+            f"runtime.trust_remote_code names '{trusted}', but the model is {config.model} and the encoder {config.encoder.model}: "
+            "write the very name of the one whose code may run."
+        )
+    return config
 
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.console import note
+from adjudge.environment import record_environment
 from adjudge.errors import ConfigError
 from adjudge.files import write_json
 from adjudge.methods.execute import (
@@ -193,6 +194,7 @@ def _train(
     mix = method.mix
     if mix is None:  # the registry and the method say the same, which a test holds
         raise ConfigError(f"{run.config.method} cannot be trained on several tasks.")
+    record_environment(run, get_entry(run.config.method).model, [part.spec for part in parts], rows)
     judges, train_s = timed(lambda: mix(run, parts))
     train_s += run.earlier_s
     epochs = getattr(run.config, get_entry(run.config.method).name).epochs

@@ -2,6 +2,7 @@
 
 config.yaml             the settings of the run
 status.json             {"state": "running" | "complete" | "interrupted" | "failed", "reason": …}
+environment.json        what the result depends on beside the settings: versions, machine, model, rows (see adjudge.environment)
 metrics.jsonl           one JSON object a training step
 timings.jsonl           the seconds of each step, apart: they alone differ between two equal runs
 validation.jsonl        what was found on held-out rows while training, where `checkpoint.validate_every` asks for it
@@ -47,7 +48,17 @@ SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
 """Beginnings of settings in which a run may differ from what it was before it was stopped."""
 
 _WRITTEN = (
-    *("status.json", *LOGS, "failure.json", "scores.json", "training.json", "task.yaml", "tasks.yaml", "demonstrations.jsonl"),
+    *(
+        "status.json",
+        "environment.json",
+        *LOGS,
+        "failure.json",
+        "scores.json",
+        "training.json",
+        "task.yaml",
+        "tasks.yaml",
+        "demonstrations.jsonl",
+    ),
     *("report.html", "predictions", "adapter", "encoder", "evaluations", "tasks", "checkpoints"),
 )
 """What a run writes, beside config.yaml: what is removed when it is replaced."""

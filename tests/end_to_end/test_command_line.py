@@ -11,7 +11,7 @@ import time
 import pytest
 from fake_method import write_reviews
 
-from adjudge.runs import Run
+from adjudge.runs import Run, read_json
 
 SMALL = [
     "evaluation.resamples=100",
@@ -49,6 +49,7 @@ def test_compare_runs_each_cell_in_a_process_of_its_own_and_reuses_it(own, tmp_p
     assert [row["method"] for row in table["rows"]] == ["zero-shot", "sft"]
     assert "--methods zero-shot,sft" in table["command"]
     assert (out / "report.html").is_file()
+    assert read_json(out / "reviews/sft/seed-0/environment.json")["command"] == table["command"]
     assert "sft" in first.stdout
     second = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
     assert second.stderr.count("reusing ") == 2

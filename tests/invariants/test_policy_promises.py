@@ -302,6 +302,8 @@ def test_a_tasks_rewards_are_divided_by_their_size_and_nothing_else_changes(tiny
 def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> None:
     """Part of a run's state: which tokens a prefix was computed with shows in the last bits of what goes on from it."""
     policy, again = (load_policy(load_config(values={"model": str(tiny_llama), "runtime.dtype": "float32"})) for _ in range(2))
+    policy.eval()
+    again.eval()
     prompts = [[*range(10, 40), 50, 51], [*range(10, 40), 60]]
     with torch.no_grad(), policy.reference():
         first = policy.hidden(policy.batch(prompts, [[7], [8]]))

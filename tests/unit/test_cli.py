@@ -25,9 +25,11 @@ OPTIONS = {
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode --init --out --force",
     "predict": "--run --input --out --task --decode",
     "report": "--out",
+    "rerun": "--out --data-dir --force",
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
     "fetch": "",
+    "doctor": "--data-dir --json",
     "settings": "--preset",
 }
 
@@ -115,6 +117,7 @@ def test_help_and_version_come_at_once():
         (["compare", "--mixture", "equal"], "--methods multi-sft,multi-ppo"),
         (["evaluate", "--method", "multi-sft"], "adjudge train multi-sft"),
         (["train", "sft", "--task", "glue/sst2", "--data-dir", "nowhere"], "nowhere: there is no such folder"),
+        (["rerun", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere: there is no such folder"),
         (["predict", "--run", "r", "--input", "none.csv", "--out", "o.csv"], "none.csv: there is no such file"),
         (["tasks", "glue/sts"], "Did you mean 'glue/stsb'?"),

@@ -7,6 +7,7 @@ import pytest
 
 from adjudge.config import Config, load_config
 from adjudge.methods.registry import get_entry
+from adjudge.models.bundled import BUNDLED
 from adjudge.tasks import list_tasks
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -36,3 +37,11 @@ def test_the_papers_recipe_takes_the_papers_preset():
     config = load_config(file=FOLDER / "paper-ppo.yaml")
     assert config.preset == "paper"
     assert config.ppo.optimizer == load_config(preset="paper").ppo.optimizer != Config().ppo.optimizer
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_pins_the_commit_of_a_model_from_the_hub(path):
+    config = load_config(file=path)
+    for name in (config.model, config.encoder.model):
+        if name not in BUNDLED:
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", name)

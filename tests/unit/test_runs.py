@@ -67,6 +67,7 @@ def test_force_removes_what_the_old_run_wrote_and_nothing_else(tmp_path):
     (run.folder / "adapter").mkdir()
     (run.folder / "adapter" / "old.safetensors").write_text("old")
     write_json(run.folder / "training.json", {})
+    write_json(run.folder / "environment.json", {})
     (run.folder / "notes.txt").write_text("mine")
     again = Run.create(tmp_path / "r", OTHER, force=True)
     assert sorted(path.name for path in again.folder.iterdir() if path.name != ".adjudge.lock") == [

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from adjudge.errors import AdjudgeError, Terminated
 
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
-"""Exit codes: what the user can mend, Ctrl-C, and SIGTERM. 1 is for a comparison with failed cells, and for our own faults."""
+"""Exit codes: what the user can mend, Ctrl-C, and SIGTERM. 1 is for failed cells, a `rerun` or `doctor` that says no, and our own faults."""
 
 
 class Verbs(TyperGroup):
@@ -87,9 +87,9 @@ def _root(
 
 
 def _add_verbs() -> None:
-    from adjudge.cli import cell, compare, evaluate, fetch, predict, report, settings, submit, tasks, train
+    from adjudge.cli import cell, compare, doctor, evaluate, fetch, predict, report, rerun, settings, submit, tasks, train
 
-    for module in (compare, train, evaluate, predict, submit, report, tasks, fetch, settings, cell):
+    for module in (compare, train, evaluate, predict, submit, report, rerun, tasks, fetch, doctor, settings, cell):
         module.add_to(app)
 
 

@@ -122,7 +122,10 @@ def load_judge(run: Run, task: TaskSpec) -> EncoderJudge:
     folder = run.folder / FOLDER
     if not (folder / "config.json").is_file():
         raise RunError(f"{run.folder} holds no trained encoder: there is no {FOLDER}/config.json. Was the run finished?")
-    encoder = load_encoder(str(folder.resolve()), run.config.runtime, run.config.encoder.max_tokens, None)
+    name, runtime = str(folder.resolve()), run.config.runtime
+    if runtime.trust_remote_code == run.config.encoder.model:  # what was trained carries the code of what it began with
+        runtime = runtime.model_copy(update={"trust_remote_code": name})
+    encoder = load_encoder(name, runtime, run.config.encoder.max_tokens, None)
     if encoder.words != task.words:
         raise RunError(
             f"{folder}: the encoder answers {', '.join(encoder.words) or 'with a number'}, "

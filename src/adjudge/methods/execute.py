@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adjudge.config import Config, parse_config, value_of
 from adjudge.console import note, warn
+from adjudge.environment import record_environment
 from adjudge.errors import DataError, ModelError, RunError, nearest
 from adjudge.files import write_json
 from adjudge.methods.registry import Entry, check_settings, get_entry, get_method, own_settings
@@ -55,6 +56,7 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
         write_task(run, spec)
         overlap = report_overlap(_learned_from(entry, spec, config, train), judged)
         method, import_s = timed(lambda: get_method(config.method))
+        record_environment(run, entry.model, [spec], rows)
         judge, build_s = timed(lambda: method.build(run, spec, train))
         build_s += run.earlier_s
         training = {
@@ -118,6 +120,7 @@ def evaluate_run(
         judge, setup_s = timed(lambda: load(Run(run.folder, config), spec))
         record = {**task_record(training, spec.name), "seconds": {**training["seconds"], "setup": setup_s}}
         if not own:  # these speak of the rows that the run itself judged
+            record_environment(target, get_entry(config.method).model, [spec], fingerprint(judged))
             record |= {"rows_sha256": fingerprint(judged), **{key: None for key in record if key.startswith("overlap")}}
         if spec not in trained_on:
             record |= {"trained_on": ",".join(learned.name for learned in trained_on)}
@@ -188,7 +191,7 @@ def fingerprint(rows: Iterable[Example]) -> str:
 def ensure_model(config: Config) -> None:
     """Fetch a bundled model that is not here yet, so that the method's time is not the network's.
 
-    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub (owner/name), and for a model with
+    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub, and for a model with
     random weights; RunError when `ppo.init` names no run with an adapter; ConfigError as `check_settings`. Imports no torch.
     """
     from adjudge.models.bundled import BUNDLED, bundled_folder

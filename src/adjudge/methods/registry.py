@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from adjudge.config import Config
+from adjudge.config import Config, value_of
 from adjudge.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -173,4 +173,6 @@ def own_settings(config: Config) -> Config:
     if entry.rows == "none":
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
     update["data"] = config.data.model_copy(update=unread)
+    if entry.model and config.runtime.trust_remote_code != value_of(config, entry.model):
+        update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})  # it is another method's model
     return config.model_copy(update=update)

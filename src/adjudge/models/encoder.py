@@ -17,7 +17,7 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
 from adjudge.files import whole_folder
 from adjudge.machine import keep_freed_memory
-from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, resolve_device
+from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, model_options, resolve_device
 from adjudge.models.quiet import quiet
 
 UNLIMITED = 10**6
@@ -112,7 +112,7 @@ def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequ
         with quiet():
             model, info = auto.from_pretrained(
                 source,
-                **options,
+                **model_options(options),
                 **head,
                 use_safetensors=True,
                 dtype=torch.float32,

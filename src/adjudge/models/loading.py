@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +16,7 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError, nearest
 from adjudge.machine import keep_freed_memory
 from adjudge.models.bundled import BUNDLED, bundled_folder
+from adjudge.models.hub import hub_commit, hub_resolves, split_hub_id
 from adjudge.models.quiet import quiet
 from adjudge.models.random_models import (
     TOKENIZER_OF,
@@ -31,7 +28,6 @@ from adjudge.models.random_models import (
     refuse_random,
 )
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError)
@@ -41,9 +37,9 @@ LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, Safeten
 def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: str = "sdpa") -> tuple[Any, Any]:
     """Load a causal LM for use as a fixed network: eval mode, no parameter requires a gradient.
 
-    `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name), or a random model (``random:llama-2-7b``,
-    see `adjudge.models.random_models`). Weights are read from safetensors only;
-    Python code that comes with a model runs only with `runtime.trust_remote_code`. A family without an implementation of
+    `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name or owner/name@revision), or a random model
+    (``random:llama-2-7b``, see `adjudge.models.random_models`). Weights are read from safetensors only;
+    Python code that comes with a model runs only where `runtime.trust_remote_code` is its very name. A family without an implementation of
     `attn_implementation` (MPT) gets transformers' plain attention. The tokenizer is a fast one (character offsets are needed)
     and has a pad token: the end token, when it has none of its own.
 
@@ -65,11 +61,12 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
     else:
         source, options = locate(name, runtime)
         tokenizer = load_tokenizer(name, source, options)
-        options = options | {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+        options = model_options(options) | {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
         options |= quantized(runtime, device)
         load = partial(AutoModelForCausalLM.from_pretrained, source, **options)
         model, info = _with_attention(name, attn_implementation, lambda attention: load(attn_implementation=attention))
         _check_causal(name, model, info, tokenizer)
+        model.config._commit_hash = options.get("revision")  # transformers 5.24 forgets it; the adapter's file names it
     if runtime.quantization == "none":  # quantized weights were put there while they were read
         model.to(device)
     model.eval()
@@ -120,7 +117,7 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
     Raises ModelError, also for a random model: it lies nowhere, and whoever asks wants weights that know something.
     """
     refuse_random(name)
-    options: dict[str, Any] = {"trust_remote_code": runtime.trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": runtime.trust_remote_code == name}
     if name in BUNDLED:
         return str(bundled_folder(name)), options
     folder = Path(name).expanduser()
@@ -128,14 +125,34 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} holds no model: it has no config.json. A model folder is what `save_pretrained` writes.")
         return str(folder), options
-    if not HUB_ID.fullmatch(name) or name.startswith("."):
+    hub_id = split_hub_id(name)
+    if hub_id is None:
         raise ModelError(
-            f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id (owner/name)."
+            f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id (owner/name or owner/name@revision)."
             f"{nearest(name, BUNDLED)}"
         )
-    if not _hub_resolves():  # what lies in the hub's cache still loads; nothing waits for retries
+    if not hub_resolves():  # what lies in the hub's cache still loads; nothing waits for retries
         options["local_files_only"] = True
-    return name, options
+    return hub_id[0], options | {"revision": resolve_commit(name)}
+
+
+def model_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of `locate` for a model: transformers looks for an adapter beside it, on the hub too, unless it is told not to once more."""
+    return options | {"adapter_kwargs": {"local_files_only": options.get("local_files_only", False)}}
+
+
+def resolve_commit(name: str) -> str | None:
+    """The commit of a model that comes from the hub, so that its tokenizer and its weights are of one commit, and it can be recorded.
+
+    None for a bundled model, a folder, and what is no hub id. Raises ModelError when the hub and its cache do not know it.
+    """
+    hub_id = None if name in BUNDLED or Path(name).expanduser().is_dir() else split_hub_id(name)
+    if hub_id is None:
+        return None
+    try:
+        return hub_commit(*hub_id)
+    except LOAD_ERRORS as error:
+        raise explain_load(name, error) from error
 
 
 def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
@@ -215,6 +232,22 @@ def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def explain_dtype(runtime: RuntimeConfig, device: torch.device) -> str:
+    """Why `resolve_dtype` chooses as it does, for a person to read."""
+    if runtime.dtype != "auto":
+        return f"runtime.dtype={runtime.dtype}"
+    fast = resolve_dtype(runtime, device) == torch.bfloat16
+    if device.type == "cuda":
+        return "the GPU computes in bfloat16" if fast else "the GPU does not compute in bfloat16, and float16 overflows"
+    if device.type != "cpu":
+        return f"always on {device.type}"
+    return (
+        "the CPU multiplies bfloat16 matrices in hardware"
+        if fast
+        else "the CPU has neither AMX nor AVX-512 BF16, without which bfloat16 is slower than float32"
+    )
+
+
 def has_fast_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware (AMX tiles or AVX-512 BF16).
 
@@ -273,19 +306,3 @@ def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -
             f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only {model.get_input_embeddings().num_embeddings}: "
             "they do not belong together."
         )
-
-
-def _hub_resolves() -> bool:
-    """Whether the hub's name resolves; a proxy would do that for us, so with one the answer is yes.
-
-    Without this the hub's client tries again and again for almost a minute before it says that there is no network.
-    """
-    from huggingface_hub.constants import ENDPOINT
-
-    if urllib.request.getproxies().get("https"):
-        return True
-    try:
-        socket.getaddrinfo(urllib.parse.urlsplit(ENDPOINT).hostname, 443)
-    except OSError:
-        return False
-    return True

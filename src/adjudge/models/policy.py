@@ -114,7 +114,8 @@ class Policy(nn.Module):
             bias="none",
         )
         with no_future_warnings():
-            self.lm = get_peft_model(self.lm, layers)
+            # Named in the adapter, so that plain peft loads the same base; only a model from the hub has a commit.
+            self.lm = get_peft_model(self.lm, layers, revision=getattr(self.lm.config, "_commit_hash", None))
         self._adapted()
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:

@@ -24,7 +24,7 @@ from adjudge.tasks.rows import (
 )
 from adjudge.tasks.spec import FileSource, HubSource, TaskSpec
 from adjudge.tasks.table import arrow_rows, load_table, read_table
-from adjudge.tasks.vader import load_vader
+from adjudge.tasks.vader import FILES, load_vader, vader_folder
 from adjudge.types import Example
 
 
@@ -47,9 +47,39 @@ def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -
     raise DataError(f"{spec.name} is read from a folder. Pass it as --data-dir{_folder_hint(spec, split)}.")
 
 
+def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -> list[Path]:
+    """The files that `load_split` reads the rows from; none for rows that come from the hub, and for files that are not there.
+
+    Raises DataError when one of a numbered set of files is missing.
+    """
+    source = spec.source
+    if data_dir is not None and (source.files or source.hub):
+        return _find(spec, split, Path(data_dir))[0]
+    paths: list[Path] = []
+    if source.vader is not None:
+        paths = [vader_folder() / FILES[source.vader.part]]
+    elif source.table is not None:
+        paths = [Path(source.table.train if split == "train" or source.table.dev is None else source.table.dev)]
+    return [path for path in paths if path.is_file()]
+
+
 def _from_folder(spec: TaskSpec, split: str, data_dir: Path) -> list[Example]:
     if not data_dir.is_dir():
         raise DataError(f"{data_dir}: there is no such folder (--data-dir).")
+    found, tried = _find(spec, split, data_dir)
+    files, hub = spec.source.files, spec.source.hub
+    if found and files is not None and found[0].suffix != ".parquet":
+        return _from_file(spec, files, split, found[0])
+    if found and hub is not None:
+        return _from_shards(spec, hub, split, found)
+    if not tried:
+        raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
+    paths = "".join(f"\n  {path}" for path in tried)
+    raise DataError(f"{spec.name}: the {split} rows are not in --data-dir {data_dir}. Tried:{paths}")
+
+
+def _find(spec: TaskSpec, split: str, data_dir: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a split in `data_dir`, one in the official layout or Parquet files in the hub's, and every path that was tried."""
     tried: list[Path] = []
     files, hub = spec.source.files, spec.source.hub
     if files is not None:
@@ -57,18 +87,15 @@ def _from_folder(spec: TaskSpec, split: str, data_dir: Path) -> list[Example]:
         for path in _candidates(data_dir, files.folder, file) if file is not None else ():
             tried.append(path)
             if path.is_file():
-                return _from_file(spec, files, split, path)
+                return [path], tried
     if hub is not None and split in hub.splits:
         config = hub.config_of(split)
         for folder in _folders(data_dir, _place(hub.path.rsplit("/", 1)[-1], config) if config else hub.path):
             tried.append(folder / f"{hub.splits[split]}-*.parquet")
             shards = _shards(folder, hub.splits[split])
             if shards:
-                return _from_shards(spec, hub, split, shards)
-    if not tried:
-        raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
-    paths = "".join(f"\n  {path}" for path in tried)
-    raise DataError(f"{spec.name}: the {split} rows are not in --data-dir {data_dir}. Tried:{paths}")
+                return shards, tried
+    return [], tried
 
 
 def _place(path: str, config: str | None) -> str:

@@ -1,0 +1,69 @@
+"""``adjudge doctor``: what this machine has, and what would run on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adjudge.cli.show import stdout
+
+if TYPE_CHECKING:
+    from adjudge.doctor import Examination
+
+EPILOG = "Examples:\n\n`adjudge doctor`\n\n`adjudge doctor --data-dir data`\n\n`adjudge doctor --json`"
+COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("doctor", epilog=EPILOG)(doctor)
+
+
+def doctor(
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Also say which tasks' files lie in this folder.", show_default="none")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Say what this machine has, what would run on it, and what to do about the rest. Nothing is downloaded.
+
+    Ends with exit code 1 when something that is needed is missing.
+    """
+    import json
+    from dataclasses import asdict
+
+    from adjudge.doctor import examine
+
+    found = examine(data_dir)
+    if as_json:
+        typer.echo(json.dumps({"healthy": found.healthy, **asdict(found)}, ensure_ascii=False, indent=2))
+    else:
+        _show(found)
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+def _show(found: Examination) -> None:
+    from itertools import groupby
+
+    from rich.table import Table
+    from rich.text import Text
+
+    console = stdout()
+    machine = Table("this machine", "", "", box=None, pad_edge=False)
+    for finding in found.machine:
+        machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.said))
+    plans = Table("what would run", "", "", box=None, pad_edge=False)
+    for (_, runs, said), alike in groupby(found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.said)):
+        names = [plan.name for plan in alike]
+        name = names[0] if len(names) == 1 else f"{names[0].partition('/')[0]}, {len(names)} tasks"
+        plans.add_row(Text(name), Text("yes", "green") if runs else Text("no", "yellow"), Text(said))
+    console.print(machine)
+    console.print()
+    console.print(plans)
+    advice = [finding for finding in found.machine if finding.do]
+    if advice:
+        console.print("\nto do:")
+    for finding in advice:
+        console.print(f"  {finding.name}: {finding.do}", markup=False, soft_wrap=True)

@@ -1,0 +1,76 @@
+"""One seed, one result: a run that is done again is equal to the last bit, on one machine, in float32 on the CPU."""
+
+import random
+
+import pytest
+import torch
+from conftest import make_tokenizer
+from fake_method import reviews
+from transformers import BertConfig, BertModel
+
+from adjudge.config import load_config
+from adjudge.methods.execute import execute
+from adjudge.multitask import execute_tasks
+from adjudge.rerun import compare_runs, environment_lines, rerun
+
+SMALL = {
+    "runtime.device": "cpu",
+    "runtime.dtype": "float32",
+    "runtime.threads": 1,
+    "evaluation.resamples": 100,
+    "data.train_rows": 12,
+    "lora.dropout": 0.1,
+    "sft.batch_size": 4,
+    "ppo.batch_size": 4,
+    "ppo.mini_batch_size": 2,
+    "encoder.epochs": 1,
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_encoder(tmp_path_factory):
+    """Folder of a random 1-layer BERT with dropout and the test tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny") / "encoder"
+    config = BertConfig(
+        vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, pad_token_id=2
+    )
+    BertModel(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def disturb(seed):
+    """What happened in the process before must not matter."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+
+
+@pytest.mark.parametrize("method", ["sft", "ppo", "encoder", "few-shot", "multi-sft"])
+def test_two_runs_with_one_seed_are_equal_bit_for_bit(method, tiny_llama, tiny_encoder, tmp_path):
+    spec = reviews(tmp_path)
+    specs = [spec, spec.model_copy(update={"name": "more"})] if method == "multi-sft" else [spec]
+    values = {**SMALL, "method": method, "model": str(tiny_llama), "encoder.model": str(tiny_encoder)}
+    disturb(1)
+    execute_tasks(load_config(values=values), specs, tmp_path / "run")
+    disturb(2)
+    again = rerun(tmp_path / "run")
+    parts = compare_runs(tmp_path / "run", again)
+    assert [part for part in parts if not part.equal] == []
+    assert environment_lines(tmp_path / "run", again) == []
+    names = {part.name for part in parts}
+    trained = {"sft": "adapter/adapter_model", "ppo": "adapter/value_head", "encoder": "encoder/model"}
+    if method in trained:
+        assert {"rows", "metrics.jsonl", f"{trained[method]}.safetensors", "predictions", "scores"} <= names
+    else:
+        assert ("demonstrations" if method == "few-shot" else "predictions of more") in names
+
+
+def test_another_seed_gives_another_result(tiny_llama, tmp_path):
+    """Else the test above would hold for a run that draws nothing."""
+    spec = reviews(tmp_path)
+    for seed in (3, 4):
+        execute(load_config(values={**SMALL, "method": "ppo", "model": str(tiny_llama), "seed": seed}), spec, tmp_path / str(seed))
+    found = {part.name: part for part in compare_runs(tmp_path / "3", tmp_path / "4")}
+    for name in ("rows", "metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/value_head.safetensors"):
+        assert not found[name].equal, name

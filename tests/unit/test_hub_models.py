@@ -1,0 +1,123 @@
+"""Models from the hub by revision: which commit is loaded and recorded. Only the network itself is not tried here."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hub_cache import NEW, OLD, cache_model, no_network
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from adjudge.config import RuntimeConfig, load_config
+from adjudge.errors import ConfigError, ModelError
+from adjudge.methods.registry import own_settings
+from adjudge.models.encoder import load_encoder
+from adjudge.models.hub import split_hub_id
+from adjudge.models.loading import load_causal_lm, locate, resolve_commit
+from adjudge.models.policy import load_policy
+
+CPU = RuntimeConfig(device="cpu", dtype="float32")
+REPO = "someone/judge-tiny"
+
+
+@pytest.fixture
+def cache(tiny_llama, tmp_path, monkeypatch):
+    """The hub client's cache with two commits of one model; the older has other weights, and a tag."""
+    older = shutil.copytree(tiny_llama, tmp_path / "older")
+    weights = {name: tensor + 1 for name, tensor in load_file(older / "model.safetensors").items()}
+    save_file(weights, older / "model.safetensors", metadata={"format": "pt"})
+    cache_model(tmp_path / "hub", REPO, older, OLD, "v1")
+    cache_model(tmp_path / "hub", REPO, tiny_llama, NEW, "main")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    no_network(monkeypatch)
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("owner/name", ("owner/name", None)),
+        ("owner/name@v1.0", ("owner/name", "v1.0")),
+        ("owner/name@refs/pr/1", ("owner/name", "refs/pr/1")),
+        ("owner/name@", None),
+        ("owner/name@a b", None),
+        ("owner/name@/a", None),
+        ("name@v1", None),
+        ("./owner/name", None),
+        ("a/b/c", None),
+    ],
+)
+def test_a_name_with_a_revision_is_taken_apart(name, parts):
+    assert split_hub_id(name) == parts
+
+
+@pytest.mark.parametrize(("asked", "commit"), [("", NEW), ("@main", NEW), ("@v1", OLD), (f"@{OLD}", OLD), (f"@{NEW}", NEW)])
+def test_the_revision_decides_which_weights_are_loaded(asked, commit, cache, tiny_llama):
+    name = REPO + asked
+    assert locate(name, CPU)[1]["revision"] == resolve_commit(name) == commit
+    first = load_file(tiny_llama / "model.safetensors")["model.norm.weight"]
+    loaded = load_causal_lm(name, CPU)[0].model.norm.weight
+    assert torch.equal(loaded, first + (commit == OLD))
+
+
+def test_without_a_network_nothing_waits_for_it(tiny_llama, tmp_path, monkeypatch):
+    cache_model(tmp_path / "hub", REPO, tiny_llama, NEW, "main")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    asked = no_network(monkeypatch)
+    load_causal_lm(REPO, CPU)
+    load_encoder(REPO, CPU, 16, ("a", "b"))
+    assert len(asked) <= 4  # our own look whether the hub is there; the client's would be six, with pauses, for each file
+
+
+@pytest.mark.parametrize("name", [f"{REPO}@v2", "someone/else", f"{REPO}@{'3' * 40}"])
+def test_what_the_cache_lacks_is_an_error_that_names_the_offline_way(name, cache):
+    with pytest.raises(ModelError, match=r"hub cannot be reached.*smollm2-135m"):
+        load_causal_lm(name, CPU)
+
+
+def test_a_folder_comes_before_the_hub(cache, tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_llama, tmp_path / "someone/judge-tiny@v1")
+    assert resolve_commit(f"{REPO}@v1") is None
+    assert "revision" not in locate(f"{REPO}@v1", CPU)[1]
+    assert resolve_commit("smollm2-135m") is None
+
+
+def test_an_adapter_names_the_commit_it_belongs_to(cache, tmp_path):
+    load_policy(load_config(values={"model": f"{REPO}@v1", "runtime.dtype": "float32"}), adapter=True).save_adapter(tmp_path / "a")
+    saved = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert (saved["base_model_name_or_path"], saved["revision"]) == (REPO, OLD)
+
+
+def with_code(folder, ran):
+    """Let a model folder bring Python code that leaves a file behind when it runs."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "brand-new", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nraise ValueError('no model here')\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("trusted", [None, "itself", "another"])
+def test_only_the_model_that_is_named_may_run_its_code(trusted, tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    with_code(folder, tmp_path / "ran")
+    name = {"itself": str(folder), "another": str(tiny_llama)}.get(trusted)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_causal_lm(str(folder), CPU.model_copy(update={"trust_remote_code": name}))
+    assert (tmp_path / "ran").exists() == (trusted == "itself")
+
+
+def test_trust_names_a_model_of_the_run():
+    values = {"model": "a/b", "encoder.model": "c/d", "runtime.trust_remote_code": "a/b"}
+    config = load_config(values=values)
+    trusted = {
+        name: own_settings(config.model_copy(update={"method": name})).runtime.trust_remote_code for name in ("sft", "encoder")
+    }
+    assert trusted == {"sft": "a/b", "encoder": None}
+    with pytest.raises(ConfigError, match=r"names 'a/c', but the model is a/b and the encoder c/d"):
+        load_config(values=values | {"runtime.trust_remote_code": "a/c"})
+    with pytest.raises(ConfigError, match="write the name of the model"):
+        load_config(overrides=["runtime.trust_remote_code=true"])
+    assert load_config(overrides=["runtime.trust_remote_code=false"]) == load_config()
