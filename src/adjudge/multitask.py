@@ -30,7 +30,7 @@ from adjudge.methods.execute import (
     training_rows,
 )
 from adjudge.methods.registry import get_entry, get_method, is_multi, multi_name, own_settings
-from adjudge.methods.resuming import drop_checkpoints, finished_scores, finished_training, init_identity
+from adjudge.resuming import drop_checkpoints, finished_scores, finished_training, init_identity
 from adjudge.run_tasks import read_tasks, result_folders, task_folder, task_record, write_task, write_tasks
 from adjudge.runs import Run, read_json
 from adjudge.tasks.spec import TaskSpec

@@ -170,7 +170,7 @@ def test_the_data_may_lie_elsewhere(tmp_path, monkeypatch):
     assert Run.open(again).config.data.data_dir == "moved"
 
 
-@pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
+@pytest.mark.parametrize("state", ["interrupted", "failed"])
 def test_a_run_that_is_not_complete_is_refused(state, pair):
     Run.open(pair[0]).set_state(state)
     with pytest.raises(RunError, match=f"is {state}: only a complete run"):

@@ -16,8 +16,8 @@ from adjudge.environment import record_environment
 from adjudge.errors import DataError, ModelError, RunError, nearest
 from adjudge.files import write_json
 from adjudge.methods.registry import Entry, check_settings, get_entry, get_method, own_settings
-from adjudge.methods.resuming import drop_checkpoints, finished_scores, finished_training, init_identity
 from adjudge.models.random_models import refuse_random
+from adjudge.resuming import drop_checkpoints, finished_scores, finished_training, init_identity
 from adjudge.run_tasks import read_task, read_tasks, task_folder, task_record, write_task
 from adjudge.runs import Run, read_json
 from adjudge.tasks.spec import TaskSpec

@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,32 +32,10 @@ from adjudge.models.fused import fuse
 from adjudge.models.last_layer import trim_last_layer
 from adjudge.models.loading import load_causal_lm, lora_targets
 from adjudge.models.packing import Packing
-from adjudge.models.prefix import KeptPrefix, copy_cache, expand
+from adjudge.models.prefix import KeptPrefix, Prefilled, expand
 from adjudge.models.quiet import no_future_warnings
 
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
-
-
-@dataclass(slots=True)
-class Prefilled:
-    """Prompts already in the cache: what sampling and label scoring go on from."""
-
-    cache: Any
-    mask_BT: Tensor
-    position_B: Tensor
-    hidden_BD: Tensor
-    """Last hidden state of each prompt: predicts the first response token."""
-    grad: bool = False
-    """Whether gradients flow through what is in the cache, and through what is computed from it."""
-
-    def fork(self) -> Prefilled:
-        """A copy that can be continued without touching this one (tensors are shared, never written)."""
-        return replace(self, cache=copy_cache(self.cache))
-
-    def keep(self, rows_B: Tensor) -> Prefilled:
-        """Only these rows (this state is spent): the others have ended and cost nothing more."""
-        self.cache.batch_select_indices(rows_B)
-        return Prefilled(self.cache, self.mask_BT[rows_B], self.position_B[rows_B], self.hidden_BD[rows_B], self.grad)
 
 
 class Policy(nn.Module):

@@ -6,13 +6,35 @@ Works on transformers' cache objects; tensors in them are shared and never writt
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adjudge.models.batch import shared_start
+
+
+@dataclass(slots=True)
+class Prefilled:
+    """Prompts already in the cache: what sampling and label scoring go on from."""
+
+    cache: Any
+    mask_BT: Tensor
+    position_B: Tensor
+    hidden_BD: Tensor
+    """Last hidden state of each prompt: predicts the first response token."""
+    grad: bool = False
+    """Whether gradients flow through what is in the cache, and through what is computed from it."""
+
+    def fork(self) -> Prefilled:
+        """A copy that can be continued without touching this one (tensors are shared, never written)."""
+        return replace(self, cache=copy_cache(self.cache))
+
+    def keep(self, rows_B: Tensor) -> Prefilled:
+        """Only these rows (this state is spent): the others have ended and cost nothing more."""
+        self.cache.batch_select_indices(rows_B)
+        return Prefilled(self.cache, self.mask_BT[rows_B], self.position_B[rows_B], self.hidden_BD[rows_B], self.grad)
 
 
 def expand(cache: Any, rows: int) -> Any:
