@@ -73,6 +73,7 @@ def test_the_same_again_is_equal(pair):
     [
         (lambda found: found[0].update(loss=0.25), "step 2: loss 0.5 → 0.25 (1 of 2 records differ)"),
         (lambda found: found[1].update(rows=True), "step 1: rows 32 → true (1 of 2 records differ)"),
+        (lambda found: found[1].update(rows=32.0), "step 1: rows 32 → 32.0 (1 of 2 records differ)"),
         (lambda found: found[1].update(more=None), "step 1: more nothing → null (1 of 2 records differ)"),
         (lambda found: found[0].update(seconds=-1), None),
         (lambda found: found.pop(), "2 records → 1"),
