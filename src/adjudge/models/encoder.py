@@ -17,10 +17,15 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
 from adjudge.machine import keep_freed_memory
 from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, resolve_device
+from adjudge.models.plain_text import encodable
 from adjudge.models.quiet import quiet
 
 UNLIMITED = 10**6
 """A tokenizer that knows no limit says a huge number."""
+
+
+_AS_TEXT = {"split_special_tokens": True}
+"""``[SEP]`` in a text begins no new segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +55,13 @@ class Encoder:
         """Tokens of each row before any shortening, special tokens included."""
         if not rows:
             return []
-        encoded = self.tokenizer(*_columns(rows), truncation=False, padding=False, verbose=False)
+        encoded = self.tokenizer(*_columns(rows), truncation=False, padding=False, verbose=False, **_AS_TEXT)
         return [len(ids) for ids in encoded["input_ids"]]
 
     def logits(self, rows: Sequence[Texts]) -> Tensor:
         """One forward over `rows`, padded to the longest of them, the longer text of a pair shortened first. Shape ``[B, L]``."""
-        batch = self.tokenizer(
-            *_columns(rows), truncation="longest_first", max_length=self.max_tokens, padding="longest", return_tensors="pt"
-        )
+        options = {"truncation": "longest_first", "max_length": self.max_tokens, "padding": "longest", "return_tensors": "pt"}
+        batch = self.tokenizer(*_columns(rows), **options, **_AS_TEXT)
         logits: Tensor = self.model(**batch.to(self.model.device)).logits
         return logits.float()
 
@@ -144,4 +148,4 @@ def _longest_input(model: Any, tokenizer: Any) -> int:
 def _columns(rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
     """Texts and second texts as the tokenizer takes them; rows of one task all have a second text or all have none."""
     seconds = [row.second for row in rows if row.second is not None]
-    return [row.first for row in rows], seconds or None
+    return [encodable(row.first) for row in rows], [encodable(text) for text in seconds] or None
