@@ -17,7 +17,7 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
 from adjudge.machine import keep_freed_memory
 from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, resolve_device
-from adjudge.models.plain_text import encodable
+from adjudge.models.plain_text import acting_tokens, encodable, pieces
 from adjudge.models.quiet import quiet
 
 UNLIMITED = 10**6
@@ -43,6 +43,7 @@ class Encoder:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, _longest_input(model, tokenizer))
+        self._apart = acting_tokens(tokenizer)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -55,13 +56,13 @@ class Encoder:
         """Tokens of each row before any shortening, special tokens included."""
         if not rows:
             return []
-        encoded = self.tokenizer(*_columns(rows), truncation=False, padding=False, verbose=False, **_AS_TEXT)
+        encoded = self.tokenizer(*self._columns(rows), truncation=False, padding=False, verbose=False, **_AS_TEXT)
         return [len(ids) for ids in encoded["input_ids"]]
 
     def logits(self, rows: Sequence[Texts]) -> Tensor:
         """One forward over `rows`, padded to the longest of them, the longer text of a pair shortened first. Shape ``[B, L]``."""
         options = {"truncation": "longest_first", "max_length": self.max_tokens, "padding": "longest", "return_tensors": "pt"}
-        batch = self.tokenizer(*_columns(rows), **options, **_AS_TEXT)
+        batch = self.tokenizer(*self._columns(rows), **options, **_AS_TEXT)
         logits: Tensor = self.model(**batch.to(self.model.device)).logits
         return logits.float()
 
@@ -77,6 +78,15 @@ class Encoder:
                 logits_NL[chosen] = self.logits([rows[index] for index in chosen]).cpu()
                 done(len(chosen))
         return logits_NL
+
+    def _columns(self, rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
+        """Texts and second texts as the tokenizer takes them; rows of one task all have a second text or all have none."""
+        seconds = [self._plain(row.second) for row in rows if row.second is not None]
+        return [self._plain(row.first) for row in rows], seconds or None
+
+    def _plain(self, text: str) -> str:
+        # A space inside what would be a control token all the same: a pair cannot be encoded piece by piece.
+        return " ".join(pieces(encodable(text), self._apart))
 
     def save(self, folder: Path) -> None:
         """Save model and tokenizer in transformers' safetensors layout."""
@@ -143,9 +153,3 @@ def _longest_input(model: Any, tokenizer: Any) -> int:
     if tokenizer.model_max_length < UNLIMITED:
         return int(tokenizer.model_max_length)
     return int(getattr(model.config, "max_position_embeddings", UNLIMITED))
-
-
-def _columns(rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
-    """Texts and second texts as the tokenizer takes them; rows of one task all have a second text or all have none."""
-    seconds = [row.second for row in rows if row.second is not None]
-    return [encodable(row.first) for row in rows], [encodable(text) for text in seconds] or None

@@ -16,15 +16,19 @@ def encodable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def unmarked_tokens(tokenizer: Any, template: str) -> tuple[str, ...]:
-    """Added tokens that `template` writes turns with though the tokenizer does not call them special, as some fine-tuned ones do.
+def acting_tokens(tokenizer: Any, template: str = "") -> tuple[str, ...]:
+    """Texts that would act as control tokens in spite of ``split_special_tokens``.
 
-    ``split_special_tokens`` leaves these whole, so that they would act as control tokens in a text too.
+    Added tokens that `template` writes turns with though the tokenizer does not call them special, as some fine-tuned models have
+    them; and special ones that the vocabulary holds as words too, as a unigram model's does.
     """
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return tuple(
-        token.content for token in added.values() if not token.special and len(token.content) > 1 and token.content in template
-    )
+    added = {number: token for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if len(token.content) > 1}
+    special = {number: token.content for number, token in added.items() if token.special and number != tokenizer.unk_token_id}
+    found = [token.content for token in added.values() if not token.special and token.content in template]
+    if special:
+        encoded = tokenizer(list(special.values()), add_special_tokens=False, split_special_tokens=True).input_ids
+        found += [text for (number, text), ids in zip(special.items(), encoded, strict=True) if number in ids]
+    return tuple(found)
 
 
 def pieces(text: str, apart: Sequence[str]) -> list[str]:

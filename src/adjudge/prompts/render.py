@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, ModelError
-from adjudge.models.plain_text import encodable, end_of_tokens, plain_ids, unmarked_tokens, widest_token
+from adjudge.models.plain_text import acting_tokens, encodable, end_of_tokens, plain_ids, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.template import compiled
@@ -45,7 +45,7 @@ class Renderer:
         self._demonstrations = list(demonstrations)
         self._opened = OPENING_ANALYSIS if config.analysis == "before" else OPENING_TAG
         self._parts = self._template_parts()
-        self._apart = unmarked_tokens(tokenizer, "".join(self._parts[::2]))
+        self._apart = acting_tokens(tokenizer, "".join(self._parts[::2]))
         self._widest: int | None = None
         self._static = self._build_static()
 
