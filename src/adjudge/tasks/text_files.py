@@ -16,7 +16,7 @@ from adjudge.errors import DataError
 MOST_LINE = 2**26
 """Characters of one line."""
 
-MOST_UNPACKED, SURELY_NO_BOMB = 100, 2**26
+MOST_UNPACKED, SURELY_NO_BOMB = 100, 2**22
 """How many times its size a packed file may become, beyond that many bytes. Text becomes 3 to 20 times its size; a bomb, 1,000 times."""
 
 _SHOWN = 60
@@ -57,10 +57,17 @@ def text_lines(path: Path, newline: str = "\n") -> Iterator[str]:
                 yield line
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
-    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: is no whole gzip file: {error}. Pack it again.") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    except _READ_ERRORS as error:
+        raise _read_error(path, error) from None
+
+
+_READ_ERRORS = (zlib.error, EOFError, OSError)
+
+
+def _read_error(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return DataError(f"{path}: cannot be read: {error.strerror or error}.")
+    return DataError(f"{path}: is no whole gzip file: {error}. Pack it again.")
 
 
 class _Unpacked(io.BufferedReader):
@@ -92,6 +99,13 @@ class _Counted(io.RawIOBase):
 
 def _encoding_error(path: Path) -> DataError:
     """Where a file stops being UTF-8: its lines are gone through again, so that the good case need not count."""
+    try:
+        return _first_bad_line(path)
+    except _READ_ERRORS as error:  # of a damaged gzip, the line may come before what is damaged, or behind it
+        return _read_error(path, error)
+
+
+def _first_bad_line(path: Path) -> DataError:
     with path.open("rb") as raw:
         file: Any = _Unpacked(path, raw) if is_packed(path) else raw
         number = 0
