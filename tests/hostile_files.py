@@ -278,7 +278,7 @@ def _right(name: str) -> bytes:
 def damaged_submission(rng: Random, folder: Path) -> Made:
     """A zip with some files of a submission in it, damaged inside or outside."""
     names = rng.sample(("WNLI.tsv", "WSC.jsonl", "CB.jsonl", "AX-g.jsonl", "COPA.jsonl", "MultiRC.jsonl"), rng.randint(1, 3))
-    inside = {rng.choice((name, name, f"../{name}", f"x/{name}", rng.choice(MARKS) + name)): _right(name) for name in names}
+    inside = {rng.choice((name, name, f"../{name}", f"x/{name}", f"x{rng.choice(MARKS)}{name}")): _right(name) for name in names}
     content = zipped({name.encode("utf-8", "replace").decode(): damage(rng, held) for name, held in inside.items()})
     path = folder / "submission.zip"
     path.write_bytes(damage(rng, content) if rng.random() < 0.5 else content)

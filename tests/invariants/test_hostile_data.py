@@ -89,6 +89,17 @@ def test_special_tokens_in_a_text_are_text_for_an_encoder(encoder):
     assert torch.equal(spaced, ugly)
 
 
+def test_special_tokens_in_a_text_are_characters_for_an_encoder_that_can_spell_them(encoder):
+    raw = encoder.tokenizer.backend_tokenizer
+    before, raw.pre_tokenizer = raw.pre_tokenizer, pre_tokenizers.Whitespace()
+    try:
+        ugly = Encoder(encoder.model, encoder.tokenizer, 32)
+        assert ugly.lengths([Texts("a [SEP] b")]) == [5]
+        assert torch.equal(ugly.score([Texts("a [SEP] b")], 1), ugly.score([Texts("a [ SEP ] b")], 1))
+    finally:
+        raw.pre_tokenizer = before
+
+
 def test_special_tokens_that_are_words_of_the_vocabulary_too_end_no_turn():
     raw = Tokenizer(
         models.Unigram([("<unk>", 0.0), ("</s>", 0.0), ("a", -1.0), (" ", -1.0), *((mark, -2.0) for mark in "</s>")], 0)
