@@ -69,7 +69,7 @@ DAMAGED = [
     ("a.parquet.gz", b"", r"a\.parquet\.gz: a Parquet file is packed inside already"),
     ("a.gz", b"", r"a\.gz: '' is no kind of table"),
     ("a.csv.gz", gzip.compress(b"text,label\na,x\n\xff,y\n"), r"a\.csv\.gz:3: byte 0xff is not valid UTF-8"),
-    ("a.tsv.gz", gzip.compress(b"text\tlabel\na\t\xff")[:-8] + b"\0" * 8, r"a\.tsv\.gz: is no whole gzip file"),
+    ("a.tsv.gz", gzip.compress(b"text\tlabel\na\t\xff" + b"x" * 50_000)[:-8] + b"\0" * 8, r"a\.tsv\.gz: is no whole gzip file"),
     ("a.csv", CSV.decode().encode("utf-16"), r"a\.csv:1: byte 0xff is not valid UTF-8.*seems to be UTF-16"),
     ("a.csv", CSV + "été,x\n".encode("latin-1"), r"a\.csv:5: byte 0xe9 is not valid UTF-8"),
     ("a.csv", b"\xef\xbb\xbf", r"a\.csv: the file is empty"),
