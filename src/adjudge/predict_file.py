@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from adjudge.cache import write_whole
 from adjudge.console import note, warn
 from adjudge.errors import DataError, nearest
-from adjudge.files import write_text
+from adjudge.files import SURROGATES, write_text
+from adjudge.tasks.rows import parse_number
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.text_files import plain_name, text_lines
 from adjudge.types import Prediction
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ Cell = str | float | bool | None
 
 JSON_LINES = (".jsonl", ".ndjson")
 WRITABLE = (".csv", ".tsv", *JSON_LINES, ".parquet")
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What begins a cell that spreadsheet programs compute."""
 
 CLASH = "predicted_"
 """Goes before a column of ours whose name the input already has."""
@@ -44,6 +47,8 @@ def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Pa
     names = added_names(spec, columns)
     if out.suffix.lower() == ".tsv":
         _check_tsv(out, rows)
+    if out.suffix.lower() in (".csv", ".tsv"):
+        _note_formulas(out, rows)
     predictions = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
     added = [dict(zip(names, _cells(spec, prediction), strict=True)) for prediction in predictions]
     kind = out.suffix.lower()
@@ -99,12 +104,29 @@ def _text(cell: Cell) -> str:
 
 
 def _as_csv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row, ours in zip(rows, added, strict=True):
-        writer.writerow([*row.values(), *map(_text, ours.values())])
-    return text.getvalue()
+    lines = [list(names), *([*row.values(), *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
+    return "".join(",".join(map(_csv_cell, line)) + "\n" for line in lines)
+
+
+def _csv_cell(text: str) -> str:
+    """In quotes where it must be. `csv.writer` leaves a lone carriage return bare, which then ends the row for whoever reads it."""
+    if any(mark in text for mark in ',"\r\n') or text.startswith("\ufeff"):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _note_formulas(out: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Say that a spreadsheet would compute some cells: they are kept as they are, since they are the user's."""
+    found = sum(_is_formula(cell) for row in rows for cell in row.values())
+    if found:
+        warn(
+            f"{out}: {found:,} cells begin with '=', '+', '-' or '@' and are kept as they are. Do not open the file in a spreadsheet "
+            "program unless you trust its input: it would take them for formulas."
+        )
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.startswith(FORMULA) and parse_number(cell) is None
 
 
 def _check_tsv(out: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -124,7 +146,7 @@ def _as_tsv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequenc
 
 def _as_json_lines(source: Path, rows: Sequence[Any], added: Sequence[dict[str, Cell]]) -> str:
     lines = []
-    original = source.read_text(encoding="utf-8-sig").split("\n") if source.suffix.lower() in JSON_LINES else None
+    original = list(text_lines(source)) if plain_name(source).suffix.lower() in JSON_LINES else None
     for row, ours in zip(rows, added, strict=True):
         if original is not None:  # the object as it was written, ours before its last brace: 1e5 stays 1e5
             begun = original[row.line - 1].strip().removesuffix("}").rstrip()
@@ -143,13 +165,20 @@ def _write_parquet(
     if source.suffix.lower() == ".parquet":
         table = pyarrow.parquet.ParquetFile(source).read()
     else:
-        table = pyarrow.table({column: pyarrow.array([row[column] for row in rows], pyarrow.string()) for column in columns})
-    for name in added[0]:
+        table = pyarrow.table(
+            {column: pyarrow.array([_encodable(row[column]) for row in rows], pyarrow.string()) for column in columns}
+        )
+    names = list(added[0])  # by place, not by name: a label may be called "label"
+    kinds = [pyarrow.float64() if names[0].removeprefix(CLASH) == "number" else pyarrow.string()]
+    kinds += [pyarrow.float64()] * (len(names) - 2) + [pyarrow.bool_()]
+    for name, kind in zip(names, kinds, strict=True):
         values = [ours[name] for ours in added]
-        kind = pyarrow.bool_() if name.endswith("unreadable") else pyarrow.float64()
-        if any(isinstance(value, str) for value in values) or name.endswith("label"):
-            kind = pyarrow.string()
         table = table.append_column(name, pyarrow.array(values, kind))
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, buffer)
     write_whole(out, buffer.getvalue().to_pybytes())
+
+
+def _encodable(text: str) -> str:
+    """Half a surrogate pair, which UTF-8 cannot hold, as the escape it is in JSON: as in all files that are written."""
+    return text.encode("utf-8", SURROGATES).decode("utf-8")

@@ -20,7 +20,8 @@ from adjudge.tasks.hooks import HOOKS
 from adjudge.tasks.metrics import METRICS
 from adjudge.tasks.spec import FileSource, HubSource, TableSource, TaskSpec, VaderSource
 from adjudge.tasks.suites import SUITES
-from adjudge.tasks.validate import mistakes_of, read_tree
+from adjudge.tasks.task_yaml import read_tree
+from adjudge.tasks.validate import mistakes_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")])

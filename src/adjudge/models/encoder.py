@@ -18,10 +18,15 @@ from adjudge.errors import ModelError
 from adjudge.files import whole_folder
 from adjudge.machine import keep_freed_memory
 from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, model_options, resolve_device
+from adjudge.models.plain_text import acting_tokens, encodable, pieces
 from adjudge.models.quiet import quiet
 
 UNLIMITED = 10**6
 """A tokenizer that knows no limit says a huge number."""
+
+
+_AS_TEXT = {"split_special_tokens": True}
+"""``[SEP]`` in a text begins no new segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Encoder:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, _longest_input(model, tokenizer))
+        self._apart = acting_tokens(tokenizer)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -51,14 +57,13 @@ class Encoder:
         """Tokens of each row before any shortening, special tokens included."""
         if not rows:
             return []
-        encoded = self.tokenizer(*_columns(rows), truncation=False, padding=False, verbose=False)
+        encoded = self.tokenizer(*self._columns(rows), truncation=False, padding=False, verbose=False, **_AS_TEXT)
         return [len(ids) for ids in encoded["input_ids"]]
 
     def logits(self, rows: Sequence[Texts]) -> Tensor:
         """One forward over `rows`, padded to the longest of them, the longer text of a pair shortened first. Shape ``[B, L]``."""
-        batch = self.tokenizer(
-            *_columns(rows), truncation="longest_first", max_length=self.max_tokens, padding="longest", return_tensors="pt"
-        )
+        options = {"truncation": "longest_first", "max_length": self.max_tokens, "padding": "longest", "return_tensors": "pt"}
+        batch = self.tokenizer(*self._columns(rows), **options, **_AS_TEXT)
         logits: Tensor = self.model(**batch.to(self.model.device)).logits
         return logits.float()
 
@@ -74,6 +79,15 @@ class Encoder:
                 logits_NL[chosen] = self.logits([rows[index] for index in chosen]).cpu()
                 done(len(chosen))
         return logits_NL
+
+    def _columns(self, rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
+        """Texts and second texts as the tokenizer takes them; rows of one task all have a second text or all have none."""
+        seconds = [self._plain(row.second) for row in rows if row.second is not None]
+        return [self._plain(row.first) for row in rows], seconds or None
+
+    def _plain(self, text: str) -> str:
+        # A space inside what would be a control token all the same: a pair cannot be encoded piece by piece.
+        return " ".join(pieces(encodable(text), self._apart))
 
     def save(self, folder: Path) -> None:
         """Save model and tokenizer in transformers' safetensors layout; the folder is there whole or not at all."""
@@ -141,9 +155,3 @@ def _longest_input(model: Any, tokenizer: Any) -> int:
     if tokenizer.model_max_length < UNLIMITED:
         return int(tokenizer.model_max_length)
     return int(getattr(model.config, "max_position_embeddings", UNLIMITED))
-
-
-def _columns(rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
-    """Texts and second texts as the tokenizer takes them; rows of one task all have a second text or all have none."""
-    seconds = [row.second for row in rows if row.second is not None]
-    return [row.first for row in rows], seconds or None

@@ -6,9 +6,11 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
@@ -27,10 +29,14 @@ from adjudge.models.random_models import (
     random_config,
     refuse_random,
 )
+from adjudge.models.untrusted import check_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
-LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError)
+LOAD_ERRORS = (
+    *(OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, AssertionError, RecursionError),
+    *(SafetensorError, StrictDataclassError, UnpicklingError),
+)
 """What transformers raises for a model that is missing, damaged, or of a kind it does not know."""
 
 
@@ -163,6 +169,7 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
         vocabulary = random_config(name).vocab_size
         return cut_tokenizer(load_tokenizer(TOKENIZER_OF, str(bundled_folder(TOKENIZER_OF)), {}), vocabulary)
     try:
+        check_model(source, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except LOAD_ERRORS as error:
         raise explain_load(name, error) from error

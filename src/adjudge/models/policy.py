@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from adjudge.models.loading import load_causal_lm, lora_targets
 from adjudge.models.packing import Packing
 from adjudge.models.prefix import KeptPrefix, Prefilled, expand
 from adjudge.models.quiet import no_future_warnings
+from adjudge.models.untrusted import ADAPTER_WEIGHTS, check_adapter
 
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
@@ -98,20 +100,28 @@ class Policy(nn.Module):
     def load_adapter(self, folder: Path, *, train: bool) -> None:
         """Put a saved adapter (and its value head) on the network; with `train` a frozen copy of it becomes the reference.
 
-        Raises RunError when there is none, or when it was trained on a network of another shape.
+        Raises RunError when there is none, when it is damaged or no plain LoRA adapter, or was trained on a network of another shape.
         """
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
 
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise RunError(f"{folder} holds no adapter: has this run finished, and did it train one?")
+        check_adapter(folder)
         head = folder / "value_head.safetensors"
         try:
             with no_future_warnings():
                 self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
                 if train:
                     self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
+            expected = set(get_peft_model_state_dict(self.lm, adapter_name="default", save_embedding_layers=False))
+            weights = set(load_file(folder / ADAPTER_WEIGHTS))
+            if odd := sorted(expected ^ weights):  # peft would leave fresh layers there, or pass over weights
+                raise RunError(
+                    f"The adapter in {folder} does not fit {self.name}, or is not whole: {len(odd)} weights are missing or unknown, "
+                    f"{odd[0]} among them."
+                )
             if head.is_file():
                 self.value_head.load_state_dict(load_file(head))
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            raise RunError(f"The adapter in {folder} is damaged: {error}") from None
         except (RuntimeError, ValueError) as error:  # torch: sizes; peft: modules that are not there
             raise RunError(f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}") from None
         self._adapted()

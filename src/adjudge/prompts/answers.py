@@ -3,7 +3,7 @@
 Reading is strict: a response is one label word (or one plain number) and nothing else, or it is unreadable. Nothing is
 searched for inside a longer text ("Not sure" is no "No"), and nothing is guessed.
 
-What is forgiven: whitespace around and between words, case, and *final* punctuation (`FINAL_PUNCTUATION`). Quotes, brackets,
+What is forgiven: whitespace around and between words, case, and *final* punctuation (`adjudge.tasks.answer_words`). Quotes, brackets,
 markup and anything in front of the answer are not: a quote that closes was opened, so it is not final punctuation alone.
 """
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from adjudge.errors import DataError, nearest
+from adjudge.tasks.answer_words import as_it_stands, folded, stripped, too_long, without_final_punctuation
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
 from adjudge.types import Judgement, Value
 
@@ -23,9 +23,6 @@ OPENING_TAG = "<Judgement>"
 CLOSING_TAG = "</Judgement>"
 OPENING_ANALYSIS = "<Analysis>"
 CLOSING_ANALYSIS = "</Analysis>"
-
-FINAL_PUNCTUATION = ".,!?;:…。，、！？；：؟،؛।"
-"""Marks that may follow an answer, any number of them: Latin, CJK, Arabic and Devanagari ones."""
 
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _LINE_END = re.compile(r"[\r\n]")
@@ -40,7 +37,10 @@ def read_label(text: str, words: Sequence[str]) -> str | None:
     (``a.`` for the words "A" and "A.") is unreadable. So words that differ only in case, or end in punctuation, can be told apart.
     """
     body = _before_tag(text)
+    longest = max(map(len, words), default=0)
     for candidate in dict.fromkeys((body, _without_partial_tag(body))):
+        if too_long(candidate, longest):
+            continue
         for form in _FORMS:
             wanted = form(candidate)
             found = [word for word in words if wanted and form(word) == wanted]
@@ -55,7 +55,7 @@ def read_number(text: str, low: float, high: float) -> float | None:
     Plain: ASCII digits with an optional sign and optional decimals after a point, so "3", "-1.5" and "+2.0", and with final
     punctuation "3." too, but neither ".5" nor "1e3", "inf", "3,5", "3/5" or "٣". The closing tag is treated as in `read_label`.
     """
-    body = _without_final_punctuation(_without_partial_tag(_before_tag(text)))
+    body = stripped(_without_partial_tag(_before_tag(text)))
     if not _PLAIN_NUMBER.fullmatch(body):
         return None
     value = float(body) + 0.0  # turns -0.0 into 0.0
@@ -114,18 +114,4 @@ def _without_partial_tag(text: str) -> str:
     return text
 
 
-def _as_it_stands(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _without_final_punctuation(text: str) -> str:
-    # The space is stripped too: "Yes ." and "Yes . ." end in punctuation as well.
-    return _as_it_stands(text).rstrip(FINAL_PUNCTUATION + " ")
-
-
-def _folded(text: str) -> str:
-    # Case folding can undo the composition, hence NFC again.
-    return unicodedata.normalize("NFC", _without_final_punctuation(text).casefold())
-
-
-_FORMS: tuple[Callable[[str], str], ...] = (_as_it_stands, _without_final_punctuation, _folded)
+_FORMS: tuple[Callable[[str], str], ...] = (as_it_stands, without_final_punctuation, folded)

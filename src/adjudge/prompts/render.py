@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal
-
-from jinja2 import StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
 
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, ModelError
+from adjudge.models.plain_text import acting_tokens, encodable, end_of_tokens, plain_ids, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.template import compiled
 from adjudge.types import Example, Prompt
 
 _SLOT = "adjudge-slot-{}-of-the-prompt"
 _SLOTS = re.compile(_SLOT.format(r"(\d+)"))
+_SURELY_SHORT = 20_000
+"""Characters of a field that are tokenised in any case; whether a longer one can fit is found out first."""
+
 _LISTED_ANSWERS = 6
 """Up to this many label words the answer form is written out for each."""
 
@@ -43,12 +44,15 @@ class Renderer:
         self._tokenizer = tokenizer
         self._demonstrations = list(demonstrations)
         self._opened = OPENING_ANALYSIS if config.analysis == "before" else OPENING_TAG
+        self._parts = self._template_parts()
+        self._apart = acting_tokens(tokenizer, "".join(self._parts[::2]))
+        self._widest: int | None = None
         self._static = self._build_static()
 
     def text(self, example: Example) -> str:
         """The prompt as a person reads it (special tokens spelled out)."""
         contents = self._contents(example.fields)
-        return "".join(contents[int(part)] if index % 2 else part for index, part in enumerate(self._template_parts()))
+        return "".join(contents[int(part)] if index % 2 else part for index, part in enumerate(self._parts))
 
     def prompt(self, example: Example) -> Prompt:
         """Render and tokenise one row, its longest field shortened when the prompt would exceed `max_tokens`."""
@@ -62,8 +66,8 @@ class Renderer:
         return [self.prompt(example) for example in examples]
 
     def _fit(self, fields: Mapping[str, str], room: int) -> tuple[list[int], bool]:
-        ids = self._data_ids(self._input(fields))
-        if len(ids) <= room:
+        bounded, too_long = self._bounded(fields, room)
+        if not too_long and len(ids := self._data_ids(self._input(bounded))) <= room:
             return ids, False
         ids = self._data_ids(self._shorten(fields, room))
         if len(ids) > room:
@@ -75,8 +79,7 @@ class Renderer:
 
     def _shorten(self, fields: Mapping[str, str], limit: int) -> str:
         """A row's input, its longest field cut (then the next longest too) until it has `limit` tokens or nothing is left to cut."""
-        # Stripped first, as the input is: white space that is not shown must not make a field the longest.
-        fields = {name: _encodable(str(text).strip()) for name, text in fields.items()}
+        fields, _ = self._bounded(fields, limit)
         while (over := len(self._data_ids(self._input(fields))) - limit) > 0:
             lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
             longest = max(lengths, key=lambda name: lengths[name])
@@ -85,9 +88,22 @@ class Renderer:
             fields[longest] = self._cut(fields[longest], max(1, _level(list(lengths.values()), over)))
         return self._input(fields)
 
+    def _bounded(self, fields: Mapping[str, str], limit: int) -> tuple[dict[str, str], bool]:
+        """The fields without what is beyond `limit` tokens in any case, and whether anything was.
+
+        A megabyte is not tokenised for the sake of a few hundred tokens.
+        """
+        # Stripped first, as the input is: white space that is not shown must not make a field the longest.
+        stripped = {name: encodable(str(text).strip()) for name, text in fields.items()}
+        if max(map(len, stripped.values()), default=0) <= _SURELY_SHORT:
+            return stripped, False
+        if self._widest is None:
+            self._widest = widest_token(self._tokenizer)
+        most = max(1, limit) * self._widest
+        return {name: text[: most + 1] for name, text in stripped.items()}, any(len(text) > most for text in stripped.values())
+
     def _cut(self, text: str, tokens: int) -> str:
-        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
-        end = int(offsets["offset_mapping"][tokens - 1][1])
+        end = end_of_tokens(self._tokenizer, text, tokens, self._apart)
         return text[: end if end < len(text) else len(text) - 1].rstrip()
 
     def _build_static(self) -> tuple[list[int], list[int]]:
@@ -96,7 +112,7 @@ class Renderer:
         row = str(len(contents) - 1)
         halves: tuple[list[int], list[int]] = ([], [])
         seen = 0
-        for index, part in enumerate(self._template_parts()):
+        for index, part in enumerate(self._parts):
             if index % 2 == 0:
                 halves[seen].extend(self._control_ids(part))
             elif part == row:
@@ -150,14 +166,16 @@ class Renderer:
         )
 
     def _input(self, fields: Mapping[str, str]) -> str:
-        text = _template(self.spec.template).render({name: str(value).strip() for name, value in fields.items()})
+        text = compiled(self.spec.template, tuple(self.spec.fields)).render(
+            {name: str(value).strip() for name, value in fields.items()}
+        )
         return f"{text.strip()}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text.strip()
 
     def _control_ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
     def _data_ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(_encodable(text), add_special_tokens=False, split_special_tokens=True).input_ids)
+        return plain_ids(self._tokenizer, text, self._apart)
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:
@@ -180,11 +198,6 @@ def _judgement_form(spec: TaskSpec) -> str:
     return f"Give the answer as {listed}."
 
 
-@lru_cache(maxsize=64)
-def _template(text: str) -> Any:
-    return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True).from_string(text)
-
-
 def _level(lengths: Sequence[int], over: int) -> int:
     """The length to cut all longer fields to, so that `over` tokens go: below the second longest only where that must be."""
     ordered = sorted(lengths, reverse=True)
@@ -194,8 +207,3 @@ def _level(lengths: Sequence[int], over: int) -> int:
         if level >= following:
             break
     return level
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates cannot be encoded; they become U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from adjudge.config import AnswerConfig
 from adjudge.errors import ConfigError
-from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, answer_text
+from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, answer_text, read_label
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Value
 
@@ -70,12 +70,23 @@ class AnswerEnd:
 def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: AnswerConfig) -> AnswerEnd:
     """Build the rule. Unset limits: the longest answer and its end: one token (`line`), or the closing tag (`tag`, no end token).
 
-    Raises ConfigError when a limit that is set has no room for the longest answer.
+    Raises ConfigError when a limit that is set has no room for the longest answer, and for an answer word that the tokenizer cannot
+    write so that it is read again.
     """
 
-    def tokens(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
+    def tokens(text: str) -> int:
+        return len(encode(text))
+
+    for word in spec.words:  # a vocabulary without its script makes another word the same "unknown" token
+        written = _decoded(tokenizer, end_ids, encode(word))
+        if read_label(written, spec.words) != word:
+            raise ConfigError(
+                f"{spec.name}: the model's tokenizer cannot write the answer word {word!r}: it comes back as {written!r}. "
+                "Name another word in 'labels' (--labels raw=Word), or use another model."
+            )
     ends = (spec.number.low, spec.number.high) if spec.number else ()
     numbers = [answer_text(end, spec) for end in ends]
     # A tokenizer may know the ends ("0", "100") as one token and other numbers digit by digit: count characters too.

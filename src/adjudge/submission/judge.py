@@ -8,9 +8,10 @@ from pathlib import Path
 
 from adjudge.console import note
 from adjudge.errors import RunError
+from adjudge.files import SURROGATES
 from adjudge.methods.execute import load_judge
 from adjudge.run_tasks import read_tasks
-from adjudge.runs import SURROGATES, Run, prediction_line, read_jsonl
+from adjudge.runs import Run, prediction_line, read_jsonl
 from adjudge.submission.formats import Form
 from adjudge.submission.write import official_indices
 from adjudge.tasks.spec import TaskSpec

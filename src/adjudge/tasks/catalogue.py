@@ -11,7 +11,8 @@ import yaml
 
 from adjudge.errors import TaskError, nearest
 from adjudge.tasks.spec import TaskSpec
-from adjudge.tasks.validate import parse_task, read_task_file, read_tree
+from adjudge.tasks.task_yaml import read_task_file, read_tree
+from adjudge.tasks.validate import parse_task
 
 _SUFFIXES = (".yaml", ".yml")
 

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from adjudge.console import warn
 from adjudge.errors import DataError, TaskError, nearest
-from adjudge.tasks.rows import LABELLED, Row, as_text, kind_of, shorten
+from adjudge.tasks.rows import LABELLED, Row, as_text
+from adjudge.tasks.text_files import kind_of, shorten
 
 Hook = Callable[[Sequence[Row], str], list[Row]]
 """(rows, split) → rows"""
@@ -248,7 +249,7 @@ def _take(where: str, holder: Mapping[str, Any], key: str, kind: type[T]) -> T:
     if value is None:
         raise DataError(f"{where}: there is no field '{key}'.{nearest(key, holder)}")
     if isinstance(value, str) and kind is not str:
-        with contextlib.suppress(ValueError):  # what is no JSON stays text, and is said below
+        with contextlib.suppress(ValueError, RecursionError):  # what is no JSON stays text, and is said below
             value = json.loads(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = {str: "text", int: "a whole number", list: "a list", dict: "an object"}[kind]

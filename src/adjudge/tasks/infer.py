@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adjudge.errors import DataError, nearest
-from adjudge.tasks.rows import parse_number, shorten, text_of
+from adjudge.tasks.rows import parse_number, text_of
 from adjudge.tasks.spec import TaskSpec
-from adjudge.tasks.table import read_table, require_columns
+from adjudge.tasks.table import require_columns, stream_table
+from adjudge.tasks.text_files import plain_name, shorten
 from adjudge.tasks.validate import RESERVED, parse_task
 
 MANY = 10
@@ -46,7 +47,7 @@ def infer_task(
     titles = [_human(column) for column in text]
     asked = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
     tree: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", paths[0].stem).strip("-.") or "data",
+        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", plain_name(paths[0]).stem).strip("-.") or "data",
         "title": f"{_human(label)} of {paths[0].name}",
         "description": f"Made from {paths[0].name}: column {label} judged from {_and(list(text))}.",
         "fields": fields,
@@ -81,30 +82,40 @@ def _check_names(path: Path, text: Sequence[str], label: str) -> None:
         raise DataError(f"{path}: '{label}' cannot be both the text that is judged and its label.")
 
 
-def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[str, str]]:
+class _Place(NamedTuple):
+    """A row of a file; written out as ``file:line`` only where it is needed."""
+
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[_Place, str]]:
     """The label column's cells as (place, text), all files; checks that no cell of a text or label column is empty."""
     cells = []
+    kept: dict[str, str] = {}  # a million labels are a few texts
     for path in paths:
-        columns, rows = read_table(path)
+        columns, rows = stream_table(path)
         require_columns(path, columns, [*text, label])
         for row in rows:
-            where = f"{path}:{row.line}"
             for column in text:
-                text_of(where, column, column, row[column])
-            raw = row[label].strip()
+                text_of(f"{path}:{row.line}", column, column, row.get(column, ""))
+            raw = row.get(label, "").strip()
             if not raw:
-                raise DataError(f"{where}: the label column '{label}' is empty. Fill it in, or take the row out.")
-            cells.append((where, raw))
+                raise DataError(f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or take the row out.")
+            cells.append((_Place(path, row.line), kept.setdefault(raw, raw)))
     return cells
 
 
-def _is_number_column(gold: Sequence[tuple[str, str]]) -> bool:
+def _is_number_column(gold: Sequence[tuple[_Place, str]]) -> bool:
     values = {raw for _, raw in gold}
     numbers = {parse_number(raw) for raw in values} - {None}
     return len(numbers) > MANY and len(numbers) >= 0.9 * len(values)
 
 
-def _number_answer(gold: Sequence[tuple[str, str]], label: str) -> dict[str, Any]:
+def _number_answer(gold: Sequence[tuple[_Place, str]], label: str) -> dict[str, Any]:
     values = []
     for where, raw in gold:
         if parse_number(raw) is None:
@@ -122,7 +133,7 @@ def _number_answer(gold: Sequence[tuple[str, str]], label: str) -> dict[str, Any
     return {"low": float(ends[0]), "high": float(ends[1]), "decimals": decimals}
 
 
-def _inferred_labels(path: Path, gold: Sequence[tuple[str, str]], label: str) -> dict[str, str]:
+def _inferred_labels(path: Path, gold: Sequence[tuple[_Place, str]], label: str) -> dict[str, str]:
     values = {raw for _, raw in gold}
     if len(values) < 2:
         raise DataError(f"{path}: every row has '{values.pop()}' in column '{label}': there is nothing to judge.")
@@ -139,7 +150,7 @@ def _inferred_labels(path: Path, gold: Sequence[tuple[str, str]], label: str) ->
     return {raw: " ".join(raw.replace("_", " ").split()) or raw for raw in order}
 
 
-def _chosen_labels(gold: Sequence[tuple[str, str]], label: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+def _chosen_labels(gold: Sequence[tuple[_Place, str]], label: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     values = list(dict.fromkeys(raw for _, raw in gold))
     chosen: dict[str, str] = {}
     items = labels.items() if isinstance(labels, Mapping) else (_split_item(item, values) for item in labels)

@@ -15,24 +15,14 @@ from adjudge.console import note
 from adjudge.errors import DataError, nearest
 from adjudge.tasks.groups import by_unit
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.text_files import Line, kind_of, shorten
 from adjudge.types import Example, Value
 
 LABELLED = ("train", "dev")
 """Splits in which every row needs its gold answer (unless the task has none); in others it may be missing."""
 
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
-
 _SAID: set[tuple[int, str, int, str, str]] = set()
 """Shortfalls that were said in this process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One row of a text file before it is checked: its line number (from 1) and its cells."""
-
-    number: int
-    cells: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,59 +35,6 @@ class Row:
     where: str
     id: str
     cells: Mapping[str, Any]
-
-
-def read_text(path: Path) -> str:
-    """Read a file as UTF-8, a byte-order mark allowed. Raises DataError that names the line of the first invalid byte."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        before = raw[raw.rfind(b"\n", 0, error.start) + 1 : error.start]
-        column = before.count(b"\t") + 1
-        raise DataError(
-            f"{path}:{line}: byte {raw[error.start]:#04x} is not valid UTF-8 (field {column} counted by tabs, "
-            f"byte {len(before) + 1} of the line). Save the file as UTF-8."
-        ) from None
-    return text.removeprefix("\ufeff")
-
-
-def read_tab_separated(path: Path) -> list[Line]:
-    r"""Split a file at ``\n`` or ``\r\n`` and tabs, and at nothing else: quotes are text, and so are U+2028, U+0085 and ``\f``.
-
-    Blank lines at the end are allowed; any other blank line is a row with one empty cell. Raises DataError when the file is empty.
-    """
-    lines = read_text(path).split("\n")
-    while lines and not lines[-1].strip("\r"):
-        lines.pop()
-    if not lines:
-        raise DataError(f"{path}: the file is empty.")
-    return [Line(number, tuple(line.removesuffix("\r").split("\t"))) for number, line in enumerate(lines, 1)]
-
-
-def read_json_lines(path: Path) -> list[tuple[int, str, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers (from 1) and lines; lines with nothing on them hold none.
-
-    Raises DataError: a line that is not JSON or no object, or a file without any.
-    """
-    found = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            parsed = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: is not JSON: {error}. Each line is one object.") from None
-        if not isinstance(parsed, dict):
-            raise DataError(f"{path}:{number}: is {kind_of(parsed)} and not an object: {shorten(line.strip())}")
-        found.append((number, line, parsed))
-    if not found:
-        raise DataError(f"{path}: the file is empty.")
-    return found
 
 
 def as_text(value: Any) -> str:
@@ -145,12 +82,6 @@ def text_cells(spec: TaskSpec, row: Row, *, labelled: bool) -> dict[str, str]:
         elif column in spec.fields.values() or (labelled and column in gold):
             raise DataError(f"{row.where}: there is no field '{column}'.{nearest(column, row.cells)}")
     return cells
-
-
-def kind_of(value: Any) -> str:
-    """What a value of JSON is, in words."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return kinds.get(type(value), "null")
 
 
 def to_example(spec: TaskSpec, where: str, name: str, cells: Mapping[str, str], *, labelled: bool) -> Example:
@@ -204,11 +135,6 @@ def parse_number(raw: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) and "_" not in raw else None
-
-
-def shorten(text: str) -> str:
-    """Cut a value for use in a message."""
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def normal_text(text: str) -> str:

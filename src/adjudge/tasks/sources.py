@@ -12,11 +12,8 @@ from adjudge.tasks.hooks import hook_named
 from adjudge.tasks.hub import load_from_hub
 from adjudge.tasks.rows import (
     LABELLED,
-    Line,
     Row,
     check_columns,
-    read_json_lines,
-    read_tab_separated,
     text_cells,
     text_of,
     to_example,
@@ -24,6 +21,7 @@ from adjudge.tasks.rows import (
 )
 from adjudge.tasks.spec import FileSource, HubSource, TaskSpec
 from adjudge.tasks.table import arrow_rows, load_table, read_table
+from adjudge.tasks.text_files import Line, read_json_lines, read_tab_separated
 from adjudge.tasks.vader import FILES, load_vader, vader_folder
 from adjudge.types import Example
 

@@ -3,18 +3,18 @@
 CSV: separated by commas, quotes are syntax (RFC 4180), a quoted cell may span lines. TSV: one line is one row, tabs separate,
 quotes are text, as in GLUE's files. JSONL: one object a line; a key that is absent or null is an empty cell, a number keeps its
 spelling, a list or object is its JSON. Parquet: numbers as Python writes them, null and NaN are empty cells. Text is UTF-8, a
-byte-order mark is allowed. Lines with nothing on them hold no row in CSV and JSONL.
+byte-order mark is allowed. Lines with nothing on them hold no row in CSV and JSONL. CSV, TSV and JSONL may be packed: ``rows.csv.gz``.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,23 @@ from adjudge.tasks.rows import (
     as_text,
     check_columns,
     hash_share,
-    read_json_lines,
-    read_tab_separated,
-    read_text,
     text_key,
     text_of,
     to_example,
     width_error,
 )
 from adjudge.tasks.spec import TableSource, TaskSpec
+from adjudge.tasks.text_files import is_packed, json_lines, plain_name, shorten, tab_separated, text_lines
 from adjudge.types import Example
+
+_MOST_CELL = min(sys.maxsize, 2**31 - 1)
+"""Characters of a cell of CSV; a line is bounded before."""
+
+_FEW_ROWS = 1_000_000
+"""Rows that a Parquet file may have however small it is."""
+
+MOST_ABSENT = 10_000_000
+"""Empty cells that are made for keys an object lacks, beside 20 for every cell there is: else a megabyte of keys would fill the memory."""
 
 
 class TableRow(dict[str, str]):
@@ -47,21 +54,39 @@ def read_table(path: str | Path) -> tuple[list[str], list[TableRow]]:
     """Read a table: its columns in order, and its rows, each with a text for every column.
 
     Raises DataError: no such file, an unknown kind of file, invalid UTF-8, a row with the wrong number of columns, a column name
-    that occurs twice, a line that is no JSON object, no rows.
+    that occurs twice, a line that is no JSON object, a damaged gzip, no rows.
     """
+    columns, found = stream_table(path)
+    rows = list(found)
+    absent = len(columns) * len(rows) - sum(map(len, rows))
+    if absent > MOST_ABSENT and absent > 20 * sum(map(len, rows)):
+        raise DataError(
+            f"{path}: its {len(rows):,} objects have {len(columns):,} different keys, nearly all of them in few objects. "
+            "The objects of a table have the same keys."
+        )
+    if absent:
+        rows = [TableRow({column: row.get(column, "") for column in columns}, row.line) for row in rows]
+    return columns, rows
+
+
+def stream_table(path: str | Path) -> tuple[list[str], Iterator[TableRow]]:
+    """As `read_table`, one row at a time; a key that an object lacks is lacking. The rows raise DataError too."""
     path = Path(path)
     readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: '{path.suffix}' is no kind of table that can be read.{nearest(path.suffix, readers)}")
+    kind = plain_name(path).suffix.lower()
+    if kind not in readers:
+        raise DataError(f"{path}: '{kind}' is no kind of table that can be read.{nearest(kind, readers)}")
+    if is_packed(path) and kind == ".parquet":
+        raise DataError(f"{path}: a Parquet file is packed inside already. Unpack it.")
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
-    columns, rows = readers[path.suffix.lower()](path)
-    for column in columns:
-        if columns.count(column) > 1:
-            raise DataError(f"{path}:1: the column '{column}' occurs twice. Rename one of them.")
-    if not rows:
-        raise DataError(f"{path}: the file has columns ({', '.join(columns)}) and no rows." if columns else f"{path}: has no rows.")
-    return columns, rows
+    columns, rows = readers[kind](path)
+    if twice := next((column for column, count in Counter(columns).items() if count > 1), None):
+        raise DataError(f"{path}:1: the column '{shorten(twice)}' occurs twice. Rename one of them.")
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{path}: the file has columns ({_named(columns)}) and no rows." if columns else f"{path}: has no rows.")
+    return columns, chain([first], rows)
 
 
 def require_columns(path: str | Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
@@ -94,7 +119,7 @@ def load_table(spec: TaskSpec, source: TableSource, split: str) -> list[Example]
 
 def table_examples(spec: TaskSpec, path: Path) -> list[Example]:
     """All rows of one table as labelled examples. Raises DataError."""
-    columns, rows = read_table(path)
+    columns, rows = stream_table(path)
     wanted = list(spec.fields.values()) + [name for name in (spec.label, spec.group) if name is not None]
     require_columns(path, columns, wanted)
     return [to_example(spec, f"{path}:{row.line}", f"{path.name}:{row.line}", row, labelled=True) for row in rows]
@@ -162,27 +187,27 @@ def examples_for_prediction(spec: TaskSpec, rows: Sequence[Mapping[str, str]], s
     return examples
 
 
-def _csv(path: Path) -> tuple[list[str], list[TableRow]]:
-    text = read_text(path)
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+def _csv(path: Path) -> tuple[list[str], Iterator[TableRow]]:
+    lines = _csv_lines(path)
     try:
-        lines = list(_csv_lines(path, text))
-    finally:
-        csv.field_size_limit(limit)
-    if not lines:
-        raise DataError(f"{path}: the file is empty.")
-    columns, rows = lines[0][1], []
-    for number, cells in lines[1:]:
+        columns = next(lines)[1]
+    except StopIteration:
+        raise DataError(f"{path}: the file is empty.") from None
+    return columns, _csv_rows(path, columns, lines)
+
+
+def _csv_rows(path: Path, columns: list[str], lines: Iterator[tuple[int, list[str]]]) -> Iterator[TableRow]:
+    for number, cells in lines:
         if len(cells) != len(columns):
             raise _csv_width_error(path, number, cells, columns)
-        rows.append(TableRow(dict(zip(columns, cells, strict=True)), number))
-    return columns, rows
+        yield TableRow(dict(zip(columns, cells, strict=True)), number)
 
 
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(text_lines(path, newline=""), strict=True)
     begins = 1
     while True:
+        limit = csv.field_size_limit(_MOST_CELL)  # of the process: others' readers run between two rows
         try:
             cells = next(reader)
         except StopIteration:
@@ -192,6 +217,8 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
                 f"{path}:{begins}: is not valid CSV: {error}. A cell with a quote, comma or line break in it is put in quotes, and "
                 "quotes in it are doubled."
             ) from None
+        finally:
+            csv.field_size_limit(limit)
         if cells:
             yield begins, cells
         begins = reader.line_num + 1
@@ -199,45 +226,54 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _csv_width_error(path: Path, number: int, cells: list[str], columns: list[str]) -> DataError:
     if len(cells) < len(columns):
-        what = f"column '{columns[len(cells)]}' is missing"
+        what = f"column '{shorten(columns[len(cells)])}' is missing"
     else:
-        what = f"the cell after column '{columns[-1]}' belongs to no column: '{cells[len(columns)][:60]}'"
+        what = f"the cell after column '{shorten(columns[-1])}' belongs to no column: '{shorten(cells[len(columns)])}'"
     return DataError(
-        f"{path}:{number}: the row has {len(cells)} cells where {len(columns)} are expected ({', '.join(columns)}); {what}. "
+        f"{path}:{number}: the row has {len(cells)} cells where {len(columns)} are expected ({_named(columns)}); {what}. "
         "A cell with a comma in it is put in quotes."
     )
 
 
-def _tsv(path: Path) -> tuple[list[str], list[TableRow]]:
-    lines = read_tab_separated(path)
-    columns, rows = list(lines[0].cells), []
-    for line in lines[1:]:
-        if len(line.cells) != len(columns):
-            raise width_error(path, line, columns)
-        rows.append(TableRow(dict(zip(columns, line.cells, strict=True)), line.number))
-    return columns, rows
+def _tsv(path: Path) -> tuple[list[str], Iterator[TableRow]]:
+    lines = tab_separated(path)
+    columns = list(next(lines).cells)
+
+    def rows() -> Iterator[TableRow]:
+        for line in lines:
+            if len(line.cells) != len(columns):
+                raise width_error(path, line, columns)
+            yield TableRow(dict(zip(columns, line.cells, strict=True)), line.number)
+
+    return columns, rows()
 
 
-def _jsonl(path: Path) -> tuple[list[str], list[TableRow]]:
-    parsed = [(number, _json_cells(line, plain)) for number, line, plain in read_json_lines(path)]
-    columns = list(dict.fromkeys(key for _, cells in parsed for key in cells))
-    return columns, [TableRow({column: cells.get(column, "") for column in columns}, number) for number, cells in parsed]
+def _jsonl(path: Path) -> tuple[list[str], Iterator[TableRow]]:
+    columns: dict[str, None] = {}  # the last line may have a key of its own, so the file is gone through twice
+    for _, _, plain in json_lines(path):
+        columns |= dict.fromkeys(plain)
+    return list(columns), (TableRow(_json_cells(line, plain), number) for number, line, plain in json_lines(path))
 
 
 def _json_cells(line: str, plain: Mapping[str, Any]) -> dict[str, str]:
+    if all(isinstance(value, str) for value in plain.values()):
+        return dict(plain)
     spelled = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
     return {key: spelled[key] if isinstance(spelled[key], str) else as_text(value) for key, value in plain.items()}
 
 
-def _parquet(path: Path) -> tuple[list[str], list[TableRow]]:
+def _parquet(path: Path) -> tuple[list[str], Iterator[TableRow]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(path).read()
-        return arrow_rows(table)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+        file = pyarrow.parquet.ParquetFile(path)
+        if file.metadata.num_rows > max(_FEW_ROWS, path.stat().st_size):
+            raise DataError(f"{path}: says that it has {file.metadata.num_rows:,} rows, more than bytes.")
+        columns, rows = arrow_rows(file.read())
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {shorten(str(error))}") from None
+    return columns, iter(rows)
 
 
 def arrow_rows(table: Any) -> tuple[list[str], list[TableRow]]:
@@ -256,3 +292,9 @@ def arrow_rows(table: Any) -> tuple[list[str], list[TableRow]]:
     columns = [str(name) for name in table.column_names]
     rows = zip(*texts, strict=True)
     return columns, [TableRow(dict(zip(columns, row, strict=True)), number) for number, row in enumerate(rows, 1)]
+
+
+def _named(columns: Sequence[str]) -> str:
+    """The columns for a message, the first of many."""
+    shown = ", ".join(map(shorten, columns[:20]))
+    return shown if len(columns) <= 20 else f"{shown}, … {len(columns):,} in all"

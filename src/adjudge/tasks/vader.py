@@ -17,8 +17,9 @@ from adjudge.cache import cache_dir, write_whole
 from adjudge.console import note
 from adjudge.download import VADER, DownloadError, download
 from adjudge.errors import DataError
-from adjudge.tasks.rows import gold_of, hash_share, normal_text, parse_number, read_tab_separated, shorten, text_of, width_error
+from adjudge.tasks.rows import gold_of, hash_share, normal_text, parse_number, text_of, width_error
 from adjudge.tasks.spec import TaskSpec, VaderSource
+from adjudge.tasks.text_files import read_tab_separated, shorten
 from adjudge.types import Example, Value
 
 FILES = {

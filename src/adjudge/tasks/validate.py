@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from adjudge.errors import TaskError, nearest
+from adjudge.tasks.answer_words import folded, unreadable_mark
 from adjudge.tasks.spec import FileSource, HubSource, NumberAnswer, Source, TableSource, TaskSpec, VaderSource
+from adjudge.tasks.task_yaml import read_task_file
+from adjudge.tasks.template import template_mistakes
 
 _PARTS: dict[str, type[BaseModel]] = {
     "": TaskSpec,
@@ -23,8 +26,6 @@ _PARTS: dict[str, type[BaseModel]] = {
     "source.table": TableSource,
 }
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
-FINAL_PUNCTUATION = ".,!?;:…。，、！？；：؟،؛।"
-"""Marks that do not count at the end of an answer."""
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -57,55 +58,6 @@ RESERVED = frozenset(
 """Names that Jinja keeps for itself."""
 
 
-class _TextLoader(yaml.SafeLoader):
-    """YAML in which every scalar is the text that was written, apart from null.
-
-    YAML 1.1 would turn the answer words ``No`` and ``Yes`` into booleans and the label ``007`` into the number 7.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in PyYAML, but a key that occurs twice is an error and not overwritten."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' occurs twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_tree(text: str, where: str) -> dict[str, Any]:
-    """Read a task's YAML as a mapping, scalars as text. Raises TaskError that begins with `where` and names the line."""
-    try:
-        tree = yaml.load(text, Loader=_TextLoader)  # a SafeLoader: builds nothing but mappings, lists and text
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise TaskError(f"{where}{line}: is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
-    if not isinstance(tree, dict):
-        raise TaskError(f"{where}: a task is a mapping of keys (name, title, fields, …), and this is not one.")
-    return tree
-
-
-def read_task_file(path: Path) -> dict[str, Any]:
-    """Read a task file. Raises TaskError when it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise TaskError(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    return read_tree(text, str(path))
-
-
 def validate_task(path: str | Path) -> list[str]:
     """Every mistake of a task file in plain words; empty when there is none."""
     try:
@@ -136,11 +88,6 @@ def mistakes_of(tree: Mapping[str, Any]) -> list[str]:
     found += _metric_mistakes(tree)
     found += _source_mistakes(tree)
     return list(dict.fromkeys(found))
-
-
-def same_answer(word: str) -> str:
-    """What is left of an answer word when case, white space and final punctuation do not count."""
-    return " ".join(word.split()).casefold().rstrip(FINAL_PUNCTUATION + " ")
 
 
 def _explain(item: Any) -> str:
@@ -203,10 +150,6 @@ def _name_mistakes(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
-    import jinja2
-    from jinja2 import meta
-    from jinja2.sandbox import SandboxedEnvironment
-
     fields, template = tree.get("fields"), tree.get("template")
     names = [str(name) for name in fields] if isinstance(fields, Mapping) else []
     found = [
@@ -219,14 +162,6 @@ def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
     ]
     if isinstance(fields, Mapping) and not fields:
         found.append("'fields' is empty: a row needs at least one text.")
-    if not isinstance(template, str):
-        return found
-    try:
-        parsed = SandboxedEnvironment().parse(template)
-        used = meta.find_undeclared_variables(parsed)
-    except jinja2.TemplateError as error:
-        line = getattr(error, "lineno", None)
-        return [*found, f"'template' is not valid Jinja{f' (line {line})' if line else ''}: {str(error).rstrip('.')}."]
     optional = tree.get("optional")
     if isinstance(optional, list | tuple):
         found += [
@@ -234,17 +169,7 @@ def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
             for name in optional
             if name not in names
         ]
-    if names:
-        found += [
-            f"'template' uses '{name}', which is not among the fields.{nearest(name, names)}"
-            for name in sorted(used)
-            if name not in names
-        ]
-        if not used:
-            found.append("'template' uses no field, so that every row would look the same. Write {{ " + names[0] + " }} in it.")
-        else:
-            found += [f"'fields.{name}' is not used in the template." for name in names if name not in used and used <= set(names)]
-    return found
+    return found + template_mistakes(template, names) if isinstance(template, str) else found
 
 
 def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
@@ -266,7 +191,11 @@ def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
             low, high = float(number["low"]), float(number["high"])
         except (KeyError, TypeError, ValueError):
             return found
-        if not low < high:
+        if not (math.isfinite(low) and math.isfinite(high)):
+            found.append(f"'number.low' is {low:g} and 'number.high' is {high:g}: both must be finite.")
+        elif not math.isfinite(high - low):
+            found.append(f"'number.low' is {low:g} and 'number.high' is {high:g}: too far apart to be rewarded.")
+        elif not low < high:
             found.append(f"'number.low' is {low:g} and 'number.high' is {high:g}: low must be below high.")
     return found
 
@@ -277,13 +206,15 @@ def _word_mistakes(words: Mapping[str, str]) -> list[str]:
         found.append(f"'labels' has {len(words)} label{'s' * (len(words) != 1)}: at least two are needed.")
     first: dict[str, str] = {}
     for raw, word in words.items():
-        core = same_answer(word)
+        core = folded(word)
         if not core:
             found.append(
                 f"'labels.{raw}' has the answer word '{word}': a word that is more than white space and punctuation is needed."
             )
-        elif "\n" in word or "<" in word:
+        elif "\n" in word or "\r" in word or "<" in word:
             found.append(f"'labels.{raw}' has the answer word {word!r}: no line break and no '<' can be in it.")
+        elif mark := unreadable_mark(word):
+            found.append(f"'labels.{raw}' has the answer word {word!r}: {mark} cannot be in it, which nobody sees.")
         elif core in first:
             found.append(
                 f"'labels.{raw}' and 'labels.{first[core]}' have the same answer word '{word}' "
@@ -305,7 +236,7 @@ def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
     found = []
     kind = "number" if tree.get("number") is not None and tree.get("labels") is None else "labels"
     for name in metrics:
-        if name not in METRICS:
+        if not isinstance(name, str) or name not in METRICS:
             found.append(f"'metrics' has '{name}', which is no metric.{nearest(str(name), METRICS)}")
         elif METRICS[name].kind != kind:
             fitting = ", ".join(other for other, metric in METRICS.items() if metric.kind == kind)
@@ -315,7 +246,7 @@ def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
             found.append(f"'metrics' has '{name}', which scores groups of rows: name the column that groups them as 'group'.")
     if kind == "number" and tree.get("group") is not None:
         found.append("'group' is for tasks with labels: no metric of numbers scores groups.")
-    found += [f"'metrics' has '{name}' twice." for name in dict.fromkeys(metrics) if list(metrics).count(name) > 1]
+    found += [f"'metrics' has '{name}' twice." for name in dict.fromkeys(map(str, metrics)) if list(metrics).count(name) > 1]
     return found
 
 
@@ -335,8 +266,8 @@ def _source_mistakes(tree: Mapping[str, Any]) -> list[str]:
         order = hub.get("labels") or ()
         found += [
             f"'source.hub.labels' has '{raw}', which is not among the labels.{nearest(str(raw), map(str, labels))}"
-            for raw in order
-            if raw not in labels
+            for raw in (order if isinstance(order, list | tuple) else ())
+            if not isinstance(raw, str) or raw not in labels
         ]
     vader = source.get("vader")
     if isinstance(vader, Mapping) and isinstance(labels, Mapping) and set(labels) != {"positive", "negative"}:
@@ -350,7 +281,7 @@ def _hook_mistakes(source: Mapping[str, Any]) -> list[str]:
     hook = source.get("hook")
     if hook is None:
         return []
-    if hook not in HOOKS:
+    if not isinstance(hook, str) or hook not in HOOKS:
         return [f"'source.hook' is '{hook}', which is no hook.{nearest(str(hook), HOOKS)}"]
     if source.get("files") is None and source.get("hub") is None:
         return ["'source.hook' is for the rows of 'files' and 'hub', and there is neither."]

@@ -1,0 +1,198 @@
+"""Text files line by line: UTF-8, packed with gzip or not. What a file can cost in memory is bounded by its size on disk."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from adjudge.errors import DataError
+
+MOST_LINE = 2**26
+"""Characters of one line."""
+
+MOST_UNPACKED, SURELY_NO_BOMB = 100, 2**22
+"""How many times its size a packed file may become, beyond that many bytes. Text becomes 3 to 20 times its size; a bomb, 1,000 times."""
+
+_SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a text file before it is checked: its line number (from 1) and its cells."""
+
+    number: int
+    cells: tuple[str, ...]
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is to be read through gzip."""
+    return path.suffix.lower() == ".gz"
+
+
+def plain_name(path: Path) -> Path:
+    """The path without ``.gz``: its suffix says what kind of table it is."""
+    return path.with_suffix("") if is_packed(path) else path
+
+
+def text_lines(path: Path, newline: str = "\n") -> Iterator[str]:
+    r"""The lines of a UTF-8 file with their ends, a byte-order mark left out. Lines end at `newline`; ``""``: at ``\n``, ``\r`` or both.
+
+    Raises DataError: not readable, not UTF-8 (with the line of the first invalid byte), a damaged or exploding gzip, a line without end.
+    """
+    try:
+        with path.open("rb") as raw:
+            # Typed as what both are.
+            binary: IO[bytes] = _Unpacked(path, raw) if is_packed(path) else raw  # type: ignore[assignment]
+            text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
+            while line := text.readline(MOST_LINE + 1):
+                if len(line) > MOST_LINE:
+                    raise DataError(f"{path}: a line has more than {MOST_LINE // 2**20} million characters; is this a text file?")
+                yield line
+    except UnicodeDecodeError:
+        raise _encoding_error(path) from None
+    except _READ_ERRORS as error:
+        raise _read_error(path, error) from None
+
+
+_READ_ERRORS = (zlib.error, EOFError, OSError)
+
+
+def _read_error(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return DataError(f"{path}: cannot be read: {error.strerror or error}.")
+    return DataError(f"{path}: is no whole gzip file: {error}. Pack it again.")
+
+
+class _Unpacked(io.BufferedReader):
+    """A gzip file's content; DataError once it has become far larger than text can."""
+
+    def __init__(self, path: Path, raw: IO[bytes]) -> None:
+        super().__init__(_Counted(path, raw))  # type: ignore[arg-type]
+
+
+class _Counted(io.RawIOBase):
+    def __init__(self, path: Path, raw: IO[bytes]) -> None:
+        self._path, self._most = path, max(SURELY_NO_BOMB, MOST_UNPACKED * path.stat().st_size)
+        self._file, self._read = gzip.GzipFile(fileobj=raw), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        self._read += len(content)
+        if self._read > self._most:
+            raise DataError(
+                f"{self._path}: becomes more than {MOST_UNPACKED} times its size when it is unpacked, as no text does. "
+                "Unpack it yourself if it is right."
+            )
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _encoding_error(path: Path) -> DataError:
+    """Where a file stops being UTF-8: its lines are gone through again, so that the good case need not count."""
+    try:
+        return _first_bad_line(path)
+    except _READ_ERRORS as error:  # of a damaged gzip, the line may come before what is damaged, or behind it
+        return _read_error(path, error)
+
+
+def _first_bad_line(path: Path) -> DataError:
+    with path.open("rb") as raw:
+        file: Any = _Unpacked(path, raw) if is_packed(path) else raw
+        number = 0
+        while line := file.readline(MOST_LINE):
+            number += 1
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    return DataError(
+                        f"{path}:1: byte {line[0]:#04x} is not valid UTF-8; the file seems to be UTF-16. Save the file as UTF-8."
+                    )
+                before = line[: error.start]
+                return DataError(
+                    f"{path}:{number}: byte {line[error.start]:#04x} is not valid UTF-8 (field {before.count(9) + 1} counted by tabs, "
+                    f"byte {len(before) + 1} of the line). Save the file as UTF-8."
+                )
+    return DataError(f"{path}: is not valid UTF-8. Save the file as UTF-8.")
+
+
+def tab_separated(path: Path) -> Iterator[Line]:
+    r"""Split a file at ``\n`` or ``\r\n`` and tabs, and at nothing else: quotes are text, and so are U+2028, U+0085 and ``\f``.
+
+    Blank lines at the end are allowed; any other blank line is a row with one empty cell. Raises DataError when the file is empty.
+    """
+    blank: list[Line] = []
+    number = 0
+    for number, whole in enumerate(text_lines(path), 1):
+        line = whole.removesuffix("\n")
+        row = Line(number, tuple(line.removesuffix("\r").split("\t")))
+        if not line.strip("\r"):
+            blank.append(row)
+            continue
+        yield from blank
+        blank.clear()
+        yield row
+    if len(blank) == number:
+        raise DataError(f"{path}: the file is empty.")
+
+
+def read_tab_separated(path: Path) -> list[Line]:
+    """All lines of `tab_separated`."""
+    return list(tab_separated(path))
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects of a JSONL file with their line numbers (from 1) and lines; lines with nothing on them hold none.
+
+    Raises DataError: a line that is not JSON or no object, an object with a key twice, or a file without any.
+    """
+    empty = True
+    for number, line in enumerate(text_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            parsed = json.loads(line, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: is not JSON: {error}. Each line is one object.") from None
+        if not isinstance(parsed, dict):
+            raise DataError(f"{path}:{number}: is {kind_of(parsed)} and not an object: {shorten(line.strip())}")
+        empty = False
+        yield number, line, parsed
+    if empty:
+        raise DataError(f"{path}: the file is empty.")
+
+
+def read_json_lines(path: Path) -> list[tuple[int, str, dict[str, Any]]]:
+    """All objects of `json_lines`."""
+    return list(json_lines(path))
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key '{shorten(twice)}' is there twice")
+    return found
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "null")
+
+
+def shorten(text: str) -> str:
+    r"""Cut a value for use in a message; what a terminal would obey or hide is written as ``\x1b``."""
+    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii") for mark in cut)
