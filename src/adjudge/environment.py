@@ -21,7 +21,7 @@ from typing import Any
 
 from adjudge import __version__
 from adjudge.config import Config, value_of
-from adjudge.runs import Run, write_json
+from adjudge.runs import Run, read_json, write_json
 from adjudge.tasks.spec import TaskSpec
 
 FILE = "environment.json"
@@ -97,6 +97,20 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     before, after = dict(flat(one)), dict(flat(other))
     keys = [key for key in dict.fromkeys([*before, *after]) if _matters(key)]
     return [f"{key} {_short(before.get(key))} → {_short(after.get(key))}" for key in keys if before.get(key) != after.get(key)]
+
+
+def pinned(folder: Path, config: Config) -> Config:
+    """The settings with which the judge of a finished run is loaded: a model of the hub at the commit that the run began with.
+
+    Its adapter belongs to that commit, whatever the name stands for by now.
+    """
+    model = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
+    if "commit" not in model or model["name"] != config.model or "@" in config.model:
+        return config
+    name = f"{config.model}@{model['commit']}"
+    trusted = config.runtime.trust_remote_code
+    runtime = config.runtime.model_copy(update={"trust_remote_code": name if trusted == config.model else trusted})
+    return config.model_copy(update={"model": name, "runtime": runtime})
 
 
 def command() -> str:
