@@ -113,6 +113,20 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [f"{key} {_short(before.get(key))} → {_short(after.get(key))}" for key in keys if before.get(key) != after.get(key)]
 
 
+def pinned(folder: Path, config: Config) -> Config:
+    """The settings with which the judge of a finished run is loaded: a model of the hub at the commit that the run began with.
+
+    Its adapter belongs to that commit, whatever the name stands for by now.
+    """
+    model = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
+    if "commit" not in model or model["name"] != config.model or "@" in config.model:
+        return config
+    name = f"{config.model}@{model['commit']}"
+    trusted = config.runtime.trust_remote_code
+    runtime = config.runtime.model_copy(update={"trust_remote_code": name if trusted == config.model else trusted})
+    return config.model_copy(update={"model": name, "runtime": runtime})
+
+
 def command() -> str:
     """The command line that asked for the run; of a comparison's cell, that of the comparison."""
     asked = os.environ.get(COMMAND)

@@ -5,17 +5,20 @@ import shutil
 
 import pytest
 import torch
+from fake_method import reviews
 from hub_cache import NEW, OLD, cache_model, no_network
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ConfigError, ModelError
+from adjudge.methods.execute import evaluate_run, execute, load_judge
 from adjudge.methods.registry import own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.models.hub import split_hub_id
 from adjudge.models.loading import load_causal_lm, locate, resolve_commit
 from adjudge.models.policy import load_policy
+from adjudge.runs import read_json
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
 REPO = "someone/judge-tiny"
@@ -88,6 +91,22 @@ def test_an_adapter_names_the_commit_it_belongs_to(cache, tmp_path):
     load_policy(load_config(values={"model": f"{REPO}@v1", "runtime.dtype": "float32"}), adapter=True).save_adapter(tmp_path / "a")
     saved = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert (saved["base_model_name_or_path"], saved["revision"]) == (REPO, OLD)
+
+
+def test_a_finished_run_judges_with_the_commit_it_began_with(cache, tmp_path):
+    """Whatever the name stands for by now, also with trust in its code."""
+    values = {"method": "zero-shot", "model": REPO, "runtime.trust_remote_code": REPO, "evaluation.resamples": 100}
+    main = cache / "models--someone--judge-tiny/refs/main"
+    main.write_text(OLD)
+    execute(load_config(values=values | {"data.eval_rows": 2}), reviews(tmp_path), tmp_path / "run")
+    main.write_text(NEW)
+    run, _, judge = load_judge(tmp_path / "run")
+    assert judge.policy.lm.config._commit_hash == OLD
+    assert judge.config.runtime.trust_remote_code == judge.config.model == f"{REPO}@{OLD}"
+    assert run.config.model == REPO
+    folder, scores = evaluate_run(tmp_path / "run", split="train", eval_rows=1)
+    assert scores["model"] == REPO
+    assert read_json(folder / "environment.json")["model"]["commit"] == OLD
 
 
 def with_code(folder, ran):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adjudge.config import Config, parse_config, value_of
 from adjudge.console import note, warn
-from adjudge.environment import record_environment
+from adjudge.environment import pinned, record_environment
 from adjudge.errors import DataError, ModelError, RunError, nearest
 from adjudge.files import write_json
 from adjudge.methods.registry import Entry, check_settings, get_entry, get_method, own_settings
@@ -117,10 +117,11 @@ def evaluate_run(
         write_task(target, spec)
         judged = _eval_rows(config, spec)
         load = load or get_method(config.method).load
-        judge, setup_s = timed(lambda: load(Run(run.folder, config), spec))
+        judge, setup_s = timed(lambda: load(Run(run.folder, pinned(run.folder, config)), spec))
         record = {**task_record(training, spec.name), "seconds": {**training["seconds"], "setup": setup_s}}
         if not own:  # these speak of the rows that the run itself judged
-            record_environment(target, get_entry(config.method).model, [spec], fingerprint(judged))
+            judging = Run(target.folder, pinned(run.folder, config))
+            record_environment(judging, get_entry(config.method).model, [spec], fingerprint(judged))
             record |= {"rows_sha256": fingerprint(judged), **{key: None for key in record if key.startswith("overlap")}}
         if spec not in trained_on:
             record |= {"trained_on": ",".join(learned.name for learned in trained_on)}
@@ -139,7 +140,7 @@ def load_judge(folder: str | Path, *, spec: TaskSpec | None = None, decode: str 
     spec = spec or read_task(run.folder)
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
     method = get_method(run.config.method)
-    return run, spec, method.load(run, spec)
+    return run, spec, method.load(Run(run.folder, pinned(run.folder, run.config)), spec)
 
 
 def _changed(config: Config, **groups: Mapping[str, Any]) -> Config:

@@ -77,7 +77,7 @@ def check_model(source: str, options: dict[str, Any]) -> None:
     """
     from transformers.utils import cached_file
 
-    given = {key: value for key, value in options.items() if key == "local_files_only"}
+    given = {key: value for key, value in options.items() if key in ("local_files_only", "revision")}
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
     def file(name: str) -> Path | None:
