@@ -19,7 +19,7 @@ from adjudge.cells import run_isolated
 from adjudge.config import Config
 from adjudge.console import note, warn
 from adjudge.errors import AdjudgeError, ConfigError, RunError
-from adjudge.files import write_json, write_text
+from adjudge.files import Lock, write_json, write_text
 from adjudge.methods.execute import EVAL_SEED, ensure_model, fingerprint, score_line, training_rows
 from adjudge.methods.registry import check_methods, get_entry, is_multi, own_settings
 from adjudge.multitask import draw, load_pools, mixture_config, mixture_fingerprint, mixture_line
@@ -83,11 +83,21 @@ def compare(
 
     All cells share `config`: the same prompts, rows, budget and way to decode. A finished cell of the same settings and rows
     is reused; a cell that fails is listed under ``failed`` and the others go on.
-    Raises RunError before anything is run when a cell's folder holds another run and `force` is not set, DataError when the
-    rows cannot be read, ModelError for a name that is no model; KeyboardInterrupt, with the folder that is incomplete, after Ctrl-C.
+    Raises RunError before anything is run when a cell's folder holds another run and `force` is not set, or another process works in
+    `out`; DataError when the rows cannot be read, ModelError for a name that is no model; KeyboardInterrupt, with the folder that is
+    incomplete, after Ctrl-C.
     """
     out = Path(out)
+    lock = Lock(out)
     cells = plan_cells(config, specs, methods, seeds, out)
+    lock.acquire()
+    try:
+        return _run_cells(cells, out, force=force, command=command, runner=runner)
+    finally:
+        lock.release()
+
+
+def _run_cells(cells: Sequence[Cell], out: Path, *, force: bool, command: str, runner: Runner) -> dict[str, Any]:
     reused = [cell for cell in cells if is_finished(cell, force=force)]
     for cell in reused:
         note(f"reusing {cell.folder}")

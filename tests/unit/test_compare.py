@@ -9,6 +9,7 @@ from fake_method import by_first_word, install, reviews, write_reviews
 from adjudge.compare import compare, differences, plan_cells
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, DataError, ModelError, RunError
+from adjudge.files import Lock
 from adjudge.methods.execute import EVAL_SEED, evaluate_run, execute, load_judge, score_line
 from adjudge.runs import Run, read_json
 from adjudge.tasks import infer_task, load_split, take_rows
@@ -401,3 +402,13 @@ def test_probabilities_are_computed_where_a_metric_ranks_answers(metrics, wanted
     (tmp_path / "all.csv").write_text("\n".join([f"{lines[0]},answers", *(f'{line},"[""film""]"' for line in lines[1:])]) + "\n")
     execute(settings("method=sft"), spec, tmp_path / "r")
     assert {bool(p.probabilities) for p in Run.open(tmp_path / "r").predictions("dev")} == {wanted}
+
+
+def test_a_folder_in_which_another_comparison_works_is_refused(spec, built, tmp_path):
+    lock = Lock(tmp_path / "out")
+    lock.acquire()
+    with pytest.raises(RunError, match="Another process is working"):
+        run(settings(), spec, tmp_path / "out", methods=["sft"])
+    assert built["sft"] == []
+    lock.release()
+    assert len(run(settings(), spec, tmp_path / "out", methods=["sft"])["rows"]) == 1
