@@ -17,6 +17,7 @@ from adjudge.config import Config, parse_config
 from adjudge.console import warn
 from adjudge.environment import COMMAND, command
 from adjudge.errors import AdjudgeError, RunError, Terminated
+from adjudge.files import Lock
 from adjudge.runs import Run
 from adjudge.tasks.spec import TaskSpec
 
@@ -34,12 +35,14 @@ def run_isolated(
 
     Raises RunError with the reason when it failed; KeyboardInterrupt, after the process has ended, when it was stopped.
     """
+    before = _stamp(folder)
     request = {
         "config": config.model_dump(mode="json"),
         "specs": [spec.model_dump(mode="json") for spec in ([tasks] if isinstance(tasks, TaskSpec) else tasks)],
         "folder": str(folder),
         "force": force,
         "resume": resume,
+        "stamp": before,
     }
     # -P: a file of the user's that is called like a module of the standard library must not be imported instead of it.
     started = [sys.executable, "-P", "-m", "adjudge", VERB]
@@ -66,8 +69,10 @@ def run_isolated(
     if code == 128 + signal.SIGTERM:
         raise Terminated(str(folder))
     if code != 0:
-        _mark(folder, "failed", _reason(code))
-        raise RunError(_recorded_reason(folder) or _reason(code))
+        reason = _recorded_reason(folder, before)
+        if not reason:
+            _mark(folder, "failed", _reason(code))
+        raise RunError(reason or _reason(code))
     return Run.open(folder).scores()
 
 
@@ -86,7 +91,7 @@ def serve(stream: TextIO) -> None:
         specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
         execute_tasks(parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"]))
     except AdjudgeError as error:
-        if not _recorded_reason(folder):  # it came before there was a run folder that could say it
+        if not _recorded_reason(folder, request.get("stamp")):  # it came before there was a run folder that could say it
             warn(str(error))
         raise
 
@@ -120,16 +125,30 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _mark(folder: Path, state: str, reason: str) -> None:
-    """Say in the folder how its process ended, where it could not say so itself."""
+    """Say in the folder how its process ended, where it could not say so itself and no other process works there."""
+    lock = Lock(folder)
     with contextlib.suppress(RunError):  # stopped before there was a run folder
         run = Run.open(folder)
-        if run.recorded_status()[0] == "running":
-            run.set_state(state, reason)
+        lock.acquire()
+        try:
+            if run.recorded_status()[0] == "running":
+                run.set_state(state, reason)
+        finally:
+            lock.release()
 
 
-def _recorded_reason(folder: Path) -> str:
+def _stamp(folder: Path) -> int:
+    """When the run's state was last written, in nanoseconds; 0 where there is none."""
+    path = folder / "status.json"
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _recorded_reason(folder: Path, before: int | None) -> str:
+    """Why the run failed, where its process said so since the time `before`: an older reason is another attempt's."""
+    if _stamp(folder) == before:
+        return ""
     try:
-        state, reason = Run.open(folder).status()
+        state, reason = Run.open(folder).recorded_status()
     except AdjudgeError:
         return ""
     return reason if state == "failed" else ""

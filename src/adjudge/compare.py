@@ -110,7 +110,8 @@ def _run_cells(cells: Sequence[Cell], out: Path, *, force: bool, command: str, r
     for number, cell in enumerate(todo, 1):
         note(f"[{number}/{len(todo)}] {cell.title} → {cell.folder}")
         try:
-            scores = runner(cell.config, cell.mixture or cell.spec, cell.folder, force=force, resume=not force)
+            same = not force or _holds_the_same(cell)  # what --force replaces is other runs, not this one's checkpoint
+            scores = runner(cell.config, cell.mixture or cell.spec, cell.folder, force=not same, resume=same)
         except AdjudgeError as error:
             failed[cell.folder] = str(error)
             warn(f"{cell.title} failed: {error}")
@@ -202,6 +203,16 @@ def is_finished(cell: Cell, *, force: bool = False) -> bool:
         raise RunError(f"{cell.folder} holds a run of {other}. Name another --out, or add --force to replace it.")
     run = Run.open(cell.folder)
     return not other and run.state == "complete" and (cell.folder / "scores.json").is_file()
+
+
+def _holds_the_same(cell: Cell) -> bool:
+    """Whether the cell's folder is empty, or holds the very run, however far it is."""
+    if not cell.folder.is_dir() or all(path.name.startswith(".") for path in cell.folder.iterdir()):
+        return True
+    try:
+        return not _otherness(cell, Run.open(cell.folder))
+    except RunError:
+        return False
 
 
 def _otherness(cell: Cell, run: Run) -> str:

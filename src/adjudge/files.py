@@ -44,6 +44,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
+LOOK_S = 0.5
+"""Seconds to wait for a lock: one who only looks whether it is held holds it for a moment."""
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, aside: when the block ends it is synced and renamed to `path`, in place of what was there; after an error, gone.
@@ -68,6 +72,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(before, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        _put_back(aside.with_name(f"{aside.name}.before"))
         found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
         if found:  # safetensors has no error of the system: a full disk must not look like a fault of ours
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
@@ -75,19 +80,35 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove what a killed process left aside of the files and folders of these names (``*``: of any) in `folder`."""
+    """Remove what a killed process left aside of the files and folders of these names (``*``: of any) in `folder`.
+
+    A folder that was moved out of the way of a new one, which then did not come, is put back.
+    """
     for name in names:
         for left in folder.glob(f".{name}.*"):
+            if _put_back(left):
+                continue
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
 
 
+def _put_back(before: Path) -> bool:
+    """Whether this was the earlier folder of a name that has none now, and is at its place again."""
+    if not before.name.endswith(".before") or not before.is_dir():
+        return False
+    target = before.with_name(before.name[1:].removesuffix(".before").rpartition(".")[0])
+    if target.exists():
+        return False
+    before.rename(target)
+    return True
+
+
 class Lock:
     """Keeps other processes out of a folder; the system lets go of it when this process ends, however it does.
 
-    It lies beside what it guards as ``.adjudge.lock`` and stays there, empty. Acquired again by the same object, it counts.
+    It lies beside what it guards as ``.adjudge.lock`` and stays there, empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,12 +116,15 @@ class Lock:
         self._lock = FileLock(folder / ".adjudge.lock", timeout=0, mode=0o666)
 
     def acquire(self) -> None:
-        """Take it, making the folder where there is none. Raises RunError when another process has it, OSError as the folder does."""
+        """Take it, making the folder where there is none; nothing happens when it is held already.
+
+        Raises RunError when another process has it for longer than a look takes (`is_locked`), OSError as the folder does.
+        """
         if self._lock.is_locked:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=LOOK_S, poll_interval=0.02)
         except Timeout:
             raise RunError(
                 f"Another process is working in {self._folder}. Wait until it has ended, or name another folder with --out."
@@ -119,8 +143,10 @@ def is_locked(folder: Path) -> bool:
     try:
         with FileLock(path, timeout=0):
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError:  # a folder that may not be written: nobody works in it
+        return False
 
 
 def sync_file(path: Path) -> None:

@@ -52,9 +52,11 @@ def init_identity(config: Config) -> dict[str, str]:
 
 
 def drop_checkpoints(run: Run) -> None:
-    """Remove the checkpoints of a complete run; the best weights, where they were kept, stay."""
-    for path in (run.folder / CHECKPOINTS).glob("*"):
-        if path.name != BEST:
-            shutil.rmtree(path)
-    if (run.folder / CHECKPOINTS).is_dir() and not any((run.folder / CHECKPOINTS).iterdir()):
-        (run.folder / CHECKPOINTS).rmdir()
+    """Remove what only an incomplete run needs: its checkpoints (the best weights, where they were kept, stay), and why it failed once."""
+    folder = run.folder / CHECKPOINTS
+    if (folder / BEST).is_dir():
+        for path in folder.glob("step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    (run.folder / "failure.json").unlink(missing_ok=True)

@@ -33,7 +33,7 @@ import yaml
 
 from adjudge.config import Config, keys_of, parse_config, value_of
 from adjudge.errors import ConfigError, RunError, Terminated
-from adjudge.files import SURROGATES, Lock, is_locked, sweep, write_json, write_text
+from adjudge.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
 
 SCHEMA = 1
@@ -48,20 +48,10 @@ SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
 """Beginnings of settings in which a run may differ from what it was before it was stopped."""
 
 _WRITTEN = (
-    *(
-        "status.json",
-        "environment.json",
-        *LOGS,
-        "failure.json",
-        "scores.json",
-        "training.json",
-        "task.yaml",
-        "tasks.yaml",
-        "demonstrations.jsonl",
-    ),
-    *("report.html", "predictions", "adapter", "encoder", "evaluations", "tasks", "checkpoints"),
+    *("training.json", "checkpoints", "status.json", "environment.json", *LOGS, "failure.json", "scores.json", "task.yaml"),
+    *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions", "adapter", "encoder", "evaluations", "tasks"),
 )
-"""What a run writes, beside config.yaml: what is removed when it is replaced."""
+"""What a run writes, beside config.yaml: what is removed when it is replaced, in this order (first what says how far it was)."""
 
 
 def read_json(path: Path) -> Any:
@@ -131,11 +121,13 @@ class Run:
             raise RunError(
                 f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {use}, or add --force to replace it."
             )
-        if self.state == "complete":
+        state = self.recorded_status()[0]
+        if state == "complete":
             raise RunError(f"{self.folder} holds this very run, complete. Add --force to do it again.")
         if not resume and any((self.folder / "checkpoints").glob("step-*")):
+            how = "killed" if state == "running" else state
             raise RunError(
-                f"{self.folder} holds this very run, {self.state}, with a checkpoint. Add --resume to go on, or --force to begin again."
+                f"{self.folder} holds this very run, {how}, with a checkpoint. Add --resume to go on, or --force to begin again."
             )
 
     @classmethod
@@ -216,6 +208,13 @@ class Run:
     def log_sizes(self) -> dict[str, int]:
         """The sizes of the logs in bytes, for `rewind`."""
         return {name: path.stat().st_size for name in LOGS if (path := self.folder / name).is_file()}
+
+    def sync_logs(self) -> None:
+        """Have the logs on the disk before a checkpoint says how long they are."""
+        for name in LOGS:
+            if (self.folder / name).is_file():
+                sync_file(self.folder / name)
+        sync_folder(self.folder)
 
     def rewind(self, sizes: Mapping[str, int]) -> None:
         """Cut the logs back to what they were at `log_sizes`. Raises RunError when one is shorter than that."""

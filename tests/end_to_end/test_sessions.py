@@ -196,3 +196,59 @@ def test_a_checkpoint_of_something_else_is_refused(what: str, tiny_llama: Path, 
         with again, Session(again, {**parts, **other}):
             pass
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_guard_leaves_out_nothing_of_its_step(tiny_llama: Path, tmp_path: Path) -> None:
+    """The held-out rows are judged after the step in which a guard stops, too."""
+    spec = reviews(tmp_path)
+    more = {"ppo__epochs": 8, "ppo__batch_size": 8, "ppo__mini_batch_size": 8, "checkpoint__validate_every": 2}
+    more |= {"checkpoint__validation_rows": 8, "checkpoint__use": "best"}
+    execute(settings(tiny_llama, "ppo", **more), spec, tmp_path / "whole")
+    config = settings(tiny_llama, "ppo", **more, guard__stop_on=("unreadable",))
+    with pytest.raises(GuardError):
+        execute(config, spec, tmp_path / "run")
+    execute(config, spec, tmp_path / "run", resume=True)
+    found, wanted = (list(read_jsonl(tmp_path / name / "validation.jsonl")) for name in ("run", "whole"))
+    assert found == wanted
+    assert [record["step"] for record in found] == list(range(2, 17, 2))
+
+
+def test_a_step_that_was_through_is_not_done_twice(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judging the held-out rows fails after the update: what is resumed is the checkpoint before, not the step with its update made."""
+    from adjudge.methods import sft
+
+    spec, more = (
+        reviews(tmp_path),
+        {"checkpoint__validate_every": 3, "checkpoint__validation_rows": 8, "checkpoint__every_steps": 2},
+    )
+    execute(settings(tiny_llama, "sft", **more), spec, tmp_path / "whole")
+
+    def failing(*_: Any) -> Any:
+        def validate() -> Any:
+            raise NotFiniteError("Step 3: the logits are not finite.")
+
+        return validate
+
+    monkeypatch.setattr(sft, "validator", failing)
+    with pytest.raises(NotFiniteError):
+        execute(settings(tiny_llama, "sft", **more), spec, tmp_path / "run")
+    assert read_json(tmp_path / "run" / "failure.json")["replays"] is False
+    monkeypatch.undo()
+    execute(settings(tiny_llama, "sft", **more), spec, tmp_path / "run", resume=True)
+    one, other = weights(tmp_path / "run"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    assert not (tmp_path / "run" / "failure.json").exists()
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
+    from adjudge.training.session import Carried, trained
+
+    layer = torch.nn.Linear(2, 2)
+    parts = {"trained": trained(layer), "optimizer": Carried(dict, lambda _: None), "scheduler": Carried(dict, lambda _: None)}
+    with Run.create(tmp_path / "run", Config()) as run, Session(run, parts) as session:
+        session.save()
+        session.step = 1
+        with torch.no_grad():
+            layer.weight[0, 0] = float("nan")
+        session.save()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000000"]

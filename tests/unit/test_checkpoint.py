@@ -181,3 +181,26 @@ def test_another_form_is_refused(tmp_path: Path) -> None:
     save_file({"0": torch.zeros(1)}, path / "tensors.safetensors")
     with pytest.raises(DamagedError, match=r"manifest\.json"):
         load_checkpoint(path)
+
+
+def test_a_folder_that_was_moved_away_for_one_that_did_not_come_is_put_back(tmp_path: Path) -> None:
+    from adjudge.files import sweep, whole_folder
+
+    path = save(tmp_path, 4)
+    path.rename(tmp_path / ".step-00000004.abcd.before")
+    (tmp_path / ".step-00000004.abcd").mkdir()
+    sweep(tmp_path, ("*",))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000004"]
+    assert newest_checkpoint(tmp_path) is not None
+    with pytest.raises(KeyboardInterrupt), whole_folder(path):
+        raise KeyboardInterrupt
+    assert newest_checkpoint(tmp_path) is not None
+
+
+def test_checkpoints_that_were_passed_over_do_not_count_among_the_newest(tmp_path: Path) -> None:
+    from adjudge.training.checkpoint import drop_newer
+
+    for step in (4, 8, 10):
+        save(tmp_path, step)
+    drop_newer(tmp_path, 8)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000008", "step-00000004"]

@@ -26,7 +26,7 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
             _say(
-                f"{word}; {stop.args[0]} is incomplete. The same command goes on there; adjudge train takes --resume for it."
+                f"{word}; {stop.args[0]} is incomplete. The same command goes on there; adjudge train with --resume instead of --force."
                 if stop.args
                 else word
             )

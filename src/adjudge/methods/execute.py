@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,19 +105,21 @@ def evaluate_run(
     same = spec in trained_on and _judged_alike(config, run.config)
     to_itself = out is None or Path(out).resolve() == run.folder.resolve()
     own = same and to_itself
-    if own:
-        target = run if len(trained_on) == 1 else Run.create(task_folder(run.folder, spec.name), config, force=True)
-    elif out is None:  # a folder of our own naming, which holds nothing but this evaluation
-        target = Run.create(run.folder / "evaluations" / _title(config, spec), config, force=True)
-    elif to_itself:
+    if to_itself and not own and out is not None:
         raise RunError(f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away.")
-    else:
-        target = Run.create(Path(out), config, force=force)
-    with ended(run) if own else nullcontext(), ended(target):
+    judged = _eval_rows(config, spec)  # before anything is replaced: a mistake in data or model leaves the results as they are
+    load = load or get_method(config.method).load
+    judge, setup_s = timed(lambda: load(Run(run.folder, pinned(run.folder, config)), spec))
+    with ExitStack() as open_runs:
+        if own:
+            open_runs.enter_context(_in_place(run))
+        if own and len(trained_on) == 1:
+            target = run
+        else:
+            place = task_folder(run.folder, spec.name) if own else run.folder / "evaluations" / _title(config, spec)
+            target = Run.create(place if out is None or own else Path(out), config, force=force or own or out is None)
+            open_runs.enter_context(ended(target))
         write_task(target, spec)
-        judged = _eval_rows(config, spec)
-        load = load or get_method(config.method).load
-        judge, setup_s = timed(lambda: load(Run(run.folder, pinned(run.folder, config)), spec))
         record = {**task_record(training, spec.name), "seconds": {**training["seconds"], "setup": setup_s}}
         if not own:  # these speak of the rows that the run itself judged
             judging = Run(target.folder, pinned(run.folder, config))
@@ -219,6 +221,20 @@ def _check_init(config: Config) -> None:
     init = config.ppo.init
     if init is not None and not (Path(init) / "adapter").is_dir():
         raise RunError(f"{init} holds no adapter to start PPO from: --init names the folder of a finished SFT run.")
+
+
+@contextmanager
+def _in_place(run: Run) -> Iterator[None]:
+    """Judge in the folder of a run: it is at work meanwhile, complete at the end, and after an error what it was before."""
+    before = run.recorded_status()
+    try:
+        with ended(run):
+            run.set_state("running")
+            yield
+    except BaseException:
+        run.set_state(*before)
+        raise
+    drop_checkpoints(run)
 
 
 @contextmanager

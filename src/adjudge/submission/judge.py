@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adjudge.console import note
 from adjudge.errors import RunError
-from adjudge.files import SURROGATES
+from adjudge.files import SURROGATES, Lock
 from adjudge.methods.execute import load_judge
 from adjudge.run_tasks import read_tasks
 from adjudge.runs import Run, prediction_line, read_jsonl
@@ -42,14 +42,18 @@ def judge_test_rows(run: Run, spec: TaskSpec, form: Form, *, data_dir: str | Non
     rows = load_split(spec, form.split, data_dir or run.config.data.data_dir)
     official_indices(form, rows, f"{spec.name}, the {form.split} rows")  # before hours are spent on them
     partial = done.with_name(f"{done.name}.partial")
-    judged = _judged_before(partial, rows)
-    if judged:
-        note(f"{form.file}: going on after row {judged:,} of {len(rows):,}, {partial}")
+    lock = Lock(run.folder)
+    lock.acquire()
     try:
+        judged = _judged_before(partial, rows)
+        if judged:
+            note(f"{form.file}: going on after row {judged:,} of {len(rows):,}, {partial}")
         _judge(run, spec, form, rows[judged:], partial, decode)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{partial} (the same command goes on from there)") from None
-    os.replace(partial, done)
+        os.replace(partial, done)
+    except KeyboardInterrupt as stop:
+        raise type(stop)(f"{partial} (the same command goes on from there)") from None
+    finally:
+        lock.release()
     return done
 
 

@@ -106,6 +106,13 @@ def keep_newest(folder: Path, keep: int) -> None:
     sweep(folder, ("*",))
 
 
+def drop_newer(folder: Path, step: int) -> None:
+    """Remove the checkpoints after `step`, which were passed over: they must not count among the newest."""
+    for path in checkpoints(folder):
+        if path.name > f"step-{step:08d}":
+            shutil.rmtree(path)
+
+
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     """`value` as JSON that reads back as it was; tensors go to `tensors` as they are, under names that stand in their place.
 

@@ -23,7 +23,15 @@ from adjudge.errors import GuardError, NotFiniteError, RunError
 from adjudge.files import write_json
 from adjudge.runs import BEST, CHECKPOINTS, Run
 from adjudge.training.batches import Batches, Row
-from adjudge.training.checkpoint import keep_newest, load_checkpoint, newest_checkpoint, pack, save_checkpoint
+from adjudge.training.checkpoint import (
+    DamagedError,
+    drop_newer,
+    keep_newest,
+    load_checkpoint,
+    newest_checkpoint,
+    pack,
+    save_checkpoint,
+)
 from adjudge.training.stopping import StopRequest
 
 HEAVY = ("trained", "optimizer", "scheduler")
@@ -98,12 +106,15 @@ class Session:
         self._before: dict[str, Any] = {}
         self._copies: dict[str, Tensor] = {}
         self._batch: Sequence[Any] = ()
+        self._updated = False
+        self._last = 0
         self._stop = StopRequest()
 
     def __enter__(self) -> Session:
         found = newest_checkpoint(self._folder) if self._run.resumed else None
         if found is not None:
             self._restore(found[1])
+            drop_newer(self._folder, found[0])
             note(f"going on after step {self.step} ({self._run.folder})")
         elif self._run.resumed:
             note("there is no checkpoint yet: beginning with the first step.")
@@ -117,8 +128,11 @@ class Session:
         self._run.earlier_s = self._earlier_s
         if isinstance(error, NotFiniteError) and self._before:
             self._keep_failed(error)
-        elif isinstance(error, GuardError):  # raised when all of the step is done
+        elif isinstance(error, GuardError):  # raised when all of the step is done but what follows each
+            self._validate_if_due()
             self.save()
+        elif kind is None:
+            self._stop.grant()
 
     def steps(self, batches: Batches[Row]) -> Iterator[tuple[int, list[Row]]]:
         """Yield the batches that are left, each with the place of its task; after each, what is due is done.
@@ -126,29 +140,40 @@ class Session:
         Raises KeyboardInterrupt or Terminated after the step in which a stop was asked for, with a checkpoint behind it.
         """
         left = iter(batches)
-        last = len(batches)
+        self._last = len(batches)
         while True:
             self._remember()
             try:
                 place, batch = next(left)
             except StopIteration:
                 break
-            self.step, self.rows, self._batch = self.step + 1, self.rows + len(batch), batch
+            self.step, self.rows, self._batch, self._updated = self.step + 1, self.rows + len(batch), batch, False
             yield place, batch
-            self._end_step(last)
+            self._updated = True
+            self._end_step()
+        if self._stop.wished:  # before the weights may be others
+            self.save()
+            self._stop.grant()
         self._take_best()
 
     def save(self) -> None:
-        """Write a checkpoint of the state as it is between two steps."""
+        """Write a checkpoint of the state as it is between two steps; none of weights that are not finite: the step before is better."""
         tensors: dict[str, Tensor] = {}
-        save_checkpoint(self._folder, self.step, pack(self._state(), tensors), tensors)
+        packed = pack(self._state(), tensors)
+        if not _finite(tensors):
+            return
+        self._run.sync_logs()
+        save_checkpoint(self._folder, self.step, packed, tensors)
         keep_newest(self._folder, self._config.keep)
         self._saved_at = time.monotonic()
 
-    def _end_step(self, last: int) -> None:
+    def _validate_if_due(self) -> None:
         every = self._config.validate_every
-        if self._validate is not None and every is not None and (self.step % every == 0 or self.step == last):
+        if self._validate is not None and every is not None and (self.step % every == 0 or self.step == self._last):
             self._judge(self._validate())
+
+    def _end_step(self) -> None:
+        self._validate_if_due()
         if self._due() or self._stop.wished:
             self.save()
         self._stop.grant()
@@ -171,7 +196,12 @@ class Session:
 
     def _take_best(self) -> None:
         if self._config.use == "best" and self._best is not None:
-            step, state = load_checkpoint(self._folder / BEST)
+            try:
+                step, state = load_checkpoint(self._folder / BEST)
+            except DamagedError as error:
+                raise RunError(
+                    f"The best weights, {self._folder / BEST}, are damaged: {error}. Begin again with --force."
+                ) from None
             self._carried["trained"].load_state_dict(state["trained"])
             note(f"taking the weights of step {step}, the best on the held-out rows ({state['value']:.3f}).")
 
@@ -220,17 +250,23 @@ class Session:
     def _keep_failed(self, error: NotFiniteError) -> None:
         """Leave what the failed step began with as a checkpoint, so that ``--resume`` replays it, and say which batch it was.
 
-        Where the weights were not finite before it already, an older checkpoint is the better one.
+        Where the weights were not finite before it already, or the step was through and its judging failed, an older one is better.
         """
         tensors = dict(self._copies)
         heavy = self._before.pop("heavy", None)
+        undone = heavy is not None or not self._updated
         if heavy is None:  # nothing was updated since the step began
             heavy = pack({name: self._carried[name].state_dict() for name in HEAVY}, tensors)
-        finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+        finite = undone and _finite(tensors)
         record = {"step": self.step, "reason": str(error), "rows": [_row_id(row) for row in self._batch], "replays": finite}
         write_json(self._run.folder / "failure.json", record)
         if finite:
+            self._run.sync_logs()
             save_checkpoint(self._folder, self.step - 1, {**heavy, **pack({**self._rest(), **self._before}, tensors)}, tensors)
+
+
+def _finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
 
 
 def _row_id(row: Any) -> str:
