@@ -88,16 +88,7 @@ def compare(
     incomplete, after Ctrl-C.
     """
     out = Path(out)
-    lock = Lock(out)
     cells = plan_cells(config, specs, methods, seeds, out)
-    lock.acquire()
-    try:
-        return _run_cells(cells, out, force=force, command=command, runner=runner)
-    finally:
-        lock.release()
-
-
-def _run_cells(cells: Sequence[Cell], out: Path, *, force: bool, command: str, runner: Runner) -> dict[str, Any]:
     reused = [cell for cell in cells if is_finished(cell, force=force)]
     for cell in reused:
         note(f"reusing {cell.folder}")
@@ -105,6 +96,17 @@ def _run_cells(cells: Sequence[Cell], out: Path, *, force: bool, command: str, r
     note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
     for cell in todo:
         ensure_model(cell.config)
+    lock = Lock(out)
+    lock.acquire()
+    try:
+        return _run_cells(cells, todo, out, force=force, command=command, runner=runner)
+    finally:
+        lock.release()
+
+
+def _run_cells(
+    cells: Sequence[Cell], todo: Sequence[Cell], out: Path, *, force: bool, command: str, runner: Runner
+) -> dict[str, Any]:
     failed: dict[Path, str] = {}
     write_table(cells, out, failed, command)
     for number, cell in enumerate(todo, 1):
