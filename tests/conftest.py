@@ -70,10 +70,9 @@ def _ids() -> dict[str, int]:
     return {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 
 
-@pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random 2-layer Llama (tied embeddings, grouped queries, as SmolLM2 has them)."""
-    config = LlamaConfig(
+def tiny_llama_config() -> LlamaConfig:
+    """A 2-layer Llama (tied embeddings, grouped queries, as SmolLM2 has them)."""
+    return LlamaConfig(
         **_ids(),
         hidden_size=32,
         intermediate_size=64,
@@ -84,7 +83,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tie_word_embeddings=True,
         initializer_range=0.1,
     )
-    return save_tiny(config, tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 2-layer Llama (tied embeddings, grouped queries, as SmolLM2 has them)."""
+    return save_tiny(tiny_llama_config(), tmp_path_factory.mktemp("tiny") / "llama")
 
 
 @pytest.fixture(scope="session")

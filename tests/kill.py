@@ -28,9 +28,9 @@ import sklearn.metrics  # noqa: F401
 import torch
 import transformers.models.bert.modeling_bert
 import transformers.models.llama.modeling_llama  # noqa: F401
-from conftest import save_tiny
+from conftest import save_tiny, tiny_llama_config
 from fake_method import write_reviews
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig
+from transformers import BertConfig, BertForSequenceClassification
 
 import adjudge.evaluation.score
 import adjudge.methods.encoder
@@ -68,18 +68,7 @@ CHANGES = ("chmod", "fsync", "link", "mkdir", "open", "remove", "rename", "repla
 
 def make_models(folder: Path) -> dict[str, str]:
     """A tiny Llama and a tiny BERT with random weights; their folders."""
-    ids = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-    llama = LlamaConfig(
-        **ids,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.1,
-    )
-    save_tiny(llama, folder / "llama")
+    save_tiny(tiny_llama_config(), folder / "llama")
     shutil.copytree(folder / "llama", folder / "bert", ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
     bert = BertConfig(
         vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=2

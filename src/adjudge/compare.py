@@ -24,7 +24,7 @@ from adjudge.methods.execute import EVAL_SEED, ensure_model, fingerprint, score_
 from adjudge.methods.registry import check_methods, get_entry, is_multi, own_settings
 from adjudge.multitask import draw, load_pools, mixture_config, mixture_fingerprint, mixture_line
 from adjudge.run_tasks import read_tasks, task_folder
-from adjudge.runs import Run, differences, read_json
+from adjudge.runs import Run, differences, is_unused, read_json
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -193,7 +193,7 @@ def is_finished(cell: Cell, *, force: bool = False) -> bool:
 
     Raises RunError when it holds a run of other settings, another task or other rows, unless `force`.
     """
-    if not cell.folder.is_dir() or all(path.name.startswith(".") for path in cell.folder.iterdir()):
+    if is_unused(cell.folder):
         return False
     try:
         other = _otherness(cell, Run.open(cell.folder))
@@ -209,7 +209,7 @@ def is_finished(cell: Cell, *, force: bool = False) -> bool:
 
 def _holds_the_same(cell: Cell) -> bool:
     """Whether the cell's folder is empty, or holds the very run, however far it is."""
-    if not cell.folder.is_dir() or all(path.name.startswith(".") for path in cell.folder.iterdir()):
+    if is_unused(cell.folder):
         return True
     try:
         return not _otherness(cell, Run.open(cell.folder))

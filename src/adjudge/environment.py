@@ -22,7 +22,7 @@ from typing import Any
 from adjudge import __version__
 from adjudge.config import Config, value_of
 from adjudge.console import warn
-from adjudge.files import write_json
+from adjudge.files import sha256_of, write_json
 from adjudge.runs import Run, read_json
 from adjudge.tasks.spec import TaskSpec
 
@@ -199,11 +199,7 @@ def model_identity(name: str) -> dict[str, Any]:
 
 def hashes(files: Iterable[Path]) -> dict[str, str]:
     """File name to SHA-256."""
-    found = {}
-    for path in files:
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {path.name: sha256_of(path) for path in files}
 
 
 def _files(folder: Path) -> list[Path]:

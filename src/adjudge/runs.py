@@ -93,7 +93,7 @@ class Run:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file, not a folder. Name another --out.")
-        used = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+        used = not is_unused(folder)
         if used and not (folder / "config.yaml").is_file():
             # --force does not reach here: clearing a folder that we did not make could delete anything.
             raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
@@ -262,6 +262,11 @@ class Run:
         """Remove what a killed process left half written."""
         sweep(self.folder, ("config.yaml", *_WRITTEN))
         sweep(self.folder / "predictions", ("*",))
+
+
+def is_unused(folder: Path) -> bool:
+    """Whether there is no such folder, or nothing in it but hidden files (a lock, what was left aside)."""
+    return not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def differences(one: Config, other: Config) -> list[str]:
