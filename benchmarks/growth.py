@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from adjudge.files import write_json
-from adjudge.methods.execute import peak_rss_gib
+from adjudge.system.files import write_json
+from adjudge.system.memory import peak_rss_gib
 from adjudge.tasks import load_task
 from benchmarks.peers import common
 from benchmarks.peers.common import now

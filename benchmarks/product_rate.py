@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from adjudge.files import write_json
-from adjudge.models.batch import common_prefix
+from adjudge.models.engine.batch import common_prefix
 from adjudge.models.policy import Policy
+from adjudge.system.files import write_json
 from benchmarks.setting import ROOT, add_options, child_variables, empty_model, prepare, provenance, run_program
 
 FORWARD_GOAL, UPDATE_GOAL = 0.6, 0.4

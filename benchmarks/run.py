@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adjudge.files import write_json
+from adjudge.system.files import write_json
 from benchmarks.peers import environments
 from benchmarks.setting import (
     PAIRS,

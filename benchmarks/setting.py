@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from adjudge.config import Config, load_config
 from adjudge.errors import AdjudgeError, ConfigError, nearest
-from adjudge.machine import TOP_PAD_BYTES
+from adjudge.system.memory import TOP_PAD_BYTES
 from adjudge.tasks import load_split, load_task, spec_to_yaml, take_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -103,7 +103,7 @@ def settings_of(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 def resolved_dtype(dtype: str) -> str:
     """``auto`` as adjudge decides it for this machine. Raises nothing."""
     from adjudge.config import RuntimeConfig
-    from adjudge.models.loading import resolve_device, resolve_dtype
+    from adjudge.models.sources.loading import resolve_device, resolve_dtype
 
     runtime = RuntimeConfig(dtype=dtype)  # type: ignore[arg-type]
     return str(resolve_dtype(runtime, resolve_device(runtime))).removeprefix("torch.")
@@ -113,10 +113,10 @@ def model_folder(name: str, out: Path, dtype: str) -> Path:
     """A folder in transformers' layout that both sides load; a random model is built and saved under `out` once. Raises ModelError."""
     import torch
 
-    from adjudge.models.bundled import BUNDLED, bundled_folder
-    from adjudge.models.loading import load_tokenizer
-    from adjudge.models.quiet import quiet
-    from adjudge.models.random_models import build_random, is_random, name_special_tokens
+    from adjudge.models.sources.bundled import BUNDLED, bundled_folder
+    from adjudge.models.sources.loading import load_tokenizer
+    from adjudge.models.sources.quiet import quiet
+    from adjudge.models.sources.random_models import build_random, is_random, name_special_tokens
 
     if name in BUNDLED:
         return bundled_folder(name)
@@ -179,7 +179,7 @@ def build_specification(
     options: argparse.Namespace, folder: Path, dtype: str, rows: Sequence[Example], task: TaskSpec
 ) -> dict[str, Any]:
     """SPEC.json for the PPO pairs (`for_pair` makes the others' of it). Raises ConfigError for sizes that do not fit."""
-    from adjudge.models.loading import load_tokenizer
+    from adjudge.models.sources.loading import load_tokenizer
     from adjudge.prompts.render import Renderer
     from adjudge.rollout.answer_end import answer_end
 
@@ -245,7 +245,7 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]
 def child_variables(threads: int) -> dict[str, str]:
     """Environment variables of every measured process, ours and the peers': threads, and an allocator that keeps its memory.
 
-    The allocator's are what `adjudge.machine` sets by itself (it leaves an allocator alone that the environment has set).
+    The allocator's are what `adjudge.system.memory` sets by itself (it leaves an allocator alone that the environment has set).
     """
     return {
         "OMP_NUM_THREADS": str(threads),
@@ -314,7 +314,7 @@ def _row(example: Example) -> dict[str, Any]:
 
 
 def _targets(folder: Path) -> list[str]:
-    from adjudge.models.loading import lora_targets
+    from adjudge.models.sources.loading import lora_targets
 
     return lora_targets(empty_model(folder))
 

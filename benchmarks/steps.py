@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from adjudge.files import write_json
+from adjudge.system.files import write_json
 from benchmarks.run import say
 from benchmarks.setting import ROOT, add_options, child_variables, prepare, provenance, run_program
 
@@ -47,7 +47,7 @@ def _no_sharing() -> list[Any]:
 
 
 def _no_keeping() -> list[Any]:
-    from adjudge.models.prefix import KeptPrefix
+    from adjudge.models.engine.prefix import KeptPrefix
 
     return [patch.object(KeptPrefix, "reuse", lambda *_: (0, None))]
 
@@ -69,7 +69,7 @@ def _not_fused() -> list[Any]:
 
 
 def _fused_attention() -> list[Any]:
-    from adjudge.models import attention
+    from adjudge.models.engine import attention
 
     return [patch.object(attention, "PLAIN_WEIGHTS", 0)]
 
@@ -117,7 +117,7 @@ VARIANTS = {
     "without huge pages": Variant(variables={"THP_MEM_ALLOC_ENABLE": "0"}),
     "threads that sleep while they wait": Variant(variables={"OMP_WAIT_POLICY": "PASSIVE"}),
 }
-"""MALLOC_ARENA_MAX is at its own default there: set, it keeps `adjudge.machine` from setting the others."""
+"""MALLOC_ARENA_MAX is at its own default there: set, it keeps `adjudge.system.memory` from setting the others."""
 
 
 def child(name: str, what: str, spec: str, result: str) -> None:

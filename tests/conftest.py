@@ -136,7 +136,7 @@ def tiny_mpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm2() -> Path:
     """Folder of the bundled SmolLM2-135M-Instruct; fetched on first use, skipped where it cannot be."""
     from adjudge.errors import AdjudgeError
-    from adjudge.models.bundled import bundled_folder
+    from adjudge.models.sources.bundled import bundled_folder
 
     try:
         return bundled_folder("smollm2-135m")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from adjudge.errors import DataError
-from adjudge.files import write_text
 from adjudge.methods import registry
 from adjudge.methods.base import Method
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.system.files import write_text
 from adjudge.tasks import infer_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows

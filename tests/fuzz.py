@@ -25,12 +25,12 @@ from hostile_files import MARKS, Made, damaged_submission, damaged_table, damage
 from specs import label_task, number_task
 
 from adjudge.config import RewardConfig
-from adjudge.console import console
 from adjudge.errors import AdjudgeError
-from adjudge.predict_file import predict_file
+from adjudge.experiments.predict_file import predict_file
 from adjudge.prompts.answers import read_answer
 from adjudge.rewards import rewards
 from adjudge.submission.check import check_zip
+from adjudge.system.console import console
 from adjudge.tasks import examples_for_prediction, infer_task, load_split, load_task, read_table, spec_to_yaml
 from adjudge.tasks.answer_words import FINAL_PUNCTUATION, folded
 from adjudge.tasks.spec import TaskSpec

@@ -37,7 +37,7 @@ import adjudge.methods.encoder
 import adjudge.methods.ppo
 import adjudge.methods.sft  # noqa: F401
 from adjudge.config import load_config
-from adjudge.multitask import execute_tasks
+from adjudge.experiments.multitask import execute_tasks
 from adjudge.tasks import infer_task
 
 METHODS = ("sft", "ppo", "encoder", "multi-ppo")

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from adjudge.version import __version__
+
 if TYPE_CHECKING:
     from adjudge.api import FinishedRun, evaluate, infer_task, load_policy, load_split, load_task, open_run, train
 
-__version__ = "0.1.0"
-__all__ = ["FinishedRun", "evaluate", "infer_task", "load_policy", "load_split", "load_task", "open_run", "train"]
+__all__ = ["FinishedRun", "__version__", "evaluate", "infer_task", "load_policy", "load_split", "load_task", "open_run", "train"]
 
 
 def __getattr__(name: str) -> Any:

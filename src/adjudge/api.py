@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, DataError, nearest
-from adjudge.methods.execute import load_judge
+from adjudge.experiments.execute import load_judge
+from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from adjudge.methods.registry import get_entry, multi_name
-from adjudge.multitask import evaluate_tasks, execute_tasks
-from adjudge.run_tasks import joint_name, pick_task, read_task, read_tasks
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.runs.tasks import joint_name, pick_task, read_task, read_tasks
 from adjudge.tasks import infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -88,7 +88,7 @@ class FinishedRun:
         return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
     def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
-        """Judge labelled rows and return the scores; the options are those of `adjudge.methods.execute.evaluate_run`.
+        """Judge labelled rows and return the scores; the options are those of `adjudge.experiments.execute.evaluate_run`.
 
         Without a `task`: the run's own; where these are several, ``tasks`` holds the scores of each.
         """

@@ -11,7 +11,7 @@ import time
 import pytest
 from fake_method import write_reviews
 
-from adjudge.runs import Run, read_json
+from adjudge.runs.folder import Run, read_json
 
 SMALL = [
     "evaluation.resamples=100",

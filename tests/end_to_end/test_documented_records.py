@@ -8,8 +8,8 @@ import pytest
 from fake_method import reviews
 
 from adjudge.config import load_config
-from adjudge.methods.execute import execute
-from adjudge.multitask import execute_tasks
+from adjudge.experiments.execute import execute
+from adjudge.experiments.multitask import execute_tasks
 
 DOCS = Path(__file__).parents[2] / "docs"
 

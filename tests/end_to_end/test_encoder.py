@@ -13,7 +13,7 @@ from adjudge.config import load_config
 from adjudge.errors import AdjudgeError, DataError, ModelError, NotFiniteError, RunError
 from adjudge.methods.encoder import ENCODER
 from adjudge.models.encoder import Texts, load_encoder, texts_of
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
 from adjudge.types import Example
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "the", "a", "very", "plot", "and"]
@@ -191,10 +191,10 @@ def test_what_is_no_encoder_is_refused(tmp_path):
 
 
 def test_the_bundled_encoder_learns_from_real_sentences(tmp_path):
-    from adjudge.fetch import fetch
+    from adjudge.setup.fetch import fetch
     from adjudge.tasks.catalogue import load_task
-    from adjudge.tasks.rows import take_rows
-    from adjudge.tasks.sources import load_split
+    from adjudge.tasks.reading.rows import take_rows
+    from adjudge.tasks.reading.sources import load_split
 
     try:
         fetch("vader")

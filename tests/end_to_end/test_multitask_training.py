@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adjudge.compare import compare
 from adjudge.config import Config, load_config
 from adjudge.evaluation.predict import PromptedJudge
+from adjudge.experiments.compare import compare
+from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from adjudge.methods.ppo import PPO
 from adjudge.methods.sft import SFT
-from adjudge.multitask import evaluate_tasks, execute_tasks
-from adjudge.run_tasks import task_folder
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.runs.tasks import task_folder
 from adjudge.tasks import infer_task, load_split
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
@@ -102,7 +102,7 @@ def test_an_adapter_is_asked_about_a_task_it_has_not_seen(warm: Path, tasks: lis
 @pytest.fixture(scope="module")
 def reinforced(warm: Path, tasks: list[TaskSpec], able: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reinforced") / "run"
-    config = settings("ppo", able, ppo__init=str(warm), ppo__batch_size=8, ppo__mini_batch_size=8, data__train_rows=54)
+    config = settings("ppo", able, init=str(warm), ppo__batch_size=8, ppo__mini_batch_size=8, data__train_rows=54)
     execute_tasks(config, tasks, folder)
     return folder
 

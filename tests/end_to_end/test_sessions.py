@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, GuardError, NotFiniteError, RunError
 from adjudge.evaluation.validation import hold_out
-from adjudge.methods.execute import execute
-from adjudge.runs import Run, read_json, read_jsonl
+from adjudge.experiments.execute import execute
+from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.training.checkpoint import load_checkpoint
 from adjudge.training.mixture import TaskRows
 from adjudge.training.session import Session

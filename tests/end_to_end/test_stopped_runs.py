@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from fake_method import write_reviews
 
-from adjudge.files import Lock
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.system.files import Lock
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 EQUAL = ("metrics.jsonl", "predictions/dev.jsonl", "adapter/adapter_model.safetensors")

@@ -22,7 +22,7 @@ from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.ppo import PPO
 from adjudge.methods.sft import SFT
 from adjudge.models.policy import Policy
-from adjudge.runs import Run, read_jsonl
+from adjudge.runs.folder import Run, read_jsonl
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
@@ -93,7 +93,7 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
         tmp_path / "run",
         able,
         rows(16),
-        ppo__init=str(warm.folder),
+        init=str(warm.folder),
         ppo__epochs=40,
         ppo__optimizer__lr=5e-4,
         ppo__value_lr=1e-3,
@@ -109,7 +109,7 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
 
 def test_ppo_learns_through_an_analysis(warm: Run, able: Path, tmp_path: Path) -> None:
     """Two tokens of analysis come first; the reward of the judgement after them rises."""
-    values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "ppo__init": str(warm.folder)}
+    values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "init": str(warm.folder)}
     learning = {"ppo__epochs": 40, "ppo__optimizer__lr": 1e-3, "ppo__value_lr": 1e-3}
     run, judge = train("ppo", tmp_path / "run", able, rows(16), **values, **learning)
     reward = [record["reward"] for record in run.metrics()]
@@ -152,7 +152,7 @@ def equal(one: Any, other: Any) -> bool:
 def test_a_seed_repeats_a_run_bit_for_bit(method: str, able: Path, warm: Run, tmp_path: Path) -> None:
     values = {"sft__batch_size": 8, "lora__dropout": 0.1, "ppo__batch_size": 8, "ppo__mini_batch_size": 4}
     if method == "ppo":
-        values |= {"ppo__init": str(warm.folder), "ppo__temperature": 1.5}
+        values |= {"init": str(warm.folder), "ppo__temperature": 1.5}
     first, again, other = (
         outcome(method, tmp_path / str(number), able, number, seed=seed, **values) for number, seed in enumerate((7, 7, 8))
     )
@@ -166,7 +166,7 @@ def test_a_seed_repeats_a_run_bit_for_bit(method: str, able: Path, warm: Run, tm
 
 def test_ppo_from_an_sft_run_starts_at_its_reference(warm: Run, able: Path, tmp_path: Path) -> None:
     before = (warm.folder / "adapter" / "adapter_model.safetensors").read_bytes()
-    run, judge = train("ppo", tmp_path / "run", able, rows(16), ppo__init=str(warm.folder), ppo__optimizer__lr=1e-3, ppo__epochs=3)
+    run, judge = train("ppo", tmp_path / "run", able, rows(16), init=str(warm.folder), ppo__optimizer__lr=1e-3, ppo__epochs=3)
     kl = [record["kl"] for record in run.metrics()]
     assert abs(kl[0]) < 1e-4
     assert abs(kl[1]) > 1e-3  # then it moves away
@@ -218,12 +218,12 @@ def assert_plain_peft_gives_the_same(model: Path, run: Run, judge: PromptedJudge
 def test_an_adapter_of_another_model_is_refused(warm: Run, tiny_llama: Path, tiny_mpt: Path, tmp_path: Path) -> None:
     for model in (tiny_llama, tiny_mpt):
         with pytest.raises(RunError, match="does not fit"):
-            train("ppo", tmp_path / model.name, model, rows(4), ppo__init=str(warm.folder))
+            train("ppo", tmp_path / model.name, model, rows(4), init=str(warm.folder))
 
 
 def test_a_run_without_an_adapter_is_no_start(able: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no adapter"):
-        train("ppo", tmp_path / "run", able, rows(4), ppo__init=str(tmp_path / "nothing"))
+        train("ppo", tmp_path / "run", able, rows(4), init=str(tmp_path / "nothing"))
 
 
 def plain_nll(model: Path, judge: PromptedJudge, data: Sequence[Example], whole: bool) -> float:
@@ -280,7 +280,7 @@ def test_the_papers_sft(able: Path, tmp_path: Path) -> None:
 
 
 def test_ppo_with_mini_and_micro_batches(warm: Run, able: Path, tmp_path: Path) -> None:
-    values = {"ppo__init": str(warm.folder), "ppo__batch_size": 8, "ppo__update_epochs": 3, "ppo__stop_kl": 1e9}
+    values = {"init": str(warm.folder), "ppo__batch_size": 8, "ppo__update_epochs": 3, "ppo__stop_kl": 1e9}
     run, _ = train("ppo", tmp_path / "a", able, rows(13), **values, ppo__mini_batch_size=4, ppo__micro_batch_size=3)
     assert [record["updates"] for record in run.metrics()] in ([6, 6], [3, 6], [6, 3])
     assert run.metrics()[-1]["prompts"] == 13
@@ -296,7 +296,7 @@ def test_ppo_with_mini_and_micro_batches(warm: Run, able: Path, tmp_path: Path) 
 
 def test_ppo_stops_a_batch_that_moved_too_far(warm: Run, able: Path, tmp_path: Path) -> None:
     values = {
-        "ppo__init": str(warm.folder),
+        "init": str(warm.folder),
         "ppo__optimizer__lr": 3e-2,
         "ppo__optimizer__warmup_share": 0.0,
         "ppo__update_epochs": 6,
@@ -326,7 +326,7 @@ def test_numbers(method: str, able: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "keys"), [("sft", SFT_KEYS), ("ppo", f"{PPO_KEYS} recall label_entropy")])
 def test_the_record_of_a_step(method: str, keys: str, able: Path, warm: Run, tmp_path: Path) -> None:
     """A contract: the report and scripts read these."""
-    values = {"ppo__init": str(warm.folder)} if method == "ppo" else {}
+    values = {"init": str(warm.folder)} if method == "ppo" else {}
     run, _ = train(method, tmp_path / "run", able, rows(20), **values)
     records = run.metrics()
     assert run.state == "complete"

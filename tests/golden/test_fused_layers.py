@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from adjudge.models.fused import fuse
+from adjudge.models.engine.fused import fuse
 
 INPUTS, INNER = 6, 5
 

@@ -11,8 +11,8 @@ from specs import label_task, number_task
 from adjudge.errors import DataError, TaskError
 from adjudge.evaluation.score import score
 from adjudge.evaluation.statistics import compare_methods, metric_interval
-from adjudge.tasks.metrics import needs_probabilities
-from adjudge.tasks.record import exact_match, normal_answer, token_f1
+from adjudge.tasks.scoring.metrics import needs_probabilities
+from adjudge.tasks.scoring.record import exact_match, normal_answer, token_f1
 from adjudge.types import Prediction
 
 OPTIONS = label_task("False", "True", metrics=("f1a", "group_exact", "accuracy", "macro_f1", "matthews"))

@@ -7,7 +7,7 @@ import sklearn.metrics
 from specs import label_task, number_task
 
 from adjudge.errors import DataError, TaskError
-from adjudge.tasks.metrics import METRICS, compute, encode, measure
+from adjudge.tasks.scoring.metrics import METRICS, compute, encode, measure
 from adjudge.types import Prediction
 
 BINARY = label_task("No", "Yes", metrics=("accuracy", "f1", "matthews"))

@@ -19,7 +19,7 @@ import sklearn.metrics
 from adjudge.evaluation.diagnostics import diagnose
 from adjudge.evaluation.score import score
 from adjudge.tasks import list_tasks, load_split, load_task
-from adjudge.tasks.suites import SUITES
+from adjudge.tasks.scoring.suites import SUITES
 from adjudge.types import Prediction
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

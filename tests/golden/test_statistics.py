@@ -18,7 +18,7 @@ from adjudge.evaluation.statistics import (
     metric_interval,
     paired_permutation,
 )
-from adjudge.tasks.metrics import METRICS, measure
+from adjudge.tasks.scoring.metrics import METRICS, measure
 from adjudge.types import Prediction
 
 TASK = label_task("No", "Yes", metrics=("accuracy", "f1"))

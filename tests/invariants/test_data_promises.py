@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from adjudge.cache import write_whole
 from adjudge.config import load_config
-from adjudge.methods.execute import rows_for
+from adjudge.experiments.execute import rows_for
+from adjudge.system.files import write_bytes
 from adjudge.tasks import find_overlap, infer_task, list_tasks, load_split, load_task, measure_overlap
-from adjudge.tasks.rows import normal_text
-from adjudge.tasks.vader import FILES, vader_folder
+from adjudge.tasks.reading.rows import normal_text
+from adjudge.tasks.reading.vader import FILES, vader_folder
 from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -63,7 +63,7 @@ def test_equal_rated_sentences_share_a_split_across_tasks(tmp_path, monkeypatch,
     monkeypatch.setenv("ADJUDGE_CACHE", str(tmp_path))
     texts = [f"{text} {n}" for n in range(400) for text in ("A sentence", "a  SENTENCE")]
     content = "".join(f"{n}\t{(n % 7) - 3}\t{text}\r\n" for n, text in enumerate(texts))
-    write_whole(vader_folder() / FILES[part], content.encode())
+    write_bytes(vader_folder() / FILES[part], content.encode())
     names = [f"vader/{part}", "vader/movies-rating"] if part == "movies" else [f"vader/{part}"]
     train = [e for name in names for e in load_split(load_task(name), "train")]
     dev = [e for name in names for e in load_split(load_task(name), "dev")]

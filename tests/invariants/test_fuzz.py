@@ -24,7 +24,7 @@ STOPS = st.sampled_from(["line", "tag"])
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    from adjudge.console import console
+    from adjudge.system.console import console
 
     monkeypatch.setattr(console, "quiet", True)
 

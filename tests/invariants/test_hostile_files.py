@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adjudge.errors import DataError
-from adjudge.predict_file import predict_file
+from adjudge.experiments.predict_file import predict_file
 from adjudge.tasks import infer_task, load_split, read_table, validate_task
 from adjudge.tasks.validate import mistakes_of
 
@@ -101,7 +101,7 @@ def traced(run):
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("adjudge.tasks.text_files.SURELY_NO_BOMB", 2**17)
+    monkeypatch.setattr("adjudge.tasks.reading.text_files.SURELY_NO_BOMB", 2**17)
     for name, row in (("rows", b"a,x\n"), ("line", b"a")):
         bomb = put(tmp_path, f"{name}.csv.gz", gzip.compress(b"text,label\n" + row * (10**6 // len(row)), 9))
 
@@ -114,7 +114,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("adjudge.tasks.text_files.MOST_LINE", 2**16)
+    monkeypatch.setattr("adjudge.tasks.reading.text_files.MOST_LINE", 2**16)
     for name in ("a.csv", "a.tsv", "a.jsonl"):
         with pytest.raises(DataError, match="a line has more than"):
             read_table(put(tmp_path, name, b"x" * 2**17))

@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from adjudge.config import PromptConfig, RuntimeConfig, load_config
 from adjudge.errors import AdjudgeError, ModelError, RunError, TaskError
 from adjudge.models.encoder import load_encoder
-from adjudge.models.loading import load_causal_lm
 from adjudge.models.policy import load_policy
-from adjudge.models.untrusted import check_adapter
+from adjudge.models.sources.loading import load_causal_lm
+from adjudge.models.sources.untrusted import check_adapter
 from adjudge.prompts.render import Renderer
 from adjudge.tasks import load_task, validate_task
 from adjudge.tasks.spec import TaskSpec

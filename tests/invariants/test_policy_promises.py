@@ -13,7 +13,7 @@ from adjudge.config import load_config
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods import ppo
 from adjudge.methods.ppo import answer_pass, collect_rollout, update
-from adjudge.models.batch import build_batch
+from adjudge.models.engine.batch import build_batch
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.tasks import load_task

@@ -9,9 +9,9 @@ from fake_method import reviews
 from transformers import BertConfig, BertModel
 
 from adjudge.config import load_config
-from adjudge.methods.execute import execute
-from adjudge.multitask import execute_tasks
-from adjudge.rerun import compare_runs, environment_lines, rerun
+from adjudge.experiments.execute import execute
+from adjudge.experiments.multitask import execute_tasks
+from adjudge.experiments.rerun import compare_runs, environment_lines, rerun
 
 SMALL = {
     "runtime.device": "cpu",

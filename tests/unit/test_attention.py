@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adjudge.models import attention
-from adjudge.models.attention import packed_attention
-from adjudge.models.batch import build_batch
-from adjudge.models.packing import Packing
+from adjudge.models.engine import attention
+from adjudge.models.engine.attention import packed_attention
+from adjudge.models.engine.batch import build_batch
+from adjudge.models.engine.packing import Packing
 
 HEADS, SHARED, WIDTH, SCALE = 6, 2, 8, 0.3
 PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 9], [1, 2, 3, 7, 7, 7, 8]]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adjudge.models.batch import build_batch, common_prefix
+from adjudge.models.engine.batch import build_batch, common_prefix
 
 ROWS = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=5)
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5)

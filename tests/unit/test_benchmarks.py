@@ -68,7 +68,7 @@ def test_a_specification_is_one_that_the_peers_take(spec, tmp_path):
 
 
 def test_prompts_are_of_the_papers_form_and_their_ids_say_the_same(spec, options):
-    from adjudge.models.loading import load_tokenizer
+    from adjudge.models.sources.loading import load_tokenizer
 
     tokenizer = load_tokenizer(options.model, options.model, {})
     for prompt, ids in zip(spec["prompts"], spec["prompt_ids"], strict=True):

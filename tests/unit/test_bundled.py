@@ -4,10 +4,10 @@ import zipfile
 import pytest
 from safetensors import safe_open
 
-from adjudge.download import DownloadError
 from adjudge.errors import ModelError
-from adjudge.models import bundled
-from adjudge.models.bundled import bundled_folder, is_fetched
+from adjudge.models.sources import bundled
+from adjudge.models.sources.bundled import bundled_folder, is_fetched
+from adjudge.system.download import DownloadError
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_a_planted_pickle_is_refused_and_never_run(name: str, tmp_path: Path) ->
     path = save(tmp_path / "run", 8)
     (path / name).write_bytes(pickle.dumps(Planted(tmp_path / "mark")))
     if name != "optimizer.pt":  # with a manifest that agrees, as one who plants it would write
-        from adjudge.files import sha256_of
+        from adjudge.system.files import sha256_of
 
         manifest = json.loads((path / "manifest.json").read_text())
         manifest["files"][name] = {"bytes": (path / name).stat().st_size, "sha256": sha256_of(path / name)}
@@ -184,7 +184,7 @@ def test_another_form_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_moved_away_for_one_that_did_not_come_is_put_back(tmp_path: Path) -> None:
-    from adjudge.files import sweep, whole_folder
+    from adjudge.system.files import sweep, whole_folder
 
     path = save(tmp_path, 4)
     path.rename(tmp_path / ".step-00000004.abcd.before")

@@ -11,7 +11,7 @@ from torch import nn
 
 from adjudge.errors import ModelError
 from adjudge.methods.ppo import answer_pass
-from adjudge.models.checkpointing import checkpoint_layers
+from adjudge.models.engine.checkpointing import checkpoint_layers
 from adjudge.models.policy import Policy
 
 PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]

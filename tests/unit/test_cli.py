@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from adjudge.cli.main import app
 from adjudge.config import Config, keys_of, load_config, value_of
-from adjudge.methods.execute import execute
-from adjudge.runs import Run
+from adjudge.experiments.execute import execute
+from adjudge.runs.folder import Run
 
 TASK = "--data --dev --text --label --labels"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
@@ -275,8 +275,8 @@ def test_an_interrupted_run_says_that_it_is_incomplete(tmp_path, monkeypatch):
 
 
 def test_compare_prints_the_table_and_ends_with_1_when_a_cell_failed(tmp_path, monkeypatch):
-    from adjudge import compare as comparison
     from adjudge.errors import ModelError
+    from adjudge.experiments import compare as comparison
 
     def fail(_run):
         raise ModelError("no such model here")

@@ -6,12 +6,12 @@ import sys
 import pytest
 from fake_method import by_first_word, install, reviews, write_reviews
 
-from adjudge.compare import compare, differences, plan_cells
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, DataError, ModelError, RunError
-from adjudge.files import Lock
-from adjudge.methods.execute import EVAL_SEED, evaluate_run, execute, load_judge, score_line
-from adjudge.runs import Run, read_json
+from adjudge.experiments.compare import compare, differences, plan_cells
+from adjudge.experiments.execute import EVAL_SEED, evaluate_run, execute, load_judge, score_line
+from adjudge.runs.folder import Run, read_json
+from adjudge.system.files import Lock
 from adjudge.tasks import infer_task, load_split, take_rows
 from adjudge.tasks.spec import Source
 
@@ -367,7 +367,7 @@ def test_the_line_of_a_cell_says_metric_interval_and_seconds(spec, built, tmp_pa
 
 def test_the_peak_is_the_processs_own():
     code = (
-        "from adjudge.methods.execute import peak_rss_gib\n"
+        "from adjudge.system.memory import peak_rss_gib\n"
         "before = peak_rss_gib()\nheld = bytearray(100 * 2**20)\nheld[::1024] = b'x' * len(held[::1024])\n"
         "print(before, peak_rss_gib())"
     )

@@ -173,5 +173,5 @@ def test_every_key_has_a_value():
 
 
 def test_every_preset_names_only_settings_there_are():
-    for file in (Path(__file__).parents[2] / "src/adjudge/presets").glob("*.yaml"):
+    for file in (Path(__file__).parents[2] / "src/adjudge/config/presets").glob("*.yaml"):
         assert load_config(preset=file.stem).preset == file.stem

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from adjudge import console
+from adjudge.system import console
 
 STRANGE = "[bold]reviews[/bold].csv:smile: [/x] 100 %"
 

@@ -12,10 +12,10 @@ from adjudge.cli import show
 from adjudge.errors import RunError
 from adjudge.evaluation.diagnostics import diagnose
 from adjudge.evaluation.score import score
-from adjudge.files import write_json
 from adjudge.report.collect import collect
 from adjudge.report.markdown import comparison_markdown
 from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
+from adjudge.system.files import write_json
 from adjudge.types import Prediction
 
 TASK = label_task("No", "Yes", metrics=("matthews",))

@@ -17,10 +17,11 @@ import torch
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from adjudge import doctor
 from adjudge.cli.main import app
-from adjudge.doctor import examine
-from adjudge.tasks import list_tasks, vader
+from adjudge.setup import doctor
+from adjudge.setup.doctor import examine
+from adjudge.tasks import list_tasks
+from adjudge.tasks.reading import vader
 
 Usage = namedtuple("Usage", "total used free")
 GIB = 2**30
@@ -266,5 +267,5 @@ def test_the_verb_prints_a_table_or_json_and_ends_with_0_or_1(well):
 
 def test_it_does_not_take_transformers_to_look():
     """The largest part of its time is importing PyTorch; transformers would double it."""
-    code = "import sys; from adjudge.doctor import examine; examine(); sys.exit('transformers' in sys.modules)"
+    code = "import sys; from adjudge.setup.doctor import examine; examine(); sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

@@ -16,10 +16,10 @@ from adjudge.cli.main import app
 from adjudge.config import keys_of, load_config, parse_override, value_of
 from adjudge.methods.registry import METHODS, multi_name
 from adjudge.tasks import list_tasks, load_task
-from adjudge.tasks.hooks import HOOKS
-from adjudge.tasks.metrics import METRICS
+from adjudge.tasks.reading.hooks import HOOKS
+from adjudge.tasks.scoring.metrics import METRICS
+from adjudge.tasks.scoring.suites import SUITES
 from adjudge.tasks.spec import FileSource, HubSource, TableSource, TaskSpec, VaderSource
-from adjudge.tasks.suites import SUITES
 from adjudge.tasks.task_yaml import read_tree
 from adjudge.tasks.validate import mistakes_of
 

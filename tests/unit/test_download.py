@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adjudge.download import STALE_S, DownloadError, Package, check_sha256, download, make_whole, unpack
+from adjudge.system.download import STALE_S, DownloadError, Package, check_sha256, download, make_whole, unpack
 
 
 def make_wheel(folder: Path, members: dict[str, str]) -> Path:

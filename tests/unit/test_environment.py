@@ -16,14 +16,14 @@ from hub_cache import OLD, cache_model, no_network
 from huggingface_hub import constants
 
 from adjudge.config import RuntimeConfig, load_config
-from adjudge.environment import COMMAND, command, differences, environment, model_identity
 from adjudge.errors import ModelError
-from adjudge.methods.execute import evaluate_run, execute
-from adjudge.models.loading import explain_dtype
-from adjudge.multitask import execute_tasks
-from adjudge.runs import read_json
+from adjudge.experiments.execute import evaluate_run, execute
+from adjudge.experiments.multitask import execute_tasks
+from adjudge.models.sources.loading import explain_dtype
+from adjudge.runs.environment import COMMAND, command, differences, environment, model_identity
+from adjudge.runs.folder import read_json
 from adjudge.tasks import infer_task, load_split, load_task
-from adjudge.tasks.sources import split_files
+from adjudge.tasks.reading.sources import split_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +113,7 @@ def test_where_ppo_starts_is_part_of_it(tiny_llama, tmp_path):
     start = tmp_path / "start/adapter"
     start.mkdir(parents=True)
     (start / "adapter_config.json").write_text("{}")
-    spec, config = reviews(tmp_path), load_config(values={"method": "ppo", "ppo.init": str(start.parent), "model": str(tiny_llama)})
+    spec, config = reviews(tmp_path), load_config(values={"method": "ppo", "init": str(start.parent), "model": str(tiny_llama)})
     first = environment(config, "model", [spec], "")
     (start / "adapter_config.json").write_text("{ }")
     (said,) = differences(first, environment(config, "model", [spec], ""))

@@ -3,10 +3,10 @@ import tarfile
 
 import pytest
 
-from adjudge.download import DownloadError
 from adjudge.errors import ConfigError, DataError
-from adjudge.fetch import FETCHABLE, fetch
-from adjudge.tasks import vader
+from adjudge.setup.fetch import FETCHABLE, fetch
+from adjudge.system.download import DownloadError
+from adjudge.tasks.reading import vader
 
 
 @pytest.fixture

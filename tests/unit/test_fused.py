@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import Gemma2Config, GPT2Config, LlamaConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from adjudge.models.fused import fuse
-from adjudge.models.loading import lora_targets
-from adjudge.models.random_models import build_random
+from adjudge.models.engine.fused import fuse
+from adjudge.models.sources.loading import lora_targets
+from adjudge.models.sources.random_models import build_random
 
 ATTENTION = {"random:llama-tiny": "sdpa", "random:qwen2.5-tiny": "sdpa", "random:mpt-tiny": "eager"}
 LLAMA = "random:llama-tiny"

@@ -9,7 +9,7 @@ import pytest
 
 from adjudge.errors import DataError, TaskError
 from adjudge.tasks import load_split, load_task
-from adjudge.tasks.hooks import hook_named
+from adjudge.tasks.reading.hooks import hook_named
 from adjudge.types import Example
 
 FOLDERS = {"multirc": "MultiRC", "record": "ReCoRD", "wic": "WiC", "wsc": "WSC", "copa": "COPA", "axg": "AX-g"}

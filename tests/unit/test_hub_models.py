@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ConfigError, ModelError
-from adjudge.methods.execute import evaluate_run, execute, load_judge
+from adjudge.experiments.execute import evaluate_run, execute, load_judge
 from adjudge.methods.registry import own_settings
 from adjudge.models.encoder import load_encoder
-from adjudge.models.hub import split_hub_id
-from adjudge.models.loading import load_causal_lm, locate, resolve_commit
 from adjudge.models.policy import load_policy
-from adjudge.runs import read_json
+from adjudge.models.sources.hub import split_hub_id
+from adjudge.models.sources.loading import load_causal_lm, locate, resolve_commit
+from adjudge.runs.folder import read_json
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
 REPO = "someone/judge-tiny"

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
-from adjudge.models.loading import has_fast_bfloat16, load_causal_lm, lora_targets, resolve_device, resolve_dtype
+from adjudge.models.sources.loading import has_fast_bfloat16, load_causal_lm, lora_targets, resolve_device, resolve_dtype
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

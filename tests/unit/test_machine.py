@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-SCRIPT = "from adjudge.machine import keep_freed_memory; print(keep_freed_memory(), keep_freed_memory())"
+SCRIPT = "from adjudge.system.memory import keep_freed_memory; print(keep_freed_memory(), keep_freed_memory())"
 FAULTS = """
 import resource, sys, torch
-from adjudge.machine import keep_freed_memory
+from adjudge.system.memory import keep_freed_memory
 if sys.argv[1] == "told":
     assert keep_freed_memory()
 torch.set_num_threads(1)

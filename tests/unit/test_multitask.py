@@ -5,17 +5,17 @@ import re
 import pytest
 from fake_method import MIXED, by_first_word, install, write_reviews
 
-from adjudge.compare import compare
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, ModelError, RunError
-from adjudge.methods.execute import evaluate_run, execute, load_judge
+from adjudge.experiments.compare import compare
+from adjudge.experiments.execute import evaluate_run, execute, load_judge
+from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from adjudge.methods.registry import METHODS, get_entry, get_method, own_settings
-from adjudge.multitask import evaluate_tasks, execute_tasks
 from adjudge.report.collect import collect
 from adjudge.report.html import render_report
 from adjudge.report.suites import suite_scores
-from adjudge.run_tasks import joint_name, pick_task, read_tasks, result_folders, write_tasks
-from adjudge.runs import Run, read_json
+from adjudge.runs.folder import Run, read_json
+from adjudge.runs.tasks import joint_name, pick_task, read_tasks, result_folders, write_tasks
 from adjudge.submission.submit import plan
 from adjudge.tasks import infer_task, load_split, load_task, take_rows
 

@@ -11,9 +11,9 @@ import torch
 from policies import trained_looking
 
 from adjudge.methods.ppo import answer_pass
-from adjudge.models.attention import ATTENTION
-from adjudge.models.batch import build_batch
-from adjudge.models.packing import Packing
+from adjudge.models.engine.attention import ATTENTION
+from adjudge.models.engine.batch import build_batch
+from adjudge.models.engine.packing import Packing
 from adjudge.models.policy import Policy
 
 PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]

@@ -9,7 +9,7 @@ import pytest
 from adjudge.config import load_config
 from adjudge.errors import DataError, RunError
 from adjudge.methods.prompting import FEW_SHOT, ZERO_SHOT
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
 from adjudge.types import Example
 

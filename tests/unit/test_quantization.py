@@ -11,8 +11,8 @@ import torch
 from adjudge.config import LoraConfig, RuntimeConfig, load_config
 from adjudge.errors import ModelError
 from adjudge.methods.ppo import answer_pass
-from adjudge.models import loading
 from adjudge.models.policy import load_policy
+from adjudge.models.sources import loading
 
 
 @pytest.mark.parametrize("kind", ["8bit", "4bit"])

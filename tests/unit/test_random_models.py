@@ -10,16 +10,16 @@ from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adjudge import api
-from adjudge.compare import compare
 from adjudge.config import Config, RuntimeConfig, load_config
 from adjudge.errors import ModelError
-from adjudge.files import write_json
-from adjudge.methods.execute import evaluate_run, execute, load_judge, write_task
+from adjudge.experiments.compare import compare
+from adjudge.experiments.execute import evaluate_run, execute, load_judge, write_task
 from adjudge.models.encoder import load_encoder
-from adjudge.models.loading import load_causal_lm, load_tokenizer, lora_targets
 from adjudge.models.policy import load_policy
-from adjudge.models.random_models import SHAPES, build_random, cut_tokenizer, random_config
-from adjudge.runs import Run
+from adjudge.models.sources.loading import load_causal_lm, load_tokenizer, lora_targets
+from adjudge.models.sources.random_models import SHAPES, build_random, cut_tokenizer, random_config
+from adjudge.runs.folder import Run
+from adjudge.system.files import write_json
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
 TINY = {"random:llama-tiny": "sdpa", "random:qwen2.5-tiny": "sdpa", "random:mpt-tiny": "eager"}

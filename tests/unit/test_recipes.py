@@ -7,7 +7,7 @@ import pytest
 
 from adjudge.config import Config, load_config
 from adjudge.methods.registry import get_entry
-from adjudge.models.bundled import BUNDLED
+from adjudge.models.sources.bundled import BUNDLED
 from adjudge.tasks import list_tasks
 
 FOLDER = Path(__file__).parents[2] / "recipes"

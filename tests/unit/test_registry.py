@@ -37,7 +37,7 @@ def test_each_method_is_taken_once_in_the_order_given():
 
 def test_the_command_line_starts_without_torch_and_its_kin():
     code = (
-        "import sys, adjudge, adjudge.cli.main, adjudge.compare, adjudge.predict_file, adjudge.methods.registry\n"
+        "import sys, adjudge, adjudge.cli.main, adjudge.experiments.compare, adjudge.experiments.predict_file, adjudge.methods.registry\n"
         "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'datasets', 'matplotlib', 'sklearn', 'scipy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
@@ -50,7 +50,7 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         ("sft", "sft.epochs=9", True),
         ("sft", "lora.r=4", True),
         ("ppo", "sft.epochs=9", False),
-        ("ppo", "ppo.init=runs/sft", True),
+        ("ppo", "init=runs/sft", True),
         ("zero-shot", "lora.r=4", False),
         ("zero-shot", "data.train_rows=9", False),
         ("zero-shot", "prompt.style=paper", True),

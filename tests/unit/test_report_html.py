@@ -10,14 +10,14 @@ import yaml
 
 from adjudge.config import load_config
 from adjudge.errors import RunError
-from adjudge.files import write_json
 from adjudge.report.collect import collect
 from adjudge.report.curves import panels, recall_panel
 from adjudge.report.examples import example_set, outcome
 from adjudge.report.html import headline, render_report
 from adjudge.report.plots import confusion, interval_chart, scatter, ticks
 from adjudge.report.tables import summarise
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.system.files import write_json
 from adjudge.types import Prediction
 
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7*7 }} {% raw %} \u202egnp.exe \ud800 <!--"

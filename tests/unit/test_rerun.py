@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import RunError
-from adjudge.files import write_json
-from adjudge.methods.execute import evaluate_run, execute
-from adjudge.multitask import execute_tasks
-from adjudge.rerun import compare_runs, environment_lines, rerun
-from adjudge.runs import Run, read_json
+from adjudge.experiments.execute import evaluate_run, execute
+from adjudge.experiments.multitask import execute_tasks
+from adjudge.experiments.rerun import compare_runs, environment_lines, rerun
+from adjudge.runs.folder import Run, read_json
+from adjudge.system.files import write_json
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adjudge.resources import available_gib, memory_gib
+from adjudge.system.memory import available_gib, memory_gib
 
 GIB = 2**30
 

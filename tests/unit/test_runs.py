@@ -6,8 +6,8 @@ import pytest
 
 from adjudge.config import Config, load_config
 from adjudge.errors import RunError
-from adjudge.files import write_json, write_text
-from adjudge.runs import Run, read_json, read_jsonl
+from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.system.files import write_json, write_text
 from adjudge.types import Prediction
 
 OTHER = load_config(overrides=["seed=1"])

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from adjudge.errors import DataError
 from adjudge.tasks import list_tasks, load_split, load_task
-from adjudge.tasks.hub import load_from_hub, unreachable
+from adjudge.tasks.reading.hub import load_from_hub, unreachable
 
 PAIR = {"sentence1": ["one", "two"], "sentence2": ["eins", "zwei"]}
 HUB = {
@@ -120,7 +120,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(monkeypatch):
         return datasets.Dataset.from_dict({"premise": ["p"], "hypothesis": ["h"], "label": [2], "idx": [0]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("adjudge.tasks.hub.unreachable", lambda endpoint: None)
+    monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     examples = load_split(load_task("glue/mnli-mm"), "dev")
     assert asked == [("nyu-mll/glue", "mnli", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", "validation_mismatched")]
@@ -144,7 +144,7 @@ def test_without_a_network_both_ways_are_said(monkeypatch):
         raise ConnectionError("no copy")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("adjudge.tasks.hub.unreachable", lambda endpoint: "no route to host")
+    monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: "no route to host")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(
         DataError, match=r"(?s)cannot be reached \(no route to host\).*be online, or.*--data-dir \(DIR/glue/SST-2/dev\.tsv\)"
@@ -157,7 +157,7 @@ def test_without_a_network_both_ways_are_said(monkeypatch):
 def test_a_cached_copy_is_used_without_a_network(monkeypatch):
     copy = datasets.Dataset.from_dict({"sentence": ["fine"], "label": [1]})
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: copy)
-    monkeypatch.setattr("adjudge.tasks.hub.unreachable", lambda endpoint: "no route to host")
+    monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: "no route to host")
     assert load_from_hub("a/b", None, "0" * 40, "train") is copy
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from adjudge.cache import cache_dir, write_whole
-from adjudge.download import DownloadError
 from adjudge.errors import DataError
-from adjudge.tasks import load_split, load_task, vader
-from adjudge.tasks.vader import FILES, extract, is_fetched, vader_folder
+from adjudge.system.download import DownloadError
+from adjudge.system.files import cache_dir, write_bytes
+from adjudge.tasks import load_split, load_task
+from adjudge.tasks.reading import vader
+from adjudge.tasks.reading.vader import FILES, extract, is_fetched, vader_folder
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_not_fetched_and_no_network_says_so(cache, monkeypatch):
 
 
 def fill(name: str, content: bytes) -> None:
-    write_whole(vader_folder() / FILES[name], content)
+    write_bytes(vader_folder() / FILES[name], content)
 
 
 def test_threshold_labels_and_numbers(cache):
@@ -184,13 +185,13 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    write_bytes(path, b"old")
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, b"new")
+        write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import DataError, RunError
-from adjudge.methods.execute import execute
-from adjudge.run_tasks import write_task, write_tasks
-from adjudge.runs import Run
+from adjudge.experiments.execute import execute
+from adjudge.runs.folder import Run
+from adjudge.runs.tasks import write_task, write_tasks
 from adjudge.submission import judge as judging
 from adjudge.submission.check import check_zip
 from adjudge.submission.formats import FORMS, form_of_task

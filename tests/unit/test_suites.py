@@ -5,7 +5,7 @@ import pytest
 from adjudge.report.markdown import comparison_markdown
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.tasks import list_tasks, load_task
-from adjudge.tasks.suites import GLUE, SUITES
+from adjudge.tasks.scoring.suites import GLUE, SUITES
 
 BERT = {
     "glue/cola": {"matthews": 0.605, "accuracy": 0.1},

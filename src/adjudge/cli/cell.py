@@ -1,4 +1,4 @@
-"""``adjudge cell``: one cell of a comparison, asked for on standard input (see `adjudge.cells`). Not for people."""
+"""``adjudge cell``: one cell of a comparison, asked for on standard input (see `adjudge.experiments.process`). Not for people."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_to(app: typer.Typer) -> None:
 
 def cell() -> None:
     """Run the cell that standard input describes."""
-    from adjudge.cells import serve
     from adjudge.errors import AdjudgeError, Terminated
+    from adjudge.experiments.process import serve
 
     try:
         serve(sys.stdin)

@@ -67,11 +67,11 @@ def compare(
 
     Run again with the same --out, finished runs of the same settings and rows are reused, and one that was stopped goes on where it was.
     """
-    from adjudge.compare import compare as run_comparison
-    from adjudge.console import warn
     from adjudge.errors import ConfigError
+    from adjudge.experiments.compare import compare as run_comparison
     from adjudge.methods.registry import check_methods, is_multi
-    from adjudge.run_tasks import joint_name
+    from adjudge.runs.tasks import joint_name
+    from adjudge.system.console import warn
 
     chosen = check_methods(options.split_list(methods, "--methods"))
     settings = options.build_config(ctx.params)

@@ -9,7 +9,7 @@ import typer
 from adjudge.cli.show import stdout
 
 if TYPE_CHECKING:
-    from adjudge.doctor import Examination
+    from adjudge.setup.doctor import Examination
 
 EPILOG = "Examples:\n\n`adjudge doctor`\n\n`adjudge doctor --data-dir data`\n\n`adjudge doctor --json`"
 COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
@@ -33,7 +33,7 @@ def doctor(
     import json
     from dataclasses import asdict
 
-    from adjudge.doctor import examine
+    from adjudge.setup.doctor import examine
 
     found = examine(data_dir)
     if as_json:

@@ -18,7 +18,7 @@ def fetch(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="smollm2-135m, minilm-l6, vader (rated sentences), or all.")] = "all",
 ) -> None:
     """Get the small model, the encoder and the rated sentences into the cache, once. Nothing is installed."""
-    from adjudge.fetch import fetch as fetch_into_cache
+    from adjudge.setup.fetch import fetch as fetch_into_cache
 
     for folder in fetch_into_cache(what):
         typer.echo(str(folder))

@@ -51,7 +51,7 @@ def _what_to_do(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    from adjudge.console import console
+    from adjudge.system.console import console
 
     console.print(text, style="bold red", markup=False)
 
@@ -71,7 +71,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from adjudge import __version__
+        from adjudge.version import __version__
 
         typer.echo(f"adjudge {__version__}")
         raise typer.Exit

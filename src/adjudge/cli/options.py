@@ -138,7 +138,7 @@ SETTING_OF = {
     "encoder": "encoder.model",
     "prompt_style": "prompt.style",
     "decode": "evaluation.decode",
-    "init": "ppo.init",
+    "init": "init",
 }
 """The setting that a verb's parameter gives, for those that give one."""
 OWN_TABLE = ("text", "label", "labels", "dev")

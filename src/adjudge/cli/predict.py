@@ -30,9 +30,9 @@ def predict(
 ) -> None:
     """Judge new rows: adds the label, a probability per label, and whether the answer was unreadable. Input columns are kept."""
     from adjudge.errors import DataError
-    from adjudge.methods.execute import load_judge
-    from adjudge.predict_file import check_out, predict_file
-    from adjudge.run_tasks import pick_task
+    from adjudge.experiments.execute import load_judge
+    from adjudge.experiments.predict_file import check_out, predict_file
+    from adjudge.runs.tasks import pick_task
 
     if not Path(source).is_file():
         raise DataError(f"{source}: there is no such file.")

@@ -39,8 +39,8 @@ def rerun(
     from rich.table import Table
     from rich.text import Text
 
-    from adjudge.rerun import compare_runs, environment_lines
-    from adjudge.rerun import rerun as do_again
+    from adjudge.experiments.rerun import compare_runs, environment_lines
+    from adjudge.experiments.rerun import rerun as do_again
 
     first, second = Path(folder), do_again(folder, out, data_dir=data_dir, force=force)
     lines = environment_lines(first, second)

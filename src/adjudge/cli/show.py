@@ -18,8 +18,8 @@ LOG_COLUMNS = 160
 
 def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
     """Print the table of one run (a line a task), what is to be known about it, and where its files are; write its report."""
-    from adjudge.run_tasks import result_folders
-    from adjudge.runs import Run
+    from adjudge.runs.folder import Run
+    from adjudge.runs.tasks import result_folders
 
     rows = [Run.open(place).scores() for place in result_folders(folder)] if "tasks" in scores else [dict(scores)]
     show_table({"rows": rows, "tests": []})

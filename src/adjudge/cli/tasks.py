@@ -139,11 +139,11 @@ def _example(spec: TaskSpec, data_dir: str | None) -> tuple[Example, str]:
 
 def _tokenizer_at_hand(style: str) -> tuple[Any, str]:
     """The bundled model's tokenizer for its chat template, when it is in the cache; else none is needed for the plain form."""
-    from adjudge.models.bundled import bundled_folder, is_fetched
+    from adjudge.models.sources.bundled import bundled_folder, is_fetched
 
     name = "smollm2-135m"
     if style == "chat" and is_fetched(name):
-        from adjudge.models.loading import load_tokenizer
+        from adjudge.models.sources.loading import load_tokenizer
 
         return load_tokenizer(name, str(bundled_folder(name)), {}), f"chat template of {name}"
     return _NoTokenizer(), "plain form" if style == "paper" else "plain form, as no chat model is fetched"

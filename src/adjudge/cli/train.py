@@ -60,10 +60,10 @@ def train(
     Ctrl-C and SIGTERM write a checkpoint first. The same command with --resume goes on, also after a crash, with the same result.
     """
     from adjudge.api import default_folder
-    from adjudge.console import note, warn
     from adjudge.errors import ConfigError
+    from adjudge.experiments.multitask import execute_tasks
     from adjudge.methods.registry import get_entry, multi_name
-    from adjudge.multitask import execute_tasks
+    from adjudge.system.console import note, warn
 
     if resume and force:
         raise ConfigError("--resume goes on with a run, --force replaces it: give one of them.")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from adjudge.config import Config
-from adjudge.console import note, progress
 from adjudge.models.policy import Policy
 from adjudge.prompts.answers import read_answer
 from adjudge.prompts.render import Renderer
@@ -14,6 +13,7 @@ from adjudge.rollout.analysis import analyse, open_next
 from adjudge.rollout.answer_end import AnalysisEnd, answer_end
 from adjudge.rollout.label_scoring import label_logps
 from adjudge.rollout.sampler import Sampling, by_length, respond
+from adjudge.system.console import note, progress
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Judgement, Prediction
 

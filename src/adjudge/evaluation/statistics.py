@@ -1,6 +1,6 @@
 """How sure a figure is, and whether two methods differ: bootstrap intervals, paired tests, Holm's correction.
 
-Shapes: ``N`` rows, ``U`` units, ``C`` what a metric keeps of a unit (see `adjudge.tasks.metrics`), ``K`` runs (seeds) of one method
+Shapes: ``N`` rows, ``U`` units, ``C`` what a metric keeps of a unit (see `adjudge.tasks.scoring.metrics`), ``K`` runs (seeds) of one method
 on the same rows, ``S`` resamples. What is sampled is the *unit*: a row, or a group of rows where a task's rows are in groups, since
 the answers within a group are not independent. Runs of a method on one unit stay together, so that more seeds never pass for more data.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adjudge.errors import DataError
-from adjudge.tasks.groups import is_grouped
-from adjudge.tasks.metrics import BatchMetric, measure
+from adjudge.tasks.scoring.groups import is_grouped
+from adjudge.tasks.scoring.metrics import BatchMetric, measure
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 

@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from adjudge.config import CheckpointConfig
-from adjudge.console import note
 from adjudge.errors import ConfigError
 from adjudge.evaluation.predict import Judge
+from adjudge.system.console import note
 from adjudge.tasks import take_rows
-from adjudge.tasks.metrics import METRICS, measure, needs_probabilities
+from adjudge.tasks.scoring.metrics import METRICS, measure, needs_probabilities
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example

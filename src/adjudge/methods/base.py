@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.models.policy import load_policy
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example

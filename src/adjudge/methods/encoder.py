@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adjudge.config import Config
-from adjudge.console import note, progress
 from adjudge.errors import DataError, RunError
 from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import Method
 from adjudge.models.encoder import Encoder, Texts, load_encoder, texts_of
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.system.console import note, progress
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches
 from adjudge.training.guards import check_finite, check_weights, clip_gradients

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from adjudge.config import PpoConfig
-from adjudge.console import progress
 from adjudge.errors import NotFiniteError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
@@ -37,7 +36,8 @@ from adjudge.rl.kl import AdaptiveKL, token_rewards
 from adjudge.rl.losses import policy_loss, token_logp_and_entropy, value_loss
 from adjudge.rollout.analysis import respond_after_analysis
 from adjudge.rollout.sampler import Responses, Sampling, respond
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.system.console import progress
 from adjudge.training.batches import Batches, chunks
 from adjudge.training.guards import check_finite, check_weights, clip_gradients
 from adjudge.training.mixture import TaskRows
@@ -85,9 +85,9 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
     """
     config, several = run.config.ppo, len(parts) > 1
     parts, held = hold_out(parts, run.config.checkpoint, run.config.seed)
-    policy = load_policy(run.config, adapter=config.init is None)
-    if config.init is not None:
-        policy.load_adapter(Path(config.init) / "adapter", train=True)
+    policy = load_policy(run.config, adapter=run.config.init is None)
+    if run.config.init is not None:
+        policy.load_adapter(Path(run.config.init) / "adapter", train=True)
     policy.eval()  # gradients flow, dropout does not
     specs = [part.spec for part in parts]
     judges = [PromptedJudge(policy, spec, run.config) for spec in specs]

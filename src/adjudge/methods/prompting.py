@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from adjudge.errors import RunError
 from adjudge.evaluation.predict import Judge, PromptedJudge
-from adjudge.files import write_text
 from adjudge.methods.base import Method
 from adjudge.models.policy import load_policy
 from adjudge.prompts.demonstrations import choose_demonstrations
-from adjudge.runs import Run, read_jsonl
+from adjudge.runs.folder import Run, read_jsonl
+from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 

@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import torch
 
-from adjudge.console import progress
 from adjudge.errors import DataError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import adapter_method
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rl.losses import answer_loss, token_logp_and_entropy
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.system.console import progress
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches, chunks
 from adjudge.training.guards import check_finite, check_weights, clip_gradients

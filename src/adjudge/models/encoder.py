@@ -15,11 +15,11 @@ from torch import Tensor
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
-from adjudge.files import whole_folder
-from adjudge.machine import keep_freed_memory
-from adjudge.models.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, model_options, resolve_device
 from adjudge.models.plain_text import acting_tokens, encodable, pieces
-from adjudge.models.quiet import quiet
+from adjudge.models.sources.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, model_options, resolve_device
+from adjudge.models.sources.quiet import quiet
+from adjudge.system.files import whole_folder
+from adjudge.system.memory import keep_freed_memory
 
 UNLIMITED = 10**6
 """A tokenizer that knows no limit says a huge number."""

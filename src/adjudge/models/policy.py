@@ -23,19 +23,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adjudge.config import Config, LoraConfig
-from adjudge.console import note
 from adjudge.errors import ModelError, RunError
-from adjudge.files import whole_folder
-from adjudge.models.attention import ATTENTION, register
-from adjudge.models.batch import Side, TokenBatch, build_batch
-from adjudge.models.checkpointing import checkpoint_layers
-from adjudge.models.fused import fuse
-from adjudge.models.last_layer import trim_last_layer
-from adjudge.models.loading import load_causal_lm, lora_targets
-from adjudge.models.packing import Packing
-from adjudge.models.prefix import KeptPrefix, Prefilled, expand
-from adjudge.models.quiet import no_future_warnings
-from adjudge.models.untrusted import ADAPTER_WEIGHTS, check_adapter
+from adjudge.models.engine.attention import ATTENTION, register
+from adjudge.models.engine.batch import Side, TokenBatch, build_batch
+from adjudge.models.engine.checkpointing import checkpoint_layers
+from adjudge.models.engine.fused import fuse
+from adjudge.models.engine.last_layer import trim_last_layer
+from adjudge.models.engine.packing import Packing
+from adjudge.models.engine.prefix import KeptPrefix, Prefilled, expand
+from adjudge.models.sources.loading import load_causal_lm, lora_targets
+from adjudge.models.sources.quiet import no_future_warnings
+from adjudge.models.sources.untrusted import ADAPTER_WEIGHTS, check_adapter
+from adjudge.system.console import note
+from adjudge.system.files import whole_folder
 
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 

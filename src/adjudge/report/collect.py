@@ -15,8 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from adjudge.errors import RunError
-from adjudge.run_tasks import result_folders
-from adjudge.runs import read_json
+from adjudge.runs.folder import read_json
+from adjudge.runs.tasks import result_folders
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 

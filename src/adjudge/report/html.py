@@ -18,7 +18,6 @@ import jinja2
 from markupsafe import Markup
 
 import adjudge
-from adjudge.files import write_text
 from adjudge.report import tables
 from adjudge.report.collect import Collection, RunRecord, collect
 from adjudge.report.curves import PANEL_HEIGHT, PANEL_WIDTH, Panel, panels, recall_panel
@@ -27,6 +26,7 @@ from adjudge.report.phenomena import Phenomenon, phenomena, phenomena_line
 from adjudge.report.plots import SCATTER, Confusion, IntervalChart, Scatter, colour_of, confusion, interval_chart, scatter
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.tables import Summary
+from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from adjudge.report.tables import decimal, summarise
-from adjudge.tasks.suites import SUITES, Suite
+from adjudge.tasks.scoring.suites import SUITES, Suite
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adjudge.report.overlap import overlap_lines
-from adjudge.tasks.metrics import METRICS
+from adjudge.tasks.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
-from adjudge.models.prefix import Prefilled
 from adjudge.rollout.sampler import next_token_logps
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from adjudge.errors import NotFiniteError
+from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
-from adjudge.models.prefix import Prefilled
 from adjudge.rl.losses import entropy
 from adjudge.rollout.answer_end import AnalysisEnd, AnswerEnd
 

@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adjudge.console import note
 from adjudge.errors import RunError
-from adjudge.files import SURROGATES, Lock
-from adjudge.methods.execute import load_judge
-from adjudge.run_tasks import read_tasks
-from adjudge.runs import Run, prediction_line, read_jsonl
+from adjudge.experiments.execute import load_judge
+from adjudge.runs.folder import Run, prediction_line, read_jsonl
+from adjudge.runs.tasks import read_tasks
 from adjudge.submission.formats import Form
 from adjudge.submission.write import official_indices
+from adjudge.system.console import note
+from adjudge.system.files import SURROGATES, Lock
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adjudge.cache import write_whole
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError, RunError, nearest
-from adjudge.run_tasks import read_tasks
-from adjudge.runs import Run
+from adjudge.runs.folder import Run
+from adjudge.runs.tasks import read_tasks
 from adjudge.submission.check import check_zip
 from adjudge.submission.formats import FORMS, SUITES, Form, form_of_task
 from adjudge.submission.judge import judge_test_rows, read_predictions
 from adjudge.submission.write import LIKELIEST, MAJORITY, File, check_unreadable, pack, write_file
+from adjudge.system.files import write_bytes
 from adjudge.tasks import load_task
 from adjudge.tasks.spec import TaskSpec
 
@@ -65,7 +65,7 @@ def submit(
     content = pack(files)
     if problems := check_zip(io.BytesIO(content), out.name, partial=partial):
         raise DataError("The files are not what the site asks for, and were not written:\n" + "\n".join(map(str, problems)))
-    write_whole(out, content)
+    write_bytes(out, content)
     return list(zip(parts, files, strict=True))
 
 

@@ -15,7 +15,7 @@ from adjudge.errors import DataError
 from adjudge.prompts.answers import read_number
 from adjudge.submission.formats import HEADER, Form, official_label
 from adjudge.submission.problems import are, listed
-from adjudge.tasks.record import CANDIDATE, best_candidate
+from adjudge.tasks.scoring.record import CANDIDATE, best_candidate
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction, Value
 

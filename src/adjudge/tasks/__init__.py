@@ -3,10 +3,10 @@
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
 from adjudge.tasks.overlap import Overlap, count_contradictions, find_overlap, measure_overlap, without_overlap
-from adjudge.tasks.rows import take_rows
-from adjudge.tasks.sources import load_split
+from adjudge.tasks.reading.rows import take_rows
+from adjudge.tasks.reading.sources import load_split
+from adjudge.tasks.reading.table import examples_for_prediction, read_table
 from adjudge.tasks.spec import TaskSpec
-from adjudge.tasks.table import examples_for_prediction, read_table
 from adjudge.tasks.validate import validate_task
 
 __all__ = [

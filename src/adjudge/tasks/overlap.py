@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adjudge.tasks.rows import text_key
+from adjudge.tasks.reading.rows import text_key
 from adjudge.types import Example, Value
 
 SHOWN = 3

@@ -89,7 +89,7 @@ class Source(_Part):
     """All the places a task's rows can come from; the first that is there is used."""
 
     hook: str | None = None
-    """Name from `adjudge.tasks.hooks`: what turns the rows of `files` and `hub` into the task's, where YAML cannot say it."""
+    """Name from `adjudge.tasks.reading.hooks`: what turns the rows of `files` and `hub` into the task's, where YAML cannot say it."""
 
     files: FileSource | None = None
     hub: HubSource | None = None
@@ -116,7 +116,7 @@ class TaskSpec(_Part):
     """Raw label in the source to answer word, in order; None for a number task."""
     number: NumberAnswer | None = None
     metrics: tuple[str, ...]
-    """Names from `adjudge.tasks.metrics`, the primary one first."""
+    """Names from `adjudge.tasks.scoring.metrics`, the primary one first."""
     group: str | None = None
     """The source's column whose equal values make a group of rows that are scored together."""
     tags: dict[str, str] = Field(default_factory=dict)

@@ -226,7 +226,7 @@ def _word_mistakes(words: Mapping[str, str]) -> list[str]:
 
 
 def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
-    from adjudge.tasks.metrics import METRICS
+    from adjudge.tasks.scoring.metrics import METRICS
 
     metrics = tree.get("metrics")
     if not isinstance(metrics, list | tuple):
@@ -276,7 +276,7 @@ def _source_mistakes(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _hook_mistakes(source: Mapping[str, Any]) -> list[str]:
-    from adjudge.tasks.hooks import HOOKS
+    from adjudge.tasks.reading.hooks import HOOKS
 
     hook = source.get("hook")
     if hook is None:

@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adjudge.console import warn
 from adjudge.errors import RunError
-from adjudge.files import sha256_of, sweep, whole_folder, write_text
+from adjudge.system.console import warn
+from adjudge.system.files import sha256_of, sweep, whole_folder, write_text
 
 SCHEMA = 1
 _NAME = re.compile(r"step-(\d{8})")

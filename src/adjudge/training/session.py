@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjudge.console import note
 from adjudge.errors import GuardError, NotFiniteError, RunError
-from adjudge.files import write_json
-from adjudge.runs import BEST, CHECKPOINTS, Run
+from adjudge.runs.folder import BEST, CHECKPOINTS, Run
+from adjudge.system.console import note
+from adjudge.system.files import write_json
 from adjudge.training.batches import Batches, Row
 from adjudge.training.checkpoint import (
     DamagedError,

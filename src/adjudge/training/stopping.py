@@ -8,8 +8,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from adjudge.console import note
 from adjudge.errors import Terminated
+from adjudge.system.console import note
 
 SAME_STOP_S = 1.0
 """Signals so soon after the first are the same wish: at a terminal, a comparison's cell gets Ctrl-C from there and from the comparison."""

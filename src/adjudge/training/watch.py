@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adjudge.config import GuardConfig
-from adjudge.console import warn
 from adjudge.errors import GuardError
+from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement, Value
 

@@ -1,0 +1,41 @@
+"""Every setting of a run: one frozen tree, its loading, and its presets."""
+
+from adjudge.config.groups import (
+    AnswerConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    GuardConfig,
+    LoraConfig,
+    OptimizerConfig,
+    PromptConfig,
+    RewardConfig,
+    RuntimeConfig,
+)
+from adjudge.config.loading import PRESETS, load_config, parse_config, parse_override, upgrade
+from adjudge.config.methods import EncoderConfig, PpoConfig, SftConfig
+from adjudge.config.tree import Config, keys_of, value_of
+
+__all__ = [
+    "PRESETS",
+    "AnswerConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EncoderConfig",
+    "EvaluationConfig",
+    "GuardConfig",
+    "LoraConfig",
+    "OptimizerConfig",
+    "PpoConfig",
+    "PromptConfig",
+    "RewardConfig",
+    "RuntimeConfig",
+    "SftConfig",
+    "keys_of",
+    "load_config",
+    "parse_config",
+    "parse_override",
+    "upgrade",
+    "value_of",
+]

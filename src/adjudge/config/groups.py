@@ -1,0 +1,168 @@
+"""Groups of settings that several methods share."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_MIXTURE = re.compile(r"proportional|equal|temperature=[1-9]\d*(\.\d+)?")
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+
+class DataConfig(Settings):
+    """Which rows: where they lie and how many are used."""
+
+    data_dir: str | None = Field(None, description="folder with GLUE in the official download layout")
+    train_rows: int | None = Field(
+        None, ge=1, description="training rows drawn by the seed, of a mixture's tasks together; all when unset"
+    )
+    mixture: str | None = Field(
+        None, description="several tasks: proportional (unset), equal or temperature=T; a comparison's unset is equal"
+    )
+    eval_rows: int | None = Field(None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset")
+    split: str = Field("dev", description="the split that is judged")
+    drop_overlap: bool = Field(False, description="leave out the training rows whose texts are in the judged split too")
+
+    @field_validator("mixture")
+    @classmethod
+    def _known(cls, mixture: str | None) -> str | None:
+        if mixture is not None and not _MIXTURE.fullmatch(mixture):
+            raise ValueError("write proportional, equal, or temperature=T with a T from 1")
+        return mixture
+
+
+class PromptConfig(Settings):
+    """How a row becomes a prompt."""
+
+    style: Literal["chat", "paper"] = Field("chat", description="the model's chat template, or the reference's plain form")
+    analysis: Literal[False, True, "before"] = Field(
+        False, description="true: the model explains its judgement afterwards; before: it writes an analysis first"
+    )
+    demonstrations: int = Field(5, ge=0, description="worked examples in a few-shot prompt")
+    demonstration_choice: Literal["balanced", "first"] = Field("balanced", description="balanced over labels, or the first rows")
+    demonstration_tokens: int = Field(96, ge=8, description="longest input of a demonstration; its longest field is shortened")
+    max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
+
+
+class AnswerConfig(Settings):
+    """Where an answer ends. What training teaches and evaluation reads are the same thing."""
+
+    stop: Literal["line", "tag"] = Field(
+        "line", description="line: closing tag, line end, end of turn or token limit; tag: only </Judgement> ends it"
+    )
+    max_tokens: int | None = Field(None, ge=1, description="longest answer; unset: the longest label and its end")
+    min_tokens: int | None = Field(None, ge=1, description="sampling limit drawn from min..max per response; unset: always max")
+    analysis_tokens: int = Field(96, ge=1, description="longest analysis, where prompt.analysis asks for one")
+
+
+class LoraConfig(Settings):
+    """The trained layers. Biases are never trained: the reference is the same network with the adapters off."""
+
+    r: int = Field(16, ge=1, description="rank")
+    alpha: float = Field(32, gt=0, description="scale: alpha / sqrt(r) when rank-stabilised, else alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="adapter dropout while SFT trains; PPO always runs without")
+    rank_stabilised: bool = Field(True, description="scale by sqrt(r) (arXiv 2312.03732)")
+    targets: tuple[str, ...] | None = Field(None, description="module names; unset: all linear layers of a known family")
+
+
+class OptimizerConfig(Settings):
+    """One optimizer with one schedule."""
+
+    name: Literal["adamw", "adafactor"] = "adamw"
+    lr: float = Field(3e-4, ge=0, description="peak learning rate")
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the updates with a rising rate, at least 6 (half of fewer than 12); 0: none"
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after the warm-up, down to zero or constant")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="gradients are scaled down to this norm; unset: never")
+
+
+class RewardConfig(Settings):
+    """The score of a judgement, given once at its end."""
+
+    right: float = 1.0
+    wrong: float = -1.0
+    unreadable: float = Field(-3.0, description="label tasks; number tasks pay -range/2 for an unreadable answer")
+
+
+class EvaluationConfig(Settings):
+    """How answers are obtained and how sure the figures are."""
+
+    decode: Literal["greedy", "labels"] = Field("greedy", description="read a generated answer, or take the likeliest label")
+    batch_size: int = Field(32, ge=1)
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
+
+
+class CheckpointConfig(Settings):
+    """What a run that is training leaves behind, so that it can be taken up again."""
+
+    every_s: float | None = Field(120.0, gt=0, description="seconds between two checkpoints; unset: not by time")
+    every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints; unset: not by steps")
+    keep: int = Field(2, ge=1, description="newest checkpoints that are kept until the run is complete")
+    validate_every: int | None = Field(None, ge=1, description="steps between two judgings of held-out training rows; unset: never")
+    validation_rows: int = Field(
+        64, ge=2, description="training rows of each task that are held out for it, out of `data.train_rows`"
+    )
+    use: Literal["last", "best"] = Field("last", description="the weights a run ends with; best: of the best of these judgings")
+
+
+class GuardConfig(Settings):
+    """What PPO warns of, or stops at."""
+
+    max_kl: float | None = Field(
+        10.0, gt=0, description="mean KL to the reference of a batch's answers, nats per answer; unset: any"
+    )
+    one_label_share: float = Field(0.95, gt=0, lt=1, description="share of one label in the last 128 answers")
+    unreadable_share: float = Field(0.5, ge=0, lt=1, description="share of unreadable ones in the last 128 answers")
+    stop_on: tuple[Literal["kl", "one_label", "unreadable"], ...] = Field(
+        (), description="what stops the run, with a checkpoint, instead of a warning"
+    )
+
+
+class RuntimeConfig(Settings):
+    """The machine."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the fastest here")
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="precision of the fixed weights (needs bitsandbytes)")
+    checkpoint_activations: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, more time"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
+    trust_remote_code: str | None = Field(
+        None, description="the very model, as it is named, whose own Python code may run; unset: none"
+    )
+
+    @field_validator("trust_remote_code", mode="before")
+    @classmethod
+    def _by_name(cls, trusted: Any) -> Any:
+        if trusted is True:
+            raise ValueError("write the name of the model whose code may run, not true")
+        return trusted
+
+
+class SharedSettings(Settings):
+    """What every method may read: what to run, and the groups above."""
+
+    method: str = "ppo"
+    task: str = "vader/movies"
+    model: str = "smollm2-135m"
+    seed: int = Field(0, ge=0)
+    preset: Literal["default", "paper"] = "default"
+    init: str | None = Field(None, description="run folder to start from; its adapter is then the reference too")
+    data: DataConfig = DataConfig()
+    prompt: PromptConfig = PromptConfig()
+    answer: AnswerConfig = AnswerConfig()
+    lora: LoraConfig = LoraConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
+    runtime: RuntimeConfig = RuntimeConfig()

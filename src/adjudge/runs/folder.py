@@ -1,0 +1,306 @@
+"""The run folder: everything a run leaves behind, each file written whole or not at all.
+
+config.yaml             the settings of the run
+status.json             {"state": "running" | "complete" | "interrupted" | "failed", "reason": …}
+environment.json        what the result depends on beside the settings: versions, machine, model, rows (see adjudge.runs.environment)
+metrics.jsonl           one JSON object a training step
+timings.jsonl           the seconds of each step, apart: they alone differ between two equal runs
+validation.jsonl        what was found on held-out rows while training, where `checkpoint.validate_every` asks for it
+checkpoints/            while training: the newest checkpoints; ``best``, where there is one, stays
+failure.json            of a run that stopped at a value that is not finite: the step, the reason, the rows of its batch
+predictions/SPLIT.jsonl one JSON object a judged row
+training.json           what the training took: seconds, rows (so that a run can be evaluated again)
+scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
+adapter/                LoRA adapter in peft's format (prompted methods), value_head.safetensors beside it
+encoder/                a fine-tuned encoder in transformers' format
+evaluations/            run folders of their own for other tasks, splits or ways to decode
+task.yaml               the task as it was, so that the folder stands alone
+tasks.yaml              instead, of a run over several tasks: one YAML document a task
+tasks/                  of a run over several tasks: the result of each, a run folder without the training
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from adjudge.config import Config, keys_of, parse_config, upgrade, value_of
+from adjudge.errors import ConfigError, RunError, Terminated
+from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
+from adjudge.types import Prediction
+
+SCHEMA = 1
+
+LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
+"""Files that a record a step is appended to."""
+
+CHECKPOINTS, BEST = "checkpoints", "best"
+"""The folder of the checkpoints, and the name of the one that holds the best weights."""
+
+SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
+"""Beginnings of settings in which a run may differ from what it was before it was stopped."""
+
+_WRITTEN = (
+    *("training.json", "checkpoints", "status.json", "environment.json", *LOGS, "failure.json", "scores.json", "task.yaml"),
+    *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions", "adapter", "encoder", "evaluations", "tasks"),
+)
+"""What a run writes, beside config.yaml: what is removed when it is replaced, in this order (first what says how far it was)."""
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises RunError that names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: there is no such file; is this a run folder?") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+
+
+class Run:
+    """One run folder. Open a new one with `Run.create`, a finished one with `Run.open`.
+
+    As a context manager it leaves "complete" behind, "interrupted" after Ctrl-C or SIGTERM, or "failed" with the reason. From `create` to
+    the end of the block no other process can work in the folder.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder = folder
+        self.config = config
+        self.resumed = False
+        """Whether training goes on from the newest checkpoint, where there is one."""
+        self.identity: dict[str, str] = {}
+        """What must be the same when the run is resumed, such as the rows: name to fingerprint."""
+        self.earlier_s = 0.0
+        """Seconds that training took before it was resumed."""
+        self._lock = Lock(folder)
+
+    @classmethod
+    def create(cls, folder: str | Path, config: Config, *, force: bool = False, resume: bool = False) -> Run:
+        """Make the folder for a run of `config`, and lock it; with `resume`, go on in the folder of a run that was stopped.
+
+        Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`: then what a
+        run writes is removed first (other files stay). A folder of other files is refused, `force` or not, and so is one in which
+        another process works. With `resume` a folder without a run is begun.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file, not a folder. Name another --out.")
+        used = not is_unused(folder)
+        if used and not (folder / "config.yaml").is_file():
+            # --force does not reach here: clearing a folder that we did not make could delete anything.
+            raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
+        run = cls(folder, config)
+        run._lock.acquire()
+        try:
+            if used and not force:
+                cls.open(folder)._check_goes_on(config, resume)
+            if used and resume and not force:
+                run.resumed = True
+                run._sweep()
+            else:
+                run._clear()
+            write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            run.set_state("running")
+        except BaseException:
+            run._lock.release()
+            raise
+        return run
+
+    def _check_goes_on(self, config: Config, resume: bool) -> None:
+        changed = differences(self.config, config)
+        if changed:
+            use = "Resume it with the settings it has" if resume else "Name another --out"
+            raise RunError(
+                f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {use}, or add --force to replace it."
+            )
+        state = self.recorded_status()[0]
+        if state == "complete":
+            raise RunError(f"{self.folder} holds this very run, complete. Add --force to do it again.")
+        if not resume and any((self.folder / "checkpoints").glob("step-*")):
+            how = "killed" if state == "running" else state
+            raise RunError(
+                f"{self.folder} holds this very run, {how}, with a checkpoint. Add --resume to go on, or --force to begin again."
+            )
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open an existing run folder. Raises RunError when it is none."""
+        folder = Path(folder)
+        path = folder / "config.yaml"
+        if not path.is_file():
+            raise RunError(f"{folder} is no run folder: it has no config.yaml.")
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+        if not isinstance(tree, dict):
+            raise RunError(f"{path}: holds no settings.")
+        try:
+            return cls(folder, parse_config(upgrade(tree)))
+        except ConfigError as error:
+            raise RunError(f"{path}: was written by another version of adjudge, or changed: {error}") from None
+
+    @property
+    def state(self) -> str:
+        """``running``, ``complete``, ``interrupted`` or ``failed``."""
+        return self.status()[0]
+
+    def status(self) -> tuple[str, str]:
+        """State and reason: what is recorded, but ``interrupted`` where no process works in the folder that could be running."""
+        state, reason = self.recorded_status()
+        if state == "running" and not is_locked(self.folder):
+            return "interrupted", "its process ended without a word (killed?); the run is incomplete"
+        return state, reason
+
+    def recorded_status(self) -> tuple[str, str]:
+        """State and reason as the run's process left them. Without a status file it was stopped while the run was set up."""
+        path = self.folder / "status.json"
+        if not path.is_file():
+            return "interrupted", "stopped while it was set up"
+        record = read_json(path)
+        if not isinstance(record, dict) or "state" not in record:
+            raise RunError(f"{path}: holds no state.")
+        return str(record["state"]), str(record.get("reason", ""))
+
+    def set_state(self, state: str, reason: str = "") -> None:
+        """Record how far the run is."""
+        write_json(self.folder / "status.json", {"state": state, "reason": reason})
+
+    def __enter__(self) -> Run:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.set_state("complete")
+            elif issubclass(kind, Terminated):
+                self.set_state("interrupted", "stopped by SIGTERM; the run is incomplete")
+            elif issubclass(kind, KeyboardInterrupt):
+                self.set_state("interrupted", "stopped by the user; the run is incomplete")
+            else:
+                self.set_state("failed", f"{kind.__name__}: {error}")
+        except OSError:
+            if kind is None:
+                raise
+            # The disk is full or gone: the error that is on its way says so, and must not be hidden by this one.
+        finally:
+            self._lock.release()
+
+    def log(self, record: Mapping[str, Any], *, seconds: Any = None, file: str = "metrics.jsonl") -> None:
+        """Append one record to metrics.jsonl (or another log), and what took how many `seconds` to timings.jsonl."""
+        self._append(file, record)
+        if seconds is not None:
+            self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
+            file.write(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
+
+    def log_sizes(self) -> dict[str, int]:
+        """The sizes of the logs in bytes, for `rewind`."""
+        return {name: path.stat().st_size for name in LOGS if (path := self.folder / name).is_file()}
+
+    def sync_logs(self) -> None:
+        """Have the logs on the disk before a checkpoint says how long they are."""
+        for name in LOGS:
+            if (self.folder / name).is_file():
+                sync_file(self.folder / name)
+        sync_folder(self.folder)
+
+    def rewind(self, sizes: Mapping[str, int]) -> None:
+        """Cut the logs back to what they were at `log_sizes`. Raises RunError when one is shorter than that."""
+        for name in LOGS:
+            path, size = self.folder / name, sizes.get(name, 0)
+            there = path.stat().st_size if path.is_file() else 0
+            if there < size:
+                raise RunError(
+                    f"{path} has {there} bytes, and had {size} at the checkpoint: it was changed. Begin again with --force."
+                )
+            if there > size:
+                os.truncate(path, size)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, in order; empty when the method logs none."""
+        return list(read_jsonl(self.folder / "metrics.jsonl"))
+
+    def write_predictions(self, split: str, predictions: Iterable[Prediction]) -> None:
+        """Write the judged rows of one split."""
+        write_text(self.folder / "predictions" / f"{split}.jsonl", "".join(map(prediction_line, predictions)))
+
+    def predictions(self, split: str) -> list[Prediction]:
+        """Read the judged rows of one split; empty when there are none."""
+        return [Prediction(**record) for record in read_jsonl(self.folder / "predictions" / f"{split}.jsonl")]
+
+    def write_scores(self, scores: Mapping[str, Any]) -> None:
+        """Write scores.json."""
+        write_json(self.folder / "scores.json", {"schema": SCHEMA, **scores})
+
+    def scores(self) -> dict[str, Any]:
+        """Read scores.json. Raises RunError when the run was not evaluated."""
+        return dict(read_json(self.folder / "scores.json"))
+
+    def _clear(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in _WRITTEN:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half written."""
+        sweep(self.folder, ("config.yaml", *_WRITTEN))
+        sweep(self.folder / "predictions", ("*",))
+
+
+def is_unused(folder: Path) -> bool:
+    """Whether there is no such folder, or nothing in it but hidden files (a lock, what was left aside)."""
+    return not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """The settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
+
+    Those of `SAME_RUN` do not count: where the data lie (the rows themselves are compared), how often a checkpoint is written, and what
+    is warned of.
+    """
+    changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if not key.startswith(SAME_RUN)]
+    return [f"{key} {before} → {after}" for key, before, after in changed if before != after]
+
+
+def prediction_line(p: Prediction) -> str:
+    """A judged row as a line of predictions/SPLIT.jsonl, line end included."""
+    record = {
+        "id": p.id,
+        "fields": dict(p.fields),
+        "gold": p.gold,
+        "value": p.value,
+        "text": p.text,
+        "probabilities": dict(p.probabilities),
+        **({"group": p.group} if p.group else {}),
+        **({"tags": dict(p.tags)} if p.tags else {}),
+    }
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON-lines file; nothing when it does not exist. Raises RunError that names the line."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise RunError(f"{path}:{number}: is not JSON: {error}") from None

@@ -1,0 +1,98 @@
+"""Which tasks a run is about, and where the result of each lies.
+
+A run over one task keeps it in task.yaml, and its result in the run folder itself. A run over several keeps them in tasks.yaml and the
+result of each in RUN/tasks/TASK, which reads like the run folder of one task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adjudge.errors import RunError
+from adjudge.system.files import write_text
+from adjudge.runs.folder import Run
+from adjudge.tasks.spec import TaskSpec
+
+LONGEST_NAME = 100
+"""Characters of a folder's name; file systems take about 255, and a name that nobody can read is none."""
+
+
+def write_task(run: Run, spec: TaskSpec) -> None:
+    """Keep the task as it was, so that the run folder stands alone."""
+    from adjudge.tasks import spec_to_yaml
+
+    write_text(run.folder / "task.yaml", spec_to_yaml(spec))
+
+
+def write_tasks(run: Run, specs: Sequence[TaskSpec]) -> None:
+    """Keep the tasks of a run over several, one YAML document each."""
+    from adjudge.tasks import spec_to_yaml
+
+    write_text(run.folder / "tasks.yaml", "---\n".join(spec_to_yaml(spec) for spec in specs))
+
+
+def read_task(folder: Path) -> TaskSpec:
+    """The task of a run over one. Raises RunError when it has none or several, or one that another version wrote."""
+    specs = read_tasks(folder)
+    if len(specs) > 1:
+        raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
+    return specs[0]
+
+
+def read_tasks(folder: Path) -> list[TaskSpec]:
+    """The tasks of a run, one or several, in their order. Raises RunError when it has none, or some that another version wrote."""
+    path = next((path for path in (folder / "task.yaml", folder / "tasks.yaml") if path.is_file()), None)
+    if path is None:
+        raise RunError(f"{folder} has no task.yaml; was it stopped while it was set up?")
+    try:
+        specs = [TaskSpec.model_validate(tree) for tree in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read as a task: {error}") from None
+    if not specs:
+        raise RunError(f"{path}: holds no task.")
+    return specs
+
+
+def pick_task(folder: Path, name: str | None) -> TaskSpec:
+    """The task of this name among those of a run; None when it has only one. Raises RunError that lists them."""
+    if name is None:
+        return read_task(folder)
+    specs = read_tasks(folder)
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    raise RunError(f"{folder} was not trained on {name}. {_listed(specs)}")
+
+
+def task_folder(folder: Path, task: str) -> Path:
+    """Where a run over several tasks keeps the result of one."""
+    return folder / "tasks" / task.replace("/", "-")
+
+
+def result_folders(folder: Path) -> list[Path]:
+    """Where the results of a run lie, one folder a task: the run folder itself, or those of its tasks."""
+    specs = read_tasks(folder)
+    return [folder] if len(specs) == 1 else [task_folder(folder, spec.name) for spec in specs]
+
+
+def joint_name(names: Sequence[str]) -> str:
+    """The names of tasks as one folder name: ``glue-cola-glue-rte``; of many, how many and a hash of them."""
+    joined = "-".join(name.replace("/", "-") for name in names)
+    if len(joined) <= LONGEST_NAME:
+        return joined
+    return f"{len(names)}-tasks-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"
+
+
+def task_record(training: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What training.json says for one of its tasks: what holds for all of them, and what is the task's own."""
+    own = training.get("tasks", {}).get(task, {})
+    return {**{key: value for key, value in training.items() if key != "tasks"}, **own}
+
+
+def _listed(specs: Sequence[TaskSpec]) -> str:
+    return f"There is: {', '.join(spec.name for spec in specs)}."

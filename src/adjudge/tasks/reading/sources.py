@@ -1,0 +1,277 @@
+"""Where a task's rows come from: the official download folder, a folder in the hub's layout, the cache, a table, or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adjudge.errors import DataError, nearest
+from adjudge.system.console import warn
+from adjudge.tasks.reading.hooks import hook_named
+from adjudge.tasks.reading.hub import load_from_hub
+from adjudge.tasks.reading.rows import (
+    LABELLED,
+    Row,
+    check_columns,
+    text_cells,
+    text_of,
+    to_example,
+    width_error,
+)
+from adjudge.tasks.reading.table import arrow_rows, load_table, read_table
+from adjudge.tasks.reading.text_files import Line, read_json_lines, read_tab_separated
+from adjudge.tasks.reading.vader import FILES, load_vader, vader_folder
+from adjudge.tasks.spec import FileSource, HubSource, TaskSpec
+from adjudge.types import Example
+
+
+def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -> list[Example]:
+    """Read the rows of one split, checked, in file order.
+
+    The first place that fits is used: `data_dir` (the official download layout, else the hub's layout of Parquet files), the
+    fetched ratings, the user's table, the hub. Tasks that have no files in a data dir ignore it. Raises DataError: nothing found
+    (every path that was tried, and what to do), or a row that is not as the task says (file, line, field).
+    """
+    source = spec.source
+    if data_dir is not None and (source.files or source.hub):
+        return _from_folder(spec, split, Path(data_dir))
+    if source.vader is not None:
+        return load_vader(spec, source.vader, split)
+    if source.table is not None:
+        return load_table(spec, source.table, split)
+    if source.hub is not None:
+        return _from_hub(spec, source.hub, split)
+    raise DataError(f"{spec.name} is read from a folder. Pass it as --data-dir{_folder_hint(spec, split)}.")
+
+
+def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -> list[Path]:
+    """The files that `load_split` reads the rows from; none for rows that come from the hub, and for files that are not there.
+
+    Raises DataError when one of a numbered set of files is missing.
+    """
+    source = spec.source
+    if data_dir is not None and (source.files or source.hub):
+        return _find(spec, split, Path(data_dir))[0]
+    paths: list[Path] = []
+    if source.vader is not None:
+        paths = [vader_folder() / FILES[source.vader.part]]
+    elif source.table is not None:
+        paths = [Path(source.table.train if split == "train" or source.table.dev is None else source.table.dev)]
+    return [path for path in paths if path.is_file()]
+
+
+def _from_folder(spec: TaskSpec, split: str, data_dir: Path) -> list[Example]:
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: there is no such folder (--data-dir).")
+    found, tried = _find(spec, split, data_dir)
+    files, hub = spec.source.files, spec.source.hub
+    if found and files is not None and found[0].suffix != ".parquet":
+        return _from_file(spec, files, split, found[0])
+    if found and hub is not None:
+        return _from_shards(spec, hub, split, found)
+    if not tried:
+        raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
+    paths = "".join(f"\n  {path}" for path in tried)
+    raise DataError(f"{spec.name}: the {split} rows are not in --data-dir {data_dir}. Tried:{paths}")
+
+
+def _find(spec: TaskSpec, split: str, data_dir: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a split in `data_dir`, one in the official layout or Parquet files in the hub's, and every path that was tried."""
+    tried: list[Path] = []
+    files, hub = spec.source.files, spec.source.hub
+    if files is not None:
+        file = files.splits.get(split)
+        for path in _candidates(data_dir, files.folder, file) if file is not None else ():
+            tried.append(path)
+            if path.is_file():
+                return [path], tried
+    if hub is not None and split in hub.splits:
+        config = hub.config_of(split)
+        for folder in _folders(data_dir, _place(hub.path.rsplit("/", 1)[-1], config) if config else hub.path):
+            tried.append(folder / f"{hub.splits[split]}-*.parquet")
+            shards = _shards(folder, hub.splits[split])
+            if shards:
+                return shards, tried
+    return [], tried
+
+
+def _place(path: str, config: str | None) -> str:
+    return f"{path}/{config}" if config else path
+
+
+def _folders(data_dir: Path, folder: str) -> list[Path]:
+    last = folder.rsplit("/", 1)[-1]
+    found = [data_dir / folder, data_dir / last]
+    return [*found, data_dir] if data_dir.name == last else found
+
+
+def _candidates(data_dir: Path, folder: str, file: str) -> list[Path]:
+    paths = []
+    for parent in _folders(data_dir, folder):
+        # By hand and not by resolve(): the sibling of a linked folder is the link's sibling.
+        path = parent
+        for part in Path(file).parts:
+            path = path.parent if part == ".." else path / part
+        paths.append(path)
+    return list(dict.fromkeys(paths))
+
+
+def _from_file(spec: TaskSpec, files: FileSource, split: str, path: Path) -> list[Example]:
+    rename = files.rename.get(split, {})
+    if path.suffix != ".jsonl":
+        return _examples(spec, split, _tab_separated_rows(spec, files, split, path), path, files.drop_labels)
+    rows = [
+        Row(f"{path}:{number}", f"{path.name}:{number}", {rename.get(key, key): value for key, value in cells.items()})
+        for number, _, cells in read_json_lines(path)
+    ]
+    return _examples(spec, split, rows, path, files.drop_labels)
+
+
+def _tab_separated_rows(spec: TaskSpec, files: FileSource, split: str, path: Path) -> list[Row]:
+    lines = read_tab_separated(path)
+    columns = list(lines.pop(0).cells) if files.header or split in files.headed else list(files.columns)
+    columns = [files.rename.get(split, {}).get(column, column) for column in columns]
+    if not lines:
+        raise DataError(f"{path}: the file has a header line and no rows.")
+    labelled = split in LABELLED
+    check_columns(path, columns, [*spec.fields.values(), *([spec.label] if labelled and spec.label is not None else [])])
+    # Without gold answers the rows are there to be judged for a submission, which needs every one of them.
+    allowed = files.broken_share * len(lines) if labelled else 0
+    rows, broken = [], list[DataError]()
+    for line in lines:
+        try:
+            cells = _cells(spec, path, line, columns)
+        except DataError as error:
+            broken.append(error)
+            if len(broken) > allowed:
+                raise broken[0] from None
+            continue
+        rows.append(Row(f"{path}:{line.number}", f"{path.name}:{line.number}", cells))
+    if broken:
+        warn(f"{path}: {len(broken)} of {len(lines):,} rows are broken and left out, as is usual for this file. First: {broken[0]}")
+    return rows
+
+
+def _cells(spec: TaskSpec, path: Path, line: Line, columns: Sequence[str]) -> dict[str, str]:
+    """The cells of a row that is whole: as many as there are columns, and no text that the task needs empty. Raises DataError."""
+    if len(line.cells) != len(columns):
+        raise width_error(path, line, columns)
+    cells = dict(zip(columns, line.cells, strict=True))
+    for field, column in spec.fields.items():
+        text_of(f"{path}:{line.number}", field, column, cells[column], optional=field in spec.optional)
+    return cells
+
+
+def _examples(spec: TaskSpec, split: str, rows: Sequence[Row], origin: Path, drop_labels: Sequence[str] = ()) -> list[Example]:
+    """Rows with the columns of the official files to checked examples: through the task's hook, where it has one."""
+    if spec.source.hook is not None:
+        rows = hook_named(spec.source.hook)(rows, split)
+    labelled = split in LABELLED
+    kept, dropped = [], 0
+    for row in rows:
+        cells = text_cells(spec, row, labelled=labelled)
+        if spec.label is not None and cells.get(spec.label, "").strip() in drop_labels:
+            dropped += 1
+            continue
+        kept.append(to_example(spec, row.where, row.id, cells, labelled=labelled))
+    if dropped:
+        warn(f"{origin}: {dropped} of {len(rows):,} rows have no gold answer ({', '.join(drop_labels)}) and are left out.")
+    return kept
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """The Parquet files of one split, in order. Raises DataError when one of a numbered set is missing."""
+    single = folder / f"{split}.parquet"
+    shards = sorted(folder.glob(f"{split}-?????-of-?????.parquet"))
+    if not shards:
+        return [single] if single.is_file() else []
+    count = int(shards[0].stem.rsplit("-", 1)[-1])
+    names = {path.name for path in shards}
+    for number in range(count):
+        wanted = f"{split}-{number:05d}-of-{count:05d}.parquet"
+        if wanted not in names:
+            raise DataError(f"{folder / wanted}: the file is missing; the {split} rows are in {count} files.")
+    return [folder / f"{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
+
+
+def _from_shards(spec: TaskSpec, hub: HubSource, split: str, shards: Iterable[Path]) -> list[Example]:
+    rows: list[Row] = []
+    for path in shards:
+        columns, table = read_table(path)
+        named = (Row(f"{path}: row {row.line}", f"{path.name}:{row.line}", row) for row in table)
+        rows += _hub_rows(spec, hub, split, rows=named, columns=columns, origin=path)
+    return _examples(spec, split, rows, origin=path)
+
+
+def _hub_rows(
+    spec: TaskSpec, hub: HubSource, split: str, *, rows: Iterable[Row], columns: Sequence[str], origin: Path
+) -> list[Row]:
+    """The same rows with the columns and raw labels of the official files in place of the hub's columns and integers."""
+    rename = hub.rename.get(split, {})
+    there = {rename.get(column, column): column for column in columns}
+    source_of = {column: hub.columns.get(name, column) for name, column in (*spec.fields.items(), *spec.tags.items())}
+    labelled = split in LABELLED
+    if spec.source.hook is None:  # a hook makes columns of its own
+        check_columns(origin, there, [source_of[column] for column in spec.fields.values()])
+    if labelled and spec.label is not None and hub.label is not None:
+        check_columns(origin, there, [hub.label])
+    renamed = []
+    for row in rows:
+        given = {name: row.cells[column] for name, column in there.items()}
+        cells = given | {column: given[name] for column, name in source_of.items() if name in given}
+        if spec.label is not None and hub.label is not None:
+            cells[spec.label] = _hub_label(hub, row.where, given.get(hub.label, ""), labelled)
+        renamed.append(Row(row.where, row.id, cells))
+    return renamed
+
+
+def _hub_label(hub: HubSource, where: str, raw: str, labelled: bool) -> str:
+    if raw in ("", "-1", "-1.0") and not labelled:
+        return ""
+    if not raw:
+        raise DataError(f"{where}: the label column '{hub.label}' is empty.")
+    if not hub.labels:
+        return raw
+    known = {str(index): label for index, label in enumerate(hub.labels)}
+    if raw not in known:
+        meaning = ", ".join(index if index == label else f"{index} ({label})" for index, label in known.items())
+        hint = " -1 means that the row has no gold answer." if raw == "-1" else ""
+        raise DataError(f"{where}: '{raw}' in column '{hub.label}' is no label; there is: {meaning}.{hint}")
+    return known[raw]
+
+
+def _from_hub(spec: TaskSpec, hub: HubSource, split: str) -> list[Example]:
+    if split not in hub.splits:
+        if split in _splits(spec):
+            raise DataError(
+                f"{spec.name}: the hub has no {split} rows with gold answers. Pass a folder as --data-dir{_folder_hint(spec, split)}."
+            )
+        raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
+    columns, table = arrow_rows(_ask_hub(spec, hub, split).with_format("arrow")[:])
+    name = hub.splits[split]
+    place = _place(hub.path, hub.config_of(split))
+    named = (Row(f"{place} {name}: row {row.line}", f"{name}:{row.line}", row) for row in table)
+    rows = _hub_rows(spec, hub, split, rows=named, columns=columns, origin=Path(place))
+    return _examples(spec, split, rows, Path(place))
+
+
+def _ask_hub(spec: TaskSpec, hub: HubSource, split: str) -> Any:
+    try:
+        return load_from_hub(hub.path, hub.config_of(split), hub.revision, hub.splits[split])
+    except Exception as error:  # the hub's client raises errors of many libraries; whatever it was is in the message
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{spec.name}: the {split} rows cannot be had from the hub ({hub.path}, {hub.config_of(split)}): {reason}\n"
+            f"There are two ways: be online, or download the official folder and pass it as --data-dir{_folder_hint(spec, split)}."
+        ) from None
+
+
+def _splits(spec: TaskSpec) -> list[str]:
+    files, hub = spec.source.files, spec.source.hub
+    return list(dict.fromkeys([*(files.splits if files else ()), *(hub.splits if hub else ())]))
+
+
+def _folder_hint(spec: TaskSpec, split: str) -> str:
+    files = spec.source.files
+    return f" (DIR/{files.folder}/{files.splits[split]})" if files and split in files.splits else ""

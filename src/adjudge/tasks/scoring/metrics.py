@@ -1,0 +1,315 @@
+"""The official metrics of GLUE and SuperGLUE, over many resamples at once.
+
+Shapes: ``S`` resamples, ``N`` rows, ``L`` labels, ``P`` = L + 1 answers (the last is unreadable), ``U`` units, ``C`` what is kept
+of a unit. A unit is what a resample draws: a row, or a group of rows that are scored together (the answer options of a question).
+A metric says what it keeps of each unit, kept_CU, and what value the units of a resample have, kept_CSU → value_S.
+
+A label is its place in the task's words, 0 … L−1; a prediction of −1 is an unreadable answer. **An unreadable answer always counts
+as wrong**: it is a class of its own that equals no gold answer; for ``f1`` it is the wrong one of positive and negative; for number
+tasks it becomes the end of the range farther from the gold.
+
+Where a metric is undefined (a correlation with predictions that are all equal, F1 without a positive anywhere) it is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adjudge.errors import DataError, TaskError, nearest
+from adjudge.tasks.scoring.groups import all_right, by_unit, is_grouped, same_answer
+from adjudge.tasks.scoring.record import best_candidate_em, best_candidate_f1
+from adjudge.tasks.spec import NumberAnswer, TaskSpec
+from adjudge.types import Prediction, Value
+
+Array = NDArray[Any]
+BatchMetric = Callable[[Array], Array]
+"""kept_CSU → value_S."""
+
+UNREADABLE = -1
+"""The encoded prediction of an unreadable answer in a label task; lives only inside encoded arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a metric kept of one run's predictions, and how units drawn from it make a value."""
+
+    kept_CU: Array
+    value: BatchMetric
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One way to sum up predictions."""
+
+    name: str
+    title: str
+    kind: Literal["labels", "number"]
+    measure: Callable[[TaskSpec, Sequence[Prediction]], Measured]
+    higher_is_better: bool = True
+    grouped: bool = False
+    """Whether it scores groups of rows, so that every row must belong to one."""
+    needs_probabilities: bool = False
+    """Whether it takes the probabilities of the label words, so that a judge must compute them whatever it decodes."""
+
+
+def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Measured:
+    """Turn one run's predictions into what the metric keeps of each unit, in order of first appearance.
+
+    Raises TaskError for an unknown metric, one of the other kind, or a positive label that is no label; DataError when there are no
+    rows, for a missing gold answer, a value that is no answer of the task, and what a metric of groups needs and a row lacks.
+    """
+    if name not in METRICS:
+        raise TaskError(f"{spec.name}: there is no metric '{name}'.{nearest(name, METRICS)}")
+    metric = METRICS[name]
+    kind = "number" if spec.is_number else "labels"
+    if metric.kind != kind:
+        fitting = [other.name for other in METRICS.values() if other.kind == kind]
+        raise TaskError(
+            f"{spec.name}: the metric '{name}' does not fit a task whose answers are {kind}. Use: {', '.join(fitting)}."
+        )
+    if not predictions:
+        raise DataError(f"{spec.name}: there are no rows to score.")
+    alone = next((prediction for prediction in predictions if not prediction.group), None)
+    if metric.grouped and alone is not None:
+        raise DataError(
+            f"{spec.name}: '{name}' scores groups of rows, and row {alone.id} belongs to none. "
+            "Name the column that groups the rows as the task's 'group', or take another metric."
+        )
+    return metric.measure(spec, predictions)
+
+
+def needs_probabilities(spec: TaskSpec) -> bool:
+    """Whether a metric of the task takes the probabilities of the label words."""
+    return any(METRICS[name].needs_probabilities for name in spec.metrics if name in METRICS)
+
+
+def encode(spec: TaskSpec, golds: Sequence[Value | None], values: Sequence[Value | None]) -> tuple[Array, Array]:
+    """Turn gold answers and predictions (None = unreadable) into (gold_N, pred_N): int64 labels or float64 numbers.
+
+    Raises DataError for a missing gold answer or a value that is no answer of the task.
+    """
+    for row, gold in enumerate(golds):
+        if gold is None:
+            raise DataError(f"{spec.name}: row {row} has no gold answer, so it cannot be scored. Judge a labelled split.")
+    number = spec.number
+    if number is not None:
+        gold_N = np.array([_number(spec, row, gold) for row, gold in enumerate(golds)], dtype=np.float64)
+        pred_N = np.array(
+            [
+                _farther_end(gold, number) if value is None else _number(spec, row, value)
+                for row, (gold, value) in enumerate(zip(gold_N.tolist(), values, strict=True))
+            ],
+            dtype=np.float64,
+        )
+        return gold_N, pred_N
+    place = {word: index for index, word in enumerate(spec.words)}
+    gold_N = np.array([_label(spec, place, row, gold) for row, gold in enumerate(golds)], dtype=np.int64)
+    pred_N = np.array(
+        [UNREADABLE if value is None else _label(spec, place, row, value) for row, value in enumerate(values)], dtype=np.int64
+    )
+    return gold_N, pred_N
+
+
+def compute(spec: TaskSpec, name: str, golds: Sequence[Value | None], values: Sequence[Value | None]) -> float:
+    """Return one metric of rows that stand alone. Raises as `measure`, and DataError for lists of different lengths."""
+    if len(golds) != len(values):
+        raise DataError(f"{spec.name}: {len(values)} predictions for {len(golds)} gold answers.")
+    rows = [Prediction(str(row), {}, gold, "", value) for row, (gold, value) in enumerate(zip(golds, values, strict=True))]
+    found = measure(spec, name, rows)
+    return float(found.value(found.kept_CU[:, None])[0])
+
+
+def accuracy(confusion_SLP: Array, positive: int) -> Array:
+    """Share of rows judged right."""
+    return _right(confusion_SLP) / confusion_SLP.sum((1, 2))
+
+
+def f1(confusion_SLP: Array, positive: int) -> Array:
+    """F1 of the positive label, 2 tp / (2 tp + fp + fn). An unreadable answer is a false positive or a false negative."""
+    is_gold_S = confusion_SLP[:, positive].sum(-1)
+    unreadable_SL = confusion_SLP[:, :, -1]
+    is_pred_S = confusion_SLP[:, :, positive].sum(-1) + unreadable_SL.sum(-1) - unreadable_SL[:, positive]
+    return _ratio(2.0 * confusion_SLP[:, positive, positive], is_gold_S + is_pred_S)
+
+
+def macro_f1(confusion_SLP: Array, positive: int) -> Array:
+    """Mean of the labels' F1 over those labels that occur among the gold or predicted ones.
+
+    Unreadable is no label to average over; such a row is a miss of its gold label.
+    """
+    hits_SL = np.diagonal(confusion_SLP, axis1=1, axis2=2)
+    seen_SL = confusion_SLP.sum(2) + confusion_SLP[:, :, :-1].sum(1)
+    return _ratio(_ratio(2.0 * hits_SL, seen_SL).sum(-1), (seen_SL > 0).sum(-1))
+
+
+def matthews(confusion_SLP: Array, positive: int) -> Array:
+    """Matthews correlation, for any number of labels (Gorodkin's R_K, 2004); unreadable is one more predicted class."""
+    confusion_SLP = confusion_SLP.astype(np.float64)  # products of counts overflow integers
+    gold_SL, pred_SP = confusion_SLP.sum(2), confusion_SLP.sum(1)
+    rows_S = gold_SL.sum(-1)
+    above_S = _right(confusion_SLP) * rows_S - (gold_SL * pred_SP[:, :-1]).sum(-1)
+    return _ratio(above_S, np.sqrt((rows_S**2 - (gold_SL**2).sum(-1)) * (rows_S**2 - (pred_SP**2).sum(-1))))
+
+
+def pearson(gold_SN: Array, pred_SN: Array) -> Array:
+    """Linear correlation."""
+    gold_SN, pred_SN = gold_SN.astype(np.float64), pred_SN.astype(np.float64)
+    # Not "variance > 0": the mean of equal numbers is rounded, and what is left over would be correlated with.
+    defined_S = (np.ptp(gold_SN, axis=-1) > 0) & (np.ptp(pred_SN, axis=-1) > 0)
+    gold_SN, pred_SN = (x - x.mean(-1, keepdims=True) for x in (gold_SN, pred_SN))
+    above_S = (gold_SN * pred_SN).sum(-1)
+    below_S = np.sqrt((gold_SN**2).sum(-1)) * np.sqrt((pred_SN**2).sum(-1))
+    return np.clip(_ratio(above_S, np.where(defined_S, below_S, 0.0)), -1.0, 1.0)
+
+
+def spearman(gold_SN: Array, pred_SN: Array) -> Array:
+    """Linear correlation of the ranks; ties share their mean rank."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(gold_SN, axis=-1), rankdata(pred_SN, axis=-1))
+
+
+def mae(gold_SN: Array, pred_SN: Array) -> Array:
+    """Mean absolute error: smaller is better."""
+    return np.abs(gold_SN - pred_SN).mean(-1)
+
+
+def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
+    """A metric of confusion counts: (confusion_SLP, place of the positive label) → value_S."""
+
+    def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
+        gold_N, pred_N = _encoded(spec, predictions)
+        labels, positive = len(spec.words), _positive(spec)
+        if not is_grouped(predictions):
+            # The row itself and not its counts: two numbers instead of L · P.
+            return Measured(
+                np.stack([gold_N, pred_N]), lambda kept_CSU: function(_confusion(kept_CSU[0], kept_CSU[1], labels), positive)
+            )
+        units = by_unit(predictions).values()
+        unit_N = np.empty(len(predictions), dtype=np.int64)
+        for unit, rows in enumerate(units):
+            unit_N[rows] = unit
+        counts_ULP = _counts(unit_N, gold_N, pred_N, labels, len(units))
+        return Measured(
+            counts_ULP.reshape(len(units), -1).T,
+            lambda kept_CSU: function(kept_CSU.sum(2).T.reshape(-1, labels, labels + 1), positive),
+        )
+
+    return measured
+
+
+def _of_numbers(function: Callable[[Array, Array], Array]) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
+    """A metric of numbers: (gold_SN, pred_SN) → value_S. Rows stand alone: a rank or a mean has no part that a group could keep."""
+
+    def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
+        if is_grouped(predictions):
+            raise TaskError(f"{spec.name}: its answers are numbers and its rows are in groups: no metric is for both.")
+        return Measured(np.stack(_encoded(spec, predictions)), lambda kept_CSU: function(kept_CSU[0], kept_CSU[1]))
+
+    return measured
+
+
+def _of_groups(
+    function: Callable[[str, Sequence[Prediction], str], float],
+) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
+    """The mean over groups of (what an error begins with, rows of the group, positive word) → score."""
+
+    def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
+        _encoded(spec, predictions)  # for its errors: a gold answer everywhere, and no answer that is none of the task
+        positive = spec.words[_positive(spec)]
+        scores = [
+            function(f"{spec.name}: group '{predictions[rows[0]].group}'", [predictions[row] for row in rows], positive)
+            for rows in by_unit(predictions).values()
+        ]
+        return Measured(np.array([scores], dtype=np.float64), lambda kept_CSU: kept_CSU[0].mean(-1))
+
+    return measured
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "Accuracy", "labels", _of_labels(accuracy)),
+        Metric("f1", "F1", "labels", _of_labels(f1)),
+        Metric("macro_f1", "Macro F1", "labels", _of_labels(macro_f1)),
+        Metric("matthews", "Matthews correlation", "labels", _of_labels(matthews)),
+        Metric("pearson", "Pearson correlation", "number", _of_numbers(pearson)),
+        Metric("spearman", "Spearman correlation", "number", _of_numbers(spearman)),
+        Metric("mae", "Mean absolute error", "number", _of_numbers(mae), higher_is_better=False),
+        Metric("f1a", "F1 over all answer options", "labels", _of_labels(f1), grouped=True),
+        Metric("group_exact", "Exact match of groups", "labels", _of_groups(all_right), grouped=True),
+        Metric("gender_parity", "Gender parity", "labels", _of_groups(same_answer), grouped=True),
+        Metric(
+            "record_f1",
+            "Token F1 of the best candidate",
+            "labels",
+            _of_groups(best_candidate_f1),
+            grouped=True,
+            needs_probabilities=True,
+        ),
+        Metric(
+            "record_em",
+            "Exact match of the best candidate",
+            "labels",
+            _of_groups(best_candidate_em),
+            grouped=True,
+            needs_probabilities=True,
+        ),
+    )
+}
+
+
+def _encoded(spec: TaskSpec, predictions: Sequence[Prediction]) -> tuple[Array, Array]:
+    return encode(spec, [prediction.gold for prediction in predictions], [prediction.value for prediction in predictions])
+
+
+def _confusion(gold_SN: Array, pred_SN: Array, labels: int) -> Array:
+    """Counts (S, L gold, P predicted); the last column holds the unreadable ones."""
+    return _counts(np.arange(len(gold_SN))[:, None], gold_SN, pred_SN, labels, len(gold_SN))
+
+
+def _counts(place: Array, gold: Array, pred: Array, labels: int, places: int) -> Array:
+    """Counts (places, L gold, P predicted) of rows that say in which place they are counted."""
+    cell = (place * labels + gold) * (labels + 1) + np.where(pred == UNREADABLE, labels, pred)
+    return np.bincount(cell.ravel(), minlength=places * labels * (labels + 1)).reshape(places, labels, labels + 1)
+
+
+def _right(confusion_SLP: Array) -> Array:
+    return np.diagonal(confusion_SLP, axis1=1, axis2=2).sum(-1)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Above / below, 0 where below is 0."""
+    return np.divide(above, below, out=np.zeros(np.shape(above), dtype=np.float64), where=below > 0)
+
+
+def _positive(spec: TaskSpec) -> int:
+    if spec.positive is None:
+        return 1  # by convention the second label: "no, yes", "not equivalent, equivalent"
+    if spec.positive not in spec.words:
+        raise TaskError(
+            f"{spec.name}: the positive label '{spec.positive}' is none of its words.{nearest(spec.positive, spec.words)}"
+        )
+    return spec.words.index(spec.positive)
+
+
+def _label(spec: TaskSpec, place: dict[str, int], row: int, value: Value | None) -> int:
+    if not isinstance(value, str) or value not in place:
+        raise DataError(f"{spec.name}: row {row}: {value!r} is none of its answer words.{nearest(str(value), place)}")
+    return place[value]
+
+
+def _number(spec: TaskSpec, row: int, value: Value | None) -> float:
+    if value is None or isinstance(value, str) or not math.isfinite(value):
+        raise DataError(f"{spec.name}: row {row}: {value!r} is no number.")
+    return float(value)
+
+
+def _farther_end(gold: float, number: NumberAnswer) -> float:
+    return number.low if gold - number.low >= number.high - gold else number.high
