@@ -123,7 +123,9 @@ def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[st
     rows = sft._rows(side.judge, side.task, train, config.loss)
     order = torch.Generator().manual_seed(spec.seed)
     batches = Batches([rows], config.batch_size, config.epochs, order, sft._length)
-    next(iter(batches))  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
+    next(
+        iter(batches)
+    )  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     optimizer, _ = build_optimizer(groups, config.optimizer, STEPS)
     before = peak_rss_gib()
@@ -177,7 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("--parts", default=",".join(SIZES), help="which (default: %(default)s)")
     parser.add_argument("--sizes", help="sizes instead of the usual ones, for one part: 2,4,8")
-    parser.add_argument("--measured", nargs=4, metavar=("PART", "SIZE", "SPEC.json", "RESULT.json"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--measured", nargs=4, metavar=("PART", "SIZE", "SPEC.json", "RESULT.json"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args(arguments)
     if options.measured:
         what, size, path, result = options.measured
@@ -200,7 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = []
         for size in sizes:
             rows.append(run_one(part, size, options))
-            said = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in rows[-1].items())
+            said = (
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in rows[-1].items()
+            )
             print(f"{part} {size}: {', '.join(said)}", flush=True)
         failed |= any("error" in row for row in rows)
         kept[part] = {"name": part, "title": TITLES[part], "columns": COLUMNS[part], "rows": rows}

@@ -93,7 +93,9 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
     wanted = len(batches) * spec.update_epochs * (spec.batch_size // config.mini_batch_size)
     if made != wanted:
         raise RuntimeError(f"{made} updates were made where {wanted} were asked for")
-    meter.notes.append(f"{config.mini_batch_size} rows an update; an answer ends by answer.stop={side.config.answer.stop}")
+    meter.notes.append(
+        f"{config.mini_batch_size} rows an update; an answer ends by answer.stop={side.config.answer.stop}"
+    )
     return spec.batch_size
 
 

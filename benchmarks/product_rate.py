@@ -78,7 +78,9 @@ def operations(shapes: Shapes, head: tuple[int, int], tokens: Tokens, units: int
     return 2 * units * (parameters * tokens.layers + head[0] * head[1] * tokens.head)
 
 
-def product_rate(shapes: Shapes, head: tuple[int, int], tokens: Tokens, dtype: torch.dtype, device: torch.device) -> float:
+def product_rate(
+    shapes: Shapes, head: tuple[int, int], tokens: Tokens, dtype: torch.dtype, device: torch.device
+) -> float:
     """Operations a second of plain matrix products at the shapes, weighted by use: all operations over all best seconds."""
     done, seconds = 0, 0.0
     for (inputs, outputs), count, rows in [
@@ -144,7 +146,9 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
             raise RuntimeError(f"{name}: only {done} tokens were computed of the {whole.layers} that are counted")
         row = {"name": name, "tokens": whole.layers, "operations": operations(shapes, head, whole, 1)}
         row["product_rate"] = product_rate(shapes, head, whole, policy.lm.dtype, policy.device)
-        found.append({**row, "seconds": best_seconds(action, repeats), "goal": FORWARD_GOAL if action is forward else None})
+        found.append(
+            {**row, "seconds": best_seconds(action, repeats), "goal": FORWARD_GOAL if action is forward else None}
+        )
 
     groups: list[dict[str, Any]] = [{"params": [*policy.adapter_parameters(), *policy.value_head.parameters()]}]
     optimizer, _ = build_optimizer(groups, config.optimizer, 1000)
@@ -161,7 +165,12 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
         seconds = spent["update"] / passes
         one = Tokens(round(tokens.layers / passes), round(tokens.head / passes))
         if step and (best is None or seconds < best["seconds"]):
-            best = {"name": f"update, {config.mini_batch_size} rows", "tokens": one.layers, "seconds": seconds, "goal": UPDATE_GOAL}
+            best = {
+                "name": f"update, {config.mini_batch_size} rows",
+                "tokens": one.layers,
+                "seconds": seconds,
+                "goal": UPDATE_GOAL,
+            }
             best |= {"operations": operations(shapes, head, one, 2), "head_tokens": one.head}
     assert best is not None
     one = Tokens(best["tokens"], best.pop("head_tokens"))
@@ -201,9 +210,13 @@ def update_tokens(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure in a process with the variables of all measured processes, and write product_rate.json. Raises AdjudgeError."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.product_rate", description="Share of the matrix-product rate.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.product_rate", description="Share of the matrix-product rate."
+    )
     add_options(parser)
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="the best of so many counts (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=REPEATS, help="the best of so many counts (default: %(default)s)"
+    )
     parser.add_argument("--measured", nargs=2, metavar=("SPEC.json", "RESULT.json"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measured:

@@ -78,7 +78,9 @@ Runner = Callable[[list[str], dict[str, str], Path, str], int]
 """Runs a command with variables, its output into a file, under a title; returns the exit status."""
 
 
-def missing_pairs(names: Sequence[str], reason: Callable[[str], str | None] = environments.reason_missing) -> dict[str, str]:
+def missing_pairs(
+    names: Sequence[str], reason: Callable[[str], str | None] = environments.reason_missing
+) -> dict[str, str]:
     """Pairs whose peer cannot run here, each with the reason and how to make its environment."""
     found = {}
     for name in names:
@@ -106,7 +108,9 @@ def run_process(command: list[str], variables: dict[str, str], log: Path, title:
     """Run a command from the repository's root, say now and then that it still runs; it ends with us. Returns its exit status."""
     began = said = time.monotonic()
     with log.open("w", encoding="utf-8") as output:
-        child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             while child.poll() is None:
                 time.sleep(0.2)
@@ -175,7 +179,11 @@ def run_jobs(
         write_json(path, given)
         theirs = {name: value for name, value in given.items() if name != "ours"}
         # "round" makes both sides of a round stale together: the machine may have changed since, too.
-        key = {"spec": digest(given if job.side == "ours" else theirs), "code": codes[job.pair][job.side], "variables": variables}
+        key = {
+            "spec": digest(given if job.side == "ours" else theirs),
+            "code": codes[job.pair][job.side],
+            "variables": variables,
+        }
         key["round"] = digest(given, codes[job.pair])
         kept = None if options.fresh else kept_result(job, key, keep_peers=options.keep_peers)
         known = kept is not None
@@ -218,11 +226,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The driver's options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure adjudge beside its peers.")
     add_options(parser)
-    parser.add_argument("--pairs", help=f"which comparisons, of {','.join(PAIRS)} (default: all whose environment is made)")
-    parser.add_argument("--rounds", type=int, default=2, help="how often each side runs, alternating (default: %(default)s)")
+    parser.add_argument(
+        "--pairs", help=f"which comparisons, of {','.join(PAIRS)} (default: all whose environment is made)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="how often each side runs, alternating (default: %(default)s)"
+    )
     parser.add_argument("--sides", choices=("both", "ours"), default="both", help="ours: no peers, no ratios")
     parser.add_argument("--fresh", action="store_true", help="measure again what is kept")
-    parser.add_argument("--keep-peers", action="store_true", help="keep the peers' results although our own code has changed")
+    parser.add_argument(
+        "--keep-peers", action="store_true", help="keep the peers' results although our own code has changed"
+    )
     return parser.parse_args(arguments)
 
 

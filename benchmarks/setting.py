@@ -73,12 +73,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what is measured; the same for every program here."""
     parser.add_argument("--data-dir", help="folder with GLUE in the official download layout")
     parser.add_argument("--task", default="glue/sst2", help="task whose training rows are used (default: %(default)s)")
-    parser.add_argument("--model", default="smollm2-135m", help="bundled model, folder, or random:NAME (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="smollm2-135m", help="bundled model, folder, or random:NAME (default: %(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--mini-batch-size", type=int, default=8, help="rows an update; the paper's is 8 (default: %(default)s)")
+    parser.add_argument(
+        "--mini-batch-size", type=int, default=8, help="rows an update; the paper's is 8 (default: %(default)s)"
+    )
     parser.add_argument("--update-epochs", type=int, default=4)
-    parser.add_argument("--batches", type=int, default=1, help="measured batches a process, after one that is not measured")
-    parser.add_argument("--samples", type=int, default=4, help="answers a prompt for GRPO and RLOO (default: %(default)s)")
+    parser.add_argument(
+        "--batches", type=int, default=1, help="measured batches a process, after one that is not measured"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=4, help="answers a prompt for GRPO and RLOO (default: %(default)s)"
+    )
     parser.add_argument(
         "--evaluation-tokens", type=int, help="most tokens that the evaluation peer generates (default: our own limit)"
     )
@@ -88,7 +96,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of our side, e.g. answer.stop=tag"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="where results are kept (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="where results are kept (default: %(default)s)"
+    )
 
 
 def settings_of(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
@@ -184,7 +194,9 @@ def build_specification(
     from adjudge.rollout.answer_end import answer_end
 
     if options.batch_size % options.mini_batch_size:
-        raise ConfigError(f"--batch-size {options.batch_size} is not a multiple of --mini-batch-size {options.mini_batch_size}.")
+        raise ConfigError(
+            f"--batch-size {options.batch_size} is not a multiple of --mini-batch-size {options.mini_batch_size}."
+        )
     spec: dict[str, Any] = {
         "model": str(folder),
         "dtype": dtype,
@@ -202,7 +214,11 @@ def build_specification(
         "warmup_batches": 1,
         "batches": options.batches,
         "seed": options.seed,
-        "ours": {"task": spec_to_yaml(task), "settings": list(options.set), "rows": [_row(example) for example in rows]},
+        "ours": {
+            "task": spec_to_yaml(task),
+            "settings": list(options.set),
+            "rows": [_row(example) for example in rows],
+        },
     }
     config = our_config(spec)
     tokenizer = load_tokenizer(str(folder), str(folder), {})
@@ -267,10 +283,18 @@ def machine() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        named = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        named = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         name = named[0] if named else name
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else name
-    return {"device": device, "cpu": name, "cores": os.cpu_count(), "system": platform.system(), "versions": common.versions()}
+    return {
+        "device": device,
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "versions": common.versions(),
+    }
 
 
 def digest(*parts: Any) -> str:

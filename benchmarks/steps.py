@@ -43,7 +43,9 @@ def _no_sharing() -> list[Any]:
     from adjudge.models import policy
 
     build = policy.build_batch
-    return [patch.object(policy, "build_batch", lambda *rows, **named: build(*rows, **{**named, "share_prefix": False}))]
+    return [
+        patch.object(policy, "build_batch", lambda *rows, **named: build(*rows, **{**named, "share_prefix": False}))
+    ]
 
 
 def _no_keeping() -> list[Any]:
@@ -97,7 +99,9 @@ def _logits_everywhere() -> list[Any]:
 
     return [
         patch.object(Policy, "_run", lambda self, *rows, **named: with_logits(self, run(self, *rows, **named))),
-        patch.object(Policy, "_run_packed", lambda self, *rows, **named: with_logits(self, packed(self, *rows, **named))),
+        patch.object(
+            Policy, "_run_packed", lambda self, *rows, **named: with_logits(self, packed(self, *rows, **named))
+        ),
     ]
 
 
@@ -151,10 +155,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["--child"]:
         child(*given[1:])
         return 0
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description="What each step of the engine gives.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.steps", description="What each step of the engine gives."
+    )
     add_options(parser)
     parser.add_argument(
-        "--rounds", type=int, default=2, help="how often each variant runs, in turn with the whole (default: %(default)s)"
+        "--rounds",
+        type=int,
+        default=2,
+        help="how often each variant runs, in turn with the whole (default: %(default)s)",
     )
     parser.add_argument("--only", help="variants whose name holds this text; the others' results are kept")
     options = parser.parse_args(given)
@@ -172,8 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for what in variant.what:
             pairs = []
             for number in range(1, options.rounds + 1):
-                pairs.append((measure(WHOLE, what, folder, spec["threads"]), measure(name, what, folder, spec["threads"])))
-                print(f"{what}, {name}, round {number}: whole {say(pairs[-1][0])}; without {say(pairs[-1][1])}", flush=True)
+                pairs.append(
+                    (measure(WHOLE, what, folder, spec["threads"]), measure(name, what, folder, spec["threads"]))
+                )
+                print(
+                    f"{what}, {name}, round {number}: whole {say(pairs[-1][0])}; without {say(pairs[-1][1])}",
+                    flush=True,
+                )
             rows.append(row_of(name, what, pairs) | {"command": how["command"]})
             write_json(kept, {**how, "rows": rows})
     return int(any("error" in row for row in rows))

@@ -56,7 +56,8 @@ def summary(results: Sequence[dict[str, Any]]) -> Summary | None:
     sizes = [size for result in good if (size := memory(result)) is not None]
     names = {name for result in good for name in result["stages"]}
     stages = {
-        name: statistics.median(value for result in good for value in result["stages"].get(name, [0.0])) for name in sorted(names)
+        name: statistics.median(value for result in good for value in result["stages"].get(name, [0.0]))
+        for name in sorted(names)
     }
     return Summary(
         rows_per_s=statistics.median(map(rate, good)),
@@ -70,7 +71,9 @@ def summary(results: Sequence[dict[str, Any]]) -> Summary | None:
 def ratios(rounds: Sequence[dict[str, Any]]) -> list[float]:
     """How many times faster ours was, in each round in which both sides succeeded."""
     both = [(one.get("ours"), one.get("peer")) for one in rounds]
-    return [rate(ours) / rate(peer) for ours, peer in both if ours and peer and "error" not in ours and "error" not in peer]
+    return [
+        rate(ours) / rate(peer) for ours, peer in both if ours and peer and "error" not in ours and "error" not in peer
+    ]
 
 
 def memory_ratio(ours: Summary | None, peer: Summary | None) -> float | None:
@@ -105,7 +108,9 @@ def write_between(page: Path, text: str) -> None:
 def measured_on(record: dict[str, Any]) -> str:
     """Device, versions, settings, command and date, as a paragraph."""
     settings, machine, versions = record["settings"], record["machine"], record["machine"]["versions"]
-    named = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "peft") if name in versions)
+    named = ", ".join(
+        f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "peft") if name in versions
+    )
     own = f", ours with {', '.join(settings['set'])}" if settings.get("set") else ""
     return (
         f"{machine['device']}, {machine['cores']} cores ({settings['threads']} threads), {machine['system']}, {named}; "
@@ -130,23 +135,35 @@ def _pairs(record: dict[str, Any]) -> str:
         lines.append(_pair_line(name, ours, peer, ratios(rounds), settings))
         for side, found in ((f"adjudge ({PAIRS[name].what}, beside {title})", ours), (title, peer)):
             if found is not None and found.stages:
-                stages.append(f"| {side} | {', '.join(f'{stage} {value:.2f}' for stage, value in found.stages.items())} |")
+                stages.append(
+                    f"| {side} | {', '.join(f'{stage} {value:.2f}' for stage, value in found.stages.items())} |"
+                )
         if PAIRS[name].grouped:
             remarks.append(f"{title}: {GROUPED.format(**settings)}.")
         remarks += [f"{title}: {failure}" for failure in _failures(rounds)]
     text = "\n".join([header, *lines])
-    on = "\n\n".join(said if len(settings_said) == 1 else f"{', '.join(names)}: {said}" for said, names in settings_said.items())
+    on = "\n\n".join(
+        said if len(settings_said) == 1 else f"{', '.join(names)}: {said}" for said, names in settings_said.items()
+    )
     if stages:
         text += "\n\n| seconds a batch, by stage | |\n| --- | --- |\n" + "\n".join(stages)
     remarks += [f"{name} was not measured: {why}." for name, why in record.get("missing", {}).items()]
-    return "\n\n".join(["### Beside the peers", on, text, *(["\n".join(f"- {remark}" for remark in remarks)] if remarks else [])])
+    return "\n\n".join(
+        ["### Beside the peers", on, text, *(["\n".join(f"- {remark}" for remark in remarks)] if remarks else [])]
+    )
 
 
-def _pair_line(name: str, ours: Summary | None, peer: Summary | None, found: Sequence[float], settings: dict[str, Any]) -> str:
+def _pair_line(
+    name: str, ours: Summary | None, peer: Summary | None, found: Sequence[float], settings: dict[str, Any]
+) -> str:
     pair, share = PAIRS[name], memory_ratio(ours, peer)
 
     def speed(side: Summary | None, answers: int = 1) -> str:
-        return "failed" if side is None else f"{_short(side.rows_per_s)} {pair.unit}, {_short(answers * side.tokens_per_s)} tokens"
+        return (
+            "failed"
+            if side is None
+            else f"{_short(side.rows_per_s)} {pair.unit}, {_short(answers * side.tokens_per_s)} tokens"
+        )
 
     def both(first: float | None, second: float | None) -> str:
         return " / ".join("–" if value is None else f"{value:.2f}" for value in (first, second))
@@ -164,7 +181,8 @@ def _pair_line(name: str, ours: Summary | None, peer: Summary | None, found: Seq
                 both(*(side.memory_gib if side else None for side in (ours, peer))),
                 "–" if share is None else f"{share:.2f} (goal ≤ {MEMORY_GOAL:.2f})",
                 " / ".join(
-                    "–" if side is None else f"{side.prompt_tokens:.0f} + {side.response_tokens:.1f}" for side in (ours, peer)
+                    "–" if side is None else f"{side.prompt_tokens:.0f} + {side.response_tokens:.1f}"
+                    for side in (ours, peer)
                 ),
             ]
         )
@@ -225,7 +243,9 @@ def _steps(record: dict[str, Any]) -> str:
         lines.append(
             f"| {row['variant']} | {row['what']} | {seconds} | {row['ratio']:.2f} | {peaks['whole']:.2f} / {peaks['without']:.2f} |"
         )
-    commands = dict.fromkeys(row["command"] for row in record["rows"] if row.get("command", record["command"]) != record["command"])
+    commands = dict.fromkeys(
+        row["command"] for row in record["rows"] if row.get("command", record["command"]) != record["command"]
+    )
     others = [
         f"{', '.join(dict.fromkeys(row['variant'] for row in record['rows'] if row.get('command') == command))}: `{command}`."
         for command in commands
@@ -246,8 +266,12 @@ def _short(value: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or write them into a page; exit status 1, with the reason, where neither is possible."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description="Render what was measured to Markdown.")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="where the results are (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.table", description="Render what was measured to Markdown."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="where the results are (default: %(default)s)"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE", help=f"put them between {BEGIN} and {END} in this page")
     options = parser.parse_args(arguments)
     try:

@@ -128,7 +128,9 @@ def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_mpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random 2-layer MPT (ALiBi positions, fused query-key-value projection)."""
-    config = MptConfig(**_ids(), d_model=32, n_heads=4, n_layers=2, expansion_ratio=2, max_seq_len=1024, initializer_range=0.1)
+    config = MptConfig(
+        **_ids(), d_model=32, n_heads=4, n_layers=2, expansion_ratio=2, max_seq_len=1024, initializer_range=0.1
+    )
     return save_tiny(config, tmp_path_factory.mktemp("tiny") / "mpt")
 
 

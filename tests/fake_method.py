@@ -30,7 +30,9 @@ class FakeJudge:
     def __init__(self, spec: TaskSpec, answer: Callable[[Example], str | float | None]) -> None:
         self.spec, self.answer = spec, answer
 
-    def judge(self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging") -> list[Prediction]:
+    def judge(
+        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
+    ) -> list[Prediction]:
         found = []
         for example in examples:
             value = self.answer(example)

@@ -38,7 +38,21 @@ from adjudge.tasks.template import compiled
 from adjudge.types import Prediction
 
 WORDS = (
-    *("A", "AB", "ABC", "Pos", "Positive", "Positively", "Not", "Not sure", "No", "Yes", "Option one", "Option", "Option two"),
+    *(
+        "A",
+        "AB",
+        "ABC",
+        "Pos",
+        "Positive",
+        "Positively",
+        "Not",
+        "Not sure",
+        "No",
+        "Yes",
+        "Option one",
+        "Option",
+        "Option two",
+    ),
     *(
         "да",
         "нет",
@@ -107,7 +121,9 @@ def answer(rng: Random, spec: TaskSpec) -> str:
     if rng.random() < 0.1 and text:
         place = rng.randrange(len(text))
         text = text[:place] + text[place + 1 :]
-    return rng.choice(("", "", "", " ", "\t", *MARKS)) + text + "".join(rng.choice(ENDS) for _ in range(rng.randint(0, 3)))
+    return (
+        rng.choice(("", "", "", " ", "\t", *MARKS)) + text + "".join(rng.choice(ENDS) for _ in range(rng.randint(0, 3)))
+    )
 
 
 def could_be(text: str, spec: TaskSpec, stop: str) -> set[str | float]:
@@ -115,11 +131,16 @@ def could_be(text: str, spec: TaskSpec, stop: str) -> set[str | float]:
     if stop == "tag" and "</Judgement>" not in text:
         return set()
     body = (re.split(r"[\r\n]", text)[0] if stop == "line" else text).split("</Judgement>")[0]
-    bodies = [body, re.sub(r"(?:<|</|</J|</Ju|</Jud|</Judg|</Judge|</Judgem|</Judgeme|</Judgemen|</Judgement)\Z", "", body)]
+    bodies = [
+        body,
+        re.sub(r"(?:<|</|</J|</Ju|</Jud|</Judg|</Judge|</Judgem|</Judgeme|</Judgemen|</Judgement)\Z", "", body),
+    ]
     if spec.number is not None:
         tail = rf"[\s{re.escape(FINAL_PUNCTUATION)}\u037e]*"
         numbers = [re.fullmatch(rf"\s*([+-]?[0-9]+(?:\.[0-9]+)?){tail}", each) for each in bodies[1:]]
-        return {float(found[1]) for found in numbers if found and spec.number.low <= float(found[1]) <= spec.number.high}
+        return {
+            float(found[1]) for found in numbers if found and spec.number.low <= float(found[1]) <= spec.number.high
+        }
     found: set[str | float] = set()
     for word in spec.words:
         parts = _plain(word).rstrip(FINAL_PUNCTUATION + " ").split()
@@ -196,7 +217,9 @@ def _check(spec: TaskSpec, examples: list) -> None:
     for example in examples:
         assert all(isinstance(text, str) for text in example.fields.values())
         assert example.gold in spec.words if spec.words else spec.number.low <= example.gold <= spec.number.high
-    examples_for_prediction(spec, [dict(example.fields) for example in examples if all(map(str.strip, example.fields.values()))])
+    examples_for_prediction(
+        spec, [dict(example.fields) for example in examples if all(map(str.strip, example.fields.values()))]
+    )
 
 
 def load_task_file(path: Path) -> str:
@@ -234,7 +257,9 @@ def fuzz_tasks(count: int, rng: Random, folder: Path, tell: Callable[[int], None
     return counts
 
 
-def fuzz_submissions(count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
+def fuzz_submissions(
+    count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None
+) -> Counter[str]:
     """Check generated submissions."""
     counts: Counter[str] = Counter()
     for number in range(count):

@@ -120,7 +120,9 @@ def _lines(rng: Random, content: bytes) -> bytes:
 
 
 def _encode(rng: Random, content: bytes) -> bytes:
-    return content.decode("utf-8", "replace").encode(rng.choice(("utf-16", "utf-32", "latin-1", "cp1252", "utf-8-sig")), "replace")
+    return content.decode("utf-8", "replace").encode(
+        rng.choice(("utf-16", "utf-32", "latin-1", "cp1252", "utf-8-sig")), "replace"
+    )
 
 
 _WAYS: tuple[Callable[[Random, bytes], bytes], ...] = (
@@ -209,7 +211,10 @@ NESTED: dict[str, Any] = {
     },
     "superglue/multirc": {
         "idx": 0,
-        "passage": {"text": "P", "questions": [{"question": "Q", "idx": 0, "answers": [{"text": "A", "idx": 0, "label": 1}]}]},
+        "passage": {
+            "text": "P",
+            "questions": [{"question": "Q", "idx": 0, "answers": [{"text": "A", "idx": 0, "label": 1}]}],
+        },
     },
     "superglue/record": {
         **{"source": "s", "idx": 0, "passage": {"text": "Anna went home", "entities": [{"start": 0, "end": 3}]}},
@@ -236,7 +241,10 @@ def _official() -> list[str]:
     return [
         name
         for name, files in found.items()
-        if files and "dev" in files.splits and "/" not in files.splits["dev"] and (name in NESTED or name.startswith("glue/"))
+        if files
+        and "dev" in files.splits
+        and "/" not in files.splits["dev"]
+        and (name in NESTED or name.startswith("glue/"))
     ]
 
 
@@ -244,7 +252,12 @@ def _official() -> list[str]:
 def _glue_rows(name: str) -> bytes:
     spec = load_task(name)
     files = spec.source.files
-    columns = list(files.columns) or ["index", *spec.fields.values(), *spec.tags.values(), *([spec.label] if spec.label else [])]
+    columns = list(files.columns) or [
+        "index",
+        *spec.fields.values(),
+        *spec.tags.values(),
+        *([spec.label] if spec.label else []),
+    ]
     columns = list(dict.fromkeys(columns))
     label = next(iter(spec.labels)) if spec.labels else "2.5"
     row = "\t".join(label if column == spec.label else f"{column} text" for column in columns)
@@ -260,7 +273,9 @@ def damaged_task(rng: Random, folder: Path) -> Made:
     for _ in range(rng.choice((0, 1, 1, 2))):
         place = rng.randrange(len(lines))
         key, colon, rest = lines[place].partition(": ")
-        value = rng.choice((*TAGS, *MARKS, "[" * 50, "~", "{}", "[]", "- a", "{a: {b: c}}", "'{{ text.__class__ }}'", rest[::-1]))
+        value = rng.choice(
+            (*TAGS, *MARKS, "[" * 50, "~", "{}", "[]", "- a", "{a: {b: c}}", "'{{ text.__class__ }}'", rest[::-1])
+        )
         lines[place] = rng.choice(
             (f"{key}{colon}{value}", "", lines[place] * 2, f"{lines[place]}\n{lines[place]}", f"  {lines[place]}")
         )
@@ -277,8 +292,13 @@ def _right(name: str) -> bytes:
 
 def damaged_submission(rng: Random, folder: Path) -> Made:
     """A zip with some files of a submission in it, damaged inside or outside."""
-    names = rng.sample(("WNLI.tsv", "WSC.jsonl", "CB.jsonl", "AX-g.jsonl", "COPA.jsonl", "MultiRC.jsonl"), rng.randint(1, 3))
-    inside = {rng.choice((name, name, f"../{name}", f"x/{name}", f"x{rng.choice(MARKS)}{name}")): _right(name) for name in names}
+    names = rng.sample(
+        ("WNLI.tsv", "WSC.jsonl", "CB.jsonl", "AX-g.jsonl", "COPA.jsonl", "MultiRC.jsonl"), rng.randint(1, 3)
+    )
+    inside = {
+        rng.choice((name, name, f"../{name}", f"x/{name}", f"x{rng.choice(MARKS)}{name}")): _right(name)
+        for name in names
+    }
     content = zipped({name.encode("utf-8", "replace").decode(): damage(rng, held) for name, held in inside.items()})
     path = folder / "submission.zip"
     path.write_bytes(damage(rng, content) if rng.random() < 0.5 else content)

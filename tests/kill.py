@@ -120,8 +120,18 @@ def ended(pid: int, within_s: float) -> int | None:
 
 def results(folder: Path) -> list[Path]:
     """The files that must be equal, of all that a run leaves behind: those without times, paths and processes in them."""
-    names = {"metrics.jsonl", "adapter_model.safetensors", "value_head.safetensors", "model.safetensors", "validation.jsonl"}
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.name in names or path.parent.name == "predictions")
+    names = {
+        "metrics.jsonl",
+        "adapter_model.safetensors",
+        "value_head.safetensors",
+        "model.safetensors",
+        "validation.jsonl",
+    }
+    return sorted(
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.name in names or path.parent.name == "predictions"
+    )
 
 
 def differing(one: Path, other: Path) -> list[str]:
@@ -236,11 +246,16 @@ def main() -> None:
                 (Path(made) / f"{method}-random").mkdir()
                 share = given.kills // len(methods) + (place < given.kills % len(methods))
                 kills, runs = at_random(method, action, Path(made) / f"{method}-random", share, given.seed)
-                print(f"{method}: {kills} kills in {runs} runs, {time.monotonic() - began:.0f} s: all equal", flush=True)
+                print(
+                    f"{method}: {kills} kills in {runs} runs, {time.monotonic() - began:.0f} s: all equal", flush=True
+                )
             if given.positions:
                 (Path(made) / f"{method}-positions").mkdir()
                 killed = at_positions(method, action, Path(made) / f"{method}-positions", given.stride)
-                print(f"{method}: killed before each of {killed} calls, {time.monotonic() - began:.0f} s: all equal", flush=True)
+                print(
+                    f"{method}: killed before each of {killed} calls, {time.monotonic() - began:.0f} s: all equal",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ class Scripted:
     def __init__(self, tokenizer: Any, *calls: Sequence[str], end_of_turn: str = "<|im_end|>") -> None:
         self.tokenizer = tokenizer
         self.end_ids = [tokenizer.convert_tokens_to_ids(end_of_turn)]
-        self._calls = [[[*tokenizer(text, add_special_tokens=False).input_ids, *self.end_ids] for text in call] for call in calls]
+        self._calls = [
+            [[*tokenizer(text, add_special_tokens=False).input_ids, *self.end_ids] for text in call] for call in calls
+        ]
         self.asked: list[list[str]] = []
         """The prompts of each `prefill`, as text."""
 
@@ -58,13 +60,18 @@ class Scripted:
     def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Said:
         scripts = self._calls[len(self.asked)]
         assert len(scripts) == len(prompts)
-        self.asked.append([self.tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False) for prompt in prompts])
+        self.asked.append(
+            [self.tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False) for prompt in prompts]
+        )
         rows_B = torch.arange(len(prompts), dtype=torch.float32)
         return Said(torch.stack([torch.zeros_like(rows_B), rows_B], dim=1), scripts)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         scripts = self._calls[len(self.asked) - 1]
-        wanted = [scripts[int(row)][min(int(step), len(scripts[int(row)]) - 1)] for step, row in hidden.reshape(-1, 2).tolist()]
+        wanted = [
+            scripts[int(row)][min(int(step), len(scripts[int(row)]) - 1)]
+            for step, row in hidden.reshape(-1, 2).tolist()
+        ]
         onehot = torch.nn.functional.one_hot(torch.tensor(wanted), len(self.tokenizer))
         return 30.0 * onehot.float().reshape(*hidden.shape[:-1], -1)
 

@@ -9,7 +9,9 @@ from adjudge.tasks.spec import TaskSpec
 
 def label_task(*words: str, **changes: Any) -> TaskSpec:
     """Texts in one field, answered with one of `words` (raw labels "0", "1", … in that order); `changes` are fields of the spec."""
-    return _task(**{"labels": {str(place): word for place, word in enumerate(words)}, "metrics": ("accuracy",), **changes})
+    return _task(
+        **{"labels": {str(place): word for place, word in enumerate(words)}, "metrics": ("accuracy",), **changes}
+    )
 
 
 def number_task(low: float, high: float, decimals: int = 1, **changes: Any) -> TaskSpec:

@@ -21,7 +21,9 @@ def right_lines(form: Form) -> list[str]:
     if form.shape == "entity":
         return [json.dumps({"idx": index, "label": f"Entity {index}"}) for index in range(form.rows)]
     if form.is_json:
-        return [json.dumps({"idx": index, "label": form.labels[index % len(form.labels)]}) for index in range(form.rows)]
+        return [
+            json.dumps({"idx": index, "label": form.labels[index % len(form.labels)]}) for index in range(form.rows)
+        ]
     labels = form.labels or ("0", "2.5", "5.000", "4e-1")
     return ["index\tprediction", *(f"{index}\t{labels[index % len(labels)]}" for index in range(form.rows))]
 

@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Any
 
 GIB = 2**30
-LABEL_REWARD, WRONG_REWARD, UNREADABLE_REWARD = 1.0, -1.0, -3.0  # arXiv 2410.11020: right, wrong, no readable single label
+LABEL_REWARD, WRONG_REWARD, UNREADABLE_REWARD = (
+    1.0,
+    -1.0,
+    -3.0,
+)  # arXiv 2410.11020: right, wrong, no readable single label
 REPORTED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "numpy")
 
 
@@ -65,11 +69,15 @@ class Spec:
         spec.ignored = sorted(set(given) - known)
         lengths = {name: len(getattr(spec, name)) for name in ("prompts", "prompt_ids", "golds", "answer_ids")}
         if len(set(lengths.values())) != 1 or not spec.prompts:
-            raise ValueError(f"{path}: prompts, prompt_ids, golds and answer_ids must be equally many and at least one: {lengths}")
+            raise ValueError(
+                f"{path}: prompts, prompt_ids, golds and answer_ids must be equally many and at least one: {lengths}"
+            )
         if spec.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"{path}: dtype is {spec.dtype!r}; it must be float32 or bfloat16")
         if spec.batch_size % spec.mini_batch_size:
-            raise ValueError(f"{path}: batch_size {spec.batch_size} is not a multiple of mini_batch_size {spec.mini_batch_size}")
+            raise ValueError(
+                f"{path}: batch_size {spec.batch_size} is not a multiple of mini_batch_size {spec.mini_batch_size}"
+            )
         if spec.value_model not in ("lora", "full"):
             raise ValueError(f"{path}: value_model is {spec.value_model!r}; it must be lora or full")
         if spec.batches < 1:
@@ -341,7 +349,9 @@ def main(name: str, measure: Callable[[Spec, Meter], int]) -> None:
     try:
         spec = Spec.read(sys.argv[1])
         # All local and in memory: no look at the hub, no forked tokenizers beside torch's threads.
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_DISABLED="true")
+        os.environ.update(
+            HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_DISABLED="true"
+        )
         os.environ["OMP_NUM_THREADS"] = str(spec.threads)
         import torch
 

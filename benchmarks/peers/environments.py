@@ -99,7 +99,16 @@ def make(name: str, *, recreate: bool = False) -> None:
     python = python_of(name)
     if not python.exists():
         venv.create(folder, with_pip=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements_of(name))]
+    install = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+        str(requirements_of(name)),
+    ]
     _call(install, f"installing {requirements_of(name).name}")
     _call([str(python), "-c", IMPORTS[name]], f"importing what {name} is for")
     _stamp(name).write_text(_digest(name))

@@ -21,7 +21,9 @@ def measure(spec: common.Spec, meter: common.Meter) -> int:
     meter.start()
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        inputs = tokenizer.pad({"input_ids": [spec.prompt_ids[row] for row in batch]}, padding=True, return_tensors="pt")
+        inputs = tokenizer.pad(
+            {"input_ids": [spec.prompt_ids[row] for row in batch]}, padding=True, return_tensors="pt"
+        )
         with torch.inference_mode():
             output = meter.timed("generate", model.generate)(
                 **inputs.to(model.device),

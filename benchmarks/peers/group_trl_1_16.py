@@ -75,7 +75,9 @@ def run(spec: common.Spec, meter: common.Meter, config_class: Any, trainer_class
             model=common.load_causal_lm(spec),
             reward_funcs=reward,
             args=config,
-            train_dataset=Dataset.from_dict({"prompt": [spec.prompts[r] for r in rows], "gold": [spec.golds[r] for r in rows]}),
+            train_dataset=Dataset.from_dict(
+                {"prompt": [spec.prompts[r] for r in rows], "gold": [spec.golds[r] for r in rows]}
+            ),
             processing_class=common.load_tokenizer(spec),
             peft_config=common.lora_config(spec),
             callbacks=[group_timer(meter)],

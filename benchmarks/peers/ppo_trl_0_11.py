@@ -20,7 +20,9 @@ def build(spec: common.Spec, tokenizer: Any) -> Any:
     from transformers.optimization import Adafactor
     from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 
-    model = AutoModelForCausalLMWithValueHead.from_pretrained(common.load_causal_lm(spec), peft_config=common.lora_config(spec))
+    model = AutoModelForCausalLMWithValueHead.from_pretrained(
+        common.load_causal_lm(spec), peft_config=common.lora_config(spec)
+    )
     config = PPOConfig(
         batch_size=spec.batch_size,
         mini_batch_size=spec.mini_batch_size,
@@ -65,7 +67,9 @@ def measure(spec: common.Spec, meter: common.Meter) -> int:
             queries, return_prompt=False, length_sampler=lengths, batch_size=size, **sampling
         )
         texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
-        scores = [torch.tensor(common.score(text, spec.golds[row], labels)) for text, row in zip(texts, batch, strict=True)]
+        scores = [
+            torch.tensor(common.score(text, spec.golds[row], labels)) for text, row in zip(texts, batch, strict=True)
+        ]
         stats = meter.timed("step", trainer.step)(queries, responses, scores)
         meter.add("forward", stats["time/ppo/forward_pass"])
         meter.add("update", stats["time/ppo/optimize_step"])

@@ -7,7 +7,17 @@ from adjudge.version import __version__
 if TYPE_CHECKING:
     from adjudge.api import FinishedRun, evaluate, infer_task, load_policy, load_split, load_task, open_run, train
 
-__all__ = ["FinishedRun", "__version__", "evaluate", "infer_task", "load_policy", "load_split", "load_task", "open_run", "train"]
+__all__ = [
+    "FinishedRun",
+    "__version__",
+    "evaluate",
+    "infer_task",
+    "load_policy",
+    "load_split",
+    "load_task",
+    "open_run",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

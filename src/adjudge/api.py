@@ -152,7 +152,9 @@ def evaluate(
 ) -> FinishedRun:
     """Judge a task's evaluation rows with an untrained model: `method` is "zero-shot" or "few-shot". Otherwise as `train`."""
     if get_entry(method).trains:
-        raise ConfigError(f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run.")
+        raise ConfigError(
+            f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run."
+        )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
     return _run(method, task, out, preset, {**options, **overrides}, force=force)
 
@@ -181,14 +183,18 @@ def to_examples(spec: TaskSpec, rows: Any) -> list[Example]:
     for number, cells in enumerate(table, 1):
         lacking = [field for field, column in spec.fields.items() if field not in cells and column not in cells]
         if lacking:
-            raise DataError(f"rows:{number}: there is no '{lacking[0]}', which {spec.name} needs.{nearest(lacking[0], cells)}")
+            raise DataError(
+                f"rows:{number}: there is no '{lacking[0]}', which {spec.name} needs.{nearest(lacking[0], cells)}"
+            )
     return examples_for_prediction(spec, table, "rows")
 
 
 def _cells(spec: TaskSpec, number: int, row: Any) -> dict[str, str]:
     if isinstance(row, str):
         if len(spec.fields) != 1:
-            raise DataError(f"rows:{number}: {spec.name} has the fields {', '.join(spec.fields)}: give mappings, not bare texts.")
+            raise DataError(
+                f"rows:{number}: {spec.name} has the fields {', '.join(spec.fields)}: give mappings, not bare texts."
+            )
         return {next(iter(spec.fields)): row}
     if not isinstance(row, Mapping):
         raise DataError(f"rows:{number}: a row is a text or a mapping of fields, not a {type(row).__name__}.")

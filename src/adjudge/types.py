@@ -70,6 +70,10 @@ class Prediction:
     """As in the example."""
 
     @classmethod
-    def of(cls, example: Example, text: str, value: Value | None, probabilities: Mapping[str, float] | None = None) -> Prediction:
+    def of(
+        cls, example: Example, text: str, value: Value | None, probabilities: Mapping[str, float] | None = None
+    ) -> Prediction:
         """What came back for `example`."""
-        return cls(example.id, example.fields, example.gold, text, value, probabilities or {}, example.group, example.tags)
+        return cls(
+            example.id, example.fields, example.gold, text, value, probabilities or {}, example.group, example.tags
+        )

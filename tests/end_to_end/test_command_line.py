@@ -58,7 +58,9 @@ def test_compare_runs_each_cell_in_a_process_of_its_own_and_reuses_it(own, tmp_p
 
 def test_a_cell_that_fails_in_its_process_says_why(own, tmp_path):
     (tmp_path / "model").mkdir()
-    result = adjudge("compare", *own, "--model", tmp_path / "model", "--methods", "sft", "--out", tmp_path / "out", code=1)
+    result = adjudge(
+        "compare", *own, "--model", tmp_path / "model", "--methods", "sft", "--out", tmp_path / "out", code=1
+    )
     assert "config.json" in result.stderr
     assert "Traceback" not in result.stderr
     assert "config.json" in json.loads((tmp_path / "out/table.json").read_text())["failed"][0]["reason"]
@@ -108,7 +110,15 @@ def test_train_evaluate_and_predict_with_a_trained_adapter(own, tmp_path, tiny_l
     assert (scores["decode"], scores["unreadable"]) == ("labels", 0)
     (tmp_path / "new.csv").write_text("id,text\n007,good film\n008,bad film\n")
     adjudge(
-        "predict", "--run", tmp_path / "ppo", "--input", tmp_path / "new.csv", "--out", tmp_path / "out.csv", "--decode", "labels"
+        "predict",
+        "--run",
+        tmp_path / "ppo",
+        "--input",
+        tmp_path / "new.csv",
+        "--out",
+        tmp_path / "out.csv",
+        "--decode",
+        "labels",
     )
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

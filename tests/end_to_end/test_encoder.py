@@ -29,7 +29,12 @@ def tiny_bert(tmp_path_factory):
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=24
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=24,
     )
     config = BertConfig(
         vocab_size=len(WORDS),
@@ -66,7 +71,9 @@ def number_rows(count=16):
 
 def make_run(folder, model, **settings):
     values = {"encoder.model": str(model), "encoder.epochs": 20, "encoder.batch_size": 6, "encoder.optimizer.lr": 3e-3}
-    values |= {"method": "encoder", "runtime.device": "cpu"} | {key.replace("__", "."): value for key, value in settings.items()}
+    values |= {"method": "encoder", "runtime.device": "cpu"} | {
+        key.replace("__", "."): value for key, value in settings.items()
+    }
     return Run.create(folder, load_config(values=values))
 
 
@@ -108,7 +115,10 @@ def test_numbers_are_learned_and_stay_in_range(tiny_bert, tmp_path):
 
 
 def test_one_seed_gives_one_result(tiny_bert, tmp_path):
-    runs = [make_run(tmp_path / name, tiny_bert, seed=seed, encoder__epochs=2) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
+    runs = [
+        make_run(tmp_path / name, tiny_bert, seed=seed, encoder__epochs=2)
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    ]
     for run in runs:
         torch.rand(7)  # the generator's state before a run must not matter
         ENCODER.build(run, LABELS, label_rows())

@@ -15,7 +15,9 @@ KILL = Path(__file__).parents[1] / "kill.py"
 
 
 def kill(*options: str) -> str:
-    done = subprocess.run([sys.executable, str(KILL), *options], capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(
+        [sys.executable, str(KILL), *options], capture_output=True, text=True, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     return done.stdout
 

@@ -41,11 +41,19 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[TaskSpec]:
     for name, (kinds, count) in made.items():
         rows = [kinds[place % len(kinds)] for place in range(count)]
         for split, chosen in (("train", rows), ("dev", rows[:6])):
-            (folder / f"{name}-{split}.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in chosen))
+            (folder / f"{name}-{split}.csv").write_text(
+                "text,label\n" + "".join(f"{text},{label}\n" for text, label in chosen)
+            )
         number = {"low": 0.0, "high": 10.0, "decimals": 0}
         spec = infer_task(folder / f"{name}-train.csv", ["text"], "label", dev=folder / f"{name}-dev.csv")
         if name == "stars":
-            plain = {**spec.model_dump(), "labels": None, "positive": None, "number": number, "metrics": ("pearson", "mae")}
+            plain = {
+                **spec.model_dump(),
+                "labels": None,
+                "positive": None,
+                "number": number,
+                "metrics": ("pearson", "mae"),
+            }
             spec = TaskSpec.model_validate(plain)
         specs.append(spec.model_copy(update={"name": name}))
     return specs
@@ -53,7 +61,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[TaskSpec]:
 
 def settings(method: str, model: Path, **values: Any) -> Config:
     fixed = {"model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", "evaluation.resamples": 100}
-    return load_config(values={**fixed, "method": method, **{key.replace("__", "."): value for key, value in values.items()}})
+    return load_config(
+        values={**fixed, "method": method, **{key.replace("__", "."): value for key, value in values.items()}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +121,11 @@ def test_ppo_logs_the_figures_of_each_task_on_one_scale(reinforced: Path) -> Non
     records = Run.open(reinforced).metrics()
     shares = {"films": 18, "pairs": 12, "stars": 24}
     assert records[-1]["prompts"] == 54
-    assert {name: sum(record["task"] == name for record in records) for name in shares} == {"films": 3, "pairs": 2, "stars": 3}
+    assert {name: sum(record["task"] == name for record in records) for name in shares} == {
+        "films": 3,
+        "pairs": 2,
+        "stars": 3,
+    }
     for record in records:
         own = "mean_error" if record["task"] == "stars" else "recall label_entropy"
         assert sorted(record) == sorted(f"{PPO_KEYS} {own}".split())
@@ -132,12 +146,15 @@ def test_the_reference_of_a_mixture_is_where_it_started(reinforced: Path, warm: 
 
 
 @pytest.mark.parametrize("method", ["sft", "ppo"])
-def test_the_seed_decides_a_mixture_bit_for_bit(method: str, tasks: list[TaskSpec], tiny_llama: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_a_mixture_bit_for_bit(
+    method: str, tasks: list[TaskSpec], tiny_llama: Path, tmp_path: Path
+) -> None:
     def outcome(name: str, seed: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         torch.manual_seed(len(name))  # what happened in the process before does not matter
         execute_tasks(settings(method, tiny_llama, seed=seed, data__train_rows=24), tasks, tmp_path / name)
         records = [
-            {key: value for key, value in record.items() if key != "seconds"} for record in Run.open(tmp_path / name).metrics()
+            {key: value for key, value in record.items() if key != "seconds"}
+            for record in Run.open(tmp_path / name).metrics()
         ]
         return load_file(tmp_path / name / "adapter/adapter_model.safetensors"), records
 

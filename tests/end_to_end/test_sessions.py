@@ -77,7 +77,9 @@ def bad_at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("method", ["sft", "ppo"])
-def test_a_value_that_is_not_finite_leaves_the_step_to_replay(method: str, bad_at: Any, tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_leaves_the_step_to_replay(
+    method: str, bad_at: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
     """PPO fails in the second update of its step: the first is undone, so that the whole step replays."""
     spec, config = reviews(tmp_path), settings(tiny_llama, method, checkpoint__every_s=None)
     bad_at(method, 4)
@@ -125,12 +127,19 @@ def test_weights_that_are_not_finite_are_never_a_result(tiny_llama: Path, tmp_pa
 
 
 def test_held_out_rows_choose_the_weights(tiny_llama: Path, tmp_path: Path) -> None:
-    more = {"checkpoint__validate_every": 2, "checkpoint__validation_rows": 8, "sft__epochs": 3, "sft__optimizer__lr": 3e-3}
+    more = {
+        "checkpoint__validate_every": 2,
+        "checkpoint__validation_rows": 8,
+        "sft__epochs": 3,
+        "sft__optimizer__lr": 3e-3,
+    }
     spec = reviews(tmp_path)
     execute(settings(tiny_llama, "sft", **more), spec, tmp_path / "last")
     scores = execute(settings(tiny_llama, "sft", **more, checkpoint__use="best"), spec, tmp_path / "best")
     found = list(read_jsonl(tmp_path / "best" / "validation.jsonl"))
-    assert [record["step"] for record in found] == [2, 4, 6, 8, 10, 12], "16 rows are left, and the last step is judged too"
+    assert [record["step"] for record in found] == [2, 4, 6, 8, 10, 12], (
+        "16 rows are left, and the last step is judged too"
+    )
     assert scores["train_rows"] == 24
     assert list(read_jsonl(tmp_path / "last" / "validation.jsonl")) == found
     best = max(found, key=lambda record: record["value"])  # of equals, the first
@@ -162,7 +171,9 @@ def test_a_guard_stops_when_asked_and_resuming_goes_on_all_the_same(tiny_llama: 
     spec = reviews(tmp_path)
     execute(settings(tiny_llama, "ppo", **more), spec, tmp_path / "whole")
     config = settings(tiny_llama, "ppo", **more, guard__stop_on=("unreadable",))
-    with pytest.raises(GuardError, match=r"of the last 128 sampled answers are unreadable\. Stopped, as guard\.stop_on asks"):
+    with pytest.raises(
+        GuardError, match=r"of the last 128 sampled answers are unreadable\. Stopped, as guard\.stop_on asks"
+    ):
         execute(config, spec, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000016"]
     assert len(Run.open(tmp_path / "run").metrics()) == 16
@@ -185,14 +196,20 @@ def test_a_checkpoint_of_something_else_is_refused(what: str, tiny_llama: Path, 
     from adjudge.training.session import Carried, trained
 
     layer = torch.nn.Linear(2, 2)
-    parts = {"trained": trained(layer), "optimizer": Carried(dict, lambda _: None), "scheduler": Carried(dict, lambda _: None)}
+    parts = {
+        "trained": trained(layer),
+        "optimizer": Carried(dict, lambda _: None),
+        "scheduler": Carried(dict, lambda _: None),
+    }
     with Run.create(tmp_path / "run", Config()) as run, Session(run, parts) as session:
         session.save()
     with pytest.raises(RunError):
         assert run.state == "complete"
         run.set_state("interrupted")
         again = Run.create(tmp_path / "run", Config(), resume=True)
-        other = {"trained": trained(torch.nn.Linear(3, 2))} if what == "model" else {"more": Carried(dict, lambda _: None)}
+        other = (
+            {"trained": trained(torch.nn.Linear(3, 2))} if what == "model" else {"more": Carried(dict, lambda _: None)}
+        )
         with again, Session(again, {**parts, **other}):
             pass
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
@@ -213,7 +230,9 @@ def test_a_guard_leaves_out_nothing_of_its_step(tiny_llama: Path, tmp_path: Path
     assert [record["step"] for record in found] == list(range(2, 17, 2))
 
 
-def test_a_step_that_was_through_is_not_done_twice(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_was_through_is_not_done_twice(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Judging the held-out rows fails after the update: what is resumed is the checkpoint before, not the step with its update made."""
     from adjudge.methods import sft
 
@@ -244,7 +263,11 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
     from adjudge.training.session import Carried, trained
 
     layer = torch.nn.Linear(2, 2)
-    parts = {"trained": trained(layer), "optimizer": Carried(dict, lambda _: None), "scheduler": Carried(dict, lambda _: None)}
+    parts = {
+        "trained": trained(layer),
+        "optimizer": Carried(dict, lambda _: None),
+        "scheduler": Carried(dict, lambda _: None),
+    }
     with Run.create(tmp_path / "run", Config()) as run, Session(run, parts) as session:
         session.save()
         session.step = 1

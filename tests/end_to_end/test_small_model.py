@@ -13,7 +13,9 @@ from adjudge.tasks import load_split, load_task, take_rows
 
 @pytest.fixture(scope="module")
 def judge(smollm2: Path) -> PromptedJudge:
-    config = load_config(values={"runtime.dtype": "float32"})  # bfloat16, where the machine has it, rounds by more than is compared
+    config = load_config(
+        values={"runtime.dtype": "float32"}
+    )  # bfloat16, where the machine has it, rounds by more than is compared
     return PromptedJudge(load_policy(config), load_task("vader/movies"), config)
 
 

@@ -24,9 +24,29 @@ EQUAL = ("metrics.jsonl", "predictions/dev.jsonl", "adapter/adapter_model.safete
 
 def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
     return [
-        *(sys.executable, "-P", "-m", "adjudge", "train", "sft", "--data", str(data), "--text", "text", "--label", "label"),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "adjudge",
+            "train",
+            "sft",
+            "--data",
+            str(data),
+            "--text",
+            "text",
+            "--label",
+            "label",
+        ),
         *("--model", str(model), "--train-rows", "16", "--eval-rows", "8", "--out", str(out)),
-        *("sft.epochs=12", "sft.batch_size=4", "runtime.dtype=float32", "runtime.threads=1", "checkpoint.every_steps=3", *more),
+        *(
+            "sft.epochs=12",
+            "sft.batch_size=4",
+            "runtime.dtype=float32",
+            "runtime.threads=1",
+            "checkpoint.every_steps=3",
+            *more,
+        ),
     ]
 
 
@@ -49,7 +69,9 @@ def whole(tiny_llama: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-@pytest.mark.parametrize(("how", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("how", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
 def test_a_signal_writes_a_checkpoint_and_has_a_code_of_its_own(
     how: signal.Signals, code: int, word: str, tiny_llama: Path, data: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -132,9 +154,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_full_disk_is_said_and_what_was_written_is_whole(small_disk: Path, tiny_llama: Path, data: Path, whole: Path) -> None:
+def test_a_full_disk_is_said_and_what_was_written_is_whole(
+    small_disk: Path, tiny_llama: Path, data: Path, whole: Path
+) -> None:
     out, ballast = small_disk / "run", small_disk / "ballast"
-    ballast.write_bytes(b"x" * (2**20 + 400 * 1024))  # a checkpoint of this model takes 240 KiB: the second or third does not fit
+    ballast.write_bytes(
+        b"x" * (2**20 + 400 * 1024)
+    )  # a checkpoint of this model takes 240 KiB: the second or third does not fit
     done = run(*command(tiny_llama, data, out))
     assert done.returncode == 2
     assert "No space left on device" in done.stderr

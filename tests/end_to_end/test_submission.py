@@ -14,7 +14,9 @@ FAST = ["evaluation.resamples=100", "evaluation.batch_size=64", "runtime.dtype=f
 
 def adjudge(*arguments, code=0):
     command = [sys.executable, "-m", "adjudge", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert result.returncode == code, result.stdout + result.stderr
     return result
 
@@ -25,7 +27,9 @@ def data(tmp_path):
     for split, rows in (("val", 4), ("test", 500)):
         label = {"label": 1} if split == "val" else {}
         row = {"choice1": "wet", "choice2": "dry", "question": "effect"}
-        lines = "".join(json.dumps({**row, "premise": f"it rained {idx}", "idx": idx, **label}) + "\n" for idx in range(rows))
+        lines = "".join(
+            json.dumps({**row, "premise": f"it rained {idx}", "idx": idx, **label}) + "\n" for idx in range(rows)
+        )
         write(tmp_path / f"data/superglue/COPA/{split}.jsonl", lines.encode())
     return tmp_path / "data"
 
@@ -35,13 +39,17 @@ def test_a_run_becomes_a_zip_that_is_right(data, tmp_path, tiny_llama):
     model = ["--method", "zero-shot", "--model", tiny_llama, "--data-dir", data, *FAST]
     adjudge("evaluate", "--task", "superglue/copa", "--out", run, *model)
     submission = ["submit", "--run", run, "--out", out, "--partial"]
-    assert "500 of 500 answers could not be read" in adjudge(*submission, code=2).stderr  # it says nothing that is an answer
+    assert (
+        "500 of 500 answers could not be read" in adjudge(*submission, code=2).stderr
+    )  # it says nothing that is an answer
     adjudge(*submission, "--decode", "labels")
     with zipfile.ZipFile(out) as archive:
         records = [json.loads(line) for line in archive.read("COPA.jsonl").decode().splitlines()]
     lines = (run / "predictions/superglue-copa-test-labels.jsonl").read_text().splitlines()
     likeliest = [max(row, key=row.get) for row in (json.loads(line)["probabilities"] for line in lines)]
-    assert records == [{"idx": idx, "label": ("Option one", "Option two").index(word)} for idx, word in enumerate(likeliest)]
+    assert records == [
+        {"idx": idx, "label": ("Option one", "Option two").index(word)} for idx, word in enumerate(likeliest)
+    ]
     chosen = out.read_bytes()
     adjudge(*submission, "--unreadable", "likeliest")
     assert out.read_bytes() == chosen

@@ -27,7 +27,12 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
 METHODS = {"sft": SFT, "ppo": PPO}
-GOOD = ("a warm and funny film", "the charming surprise", "a film that is warm and charming", "funny from the first scene")
+GOOD = (
+    "a warm and funny film",
+    "the charming surprise",
+    "a film that is warm and charming",
+    "funny from the first scene",
+)
 BAD = ("a dull and slow film", "the plot is tired", "badly acted and dull", "nobody should pay for this")
 
 SFT_KEYS = "step rows loss right grad_norm lr"
@@ -54,10 +59,18 @@ def number_rows(count: int) -> list[Example]:
 
 
 def train(
-    method: str, folder: Path, model: Path, data: Sequence[Example], spec: TaskSpec = LABELS, preset: str = "default", **values: Any
+    method: str,
+    folder: Path,
+    model: Path,
+    data: Sequence[Example],
+    spec: TaskSpec = LABELS,
+    preset: str = "default",
+    **values: Any,
 ) -> tuple[Run, PromptedJudge]:
     settings = {"model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", "method": method}
-    config = load_config(preset=preset, values={**settings, **{key.replace("__", "."): value for key, value in values.items()}})
+    config = load_config(
+        preset=preset, values={**settings, **{key.replace("__", "."): value for key, value in values.items()}}
+    )
     with Run.create(folder, config) as run:
         judge = METHODS[method].build(run, spec, data)
     return run, judge
@@ -154,7 +167,8 @@ def test_a_seed_repeats_a_run_bit_for_bit(method: str, able: Path, warm: Run, tm
     if method == "ppo":
         values |= {"init": str(warm.folder), "ppo__temperature": 1.5}
     first, again, other = (
-        outcome(method, tmp_path / str(number), able, number, seed=seed, **values) for number, seed in enumerate((7, 7, 8))
+        outcome(method, tmp_path / str(number), able, number, seed=seed, **values)
+        for number, seed in enumerate((7, 7, 8))
     )
     for part in first:
         assert equal(first[part], again[part]), part
@@ -166,7 +180,9 @@ def test_a_seed_repeats_a_run_bit_for_bit(method: str, able: Path, warm: Run, tm
 
 def test_ppo_from_an_sft_run_starts_at_its_reference(warm: Run, able: Path, tmp_path: Path) -> None:
     before = (warm.folder / "adapter" / "adapter_model.safetensors").read_bytes()
-    run, judge = train("ppo", tmp_path / "run", able, rows(16), init=str(warm.folder), ppo__optimizer__lr=1e-3, ppo__epochs=3)
+    run, judge = train(
+        "ppo", tmp_path / "run", able, rows(16), init=str(warm.folder), ppo__optimizer__lr=1e-3, ppo__epochs=3
+    )
     kl = [record["kl"] for record in run.metrics()]
     assert abs(kl[0]) < 1e-4
     assert abs(kl[1]) > 1e-3  # then it moves away
@@ -185,8 +201,12 @@ def test_only_adapters_are_trained_and_plain_peft_loads_them(
     """Biases too stay as they were: the reference is the network without adapters (qwen2 has biases)."""
     model = request.getfixturevalue(family)
     merge = Policy.merge
-    monkeypatch.setattr(Policy, "merge", lambda policy: None)  # training ends with it; first the network that was trained
-    run, judge = train(method, tmp_path / "run", model, rows(8), ppo__optimizer__lr=1e-2, sft__optimizer__lr=1e-2, ppo__kl_init=1.0)
+    monkeypatch.setattr(
+        Policy, "merge", lambda policy: None
+    )  # training ends with it; first the network that was trained
+    run, judge = train(
+        method, tmp_path / "run", model, rows(8), ppo__optimizer__lr=1e-2, sft__optimizer__lr=1e-2, ppo__kl_init=1.0
+    )
     fresh = dict(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).named_parameters())
     kept = {
         name.replace(".base_layer", ""): parameter
@@ -240,17 +260,22 @@ def plain_nll(model: Path, judge: PromptedJudge, data: Sequence[Example], whole:
 
 
 @pytest.mark.parametrize(("preset", "micro"), [("default", None), ("default", 3), ("paper", None), ("paper", 3)])
-def test_the_first_sft_loss_is_that_of_a_plain_forward(preset: str, micro: int | None, tiny_qwen2: Path, tmp_path: Path) -> None:
+def test_the_first_sft_loss_is_that_of_a_plain_forward(
+    preset: str, micro: int | None, tiny_qwen2: Path, tmp_path: Path
+) -> None:
     """The default counts the answer's tokens, the paper's preset those of prompt and answer."""
     data = [Example(str(place), {"text": "x " * place}, row.gold) for place, row in enumerate(rows(8), 1)]
-    run, judge = train("sft", tmp_path / "run", tiny_qwen2, data, preset=preset, sft__micro_batch_size=micro, sft__batch_size=8)
+    run, judge = train(
+        "sft", tmp_path / "run", tiny_qwen2, data, preset=preset, sft__micro_batch_size=micro, sft__batch_size=8
+    )
     expected = plain_nll(tiny_qwen2, judge, data, whole=preset == "paper")
     assert run.metrics()[0]["loss"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_sft_micro_batches_make_the_same_steps(able: Path, tmp_path: Path) -> None:
     whole, parts = (
-        train("sft", tmp_path / str(micro), able, rows(20), sft__micro_batch_size=micro)[0].metrics() for micro in (None, 3)
+        train("sft", tmp_path / str(micro), able, rows(20), sft__micro_batch_size=micro)[0].metrics()
+        for micro in (None, 3)
     )
     assert len(whole) == len(parts) == 4
     for one, other in zip(whole, parts, strict=True):
@@ -264,7 +289,10 @@ def test_the_papers_ppo(able: Path, tmp_path: Path) -> None:
     assert (judge.end.stop, judge.end.min_tokens, judge.end.max_tokens) == ("tag", 12, 32)
     first, second = run.metrics()
     # A batch of 16 and one of 4, in any order: 4 epochs of two mini-batches of 8, 4 epochs of one of 4.
-    assert sorted([(first["prompts"], first["updates"]), (20 - first["prompts"], second["updates"])]) == [(4, 4), (16, 8)]
+    assert sorted([(first["prompts"], first["updates"]), (20 - first["prompts"], second["updates"])]) == [
+        (4, 4),
+        (16, 8),
+    ]
     assert first["lr"] == second["lr"] == 9e-6
     assert first["beta"] == 0.2
     assert second["beta"] != 0.2
@@ -302,7 +330,8 @@ def test_ppo_stops_a_batch_that_moved_too_far(warm: Run, able: Path, tmp_path: P
         "ppo__update_epochs": 6,
     }
     free, bound = (
-        train("ppo", tmp_path / str(limit), able, rows(16), **values, ppo__stop_kl=limit)[0].metrics()[0] for limit in (1e9, 1e-3)
+        train("ppo", tmp_path / str(limit), able, rows(16), **values, ppo__stop_kl=limit)[0].metrics()[0]
+        for limit in (1e9, 1e-3)
     )
     assert (free["updates"], free["stopped"]) == (6, False)
     assert bound["stopped"] is True
@@ -312,7 +341,9 @@ def test_ppo_stops_a_batch_that_moved_too_far(warm: Run, able: Path, tmp_path: P
 
 @pytest.mark.parametrize("method", ["sft", "ppo"])
 def test_numbers(method: str, able: Path, tmp_path: Path) -> None:
-    run, judge = train(method, tmp_path / "run", able, number_rows(16), NUMBERS, sft__epochs=30, sft__optimizer__lr=3e-3)
+    run, judge = train(
+        method, tmp_path / "run", able, number_rows(16), NUMBERS, sft__epochs=30, sft__optimizer__lr=3e-3
+    )
     found = judge.judge(number_rows(16), probabilities=True)
     assert all(prediction.value is None or 0 <= prediction.value <= 9 for prediction in found)
     if method == "sft":

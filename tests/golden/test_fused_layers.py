@@ -21,7 +21,9 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def adapted(layers: dict[str, nn.Module], targets: list[str]) -> nn.Module:
     """A module with these layers, LoRA (rank 2, scale 1.5) on the targets, fused, in float64, all numbers random."""
-    model = inject_adapter_in_model(LoraConfig(r=2, lora_alpha=3, target_modules=targets), nn.ModuleDict(layers)).double()
+    model = inject_adapter_in_model(
+        LoraConfig(r=2, lora_alpha=3, target_modules=targets), nn.ModuleDict(layers)
+    ).double()
     for seed, parameter in enumerate(model.parameters()):
         parameter.data.copy_(0.7 * draw(*parameter.shape, seed=seed + 10))
     fuse(model)
@@ -84,7 +86,9 @@ def test_gradients_are_finite_differences(make, function, equation) -> None:
     layer = make()
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     x = draw(2, 3, INPUTS).requires_grad_()
-    assert gradcheck(lambda x, *parameters: layer(x), (x, *trained), atol=1e-7, rtol=1e-6)  # perturbs the parameters in place
+    assert gradcheck(
+        lambda x, *parameters: layer(x), (x, *trained), atol=1e-7, rtol=1e-6
+    )  # perturbs the parameters in place
     skewed = draw(INPUTS, 3).requires_grad_()  # neither the input nor the incoming gradient lies in order
     assert gradcheck(lambda x, *parameters: layer(x.t()).t().contiguous(), (skewed, *trained), atol=1e-7, rtol=1e-6)
 

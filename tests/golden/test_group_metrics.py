@@ -61,7 +61,10 @@ def test_where_the_rows_of_a_group_stand_is_no_matter():
 def test_the_value_of_a_row_metric_does_not_hang_on_groups(name):
     spec = label_task("a", "b", "c", metrics=(name,))
     rng = np.random.default_rng(4)
-    answers = [spec.words[i] for i in rng.integers(3, size=90)], [(*spec.words, None)[i] for i in rng.integers(4, size=90)]
+    answers = (
+        [spec.words[i] for i in rng.integers(3, size=90)],
+        [(*spec.words, None)[i] for i in rng.integers(4, size=90)],
+    )
     alone = [Prediction(str(i), {}, gold, "", got) for i, (gold, got) in enumerate(zip(*answers, strict=True))]
     grouped = [Prediction(p.id, {}, p.gold, "", p.value, group=str(i // 4)) for i, p in enumerate(alone)]
     assert value(spec, name, grouped) == pytest.approx(value(spec, name, alone))
@@ -174,7 +177,9 @@ def drawn(groups: int, seed: int, right: float = 0.75) -> list[Prediction]:
         for row in range(1 + group % 6):
             gold = "True" if (group * 7 + row) % 3 == 0 else "False"
             other = "False" if gold == "True" else "True"
-            rows.append(Prediction(f"{group}/{row}", {}, gold, "", gold if rng.random() < chance else other, group=f"g{group}"))
+            rows.append(
+                Prediction(f"{group}/{row}", {}, gold, "", gold if rng.random() < chance else other, group=f"g{group}")
+            )
     return rows
 
 
@@ -208,7 +213,9 @@ def test_rows_that_stand_or_fall_together_count_as_one():
 
     def width(copies, grouped):
         rows = [
-            Prediction(f"{coin}/{copy}", {}, "True", "", "True" if heads else "False", group=f"g{coin}" if grouped else "")
+            Prediction(
+                f"{coin}/{copy}", {}, "True", "", "True" if heads else "False", group=f"g{coin}" if grouped else ""
+            )
             for coin, heads in enumerate(coins)
             for copy in range(copies)
         ]

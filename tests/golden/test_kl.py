@@ -19,12 +19,16 @@ def test_the_score_stands_at_the_last_real_token_and_the_penalty_at_each():
 
 def test_equal_policies_pay_nothing_and_rewards_sum_to_the_scores():
     logp = torch.tensor([[-1.0, -2.0]])
-    assert token_rewards(torch.tensor([1.0]), logp, logp, torch.ones(1, 2, dtype=torch.bool), 0.2).tolist() == [[0.0, 1.0]]
+    assert token_rewards(torch.tensor([1.0]), logp, logp, torch.ones(1, 2, dtype=torch.bool), 0.2).tolist() == [
+        [0.0, 1.0]
+    ]
 
 
 def test_padding_of_any_content_has_no_influence():
     mask = torch.tensor([[True, False]])
-    reward = token_rewards(torch.tensor([1.0]), torch.tensor([[-1.0, float("nan")]]), torch.tensor([[-2.0, -1.0]]), mask, 0.1)
+    reward = token_rewards(
+        torch.tensor([1.0]), torch.tensor([[-1.0, float("nan")]]), torch.tensor([[-2.0, -1.0]]), mask, 0.1
+    )
     torch.testing.assert_close(reward, torch.tensor([[0.9, 0.0]]))
 
 

@@ -50,7 +50,10 @@ def test_the_approximate_kl_is_unbiased():
     exact = (old.exp() * (old - new)).sum()
     # Under the old policy the mean of the estimate is its sum weighted with the old probabilities.
     per_token = torch.stack(
-        [policy_loss(new[i].reshape(1, 1), old[i].reshape(1, 1), torch.zeros(1, 1), ALL[:, :1], 0.2).approx_kl for i in range(8)]
+        [
+            policy_loss(new[i].reshape(1, 1), old[i].reshape(1, 1), torch.zeros(1, 1), ALL[:, :1], 0.2).approx_kl
+            for i in range(8)
+        ]
     )
     torch.testing.assert_close((old.exp() * per_token).sum(), exact)
     assert (per_token >= 0).all()
@@ -156,7 +159,9 @@ def test_log_probability_and_entropy_are_those_of_torch_distributions():
     torch.testing.assert_close(entropy, expected.entropy())
     low_logp, _ = token_logp_and_entropy(logits.bfloat16(), ids)
     assert low_logp.dtype == torch.float32
-    torch.testing.assert_close(low_logp, torch.distributions.Categorical(logits=logits.bfloat16().float()).log_prob(ids))
+    torch.testing.assert_close(
+        low_logp, torch.distributions.Categorical(logits=logits.bfloat16().float()).log_prob(ids)
+    )
 
 
 def test_filtered_tokens_count_as_impossible():

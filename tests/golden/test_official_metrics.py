@@ -23,7 +23,9 @@ from adjudge.tasks.scoring.suites import SUITES
 from adjudge.types import Prediction
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_glue = pytest.mark.skipif(not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout")
+needs_glue = pytest.mark.skipif(
+    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout"
+)
 needs_superglue = pytest.mark.skipif(
     not (DATA / "superglue").is_dir(), reason="the official SuperGLUE folder is not beside the checkout"
 )
@@ -181,7 +183,9 @@ def test_f1a_and_exact_match_of_multirc(which):
     spec = load_task("superglue/multirc")
     rows = load_split(spec, "dev", DATA)
     assert len(rows) == len(answers) == 4848 and len(right) == 953
-    found = figures(spec, rows, [answers[row.tags["passage_idx"], row.tags["question_idx"], row.tags["idx"]] for row in rows])
+    found = figures(
+        spec, rows, [answers[row.tags["passage_idx"], row.tags["question_idx"], row.tags["idx"]] for row in rows]
+    )
     assert found["f1a"] == pytest.approx(2 * precision * recall / (precision + recall))
     assert found["group_exact"] == pytest.approx(fmean(right))
 
@@ -257,7 +261,9 @@ def test_figures_per_phenomenon(name):
     golds, named = phenomena_of_file(name)
     spec = load_task(name)
     answers = answered(golds, spec.words, "flipped")
-    judged = [Prediction.of(row, "", answer) for row, answer in zip(load_split(spec, "dev", DATA), answers, strict=True)]
+    judged = [
+        Prediction.of(row, "", answer) for row, answer in zip(load_split(spec, "dev", DATA), answers, strict=True)
+    ]
     found = diagnose(spec, [judged], resamples=100)
     assert {(item["category"], item["phenomenon"]) for item in found} == set().union(*named)
     assert len(found) == 37

@@ -48,7 +48,9 @@ def test_the_interval_is_that_of_scipys_percentile_bootstrap():
     gold, pred = _draw(200, 0.8, 1)
     value, low, high = bootstrap_interval(ACCURACY, _kept(gold, pred), resamples=4000, seed=0)
     right = (gold == pred).astype(float)
-    expected = scipy.stats.bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=5).confidence_interval
+    expected = scipy.stats.bootstrap(
+        (right,), np.mean, n_resamples=4000, method="percentile", rng=5
+    ).confidence_interval
     assert value == right.mean()
     assert low == pytest.approx(expected.low, abs=0.01)
     assert high == pytest.approx(expected.high, abs=0.01)
@@ -82,7 +84,11 @@ def test_over_seeds_the_value_is_the_mean_and_rows_are_drawn_jointly():
     gold = np.zeros(50, dtype=int)
     first = np.arange(50) % 2
     # The two runs are right on complementary rows: their mean is ½ in every resample.
-    assert bootstrap_interval(ACCURACY, _kept(gold, np.stack([first, 1 - first])), resamples=200, seed=0) == (0.5, 0.5, 0.5)
+    assert bootstrap_interval(ACCURACY, _kept(gold, np.stack([first, 1 - first])), resamples=200, seed=0) == (
+        0.5,
+        0.5,
+        0.5,
+    )
 
 
 def test_the_same_seed_gives_the_same_interval_and_chunks_make_no_odds(monkeypatch):
@@ -93,7 +99,9 @@ def test_the_same_seed_gives_the_same_interval_and_chunks_make_no_odds(monkeypat
     tested = paired_permutation(F1, _kept(gold, pred), _kept(gold, 1 - pred), resamples=300, seed=7)
     monkeypatch.setattr(statistics, "CHUNK_CELLS", 40 * 7)
     assert bootstrap_interval(F1, _kept(gold, pred), resamples=300, seed=7) == pytest.approx(whole)
-    assert paired_permutation(F1, _kept(gold, pred), _kept(gold, 1 - pred), resamples=300, seed=7) == pytest.approx(tested)
+    assert paired_permutation(F1, _kept(gold, pred), _kept(gold, 1 - pred), resamples=300, seed=7) == pytest.approx(
+        tested
+    )
 
 
 def test_one_row_and_no_rows():
@@ -132,7 +140,9 @@ def test_the_permutation_test_approaches_full_enumeration():
         )
 
     observed = statistic(np.zeros(9, dtype=bool))
-    exact = np.mean([abs(statistic(np.array(swap))) >= abs(observed) - 1e-9 for swap in product([False, True], repeat=9)])
+    exact = np.mean(
+        [abs(statistic(np.array(swap))) >= abs(observed) - 1e-9 for swap in product([False, True], repeat=9)]
+    )
     difference, p = paired_permutation(F1, _kept(gold, a), _kept(gold, b), resamples=4000, seed=0)
     assert difference == pytest.approx(observed)
     assert 0.01 < exact < 0.9

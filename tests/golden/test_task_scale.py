@@ -52,7 +52,10 @@ def test_advantages_are_whitened_within_a_task():
 
 def test_the_penalty_and_the_value_loss_see_one_scale():
     """A token with a log-ratio of 2 nats and beta 0.05 costs 0.1 of rewards that reach 1 in each task, and not 0.1 of 50."""
-    for spec, values, golds in ((STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4), (PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4)):
+    for spec, values, golds in (
+        (STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4),
+        (PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4),
+    ):
         _, returned = advantages(scores(spec, values, golds), beta=0.05, kl=2.0)
         assert returned == pytest.approx([0.9, 0.1, -0.7, 0.9], abs=1e-6)
     _, undivided = advantages(scores(PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4, divided=False), beta=0.05, kl=2.0)

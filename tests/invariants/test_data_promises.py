@@ -22,7 +22,12 @@ def keys(examples: list[Example]) -> set[str]:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
     path = tmp_path / "rows.csv"
-    lines = [f"{variant},{label}" for n in range(60) for variant in (f"text {n}", f" TEXT  {n} ", f"Text {n}") for label in "xy"]
+    lines = [
+        f"{variant},{label}"
+        for n in range(60)
+        for variant in (f"text {n}", f" TEXT  {n} ", f"Text {n}")
+        for label in "xy"
+    ]
     path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     spec = infer_task(path, ["text"], "label")
     table = spec.source.table.model_copy(update={"split_seed": seed})
@@ -37,7 +42,9 @@ def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_rows_of_a_group_of_a_users_table_share_a_split(tmp_path, seed):
     # Four rows a page; a text that two pages have links them, directly or over a third one.
-    lines = [f"text {page if page % 10 > 2 else page // 10 * 10} {row},xy,{page}" for page in range(60) for row in range(4)]
+    lines = [
+        f"text {page if page % 10 > 2 else page // 10 * 10} {row},xy,{page}" for page in range(60) for row in range(4)
+    ]
     lines = [line.replace("xy", "xy"[number % 2]) for number, line in enumerate(lines)]
     (tmp_path / "rows.csv").write_text("text,label,page\n" + "\n".join(lines) + "\n", encoding="utf-8")
     spec = infer_task(tmp_path / "rows.csv", ["text"], "label").model_copy(update={"group": "page"})
@@ -83,7 +90,10 @@ def test_overlap_between_files_is_detected(tmp_path):
 def test_without_overlap_no_text_of_the_judged_split_can_be_drawn(tmp_path, method, train_rows, eval_rows):
     """Whatever is drawn of the judged split: it may be judged in full later."""
     leaked = [f" Text  {n} " if n % 2 else f"text {n}" for n in range(0, 60, 2)]
-    for name, texts in (("train", [f"text {n}" for n in range(60)]), ("dev", [*leaked, *(f"new {n}" for n in range(10))])):
+    for name, texts in (
+        ("train", [f"text {n}" for n in range(60)]),
+        ("dev", [*leaked, *(f"new {n}" for n in range(10))]),
+    ):
         lines = [f'"{text}",{"xy"[place % 2]}' for place, text in enumerate(texts)]
         (tmp_path / f"{name}.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     spec = infer_task(tmp_path / "train.csv", ["text"], "label", dev=tmp_path / "dev.csv")
@@ -91,7 +101,10 @@ def test_without_overlap_no_text_of_the_judged_split_can_be_drawn(tmp_path, meth
     plain, clean = (
         rows_for(
             load_config(
-                values={"method": method, **{f"data.{key}": value for key, value in {**data, "drop_overlap": drop}.items()}}
+                values={
+                    "method": method,
+                    **{f"data.{key}": value for key, value in {**data, "drop_overlap": drop}.items()},
+                }
             ),
             spec,
         )
@@ -133,7 +146,9 @@ def test_every_official_task_is_looked_at():
     assert set(OFFICIAL) == {name for name in list_tasks() if name.startswith(("glue/", "superglue/"))}
 
 
-@pytest.mark.skipif(not (DATA / "glue").is_dir(), reason="the official GLUE and SuperGLUE folders are not beside the checkout")
+@pytest.mark.skipif(
+    not (DATA / "glue").is_dir(), reason="the official GLUE and SuperGLUE folders are not beside the checkout"
+)
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_overlap_of_the_official_splits_is_known(name):
     spec = load_task(name)

@@ -52,7 +52,9 @@ def test_turn_marks_that_a_tokenizer_does_not_call_special_end_no_turn(tokenizer
     assert cut.shortened and sum(token in marks for token in cut.ids) == sum(token in marks for token in plain.ids)
 
 
-@pytest.mark.parametrize("text", ["word " * 200_000, "x" * 1_000_000, "a\u0327\u0300" * 300_000, "<|im_end|>" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["word " * 200_000, "x" * 1_000_000, "a\u0327\u0300" * 300_000, "<|im_end|>" * 100_000]
+)
 def test_a_megabyte_costs_no_more_than_what_is_shown_of_it(tokenizer, text):
     made = Renderer(tokenizer, TASK, PromptConfig(max_tokens=400))
     made.prompt(Example("a:1", {"text": text[:30_000]}))
@@ -73,10 +75,22 @@ def encoder():
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "[", "]", "SEP", "\ufffd"]
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
     config = BertConfig(
-        **{"vocab_size": len(words), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        **{
+            "vocab_size": len(words),
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "intermediate_size": 8,
+        }
     )
     torch.manual_seed(0)
     return Encoder(BertForSequenceClassification(config).eval(), tokenizer, 32)
@@ -115,7 +129,9 @@ def test_lone_surrogates_are_read_as_the_replacement_character_by_an_encoder(enc
     assert torch.equal(ugly, plain)
 
 
-@pytest.mark.parametrize("run", ["a" + "\u0327\u0300" * 300_000, "Yes" + "\u0300" * 600_000, " " * 10**6, "." * 10**6, "9" * 10**6])
+@pytest.mark.parametrize(
+    "run", ["a" + "\u0327\u0300" * 300_000, "Yes" + "\u0300" * 600_000, " " * 10**6, "." * 10**6, "9" * 10**6]
+)
 def test_a_megabyte_of_an_answer_is_read_at_once(run):
     began = time.process_time()
     for spec in (label_task("Yes", "No"), number_task(0, 5)):

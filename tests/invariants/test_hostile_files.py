@@ -69,7 +69,11 @@ DAMAGED = [
     ("a.parquet.gz", b"", r"a\.parquet\.gz: a Parquet file is packed inside already"),
     ("a.gz", b"", r"a\.gz: '' is no kind of table"),
     ("a.csv.gz", gzip.compress(b"text,label\na,x\n\xff,y\n"), r"a\.csv\.gz:3: byte 0xff is not valid UTF-8"),
-    ("a.tsv.gz", gzip.compress(b"text\tlabel\na\t\xff" + b"x" * 50_000)[:-8] + b"\0" * 8, r"a\.tsv\.gz: is no whole gzip file"),
+    (
+        "a.tsv.gz",
+        gzip.compress(b"text\tlabel\na\t\xff" + b"x" * 50_000)[:-8] + b"\0" * 8,
+        r"a\.tsv\.gz: is no whole gzip file",
+    ),
     ("a.csv", CSV.decode().encode("utf-16"), r"a\.csv:1: byte 0xff is not valid UTF-8.*seems to be UTF-16"),
     ("a.csv", CSV + "été,x\n".encode("latin-1"), r"a\.csv:5: byte 0xe9 is not valid UTF-8"),
     ("a.csv", b"\xef\xbb\xbf", r"a\.csv: the file is empty"),
@@ -151,7 +155,9 @@ def test_a_megabyte_in_a_cell_is_a_text_like_another(tmp_path):
 
 @pytest.mark.parametrize("rows", [1_000, 4_000])
 def test_the_memory_of_a_row_does_not_grow_with_their_number(tmp_path, rows):
-    path = put(tmp_path, "rows.csv", "text,label\n" + "".join(f"{'text ' * 20}{n},{'xy'[n % 2]}\n" for n in range(rows)))
+    path = put(
+        tmp_path, "rows.csv", "text,label\n" + "".join(f"{'text ' * 20}{n},{'xy'[n % 2]}\n" for n in range(rows))
+    )
     spec = infer_task(path, ["text"], "label")
     assert traced(lambda: infer_task(path, ["text"], "label")) < 400 * rows + 2**18
     assert traced(lambda: load_split(spec, "train")) < 1500 * rows + 2**18
@@ -170,7 +176,9 @@ FORMULAS = ["=HYPERLINK(A1)", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "=cmd|' /C cal
 def test_formula_cells_are_kept_letter_for_letter_and_said(tmp_path, capsys):
     path = tmp_path / "rows.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["text", "label", "n"], *([text, "xy"[n % 2], "-1.5"] for n, text in enumerate(FORMULAS))])
+        csv.writer(file).writerows(
+            [["text", "label", "n"], *([text, "xy"[n % 2], "-1.5"] for n, text in enumerate(FORMULAS))]
+        )
     spec = infer_task(path, ["text"], "label")
     for out in ("out.csv", "out.jsonl", "out.parquet"):
         predict_file(Parrot(spec), spec, path, tmp_path / out)
@@ -188,7 +196,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sample
 def test_the_users_cells_come_back_letter_for_letter(tmp_path_factory, rows, kind):
     folder = tmp_path_factory.mktemp("cells")
     objects = [
-        {"text": f"x{first}", "more": more, "label": "ab"[n % 2]} for n, (first, more) in enumerate([*rows, *rows, ("", "")])
+        {"text": f"x{first}", "more": more, "label": "ab"[n % 2]}
+        for n, (first, more) in enumerate([*rows, *rows, ("", "")])
     ]
     path = put(folder, "in.jsonl", "".join(json.dumps(row) + "\n" for row in objects))
     spec = infer_task(path, ["text"], "label")
@@ -218,7 +227,11 @@ GOOD = {
     **{"name": "a", "title": "a", "fields": {"text": "text"}, "instruction": "Judge.", "template": "{{ text }}"},
     **{"labels": {"0": "No", "1": "Yes"}, "metrics": ["accuracy"], "source": {"table": {"train": "a.csv"}}},
 }
-LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)) + "title: *a11\n"
+LAUGHS = (
+    "a0: &a0 [x, x]\n"
+    + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    + "title: *a11\n"
+)
 BAD_YAML = [
     LAUGHS,
     "a: " + "[" * 5000,

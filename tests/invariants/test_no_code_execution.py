@@ -86,13 +86,17 @@ WEIGHTS = ["model.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.js
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
 def test_a_pickle_as_a_models_weights(model, marker, tmp_path, kind, name):
     if kind == "encoder":
-        config = BertConfig(vocab_size=400, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        config = BertConfig(
+            vocab_size=400, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
         BertForSequenceClassification(config).save_pretrained(model)
     keys = list(load_file(model / "model.safetensors"))
     (model / "model.safetensors").unlink()
     payload = pickle.dumps(Payload(marker))
     if name.endswith(".json"):
-        (model / name).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(keys, "evil.bin")}), encoding="utf-8")
+        (model / name).write_text(
+            json.dumps({"metadata": {}, "weight_map": dict.fromkeys(keys, "evil.bin")}), encoding="utf-8"
+        )
         (model / "evil.bin").write_bytes(payload)
     else:
         (model / name).write_bytes(payload)
@@ -220,7 +224,9 @@ def test_python_files_of_a_model(model, marker, kind, file, keys):
 
 def test_the_same_code_runs_where_the_setting_says_so(model, tmp_path):
     change(model / "config.json", auto_map=AUTO, model_type="brand-new")
-    (model / "evil.py").write_text(f"open({str(tmp_path / 'asked for')!r}, 'w')\nclass C: pass\nM = T = C\n", encoding="utf-8")
+    (model / "evil.py").write_text(
+        f"open({str(tmp_path / 'asked for')!r}, 'w')\nclass C: pass\nM = T = C\n", encoding="utf-8"
+    )
     with pytest.raises(AdjudgeError):
         load_causal_lm(str(model), CPU.model_copy(update={"trust_remote_code": str(model)}))
     assert (tmp_path / "asked for").exists()
@@ -238,7 +244,9 @@ source: {table: {train: rows.csv}}
 """
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch MARK']", "!!python/object/new:os.system [touch MARK]"])
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system ['touch MARK']", "!!python/object/new:os.system [touch MARK]"]
+)
 @pytest.mark.parametrize("place", ["A task", "{text: body}", "[accuracy, f1]"])
 def test_a_task_file_that_calls(tmp_path, marker, tag, place):
     path = tmp_path / "task.yaml"

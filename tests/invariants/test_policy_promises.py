@@ -136,7 +136,13 @@ def stepped(
     folder: Path, lr: float, *, micro: int | None = None, plain: bool = False, **more: Any
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Weights before and after one PPO step; `more` are settings."""
-    values = {"ppo.optimizer.lr": lr, "ppo.value_lr": lr or None, "ppo.micro_batch_size": micro, "ppo.mini_batch_size": 8, **more}
+    values = {
+        "ppo.optimizer.lr": lr,
+        "ppo.value_lr": lr or None,
+        "ppo.micro_batch_size": micro,
+        "ppo.mini_batch_size": 8,
+        **more,
+    }
     if lr == 0:
         values["ppo.optimizer.weight_decay"] = 0.0
     policy = trained_looking(folder)
@@ -178,7 +184,9 @@ def test_micro_batches_accumulate_to_the_same_step(tiny_llama: Path, micro: int,
 def test_credit_goes_to_the_tokens_of_analysis_and_judgement(tiny_llama: Path) -> None:
     """The tags that are written between them are no actions: they get no reward, no advantage and no part in the loss."""
     policy = trained_looking(tiny_llama)
-    judge = judge_for(policy, **{"prompt.analysis": "before", "answer.analysis_tokens": 5, "ppo.gamma": 0.9, "ppo.lam": 0.8})
+    judge = judge_for(
+        policy, **{"prompt.analysis": "before", "answer.analysis_tokens": 5, "ppo.gamma": 0.9, "ppo.lam": 0.8}
+    )
     config = judge.config.ppo.model_copy(update={"whiten_advantages": False})
     rollout = collect_rollout(judge, asked(judge), config, 0.3, torch.Generator().manual_seed(0), 1)
     assert rollout.written is not None
@@ -223,9 +231,13 @@ def learned(policy: Policy, monkeypatch: pytest.MonkeyPatch, live_tokens: int) -
     groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
     rollout = collect_rollout(judge, asked(judge), judge.config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
     assert (rollout.live is not None) == (live_tokens > 0)
-    figures, _ = update(policy, rollout, judge.config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
+    figures, _ = update(
+        policy, rollout, judge.config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1
+    )
     assert figures["updates"] > 0
-    assert not any(part.requires_grad for part in (rollout.logp_BR, rollout.value_BR, rollout.advantage_BR, rollout.return_BR))
+    assert not any(
+        part.requires_grad for part in (rollout.logp_BR, rollout.value_BR, rollout.advantage_BR, rollout.return_BR)
+    )
     return [parameter.detach().clone() for parameter in policy.parameters()], figures
 
 
@@ -301,7 +313,9 @@ def test_a_tasks_rewards_are_divided_by_their_size_and_nothing_else_changes(tiny
 
 def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> None:
     """Part of a run's state: which tokens a prefix was computed with shows in the last bits of what goes on from it."""
-    policy, again = (load_policy(load_config(values={"model": str(tiny_llama), "runtime.dtype": "float32"})) for _ in range(2))
+    policy, again = (
+        load_policy(load_config(values={"model": str(tiny_llama), "runtime.dtype": "float32"})) for _ in range(2)
+    )
     policy.eval()
     again.eval()
     prompts = [[*range(10, 40), 50, 51], [*range(10, 40), 60]]

@@ -70,7 +70,11 @@ def test_another_seed_gives_another_result(tiny_llama, tmp_path):
     """Else the test above would hold for a run that draws nothing."""
     spec = reviews(tmp_path)
     for seed in (3, 4):
-        execute(load_config(values={**SMALL, "method": "ppo", "model": str(tiny_llama), "seed": seed}), spec, tmp_path / str(seed))
+        execute(
+            load_config(values={**SMALL, "method": "ppo", "model": str(tiny_llama), "seed": seed}),
+            spec,
+            tmp_path / str(seed),
+        )
     found = {part.name: part for part in compare_runs(tmp_path / "3", tmp_path / "4")}
     for name in ("rows", "metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/value_head.safetensors"):
         assert not found[name].equal, name

@@ -23,7 +23,9 @@ def test_any_responses_get_exactly_one_reward_each(responses, stop):
     golds = [gold for _, gold in responses]
     found = rewards(judgements, golds, LABELS, RewardConfig())
     assert len(found) == len(responses)
-    expected = [-3.0 if j.value is None else 1.0 if j.value == gold else -1.0 for j, gold in zip(judgements, golds, strict=True)]
+    expected = [
+        -3.0 if j.value is None else 1.0 if j.value == gold else -1.0 for j, gold in zip(judgements, golds, strict=True)
+    ]
     assert found == expected
 
 

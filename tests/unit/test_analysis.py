@@ -20,7 +20,12 @@ from adjudge.rollout.sampler import Sampling
 
 END = 2
 LABELS = label_task("Negative", "Positive")
-TEXTS = ("a warm, funny film", "dull", "the plot is slow but the scene at the last is a charming surprise", "nobody should")
+TEXTS = (
+    "a warm, funny film",
+    "dull",
+    "the plot is slow but the scene at the last is a charming surprise",
+    "nobody should",
+)
 
 
 @pytest.fixture

@@ -114,7 +114,9 @@ def test_a_model_without_an_end_token_is_taught_the_tag(tokenizer) -> None:
 @pytest.mark.parametrize("stop", ["line", "tag"])
 @pytest.mark.parametrize("merging", [False, True])
 @pytest.mark.parametrize(("low", "high", "decimals"), [(0, 5, 1), (-4, 4, 1), (0, 100, 1), (0, 100, 0), (-2, 2, 3)])
-def test_every_number_that_is_taught_is_read(tokenizer, stop: str, merging: bool, low: int, high: int, decimals: int) -> None:
+def test_every_number_that_is_taught_is_read(
+    tokenizer, stop: str, merging: bool, low: int, high: int, decimals: int
+) -> None:
     spec = number_task(low, high, decimals)
     end = end_of(merging_tokenizer() if merging else tokenizer, spec, stop=stop)
     for step in range((high - low) * 10 + 1):
@@ -183,7 +185,9 @@ def test_a_token_that_holds_more_than_the_closing_tag_is_left_out() -> None:
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=258, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=258, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
     raw.train_from_iterator(["><"] * 9, trainer)
     merging = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
     ids = ids_of(merging, "No</Judgement><")

@@ -47,7 +47,9 @@ def tensors(packing: Packing, cached: bool, dtype: torch.dtype) -> list[Tensor]:
 def test_figures_and_gradients_are_those_of_attention_row_by_row(
     share: bool, cached: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "PLAIN_WEIGHTS" if way == "fused" else "KEPT_WEIGHTS", 2**20 if way == "plain" else 0)
+    monkeypatch.setattr(
+        attention, "PLAIN_WEIGHTS" if way == "fused" else "KEPT_WEIGHTS", 2**20 if way == "plain" else 0
+    )
     batch = build_batch(PROMPTS, [[], [], []], share_prefix=share)
     packing = Packing.of(batch, torch.arange(3), torch.full((3,), -1))
     given = tensors(packing, cached, torch.float64)

@@ -30,7 +30,9 @@ def test_every_token_is_found_again(prompts, data, share: bool, side: str, pad_i
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         mask = batch.mask_BT[row]
         assert prefix + batch.ids_BT[row][mask].tolist() == prompt + response[:-1]
-        assert batch.position_BT[row][mask].tolist() == list(range(len(prefix), len(prompt) + max(0, len(response) - 1)))
+        assert batch.position_BT[row][mask].tolist() == list(
+            range(len(prefix), len(prompt) + max(0, len(response) - 1))
+        )
         assert batch.attention_mask[row].tolist() == [True] * len(prefix) + mask.tolist()
         assert batch.response_BR[row][batch.response_mask_BR[row]].tolist() == response
         fed = [*prompt, *response]
@@ -42,7 +44,8 @@ def test_every_token_is_found_again(prompts, data, share: bool, side: str, pad_i
 
 
 @pytest.mark.parametrize(
-    ("side", "expected"), [("left", [[False, False, True], [True, True, True]]), ("right", [[True, False, False], [True] * 3])]
+    ("side", "expected"),
+    [("left", [[False, False, True], [True, True, True]]), ("right", [[True, False, False], [True] * 3])],
 )
 def test_masks_come_from_lengths(side: str, expected: list[list[bool]]) -> None:
     batch = build_batch([[9, 5], [9, 6, 5, 5]], [[], []], side=side, pad_id=5)

@@ -62,7 +62,13 @@ def test_rows_are_not_touched_and_none_is_no_batch() -> None:
 
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
-    [(5, 2, [(0, 2), (2, 4), (4, 5)]), (4, 2, [(0, 2), (2, 4)]), (3, None, [(0, 3)]), (3, 9, [(0, 3)]), (1, 1, [(0, 1)])],
+    [
+        (5, 2, [(0, 2), (2, 4), (4, 5)]),
+        (4, 2, [(0, 2), (2, 4)]),
+        (3, None, [(0, 3)]),
+        (3, 9, [(0, 3)]),
+        (1, 1, [(0, 1)]),
+    ],
 )
 def test_chunks_cover_all_rows(count: int, size: int | None, expected: list[tuple[int, int]]) -> None:
     assert [(part.start, part.stop) for part in chunks(count, size)] == expected
@@ -114,5 +120,7 @@ def test_the_order_of_one_task_is_that_of_two_draws_an_epoch(count: int, size: i
         cut = [shuffled[start : start + size] for start in range(0, count, size)]
         cut = [sorted(batch, key=len) for batch in cut]
         expected += [cut[place] for place in torch.randperm(len(cut), generator=draws).tolist()]
-    assert [batch for _, batch in Batches([rows], size, 3, torch.Generator().manual_seed(7), len, padded=False)] == expected
+    assert [
+        batch for _, batch in Batches([rows], size, 3, torch.Generator().manual_seed(7), len, padded=False)
+    ] == expected
     assert mixed([rows], size, 3, seed=7, padded=False) == [(0, batch) for batch in expected]

@@ -33,7 +33,9 @@ def learned(folder: Path, variant: steps.Variant) -> list[torch.Tensor]:
         policy = trained_looking(folder)
         judge = PromptedJudge(policy, load_task("glue/sst2"), config)
         examples = [Example(str(row), {"sentence": text}, judge.spec.words[row % 2]) for row, text in enumerate(TEXTS)]
-        asked = [(example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)]
+        asked = [
+            (example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)
+        ]
         rollout = collect_rollout(judge, asked, config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
         groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
         update(policy, rollout, config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
@@ -42,7 +44,9 @@ def learned(folder: Path, variant: steps.Variant) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", [name for name, variant in steps.VARIANTS.items() if variant.replaced is not list])
 def test_a_step_taken_away_changes_no_result(name: str, tiny_llama: Path) -> None:
-    for one, other in zip(learned(tiny_llama, steps.VARIANTS[name]), learned(tiny_llama, steps.VARIANTS[steps.WHOLE]), strict=True):
+    for one, other in zip(
+        learned(tiny_llama, steps.VARIANTS[name]), learned(tiny_llama, steps.VARIANTS[steps.WHOLE]), strict=True
+    ):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 

@@ -31,7 +31,12 @@ labels: {p: Positive, n: Negative}
 metrics: [accuracy]
 source: {table: {train: rows.csv, dev: rows.csv}}
 """
-ROWS = [("a warm and funny film", "p"), ("a dull and slow film", "n"), ("badly acted", "n"), ("a charming surprise", "p")]
+ROWS = [
+    ("a warm and funny film", "p"),
+    ("a dull and slow film", "n"),
+    ("badly acted", "n"),
+    ("a charming surprise", "p"),
+]
 
 
 @pytest.fixture
@@ -39,8 +44,28 @@ def options(tmp_path, tiny_llama):
     (tmp_path / "tone.yaml").write_text(TASK, encoding="utf-8")
     lines = ["message,tone", *(f"{text},{label}" for text, label in ROWS)]
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    given = ["--task", str(tmp_path / "tone.yaml"), "--model", str(tiny_llama), "--batch-size", "2", "--mini-batch-size", "1"]
-    given += ["--update-epochs", "2", "--threads", "1", "--dtype", "float32", "--out", str(tmp_path / "out"), "--rounds", "2"]
+    given = [
+        "--task",
+        str(tmp_path / "tone.yaml"),
+        "--model",
+        str(tiny_llama),
+        "--batch-size",
+        "2",
+        "--mini-batch-size",
+        "1",
+    ]
+    given += [
+        "--update-epochs",
+        "2",
+        "--threads",
+        "1",
+        "--dtype",
+        "float32",
+        "--out",
+        str(tmp_path / "out"),
+        "--rounds",
+        "2",
+    ]
     return run.parse(given)
 
 
@@ -128,7 +153,15 @@ def test_our_side_refuses_prompts_that_are_not_its_own(spec, tmp_path):
 def test_our_side_writes_down_what_it_dies_of(spec, tmp_path):
     spec["ours"]["settings"] = ["ppo.optimzer.lr=1"]
     read(spec, tmp_path)
-    command = [sys.executable, "-m", "benchmarks.ours", str(tmp_path / "SPEC.json"), str(tmp_path / "R.json"), "--what", "ppo"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.ours",
+        str(tmp_path / "SPEC.json"),
+        str(tmp_path / "R.json"),
+        "--what",
+        "ppo",
+    ]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 1
     assert "Did you mean" in json.loads((tmp_path / "R.json").read_text())["error"]
 
@@ -145,7 +178,11 @@ class Runner:
     """Stands in for processes: writes a result, or does what `does` says, and remembers what was run."""
 
     def __init__(self, does=None) -> None:
-        self.ran, self.variables, self.does = [], [], does or (lambda title, path: path.write_text(json.dumps(result(1.0))))
+        self.ran, self.variables, self.does = (
+            [],
+            [],
+            does or (lambda title, path: path.write_text(json.dumps(result(1.0)))),
+        )
 
     def __call__(self, command, variables, log, title) -> int:
         self.ran.append(title)
@@ -238,7 +275,17 @@ def test_a_missing_environment_is_said_with_how_to_make_it(capsys, monkeypatch, 
 
 
 def test_a_command_names_no_folder_of_this_machine():
-    given = ["--data-dir", "/home/a/glue", "--model=/m/x", "--out", "runs/b", "--model", "smollm2-135m", "--out", "/tmp/o"]
+    given = [
+        "--data-dir",
+        "/home/a/glue",
+        "--model=/m/x",
+        "--out",
+        "runs/b",
+        "--model",
+        "smollm2-135m",
+        "--out",
+        "/tmp/o",
+    ]
     assert setting.shareable(given) == "--data-dir DIR --model=MODEL --out runs/b --model smollm2-135m --out OUT"
 
 
@@ -265,7 +312,9 @@ def test_shapes_are_those_of_the_layers_without_the_head(family, request):
     shapes, head = product_rate.linear_shapes(setting.empty_model(folder))
     assert head == (32, 400)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    matrices = [p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "emb" not in name and "wte" not in name]
+    matrices = [
+        p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "emb" not in name and "wte" not in name
+    ]
     matrices = matrices[:-1] if not model.config.tie_word_embeddings else matrices
     assert sum(a * b * count for (a, b), count in shapes.items()) == sum(matrices)
 
@@ -323,7 +372,15 @@ def test_a_size_is_measured_with_the_columns_of_its_table(what, size, options, t
 
 def record(rounds, **more) -> dict:
     machine = {"device": "A CPU", "cores": 2, "system": "Linux", "versions": {"python": "3.11", "torch": "2.13"}}
-    settings = {"task": "t", "model": "m", "batch_size": 16, "mini_batch_size": 8, "update_epochs": 4, "batches": 1, "samples": 4}
+    settings = {
+        "task": "t",
+        "model": "m",
+        "batch_size": 16,
+        "mini_batch_size": 8,
+        "update_epochs": 4,
+        "batches": 1,
+        "samples": 4,
+    }
     settings |= {"threads": 2, "seed": 0, "dtype": "float32", "set": []}
     how = {"machine": machine, "settings": settings, "date": "2026-01-02", "command": "python -m benchmarks.run"}
     return {"pairs": {name: {**how, "rounds": found} for name, found in rounds.items()}, "missing": {}, **more, **how}
@@ -335,7 +392,9 @@ def rendered(folder: Path, name: str, content: dict) -> str:
 
 
 def test_the_table_holds_the_median_of_the_rounds_ratios(tmp_path):
-    rounds = [{"peer": result(peer, 4.0), "ours": result(own, 1.0)} for peer, own in ((10.0, 1.0), (20.0, 1.0), (33.0, 3.0))]
+    rounds = [
+        {"peer": result(peer, 4.0), "ours": result(own, 1.0)} for peer, own in ((10.0, 1.0), (20.0, 1.0), (33.0, 3.0))
+    ]
     text = rendered(tmp_path, "results", record({"ppo-0.11": rounds, "grpo": rounds}))
     row = next(line for line in text.splitlines() if line.startswith("| trl 0.11.4 PPO"))
     assert "**11.0** (10.0, 20.0, 11.0)" in row and "≥ 10" in row and "1.00 / 4.00" in row and "0.25" in row

@@ -75,6 +75,8 @@ def test_the_small_model_is_plain_bfloat16_with_its_chat_template(smollm2):
         assert {str(file.get_slice(name).get_dtype()) for name in file.keys()} == {"BF16"}  # noqa: SIM118
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert tokenizer.decode(tokenizer("café 2.5\n").input_ids) == "café 2.5\n"

@@ -29,7 +29,10 @@ from adjudge.training.checkpoint import (
 
 STATE = {
     "weights": {"a": torch.arange(6, dtype=torch.float32).reshape(2, 3), "b": torch.tensor(3.5, dtype=torch.bfloat16)},
-    "optimizer": {"state": {0: {"step": torch.tensor(4.0)}, 1: {}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}]},
+    "optimizer": {
+        "state": {0: {"step": torch.tensor(4.0)}, 1: {}},
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}],
+    },
     "beta": 0.1 + 0.2,
     "best": None,
     "odd": [math.inf, True, "text"],
@@ -81,7 +84,9 @@ def test_a_value_without_a_form_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["manifest.json", "state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_a_flipped_byte_anywhere_is_seen_and_the_one_before_is_taken(name: str, place: float, tmp_path: Path, capsys: Any) -> None:
+def test_a_flipped_byte_anywhere_is_seen_and_the_one_before_is_taken(
+    name: str, place: float, tmp_path: Path, capsys: Any
+) -> None:
     save(tmp_path, 4, {"value": 4})
     file = save(tmp_path, 8) / name
     content = bytearray(file.read_bytes())

@@ -110,7 +110,10 @@ def test_help_and_version_come_at_once():
         (["train", "sft", "--data", "none.csv", "--text", "t", "--label", "l"], "none.csv"),
         (["train", "encoder", "--task", "vader/movies,vader/news"], "encoder takes one task"),
         (["train", "sft", "--task", "vader/movies,vader/movies"], "Name each task once"),
-        (["train", "sft", "--task", "vader/movies,vader/news", "--mixture", "even"], "proportional, equal, or temperature=T"),
+        (
+            ["train", "sft", "--task", "vader/movies,vader/news", "--mixture", "even"],
+            "proportional, equal, or temperature=T",
+        ),
         (["train", "sft", "--mixture", "equal"], "there is one task"),
         (["train", "multi-sft"], "--task NAME,NAME"),
         (["compare", "--methods", "multi-sft"], "--task NAME,NAME"),
@@ -141,13 +144,19 @@ def test_unknown_columns_and_labels_are_named(tmp_path):
     file = write_reviews(tmp_path / "reviews.csv")
     assert "Did you mean 'label'?" in refused("train", "sft", "--data", file, "--text", "text", "--label", "lable")
     assert "Did you mean 'text'?" in refused("train", "sft", "--data", file, "--text", "txt", "--label", "label")
-    assert "bad" in refused("train", "sft", "--data", file, "--text", "text", "--label", "label", "--labels", "good=Good,awful=Bad")
+    assert "bad" in refused(
+        "train", "sft", "--data", file, "--text", "text", "--label", "label", "--labels", "good=Good,awful=Bad"
+    )
 
 
-@pytest.mark.parametrize("verb", [["train", "sft"], ["train", "encoder"], ["compare"], ["evaluate", "--method", "zero-shot"]])
+@pytest.mark.parametrize(
+    "verb", [["train", "sft"], ["train", "encoder"], ["compare"], ["evaluate", "--method", "zero-shot"]]
+)
 def test_an_unknown_model_is_named_before_anything_is_made(verb, tmp_path):
     file = write_reviews(tmp_path / "reviews.csv")
-    option, wrong, right = ("--encoder", "minilm-l7", "minilm-l6") if "encoder" in verb else ("--model", "smollm2", "smollm2-135m")
+    option, wrong, right = (
+        ("--encoder", "minilm-l7", "minilm-l6") if "encoder" in verb else ("--model", "smollm2", "smollm2-135m")
+    )
     own = ["--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "out"]
     assert f"no model '{wrong}'" in refused(*verb, *own, option, wrong)
     assert f"Did you mean '{right}'?" in refused(*verb, *own, option, wrong)
@@ -184,7 +193,9 @@ def test_tasks_count_their_overlap(tmp_path):
     (folder / "train.tsv").write_text(
         f"{head}0\tA cat sat.\tIt sat.\tentailment\n1\tA cat sat.\tIt ran.\tentailment\n2\tA CAT sat.\tIt ran.\tnot_entailment\n"
     )
-    (folder / "dev.tsv").write_text(f"{head}0\tA cat  sat.\tIt sat.\tentailment\n1\tA cat sat.\tIt slept.\tnot_entailment\n")
+    (folder / "dev.tsv").write_text(
+        f"{head}0\tA cat  sat.\tIt sat.\tentailment\n1\tA cat sat.\tIt slept.\tnot_entailment\n"
+    )
     one = invoke("tasks", "glue/rte", "--overlap", "--data-dir", tmp_path / "data")
     assert one.exit_code == 0, one.output
     cells = "glue/rte 3 2 1 50.0 % 0 1 2"
@@ -237,13 +248,29 @@ def test_train_leaves_a_run_folder_and_says_where(tmp_path, monkeypatch):
     assert (scores["train_rows"], scores["seed"]) == (8, 3)
     assert (folder / "report.html").is_file()
     assert "complete" in refused("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
-    assert "another configuration" in refused("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "evaluation.resamples=100")
-    assert invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "--force", "evaluation.resamples=100").exit_code == 0
+    assert "another configuration" in refused(
+        "train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "evaluation.resamples=100"
+    )
+    assert (
+        invoke(
+            "train", "sft", *own[:-2], "--seed", 3, "--train-rows", 9, "--force", "evaluation.resamples=100"
+        ).exit_code
+        == 0
+    )
 
 
 def test_options_become_settings(tmp_path, monkeypatch):
     install(monkeypatch, "sft", by_first_word)
-    own = ["--data", write_reviews(tmp_path / "reviews.csv"), "--text", "text", "--label", "label", "--out", tmp_path / "r"]
+    own = [
+        "--data",
+        write_reviews(tmp_path / "reviews.csv"),
+        "--text",
+        "text",
+        "--label",
+        "label",
+        "--out",
+        tmp_path / "r",
+    ]
     given = {
         "--model": ("model", "some/model"),
         "--seed": ("seed", 3),
@@ -255,7 +282,9 @@ def test_options_become_settings(tmp_path, monkeypatch):
         "--decode": ("evaluation.decode", "labels"),
     }
     options = [part for option, (_, value) in given.items() for part in (option, value)]
-    result = invoke("train", "sft", *own, *options, "evaluation.resamples=100", "seed=5")  # an option wins over key=value
+    result = invoke(
+        "train", "sft", *own, *options, "evaluation.resamples=100", "seed=5"
+    )  # an option wins over key=value
     assert result.exit_code == 0, result.output
     config = Run.open(tmp_path / "r").config
     assert {key: value_of(config, key) for key, _ in given.values()} == dict(given.values())
@@ -381,7 +410,10 @@ def test_predict_writes_other_formats_with_types(suffix, trained, tmp_path):
 
 def test_predict_keeps_the_spelling_of_json(trained, tmp_path):
     source = tmp_path / "new.jsonl"
-    lines = ['{"text": "good", "x": 1e5, "y": [1, {"a": null}], "z": 1.0 }', '{ "x":12345678901234567890, "text":"b\\u00e4d"}']
+    lines = [
+        '{"text": "good", "x": 1e5, "y": [1, {"a": null}], "z": 1.0 }',
+        '{ "x":12345678901234567890, "text":"b\\u00e4d"}',
+    ]
     source.write_text("\n\n".join(lines) + "\n")
     assert invoke("predict", "--run", trained, "--input", source, "--out", tmp_path / "out.jsonl").exit_code == 0
     written = (tmp_path / "out.jsonl").read_text().splitlines()
@@ -396,7 +428,10 @@ def test_predict_keeps_the_types_of_parquet(trained, tmp_path):
     table = pyarrow.table({"n": pyarrow.array([1, None], pyarrow.int32()), "text": ["good", "bad"], "list": [[1], []]})
     pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
     assert (
-        invoke("predict", "--run", trained, "--input", tmp_path / "new.parquet", "--out", tmp_path / "out.parquet").exit_code == 0
+        invoke(
+            "predict", "--run", trained, "--input", tmp_path / "new.parquet", "--out", tmp_path / "out.parquet"
+        ).exit_code
+        == 0
     )
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").select(["n", "text", "list"]).equals(table)
 
@@ -429,7 +464,9 @@ def test_a_column_of_the_input_is_never_overwritten(trained, tmp_path):
         (["id", "text"], [], "out.csv", "no rows"),
     ],
 )
-def test_what_cannot_be_judged_or_written_is_said_and_nothing_is_written(columns, rows, out, message, trained, tmp_path):
+def test_what_cannot_be_judged_or_written_is_said_and_nothing_is_written(
+    columns, rows, out, message, trained, tmp_path
+):
     source = write_csv(tmp_path / "new.csv", columns, rows)
     before = source.read_bytes()
     assert message in refused("predict", "--run", trained, "--input", source, "--out", tmp_path / out)
@@ -461,15 +498,24 @@ def test_the_chain_from_python(tmp_path, monkeypatch):
     task = reviews(tmp_path)
     run = adjudge.train("ppo", task, train_rows=8, eval_rows=4, seed=1, out=tmp_path / "r", evaluation__resamples=100)
     assert (run.scores["n"], run.scores["train_rows"], run.scores["seed"]) == (4, 8, 1)
-    assert [prediction.value for prediction in run.predict(["good film", {"text": "bad film"}, "so so"])] == ["good", "bad", None]
+    assert [prediction.value for prediction in run.predict(["good film", {"text": "bad film"}, "so so"])] == [
+        "good",
+        "bad",
+        None,
+    ]
     assert run.predict(["good film"])[0].probabilities == {"bad": 0.5, "good": 0.5}
     again = adjudge.open_run(tmp_path / "r")
     assert again.scores == run.scores
     assert again.evaluate(eval_rows=2)["n"] == 2
-    assert adjudge.evaluate("zero-shot", task, eval_rows=4, out=tmp_path / "z", evaluation__resamples=100).scores["n"] == 4
+    assert (
+        adjudge.evaluate("zero-shot", task, eval_rows=4, out=tmp_path / "z", evaluation__resamples=100).scores["n"] == 4
+    )
     import pandas
 
-    assert [p.value for p in run.predict(pandas.DataFrame({"id": [1, 2], "text": ["bad x", "good y"]}))] == ["bad", "good"]
+    assert [p.value for p in run.predict(pandas.DataFrame({"id": [1, 2], "text": ["bad x", "good y"]}))] == [
+        "bad",
+        "good",
+    ]
     for rows in ("good film", [{"txt": "good"}], [{"text": " "}], [3]):
         with pytest.raises(AdjudgeError):
             run.predict(rows)
@@ -512,7 +558,10 @@ def test_several_tasks_from_the_command_line(two_tasks, tmp_path, monkeypatch):
     assert not (folder / "evaluations").exists()
     result = invoke("evaluate", "--run", folder, "--split", "train", "--eval-rows", 4)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (folder / "evaluations").iterdir()) == ["books-train-greedy-4", "films-train-greedy-4"]
+    assert sorted(path.name for path in (folder / "evaluations").iterdir()) == [
+        "books-train-greedy-4",
+        "films-train-greedy-4",
+    ]
     source = write_csv(tmp_path / "new.csv")
     assert "--task" in refused("predict", "--run", folder, "--input", source, "--out", "out.csv")
     assert invoke("predict", "--run", folder, "--task", "films", "--input", source, "--out", "out.csv").exit_code == 0
@@ -525,7 +574,12 @@ def test_several_tasks_from_python(two_tasks, tmp_path, monkeypatch):
 
     install(monkeypatch, "ppo", by_first_word)
     run = adjudge.train(
-        "ppo", two_tasks.split(","), train_rows=10, out=tmp_path / "r", data__mixture="temperature=2", evaluation__resamples=100
+        "ppo",
+        two_tasks.split(","),
+        train_rows=10,
+        out=tmp_path / "r",
+        data__mixture="temperature=2",
+        evaluation__resamples=100,
     )
     assert [task.name for task in run.tasks] == ["books", "films"]
     assert run.config.data.mixture == "temperature=2"

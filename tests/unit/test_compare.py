@@ -57,7 +57,9 @@ def test_every_cell_has_a_run_folder_and_a_row(spec, built, tmp_path):
 
 def test_scores_hold_the_contract(spec, built, tmp_path):
     row = run(settings("data.train_rows=12", "data.eval_rows=6"), spec, tmp_path / "out", methods=["sft"])["rows"][0]
-    contract = "schema task method model seed split n train_rows primary metrics unreadable seconds prompts_per_s peak_rss_gib"
+    contract = (
+        "schema task method model seed split n train_rows primary metrics unreadable seconds prompts_per_s peak_rss_gib"
+    )
     assert set(contract.split()) <= set(row)
     assert (row["n"], row["train_rows"], row["split"], row["overlap"]) == (6, 12, "dev", 0)
     assert set(row["metrics"]["accuracy"]) == {"value", "low", "high"}
@@ -82,7 +84,10 @@ def test_untrained_methods_spend_no_time_on_training(spec, built, tmp_path):
 
 def test_all_methods_and_seeds_judge_the_same_rows(spec, built, tmp_path):
     run(settings("data.eval_rows=5"), spec, tmp_path / "out", seeds=(0, 1, 2))
-    ids = {tuple(p.id for p in Run.open(path.parent).predictions("dev")) for path in (tmp_path / "out").rglob("scores.json")}
+    ids = {
+        tuple(p.id for p in Run.open(path.parent).predictions("dev"))
+        for path in (tmp_path / "out").rglob("scores.json")
+    }
     assert ids == {tuple(row.id for row in take_rows(load_split(spec, "dev"), 5, EVAL_SEED))}
 
 
@@ -239,15 +244,23 @@ def test_judged_rows_that_were_trained_on_are_counted_and_said(leaking, built, t
     assert training["overlap_first"] == [["train.csv:2", "dev.csv:2"], ["train.csv:3", "dev.csv:3"]]
     said = "2 (66.7 %) of the 3 judged rows are among the training rows too, 1 of them letter for letter (train.csv:2 = dev.csv:2, "
     assert said in capsys.readouterr().err
-    sentence = "train: 2 (66.7 %) of the judged rows are among the training rows too, 1 of them letter for letter (sft): "
+    sentence = (
+        "train: 2 (66.7 %) of the judged rows are among the training rows too, 1 of them letter for letter (sft): "
+    )
     assert sentence in (tmp_path / "out/table.md").read_text()
     assert sentence in (tmp_path / "out/report.html").read_text()
 
 
 def test_training_rows_that_are_judged_too_are_left_out_before_they_are_drawn(leaking, built, tmp_path, capsys):
     table = run(settings("data.drop_overlap=true", "data.train_rows=10", "data.eval_rows=1"), leaking, tmp_path / "out")
-    assert {row["method"]: (row["overlap"], row["train_rows"]) for row in table["rows"]} == {"zero-shot": (0, 0), "sft": (0, 10)}
-    assert "2 of the 12 training rows of train are in dev too and are left out (data.drop_overlap)." in capsys.readouterr().err
+    assert {row["method"]: (row["overlap"], row["train_rows"]) for row in table["rows"]} == {
+        "zero-shot": (0, 0),
+        "sft": (0, 10),
+    }
+    assert (
+        "2 of the 12 training rows of train are in dev too and are left out (data.drop_overlap)."
+        in capsys.readouterr().err
+    )
     assert "among the training rows" not in (tmp_path / "out/table.md").read_text()
     with pytest.raises(RunError, match=r"data\.drop_overlap True → False"):
         run(settings("data.train_rows=10", "data.eval_rows=1"), leaking, tmp_path / "out")
@@ -274,7 +287,12 @@ def test_a_method_that_cannot_analyse_first_is_refused_before_anything_is_run(sp
 
 
 def test_nothing_to_compare_is_refused(spec, tmp_path):
-    for specs, methods, seeds in [([], ["sft"], [0]), ([spec], [], [0]), ([spec], ["sft"], []), ([spec, spec], ["sft"], [0])]:
+    for specs, methods, seeds in [
+        ([], ["sft"], [0]),
+        ([spec], [], [0]),
+        ([spec], ["sft"], []),
+        ([spec, spec], ["sft"], [0]),
+    ]:
         with pytest.raises(ConfigError):
             plan_cells(Config(), specs, methods, seeds, tmp_path)
 
@@ -362,7 +380,9 @@ def test_a_split_that_is_not_there_fails_before_a_cell_is_run(spec, built, tmp_p
 
 def test_the_line_of_a_cell_says_metric_interval_and_seconds(spec, built, tmp_path):
     row = run(settings(), spec, tmp_path / "out", methods=["ppo"])["rows"][0]
-    assert score_line(row).startswith("reviews ppo seed 0: accuracy 1.000 [1.000, 1.000], 0 unreadable of 8, 0 s training")
+    assert score_line(row).startswith(
+        "reviews ppo seed 0: accuracy 1.000 [1.000, 1.000], 0 unreadable of 8, 0 s training"
+    )
 
 
 def test_the_peak_is_the_processs_own():
@@ -373,7 +393,9 @@ def test_the_peak_is_the_processs_own():
     )
     held = bytearray(400 * 2**20)  # what the process that starts another one holds is not the other one's
     held[::1024] = b"x" * len(held[::1024])
-    before, after = map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split())
+    before, after = map(
+        float, subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split()
+    )
     assert 0.01 < before < 0.3
     assert 0.08 < after - before < 0.12
 
@@ -399,7 +421,9 @@ def test_whole_groups_are_judged_and_single_rows_are_trained_on(built, tmp_path)
 def test_probabilities_are_computed_where_a_metric_ranks_answers(metrics, wanted, built, tmp_path):
     spec = grouped_reviews(tmp_path, metrics).model_copy(update={"tags": {"candidate": "text", "answers": "answers"}})
     lines = (tmp_path / "all.csv").read_text().splitlines()
-    (tmp_path / "all.csv").write_text("\n".join([f"{lines[0]},answers", *(f'{line},"[""film""]"' for line in lines[1:])]) + "\n")
+    (tmp_path / "all.csv").write_text(
+        "\n".join([f"{lines[0]},answers", *(f'{line},"[""film""]"' for line in lines[1:])]) + "\n"
+    )
     execute(settings("method=sft"), spec, tmp_path / "r")
     assert {bool(p.probabilities) for p in Run.open(tmp_path / "r").predictions("dev")} == {wanted}
 

@@ -36,7 +36,9 @@ def test_a_part_of_a_group_in_a_file_leaves_the_rest(tmp_path):
 def test_later_sources_win(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("seed: 1\nppo: {clip: 0.1, lam: 0.5}\nmodel: from-file\n")
-    config = load_config(preset="paper", file=file, overrides=["ppo.clip=0.3", "seed=2"], values={"seed": 3, "model": None})
+    config = load_config(
+        preset="paper", file=file, overrides=["ppo.clip=0.3", "seed=2"], values={"seed": 3, "model": None}
+    )
     assert (config.seed, config.ppo.clip, config.ppo.lam, config.model) == (3, 0.3, 0.5, "from-file")
     assert config.ppo.mini_batch_size == 8  # the preset's
     assert config.preset == "paper"
@@ -128,7 +130,9 @@ def test_a_number_is_fine_where_a_name_is_meant():
 def test_a_wrong_key_in_a_file_names_the_file(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("ppo: {optimzer: {lr: 1}}\n")
-    with pytest.raises(ConfigError, match=r"own\.yaml: 'ppo\.optimzer\.lr' is no setting\. Did you mean 'ppo\.optimizer\.lr'"):
+    with pytest.raises(
+        ConfigError, match=r"own\.yaml: 'ppo\.optimzer\.lr' is no setting\. Did you mean 'ppo\.optimizer\.lr'"
+    ):
         load_config(file=file)
 
 

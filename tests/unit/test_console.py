@@ -25,7 +25,9 @@ def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with console.progress(STRANGE, 40) as bar:
         bar.advance(16, loss=0.123456)
         assert capsys.readouterr().err == ""
@@ -37,7 +39,9 @@ def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[st
 def test_in_a_terminal_a_bar_with_the_title_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(
-        console, "console", Console(file=screen, force_terminal=True, width=200, soft_wrap=True, highlight=False, emoji=False)
+        console,
+        "console",
+        Console(file=screen, force_terminal=True, width=200, soft_wrap=True, highlight=False, emoji=False),
     )
     with console.progress(STRANGE, 4) as bar:
         bar.advance(4, loss=0.5, note="[/y]")

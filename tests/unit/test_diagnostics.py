@@ -58,7 +58,9 @@ def test_rows_are_scored_by_category_and_phenomenon():
 def test_the_scores_of_a_run_hold_them_only_where_rows_name_phenomena():
     assert [item["n"] for item in score(TASK, ROWS, resamples=100)["diagnostics"]] == [4, 2, 2, 2, 2, 2]
     json.dumps(score(TASK, ROWS, resamples=100), allow_nan=False)
-    assert "diagnostics" not in score(TASK, judged(("Y", "Y", {"Domain": "News"}), ("N", "N", {"idx": "1"})), resamples=100)
+    assert "diagnostics" not in score(
+        TASK, judged(("Y", "Y", {"Domain": "News"}), ("N", "N", {"idx": "1"})), resamples=100
+    )
     numbers = [Prediction("1", {}, 1.0, "", 2.0, tags={"Logic": "Negation"})] * 2
     assert diagnose(number_task(0, 5), [numbers], resamples=100) == []
 
@@ -73,7 +75,10 @@ def test_several_seeds_are_averaged_on_the_same_rows():
 def table(*seeds_of_methods, summary=()):
     rows = []
     for method, seeds in seeds_of_methods:
-        rows += [row(method, 0.5, seed, task="glue/ax", diagnostics=diagnose(TASK, [ROWS], resamples=100)) for seed in range(seeds)]
+        rows += [
+            row(method, 0.5, seed, task="glue/ax", diagnostics=diagnose(TASK, [ROWS], resamples=100))
+            for seed in range(seeds)
+        ]
     return {"rows": rows, "summary": list(summary)}
 
 
@@ -98,7 +103,12 @@ def test_several_seeds_have_the_pooled_interval_or_none():
     rows = [row("sft", 0.5, seed, task="glue/ax", diagnostics=mine) for seed in range(2)]
     (first, *_) = phenomena({"rows": rows}, "glue/ax")
     assert first.figures["sft"]["accuracy"].low is None
-    pooled = {"task": "glue/ax", "method": "sft", "metrics": {}, "diagnostics": diagnose(TASK, [MANY, MANY], resamples=100)}
+    pooled = {
+        "task": "glue/ax",
+        "method": "sft",
+        "metrics": {},
+        "diagnostics": diagnose(TASK, [MANY, MANY], resamples=100),
+    }
     (first, *_) = phenomena({"rows": rows, "summary": [pooled]}, "glue/ax")
     assert first.figures["sft"]["accuracy"].low == mine[0]["metrics"]["accuracy"]["low"]
 

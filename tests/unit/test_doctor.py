@@ -220,7 +220,9 @@ def test_gpus_are_listed_with_their_memory(monkeypatch):
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     found = findings()
-    assert found["device"].said == "Card cuda:0, 80.0 GiB, 10.0 free; Card cuda:1, 80.0 GiB, 20.0 free; the first is taken"
+    assert (
+        found["device"].said == "Card cuda:0, 80.0 GiB, 10.0 free; Card cuda:1, 80.0 GiB, 20.0 free; the first is taken"
+    )
     assert found["device"].values["devices"][1]["capability"] == "9.0"
     assert found["dtype"].said == "auto is bfloat16: the GPU computes in bfloat16"
 

@@ -24,7 +24,9 @@ from adjudge.tasks.task_yaml import read_tree
 from adjudge.tasks.validate import mistakes_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
+)
 GROUP = typer.main.get_command(app)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -48,7 +50,9 @@ def commands_in(page):
     found = []
     for body in blocks(page, "sh", "console"):
         found += [
-            shlex.split(line, comments=True)[1:] for line in body.replace("\\\n", " ").splitlines() if line.startswith("adjudge ")
+            shlex.split(line, comments=True)[1:]
+            for line in body.replace("\\\n", " ").splitlines()
+            if line.startswith("adjudge ")
         ]
     found += [shlex.split(span)[1:] for span in spans(page) if span.startswith("adjudge ")]
     for path in re.findall(r"\]\((\S+\.yaml)\)", text_of(page)):
@@ -57,7 +61,9 @@ def commands_in(page):
     return found
 
 
-COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), shlex.join(args)) for page in PAGES for args in commands_in(page)})
+COMMANDS = sorted(
+    {(page.relative_to(ROOT).as_posix(), shlex.join(args)) for page in PAGES for args in commands_in(page)}
+)
 
 
 def parse(arguments):
@@ -109,9 +115,13 @@ def _file(given):
 def test_tables_of_settings_hold_the_defaults(page):
     """Rows ``| `key` | default | paper | meaning |``; the message holds the row as it should be."""
     default, paper = load_config(), load_config(preset="paper")
-    for key, said, said_paper in re.findall(r"^\| `([a-z_.]+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", text_of(page), re.MULTILINE):
+    for key, said, said_paper in re.findall(
+        r"^\| `([a-z_.]+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", text_of(page), re.MULTILINE
+    ):
         if "." in key:
-            assert (said, said_paper) == (shown(default, key), shown(paper, key)), f"{page.name}: the row of {key} is out of date"
+            assert (said, said_paper) == (shown(default, key), shown(paper, key)), (
+                f"{page.name}: the row of {key} is out of date"
+            )
 
 
 def shown(config, key):
@@ -129,7 +139,9 @@ def test_every_setting_of_a_method_is_on_a_page():
 def test_settings_named_in_passing_exist(page):
     groups = tuple({key.partition(".")[0] + "." for key in keys_of() if "." in key})
     named = {
-        span.partition("=")[0] for span in spans(page) if span.startswith(groups) and not span.endswith((".yaml", ".json", "."))
+        span.partition("=")[0]
+        for span in spans(page)
+        if span.startswith(groups) and not span.endswith((".yaml", ".json", "."))
     }
     known = set(keys_of())
     assert {name for name in named if re.fullmatch(r"[a-z_.]+", name)} - known - {"prompt", "answer"} == set()
@@ -137,7 +149,9 @@ def test_settings_named_in_passing_exist(page):
 
 def test_the_table_of_tasks_is_that_of_the_catalogue():
     rows = re.findall(
-        r"^\| `((?:glue|superglue|vader)/[\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", text_of(ROOT / "docs/tasks.md"), re.MULTILINE
+        r"^\| `((?:glue|superglue|vader)/[\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$",
+        text_of(ROOT / "docs/tasks.md"),
+        re.MULTILINE,
     )
     found = {name: (answers, metrics) for name, answers, metrics in rows}
     wanted = {}
@@ -165,10 +179,14 @@ def test_the_metrics_are_all_described():
 
 
 def test_the_tables_of_the_suites_are_those_of_the_averages():
-    rows = re.findall(r"^\| ([\w-]+) \| (`(?:super)?glue/[^|]+) \| ([^|]+) \|$", text_of(ROOT / "docs/metrics.md"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([\w-]+) \| (`(?:super)?glue/[^|]+) \| ([^|]+) \|$", text_of(ROOT / "docs/metrics.md"), re.MULTILINE
+    )
     found = [(title, tasks.replace("`", "").split(", "), metrics.split(", ")) for title, tasks, metrics in rows]
     wanted = [
-        (m.title, list(m.parts), list(dict.fromkeys(x for p in m.parts.values() for x in p))) for s in SUITES for m in s.members
+        (m.title, list(m.parts), list(dict.fromkeys(x for p in m.parts.values() for x in p)))
+        for s in SUITES
+        for m in s.members
     ]
     assert found == wanted
 
@@ -189,7 +207,9 @@ def test_python_examples_use_what_there_is(page):
 
 
 def _is_ours(function):
-    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "adjudge"
+    return (
+        isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "adjudge"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

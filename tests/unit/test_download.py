@@ -41,7 +41,9 @@ def index(tmp_path, monkeypatch):
 
 
 def test_a_pinned_archive_is_downloaded_and_unpacked(index, tmp_path):
-    wheel = make_wheel(index, {"carrier/model/config.json": "{}", "carrier/model/sub/a.txt": "a", "carrier/__init__.py": "1/0"})
+    wheel = make_wheel(
+        index, {"carrier/model/config.json": "{}", "carrier/model/sub/a.txt": "a", "carrier/__init__.py": "1/0"}
+    )
     archive = download(Package("carrier", "1.0", hash_of(wheel), 1), tmp_path / "down")
     assert hash_of(archive) == hash_of(wheel)
     unpack(archive, "carrier/model", tmp_path / "out")

@@ -40,13 +40,17 @@ def found(tiny_llama, tmp_path):
 
 def test_a_run_leaves_it_behind_before_it_trains(tmp_path, monkeypatch):
     seen = []
-    install(monkeypatch, "sft", by_first_word, before=lambda run: seen.append(read_json(run.folder / "environment.json")))
+    install(
+        monkeypatch, "sft", by_first_word, before=lambda run: seen.append(read_json(run.folder / "environment.json"))
+    )
     spec = reviews(tmp_path)
     execute(settings(), spec, tmp_path / "run")
     assert seen == [read_json(tmp_path / "run/environment.json")]
     assert seen[0]["data"]["rows_sha256"] == read_json(tmp_path / "run/training.json")["rows_sha256"]
     table = tmp_path / "reviews.csv"
-    assert seen[0]["data"]["tasks"] == {spec.name: {"files": {str(table): hashlib.sha256(table.read_bytes()).hexdigest()}}}
+    assert seen[0]["data"]["tasks"] == {
+        spec.name: {"files": {str(table): hashlib.sha256(table.read_bytes()).hexdigest()}}
+    }
     assert seen[0]["model"] is None  # the fake needs none
     evaluate_run(tmp_path / "run", split="train")
     assert (tmp_path / "run/evaluations/reviews-train-greedy/environment.json").is_file()
@@ -64,14 +68,19 @@ def test_a_run_over_several_tasks_names_the_rows_of_each(tmp_path, monkeypatch):
 def test_versions_and_machine_are_those_of_this_process(found):
     assert found["libraries"]["torch"] == torch.__version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert (found["threads"], found["device"]["name"].partition(":")[0]) == (1, "cuda" if torch.cuda.is_available() else "cpu")
+    assert (found["threads"], found["device"]["name"].partition(":")[0]) == (
+        1,
+        "cuda" if torch.cuda.is_available() else "cpu",
+    )
     assert found["dtype"]["name"] in ("float32", "bfloat16")
     assert found["cpu"]["name"]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no git checkout")
 def test_the_commit_of_a_source_tree_is_named(found):
-    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    head = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert found["adjudge"]["commit"] == head
     assert found["adjudge"]["dirty"] in (True, False)
 
@@ -79,10 +88,15 @@ def test_the_commit_of_a_source_tree_is_named(found):
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 def test_a_copy_outside_a_source_tree_has_no_commit_and_the_same_hash(found, tmp_path):
     """As a wheel installs it; that another project's tree is around it does not count."""
-    for arguments in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"]):
+    for arguments in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
     shutil.copytree(ROOT / "src/adjudge", tmp_path / "lib/python/site-packages/adjudge")
-    code = "from adjudge import environment as e; import json; print(json.dumps([e.source_commit(), e._source_sha256()]))"
+    code = (
+        "from adjudge import environment as e; import json; print(json.dumps([e.source_commit(), e._source_sha256()]))"
+    )
     place = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "lib/python/site-packages")}
     said = subprocess.run([sys.executable, "-c", code], env=place, capture_output=True, text=True, check=True).stdout
     assert json.loads(said) == [{"commit": None, "dirty": None}, found["adjudge"]["sha256"]]
@@ -113,7 +127,10 @@ def test_where_ppo_starts_is_part_of_it(tiny_llama, tmp_path):
     start = tmp_path / "start/adapter"
     start.mkdir(parents=True)
     (start / "adapter_config.json").write_text("{}")
-    spec, config = reviews(tmp_path), load_config(values={"method": "ppo", "init": str(start.parent), "model": str(tiny_llama)})
+    spec, config = (
+        reviews(tmp_path),
+        load_config(values={"method": "ppo", "init": str(start.parent), "model": str(tiny_llama)}),
+    )
     first = environment(config, "model", [spec], "")
     (start / "adapter_config.json").write_text("{ }")
     (said,) = differences(first, environment(config, "model", [spec], ""))
@@ -150,7 +167,9 @@ def test_what_matters_is_said_and_nothing_else(place, value, said, found):
         inner = inner[group]
     before = inner.get(last)
     inner[last] = value
-    shown = ", ".join(before) or "none" if isinstance(before, list) else f"{before[:12]}…" if "sha256" in place else before
+    shown = (
+        ", ".join(before) or "none" if isinstance(before, list) else f"{before[:12]}…" if "sha256" in place else before
+    )
     assert differences(found, other) == ([] if said is None else [said.format(shown)])
     assert differences(found, found) == []
 
@@ -179,7 +198,11 @@ def test_why_a_precision_is_taken_is_said(dtype, kind, fast, why, monkeypatch):
 
 def test_the_command_is_the_one_that_was_given(monkeypatch):
     monkeypatch.delenv(COMMAND, raising=False)
-    for program, shown in (("/opt/bin/adjudge", "adjudge"), ("/lib/adjudge/__main__.py", "adjudge"), ("mine.py", "mine.py")):
+    for program, shown in (
+        ("/opt/bin/adjudge", "adjudge"),
+        ("/lib/adjudge/__main__.py", "adjudge"),
+        ("mine.py", "mine.py"),
+    ):
         monkeypatch.setattr(sys, "argv", [program, "train", "a b"])
         assert command() == f"{shown} train 'a b'"
     monkeypatch.setenv(COMMAND, "adjudge compare")
@@ -193,7 +216,12 @@ def test_the_files_of_a_split_are_those_it_is_read_from(tmp_path, monkeypatch):
     rte = load_task("glue/rte")
     assert split_files(rte, "train", tmp_path / "data") == [official / "train.tsv"]
     assert len(load_split(rte, "train", tmp_path / "data")) == 1
-    assert split_files(rte, "dev", tmp_path / "data") == split_files(rte, "train", tmp_path) == split_files(rte, "train") == []
+    assert (
+        split_files(rte, "dev", tmp_path / "data")
+        == split_files(rte, "train", tmp_path)
+        == split_files(rte, "train")
+        == []
+    )
     two = infer_task(write_reviews(tmp_path / "a.csv"), ["text"], "label", None, write_reviews(tmp_path / "b.csv"))
     assert [split_files(two, split)[0].name for split in ("train", "dev")] == ["a.csv", "b.csv"]
     one = infer_task(tmp_path / "a.csv", ["text"], "label")

@@ -116,7 +116,9 @@ def test_token_by_token_with_a_cache(name: str) -> None:
     plain, fused = pair(name)
     with torch.inference_mode():
         answers = [
-            model.generate(input_ids=IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False, pad_token_id=0)
+            model.generate(
+                input_ids=IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False, pad_token_id=0
+            )
             for model in (plain, fused)
         ]
     assert torch.equal(*answers)
@@ -178,7 +180,9 @@ def test_bfloat16_is_no_further_from_float32_than_the_libraries_own(name: str) -
     truth = run(copy.deepcopy(plain).float())
     (found, gradients), (expected, expected_gradients) = run(fused), run(plain)
     assert found.dtype == torch.bfloat16
-    assert {key: value.dtype for key, value in gradients.items()} == {key: value.dtype for key, value in expected_gradients.items()}
+    assert {key: value.dtype for key, value in gradients.items()} == {
+        key: value.dtype for key, value in expected_gradients.items()
+    }
     for ours, theirs, limit in (
         (error(found, truth[0]), error(expected, truth[0]), 0.02),
         (error(all_of(gradients), all_of(truth[1])), error(all_of(expected_gradients), all_of(truth[1])), 0.03),
@@ -268,7 +272,13 @@ def test_merged_into_the_weights_and_out_again(name: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"use_dora": True}, {"lora_bias": True}, {"bias": "lora_only"}, {"use_rslora": True}, {"modules_to_save": ["lm_head"]}],
+    [
+        {"use_dora": True},
+        {"lora_bias": True},
+        {"bias": "lora_only"},
+        {"use_rslora": True},
+        {"modules_to_save": ["lm_head"]},
+    ],
 )
 def test_other_kinds_of_adapters(settings: dict) -> None:
     plain, fused = pair("random:qwen2.5-tiny", **settings)

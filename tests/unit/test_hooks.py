@@ -33,7 +33,12 @@ NEWS = {
     "idx": 5,
     "passage": {
         "text": "Bob met Ann.\n@highlight\nAnn Ray, Bob's aunt",
-        "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 10}, {"start": 24, "end": 30}, {"start": 33, "end": 35}],
+        "entities": [
+            {"start": 0, "end": 2},
+            {"start": 8, "end": 10},
+            {"start": 24, "end": 30},
+            {"start": 33, "end": 35},
+        ],
     },
     "qas": [
         {
@@ -102,13 +107,21 @@ def test_multirc_of_the_hub_is_the_same(tmp_path):
     }
     ours = load_hub(tmp_path / "hub", "multirc", rows)
     official = load(tmp_path, "multirc", TOWN)
-    assert [(e.fields, e.gold, e.group, e.tags) for e in ours] == [(e.fields, e.gold, e.group, e.tags) for e in official]
+    assert [(e.fields, e.gold, e.group, e.tags) for e in ours] == [
+        (e.fields, e.gold, e.group, e.tags) for e in official
+    ]
     assert [e.id for e in ours] == [f"validation-00000-of-00001.parquet:{number}" for number in (1, 2, 3)]
 
 
 def test_options_of_the_test_file_have_no_gold(tmp_path):
     bare = changed(
-        changed(TOWN, "passage", "questions", 0, "answers", 0, "label"), "passage", "questions", 0, "answers", 1, "label"
+        changed(TOWN, "passage", "questions", 0, "answers", 0, "label"),
+        "passage",
+        "questions",
+        0,
+        "answers",
+        1,
+        "label",
     )
     bare = changed(bare, "passage", "questions", 1, "answers", 0, "label")
     assert [e.gold for e in load(tmp_path, "multirc", bare, split="test")] == [None] * 3
@@ -136,7 +149,9 @@ def test_record_of_the_hub_is_the_same(tmp_path):
         "idx": [{"passage": 5, "query": 11}],
     }
     ours, official = load_hub(tmp_path / "hub", "record", rows), load(tmp_path, "record", NEWS)
-    assert [(e.fields, e.gold, e.group, e.tags) for e in ours] == [(e.fields, e.gold, e.group, e.tags) for e in official]
+    assert [(e.fields, e.gold, e.group, e.tags) for e in ours] == [
+        (e.fields, e.gold, e.group, e.tags) for e in official
+    ]
     assert len({e.id for e in ours}) == 3
 
 
@@ -161,13 +176,25 @@ def test_every_placeholder_is_filled(tmp_path):
     assert load(tmp_path, "record", twice)[2].fields["statement"] == "[Bob] and [Bob]"
 
 
-WORD = {"word": "run", "sentence1": "He ran a run.", "sentence2": "Runs end.", "start1": 9, "end1": 12, "start2": 0, "end2": 4}
+WORD = {
+    "word": "run",
+    "sentence1": "He ran a run.",
+    "sentence2": "Runs end.",
+    "start1": 9,
+    "end1": 12,
+    "start2": 0,
+    "end2": 4,
+}
 
 
 def test_the_word_is_marked_at_its_place(tmp_path):
     (example,) = load(tmp_path, "wic", {**WORD, "idx": 4, "label": True, "version": 1.1})
     assert example == Example(
-        "val.jsonl:1", {"word": "run", "sentence1": "He ran a [run].", "sentence2": "[Runs] end."}, "Same", "", {"idx": "4"}
+        "val.jsonl:1",
+        {"word": "run", "sentence1": "He ran a [run].", "sentence2": "[Runs] end."},
+        "Same",
+        "",
+        {"idx": "4"},
     )
     columns = {name: [value] for name, value in {**WORD, "idx": 4, "label": 0}.items()}
     (other,) = load_hub(tmp_path / "hub", "wic", columns)
@@ -187,7 +214,14 @@ SPANS = [
     ("their mothers fear", "their mothers", 0, "their", 0, "[[their] mothers] fear"),
     ("Off by one, use it now", "one", 2, "it,", 4, "Off by [one], use [it] now"),
     ("a pass phrase of two words is it", "pass\nphrase", 1, "it", 7, "a [pass phrase] of two words is [it]"),
-    ("Lev Kam, S.'s man, and Gri Zin, who met him", "Kam and Zin", 0, "him", 8, "Lev [Kam, S.'s man, and Gri Zin], who met [him]"),
+    (
+        "Lev Kam, S.'s man, and Gri Zin, who met him",
+        "Kam and Zin",
+        0,
+        "him",
+        8,
+        "Lev [Kam, S.'s man, and Gri Zin], who met [him]",
+    ),
     ("I saw the lamp. It shone.", "The lamp.", 2, "It", 4, "I saw [the lamp]. [It] shone."),
 ]
 
@@ -234,14 +268,25 @@ def test_two_rows_that_differ_in_gender_are_a_group(tmp_path):
 def test_training_rows_are_those_of_rte_and_no_pairs(tmp_path):
     folder = tmp_path / "superglue" / "RTE"
     folder.mkdir(parents=True)
-    lines = [json.dumps({"premise": "p", "hypothesis": "h", "label": "entailment", "idx": number}) for number in range(3)]
+    lines = [
+        json.dumps({"premise": "p", "hypothesis": "h", "label": "entailment", "idx": number}) for number in range(3)
+    ]
     (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
     for name in ("axg", "axb"):
         rows = load_split(load_task(f"superglue/{name}"), "train", tmp_path)
-        assert [(dict(e.fields), e.gold, e.group) for e in rows] == [({"premise": "p", "hypothesis": "h"}, "Yes", "")] * 3
+        assert [(dict(e.fields), e.gold, e.group) for e in rows] == [
+            ({"premise": "p", "hypothesis": "h"}, "Yes", "")
+        ] * 3
 
 
-OPTION = {"premise": "It rained.", "choice1": "It is wet.", "choice2": "It is dry.", "question": "effect", "label": 1, "idx": 2}
+OPTION = {
+    "premise": "It rained.",
+    "choice1": "It is wet.",
+    "choice2": "It is dry.",
+    "question": "effect",
+    "label": 1,
+    "idx": 2,
+}
 
 
 def test_the_second_option_is_the_second(tmp_path):
@@ -273,19 +318,35 @@ MISTAKES = [
         changed(TOWN, "passage", "questions", 0, "answers", 1, "label", to=2),
         r"answers\[1\]: '2' in column 'label' is no label",
     ),
-    ("multirc", changed(TOWN, "passage", "questions", 0, "question", to=" "), r"answers\[0\]: field 'question' is empty"),
+    (
+        "multirc",
+        changed(TOWN, "passage", "questions", 0, "question", to=" "),
+        r"answers\[0\]: field 'question' is empty",
+    ),
     ("record", changed(NEWS, "qas"), r":1: there is no field 'qas'"),
     ("record", changed(NEWS, "qas", 0, "query", to="No gap."), r"qas\[0\]: field 'query' has no @placeholder"),
     ("record", changed(NEWS, "qas", 0, "answers", 0, "text"), r"qas\[0\]: answers\[0\]: there is no field 'text'"),
-    ("record", changed(NEWS, "passage", "entities", 2, "end", to=99), r"entities\[2\]: fields 'start' and 'end' are 24 and 99"),
+    (
+        "record",
+        changed(NEWS, "passage", "entities", 2, "end", to=99),
+        r"entities\[2\]: fields 'start' and 'end' are 24 and 99",
+    ),
     ("record", changed(NEWS, "passage", "entities", to=[]), r"qas\[0\]: there is no candidate"),
     ("wic", {**WORD, "end1": 99, "label": True}, r":1: fields 'start1' and 'end1' are 9 and 99"),
     ("wic", {**WORD, "start2": "x", "label": True}, r":1: field 'start2' is text and not a whole number"),
-    ("wsc", span("He met him, or him.", "He", 0, "him", 0), r":1: field 'span2_text' is 'him' at word 0 .*has it 2 times, but not"),
+    (
+        "wsc",
+        span("He met him, or him.", "He", 0, "him", 0),
+        r":1: field 'span2_text' is 'him' at word 0 .*has it 2 times, but not",
+    ),
     ("wsc", span("He met him.", "Al", 0, "him", 2), r":1: field 'span1_text' is 'Al' at word 0 .*has it nowhere"),
     ("wsc", span("He met him.", "...", 0, "him", 2), r":1: field 'span1_text' is '...' at word 0 .*has it nowhere"),
     ("wsc", span("He met him.", "met Al", 1, "him", 2), r"span1_text.*has it nowhere"),
-    ("wsc", changed(span("He met him.", "He", 0, "him", 2), "target", "span1_index"), r":1: there is no field 'span1_index'"),
+    (
+        "wsc",
+        changed(span("He met him.", "He", 0, "him", 2), "target", "span1_index"),
+        r":1: there is no field 'span1_index'",
+    ),
     ("wsc", changed(span("He met him.", "He", 0, "him", 2), "target"), r":1: there is no field 'span1_text'"),
     ("copa", {**OPTION, "question": "reason"}, r":1: field 'question' is 'reason', and neither cause nor effect"),
     ("axg", PAIR[0], r"AX-g\.jsonl:1: the last of 1 rows has no partner"),

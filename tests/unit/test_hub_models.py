@@ -55,7 +55,9 @@ def test_a_name_with_a_revision_is_taken_apart(name, parts):
     assert split_hub_id(name) == parts
 
 
-@pytest.mark.parametrize(("asked", "commit"), [("", NEW), ("@main", NEW), ("@v1", OLD), (f"@{OLD}", OLD), (f"@{NEW}", NEW)])
+@pytest.mark.parametrize(
+    ("asked", "commit"), [("", NEW), ("@main", NEW), ("@v1", OLD), (f"@{OLD}", OLD), (f"@{NEW}", NEW)]
+)
 def test_the_revision_decides_which_weights_are_loaded(asked, commit, cache, tiny_llama):
     name = REPO + asked
     assert locate(name, CPU)[1]["revision"] == resolve_commit(name) == commit
@@ -70,7 +72,9 @@ def test_without_a_network_nothing_waits_for_it(tiny_llama, tmp_path, monkeypatc
     asked = no_network(monkeypatch)
     load_causal_lm(REPO, CPU)
     load_encoder(REPO, CPU, 16, ("a", "b"))
-    assert len(asked) <= 4  # our own look whether the hub is there; the client's would be six, with pauses, for each file
+    assert (
+        len(asked) <= 4
+    )  # our own look whether the hub is there; the client's would be six, with pauses, for each file
 
 
 @pytest.mark.parametrize("name", [f"{REPO}@v2", "someone/else", f"{REPO}@{'3' * 40}"])
@@ -88,7 +92,9 @@ def test_a_folder_comes_before_the_hub(cache, tiny_llama, tmp_path, monkeypatch)
 
 
 def test_an_adapter_names_the_commit_it_belongs_to(cache, tmp_path):
-    load_policy(load_config(values={"model": f"{REPO}@v1", "runtime.dtype": "float32"}), adapter=True).save_adapter(tmp_path / "a")
+    load_policy(load_config(values={"model": f"{REPO}@v1", "runtime.dtype": "float32"}), adapter=True).save_adapter(
+        tmp_path / "a"
+    )
     saved = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert (saved["base_model_name_or_path"], saved["revision"]) == (REPO, OLD)
 
@@ -132,7 +138,8 @@ def test_trust_names_a_model_of_the_run():
     values = {"model": "a/b", "encoder.model": "c/d", "runtime.trust_remote_code": "a/b"}
     config = load_config(values=values)
     trusted = {
-        name: own_settings(config.model_copy(update={"method": name})).runtime.trust_remote_code for name in ("sft", "encoder")
+        name: own_settings(config.model_copy(update={"method": name})).runtime.trust_remote_code
+        for name in ("sft", "encoder")
     }
     assert trusted == {"sft": "a/b", "encoder": None}
     with pytest.raises(ConfigError, match=r"names 'a/c', but the model is a/b and the encoder c/d"):

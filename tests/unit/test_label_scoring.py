@@ -18,7 +18,9 @@ LABELS = [[7], [300, 12], [7, 9, 11, 2], [300, 13]]
 @pytest.fixture(params=["tiny_llama", "tiny_qwen2", "tiny_mpt"])
 def policy(request: pytest.FixtureRequest) -> Policy:
     folder = request.getfixturevalue(request.param)
-    return load_policy(load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"})).eval()
+    return load_policy(
+        load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"})
+    ).eval()
 
 
 def prompts_of(policy: Policy) -> list[list[int]]:

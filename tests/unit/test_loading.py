@@ -12,7 +12,13 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
-from adjudge.models.sources.loading import has_fast_bfloat16, load_causal_lm, lora_targets, resolve_device, resolve_dtype
+from adjudge.models.sources.loading import (
+    has_fast_bfloat16,
+    load_causal_lm,
+    lora_targets,
+    resolve_device,
+    resolve_dtype,
+)
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -128,7 +134,8 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(copied):
 
 
 @pytest.mark.parametrize(
-    ("device", "says"), [("gpu", "There is: auto|Did you mean"), ("cuda:99", "CUDA devices"), ("meta", "only auto, cpu, cuda")]
+    ("device", "says"),
+    [("gpu", "There is: auto|Did you mean"), ("cuda:99", "CUDA devices"), ("meta", "only auto, cpu, cuda")],
 )
 def test_a_device_that_is_not_here_is_an_error(device, says):
     with pytest.raises(ModelError, match=says):
@@ -137,7 +144,12 @@ def test_a_device_that_is_not_here_is_an_error(device, says):
 
 @pytest.mark.parametrize(
     ("flags", "fast"),
-    [({}, False), ({"avx2": True, "amx_bf16": False}, False), ({"amx_bf16": True}, True), ({"avx512_bf16": True}, True)],
+    [
+        ({}, False),
+        ({"avx2": True, "amx_bf16": False}, False),
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": True}, True),
+    ],
 )
 def test_a_cpu_gets_bfloat16_only_where_its_hardware_multiplies_it(flags, fast, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: MappingProxyType(flags), raising=False)
@@ -153,7 +165,8 @@ def test_an_older_pytorch_without_cpu_flags_gets_float32(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "targets"), [("tiny_llama", LLAMA), ("tiny_qwen2", LLAMA), ("tiny_mpt", ["Wqkv", "out_proj", "up_proj", "down_proj"])]
+    ("kind", "targets"),
+    [("tiny_llama", LLAMA), ("tiny_qwen2", LLAMA), ("tiny_mpt", ["Wqkv", "out_proj", "up_proj", "down_proj"])],
 )
 def test_every_linear_layer_but_the_head_is_a_target(kind, targets, request):
     assert lora_targets(load_causal_lm(str(request.getfixturevalue(kind)), CPU)[0]) == targets
@@ -168,7 +181,9 @@ def test_every_linear_layer_but_the_head_is_a_target(kind, targets, request):
             {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
         ),
         (
-            OPTConfig(**TINY, hidden_size=8, word_embed_proj_dim=8, num_hidden_layers=1, num_attention_heads=2, ffn_dim=8),
+            OPTConfig(
+                **TINY, hidden_size=8, word_embed_proj_dim=8, num_hidden_layers=1, num_attention_heads=2, ffn_dim=8
+            ),
             {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
         ),
     ],

@@ -23,7 +23,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def said(code: str, *arguments: str, **environment: str) -> str:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={"PATH": "", **environment}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *arguments],
+        env={"PATH": "", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
 
 

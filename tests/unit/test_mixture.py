@@ -81,7 +81,9 @@ def test_mixtures_that_there_are(good):
     assert load_config(overrides=[f"data.mixture={good}"]).data.mixture == good
 
 
-@pytest.mark.parametrize("bad", ["even", "temperature", "temperature=0", "temperature=0.5", "temperature=-2", "temperature=x", "2"])
+@pytest.mark.parametrize(
+    "bad", ["even", "temperature", "temperature=0", "temperature=0.5", "temperature=-2", "temperature=x", "2"]
+)
 def test_mixtures_that_there_are_not(bad):
     with pytest.raises(ConfigError, match=r"data\.mixture.*proportional, equal, or temperature=T"):
         load_config(values={"data.mixture": bad})

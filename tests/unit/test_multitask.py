@@ -34,7 +34,9 @@ def tasks(tmp_path):
         *(f"{'ball' if number % 2 else 'vote'} {number},{'sport' if number % 2 else 'news'}" for number in range(80)),
     ]
     (tmp_path / "topics.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "stars.csv").write_text("text,label\n" + "".join(f"stars {number},{number % 12 / 2}\n" for number in range(20)))
+    (tmp_path / "stars.csv").write_text(
+        "text,label\n" + "".join(f"stars {number},{number % 12 / 2}\n" for number in range(20))
+    )
     topics = infer_task(tmp_path / "topics.csv", ["text"], "label")
     stars = infer_task(tmp_path / "stars.csv", ["text"], "label")
     assert [len(load_split(spec, "train")) for spec in (reviews, topics, stars)] == [32, 64, 16]
@@ -66,7 +68,9 @@ def test_a_mixture_leaves_a_result_for_each_task_and_their_mean(tasks, built, tm
     run = Run.open(tmp_path / "r")
     assert (run.state, run.config.method, run.config.task) == ("complete", "multi-ppo", "own/reviews,topics,stars")
     assert read_tasks(tmp_path / "r") == tasks
-    assert result_folders(tmp_path / "r") == [tmp_path / "r/tasks" / name for name in ("own-reviews", "topics", "stars")]
+    assert result_folders(tmp_path / "r") == [
+        tmp_path / "r/tasks" / name for name in ("own-reviews", "topics", "stars")
+    ]
     parts = [Run.open(folder) for folder in result_folders(tmp_path / "r")]
     assert [part.config.task for part in parts] == ["own/reviews", "topics", "stars"]
     assert [part.state for part in parts] == ["complete"] * 3
@@ -78,7 +82,11 @@ def test_a_mixture_leaves_a_result_for_each_task_and_their_mean(tasks, built, tm
     assert scores == run.scores()
     assert (scores["primary"], scores["n"], scores["train_rows"]) == ("mean_primary", 28, 56)
     assert scores["metrics"]["mean_primary"]["value"] == pytest.approx(sum(values) / 3)
-    assert {name: part["task_rows"] for name, part in scores["tasks"].items()} == {"own/reviews": 16, "topics": 32, "stars": 8}
+    assert {name: part["task_rows"] for name, part in scores["tasks"].items()} == {
+        "own/reviews": 16,
+        "topics": 32,
+        "stars": 8,
+    }
     assert [part.scores()["train_rows"] for part in parts] == [56] * 3
     assert [part.scores()["method"] for part in parts] == ["multi-ppo"] * 3
     assert len(built["ppo"]) == 1
@@ -126,7 +134,9 @@ def test_one_task_is_a_plain_run(tasks, built, tmp_path):
     assert {key: value for key, value in one.items() if key not in timed} == {
         key: value for key, value in other.items() if key not in timed
     }
-    names = [sorted(path.relative_to(tmp_path / run).as_posix() for path in (tmp_path / run).rglob("*")) for run in "ab"]
+    names = [
+        sorted(path.relative_to(tmp_path / run).as_posix() for path in (tmp_path / run).rglob("*")) for run in "ab"
+    ]
     assert names[0] == names[1]
     assert not {"tasks", "tasks.yaml"} & set(names[0])
     assert (tmp_path / "a/config.yaml").read_text() == (tmp_path / "b/config.yaml").read_text()
@@ -139,7 +149,9 @@ def test_judged_rows_that_any_task_trains_on_are_counted(tasks, built, tmp_path,
         "text,label\n" + "".join(f"a film {number},{'good' if number % 2 else 'bad'}\n" for number in range(6))
     )
     dev = load_split(tasks[1], "train")[:3]
-    (tmp_path / "dev.csv").write_text("text,label\n" + "".join(f"{row.fields['text'].upper()},good\n" for row in dev) + "b,bad\n")
+    (tmp_path / "dev.csv").write_text(
+        "text,label\n" + "".join(f"{row.fields['text'].upper()},good\n" for row in dev) + "b,bad\n"
+    )
     other = infer_task(tmp_path / "train.csv", ["text"], "label", dev=tmp_path / "dev.csv")
     scores = execute_tasks(settings("method=ppo"), [tasks[1], other], tmp_path / "r")
     assert {name: part["overlap"] for name, part in scores["tasks"].items()} == {"topics": 0, "train": 3}
@@ -227,7 +239,9 @@ def test_which_task_has_to_be_said(tasks, built, tmp_path):
         pick_task(tmp_path / "r", "topic")
     _, spec, judge = load_judge(tmp_path / "r", spec=pick_task(tmp_path / "r", "topics"))
     assert spec == tasks[1]
-    assert [p.value for p in judge.judge(load_split(spec, "dev")[:2])] == [row.gold for row in load_split(spec, "dev")[:2]]
+    assert [p.value for p in judge.judge(load_split(spec, "dev")[:2])] == [
+        row.gold for row in load_split(spec, "dev")[:2]
+    ]
 
 
 def test_an_evaluation_that_was_stopped_is_done_later(tasks, monkeypatch, tmp_path):
@@ -276,7 +290,9 @@ def test_a_mixture_beside_its_single_task_twins_with_the_same_rows(tasks, built,
     ]
     assert [row["train_rows"] for row in table["rows"]] == [20, 56, 20, 56, 16, 56]
     assert table["rows"][1]["run"] == "multi-task/multi-sft/seed-0/tasks/own-reviews"
-    assert [(test["task"], test["a"], test["b"]) for test in table["tests"]] == [(spec.name, "sft", "multi-sft") for spec in tasks]
+    assert [(test["task"], test["a"], test["b"]) for test in table["tests"]] == [
+        (spec.name, "sft", "multi-sft") for spec in tasks
+    ]
     assert [(entry["task"], entry["method"]) for entry in table["summary"]] == [
         (row["task"], row["method"]) for row in table["rows"]
     ]
@@ -293,7 +309,9 @@ def test_without_a_number_of_rows_the_mixture_has_all_of_its_twins(tasks, built,
 
 
 def test_another_mixture_keeps_the_budget(tasks, built, tmp_path):
-    table = twins(tasks, ["multi-sft"], tmp_path / "out", "data.train_rows=20", "data.mixture=proportional", seeds=(0, 1))
+    table = twins(
+        tasks, ["multi-sft"], tmp_path / "out", "data.train_rows=20", "data.mixture=proportional", seeds=(0, 1)
+    )
     assert [len(rows) for rows in drawn().values()] == [16, 32, 8]
     assert {row["train_rows"] for row in table["rows"]} == {56}
     assert MIXED[0] != MIXED[1]

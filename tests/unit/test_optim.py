@@ -86,7 +86,9 @@ def step(config: OptimizerConfig, gradient: float, total: int = 1, **group) -> f
 
 def test_adamw_moves_by_the_rate() -> None:
     config = OptimizerConfig(lr=0.1, warmup_share=0.0)
-    assert step(config, 3.0) == pytest.approx(-0.1, rel=1e-4)  # Adam's first step is the rate, whatever the gradient's size
+    assert step(config, 3.0) == pytest.approx(
+        -0.1, rel=1e-4
+    )  # Adam's first step is the rate, whatever the gradient's size
     assert step(config, -0.01) == pytest.approx(0.1, rel=1e-4)
 
 

@@ -51,8 +51,13 @@ def test_who_packs(family: str, packs: bool, request: pytest.FixtureRequest) -> 
 
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
-def test_packed_and_padded_agree_in_figures_and_gradients(family: str, share: bool, request: pytest.FixtureRequest) -> None:
-    packed, plain = trained_looking(request.getfixturevalue(family)), padded(trained_looking(request.getfixturevalue(family)))
+def test_packed_and_padded_agree_in_figures_and_gradients(
+    family: str, share: bool, request: pytest.FixtureRequest
+) -> None:
+    packed, plain = (
+        trained_looking(request.getfixturevalue(family)),
+        padded(trained_looking(request.getfixturevalue(family))),
+    )
     packed.share_prefix = plain.share_prefix = share
     assert packed.packs and not plain.packs
     for one, other in zip(figures(packed), figures(plain), strict=True):
@@ -62,10 +67,15 @@ def test_packed_and_padded_agree_in_figures_and_gradients(family: str, share: bo
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
-def test_what_is_sampled_from_a_packed_prefill_is_the_same(family: str, grad: bool, request: pytest.FixtureRequest) -> None:
+def test_what_is_sampled_from_a_packed_prefill_is_the_same(
+    family: str, grad: bool, request: pytest.FixtureRequest
+) -> None:
     fed = torch.tensor([[40], [41], [42], [43]])
     found = []
-    for policy in (trained_looking(request.getfixturevalue(family)), padded(trained_looking(request.getfixturevalue(family)))):
+    for policy in (
+        trained_looking(request.getfixturevalue(family)),
+        padded(trained_looking(request.getfixturevalue(family))),
+    ):
         state = policy.prefill(PROMPTS, grad=grad)
         first = state.hidden_BD
         second, state = policy.extend(state, fed)
@@ -79,7 +89,9 @@ def test_what_is_sampled_from_a_packed_prefill_is_the_same(family: str, grad: bo
 def test_no_padding_reaches_the_layers(tiny_llama: Path) -> None:
     policy = trained_looking(tiny_llama)
     seen: list[int] = []
-    policy._decoder[0].register_forward_pre_hook(lambda _m, _i, named: seen.append(named["input_ids"].numel()), with_kwargs=True)
+    policy._decoder[0].register_forward_pre_hook(
+        lambda _m, _i, named: seen.append(named["input_ids"].numel()), with_kwargs=True
+    )
     figures(policy)
     needed = 4 + sum(len(prompt) - 4 + len(response) - 1 for prompt, response in zip(PROMPTS, RESPONSES, strict=True))
     assert seen == [needed]

@@ -24,7 +24,9 @@ WORDS = ("warm", "dull", "funny", "slow", "the plot", "a scene", "🙂", "nobody
 
 
 def rows(count: int = 20) -> list[Example]:
-    texts = [" ".join(WORDS[(place * 7 + step) % len(WORDS)] for step in range(1 + place * 5 % 11)) for place in range(count)]
+    texts = [
+        " ".join(WORDS[(place * 7 + step) % len(WORDS)] for step in range(1 + place * 5 % 11)) for place in range(count)
+    ]
     return [Example(f"dev.tsv:{place + 2}", {"text": text}, "Positive") for place, text in enumerate(texts)]
 
 
@@ -45,7 +47,9 @@ def judge_of(policy: Policy, spec: TaskSpec = LABELS, **values) -> PromptedJudge
 def test_batches_change_nothing(policy: Policy, decode: str) -> None:
     asked = rows()
     found = {
-        size: judge_of(policy, **{"evaluation.batch_size": size, "evaluation.decode": decode}).judge(asked, probabilities=True)
+        size: judge_of(policy, **{"evaluation.batch_size": size, "evaluation.decode": decode}).judge(
+            asked, probabilities=True
+        )
         for size in (1, 3, 64)
     }
     for predictions in found.values():
@@ -68,7 +72,9 @@ def test_probabilities_are_over_the_label_words(policy: Policy) -> None:
 
 def test_probabilities_only_where_they_are_wanted(policy: Policy) -> None:
     assert all(prediction.probabilities == {} for prediction in judge_of(policy).judge(rows(3)))
-    assert all(prediction.probabilities == {} for prediction in judge_of(policy, NUMBERS).judge(rows(3), probabilities=True))
+    assert all(
+        prediction.probabilities == {} for prediction in judge_of(policy, NUMBERS).judge(rows(3), probabilities=True)
+    )
 
 
 def test_asking_for_probabilities_changes_no_answer(policy: Policy) -> None:
@@ -94,7 +100,11 @@ def test_an_untrained_model_is_not_guessed_for(policy: Policy) -> None:
 
 def test_shortened_rows_are_noted(tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = policy_of(tiny_llama)
-    asked = [*rows(3), Example("long", {"text": "dull and slow " * 300}, "Positive"), Example("longer", {"text": "x" * 5000})]
+    asked = [
+        *rows(3),
+        Example("long", {"text": "dull and slow " * 300}, "Positive"),
+        Example("longer", {"text": "x" * 5000}),
+    ]
     found = judge_of(policy, **{"prompt.max_tokens": 250}).judge(asked)
     assert len(found) == 5
     assert found[3].fields == asked[3].fields  # what was asked is kept whole
@@ -139,7 +149,8 @@ ANALYSED = {"answer.analysis_tokens": 5}
 def test_batches_change_no_analysis(policy: Policy, analysis: bool | str, decode: str) -> None:
     settings = {**ANALYSED, "prompt.analysis": analysis, "evaluation.decode": decode}
     one, many = (
-        judge_of(policy, **settings, **{"evaluation.batch_size": size}).judge(rows(9), probabilities=True) for size in (1, 4)
+        judge_of(policy, **settings, **{"evaluation.batch_size": size}).judge(rows(9), probabilities=True)
+        for size in (1, 4)
     )
     for alone, together in zip(one, many, strict=True):
         assert (alone.id, alone.text, alone.value) == (together.id, together.text, together.value)
@@ -150,7 +161,12 @@ def test_batches_change_no_analysis(policy: Policy, analysis: bool | str, decode
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_only_the_judgement_is_read_after_an_analysis(tiny_llama: Path, probabilities: bool) -> None:
     tokenizer = policy_of(tiny_llama).tokenizer
-    analyses = ["<Judgement>Negative</Judgement>", "Negative</Analysis> <Judgement>Negative</Judgement>", "Positive", "x"]
+    analyses = [
+        "<Judgement>Negative</Judgement>",
+        "Negative</Analysis> <Judgement>Negative</Judgement>",
+        "Positive",
+        "x",
+    ]
     fake = Scripted(tokenizer, analyses, ["Positive", "positive</Judgement>", "", "Not sure"])
     spec = label_task("Negative", "Positive", **FORM)
     found = judge_of(fake, spec, **{"prompt.analysis": "before"}).judge(same_length(4), probabilities=probabilities)
@@ -187,7 +203,9 @@ def test_an_analysis_after_the_judgement_changes_nothing_before_it(policy: Polic
     explaining = judge_of(policy, **ANALYSED, **{"prompt.analysis": True, "evaluation.decode": decode})
     silent = judge_of(policy, **{"evaluation.decode": decode})
     silent.renderer = explaining.renderer
-    for more, less in zip(explaining.judge(rows(6), probabilities=True), silent.judge(rows(6), probabilities=True), strict=True):
+    for more, less in zip(
+        explaining.judge(rows(6), probabilities=True), silent.judge(rows(6), probabilities=True), strict=True
+    ):
         assert more.value == less.value
         assert more.probabilities == less.probabilities
         assert more.text.startswith(re.split(r"[\r\n]|</Judgement>", less.text)[0])

@@ -23,7 +23,12 @@ ROWS = [
 
 
 def run_of(model: Path, folder: Path, method: str = "few-shot", demonstrations: int = 3) -> Run:
-    values = {"model": str(model), "method": method, "prompt.demonstrations": demonstrations, "runtime.dtype": "float32"}
+    values = {
+        "model": str(model),
+        "method": method,
+        "prompt.demonstrations": demonstrations,
+        "runtime.dtype": "float32",
+    }
     return Run.create(folder, load_config(values=values))
 
 
@@ -47,7 +52,10 @@ def test_without_its_demonstrations_a_few_shot_run_is_no_zero_shot_run(tiny_llam
 
 
 def test_no_demonstrations_asked_for_is_the_zero_shot_prompt(tiny_llama: Path, tmp_path: Path) -> None:
-    with run_of(tiny_llama, tmp_path / "few", demonstrations=0) as few, run_of(tiny_llama, tmp_path / "zero", "zero-shot") as zero:
+    with (
+        run_of(tiny_llama, tmp_path / "few", demonstrations=0) as few,
+        run_of(tiny_llama, tmp_path / "zero", "zero-shot") as zero,
+    ):
         FEW_SHOT.build(few, SPEC, ROWS)
         built = ZERO_SHOT.build(zero, SPEC, ROWS)
     assert FEW_SHOT.load(few, SPEC).renderer.prompts(ROWS) == built.renderer.prompts(ROWS)
@@ -55,6 +63,9 @@ def test_no_demonstrations_asked_for_is_the_zero_shot_prompt(tiny_llama: Path, t
 
 
 def test_too_few_rows_for_the_demonstrations(tiny_llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="9 demonstrations"), run_of(tiny_llama, tmp_path / "run", demonstrations=9) as run:
+    with (
+        pytest.raises(DataError, match="9 demonstrations"),
+        run_of(tiny_llama, tmp_path / "run", demonstrations=9) as run,
+    ):
         FEW_SHOT.build(run, SPEC, ROWS)
     assert run.state == "failed"

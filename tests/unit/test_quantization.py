@@ -34,7 +34,12 @@ def test_random_weights_are_not_quantized() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("kind", ["8bit", "4bit"])
 def test_adapters_learn_on_quantized_weights(kind: str, tiny_llama: Path) -> None:
-    values = {"model": str(tiny_llama), "runtime.quantization": kind, "runtime.device": "cpu", "runtime.dtype": "float32"}
+    values = {
+        "model": str(tiny_llama),
+        "runtime.quantization": kind,
+        "runtime.device": "cpu",
+        "runtime.dtype": "float32",
+    }
     policy = load_policy(load_config(values=values))
     policy.add_adapter(LoraConfig(r=4))
     logp, _, _ = answer_pass(policy, [[5, 6, 7], [5, 6, 8, 9]], [[10], [11, 2]], 1.0)

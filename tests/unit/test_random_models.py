@@ -25,7 +25,13 @@ CPU = RuntimeConfig(device="cpu", dtype="float32")
 TINY = {"random:llama-tiny": "sdpa", "random:qwen2.5-tiny": "sdpa", "random:mpt-tiny": "eager"}
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MPT = ["Wqkv", "out_proj", "up_proj", "down_proj"]
-TEXTS = ["A warm, funny surprise.", "naïve café — 1,204 €", "🎬👍🏽 très bien 👩‍🚒", "你好,世界\t\n  done", "<|im_start|> ok"]
+TEXTS = [
+    "A warm, funny surprise.",
+    "naïve café — 1,204 €",
+    "🎬👍🏽 très bien 👩‍🚒",
+    "你好,世界\t\n  done",
+    "<|im_start|> ok",
+]
 USELESS = "has random weights: right for timing .*useless for answers. Name a real model"
 
 pytestmark = pytest.mark.usefixtures("smollm2")  # whose tokenizer they borrow
@@ -84,7 +90,9 @@ def test_a_tiny_one_loads_frozen_finite_and_equal_twice(name, attention):
 def test_the_numbers_that_no_weight_file_holds_are_right_too(name):
     """Rotary frequencies are made, not drawn: the weights put into a model built the usual way give the same logits."""
     model, tokenizer = load_causal_lm(name, CPU)
-    usual = AutoModelForCausalLM.from_config(random_config(name), dtype=torch.float32, attn_implementation=TINY[name]).eval()
+    usual = AutoModelForCausalLM.from_config(
+        random_config(name), dtype=torch.float32, attn_implementation=TINY[name]
+    ).eval()
     usual.load_state_dict(model.state_dict())
     ids = ids_of(tokenizer, TEXTS[0])
     torch.testing.assert_close(model(ids).logits, usual(ids).logits, rtol=0, atol=0)
@@ -147,7 +155,10 @@ def test_a_policy_trains_on_it_with_the_prefix_shared(name, dtype):
 
 
 def test_from_python_it_can_be_looked_into():
-    assert api.load_policy("random:llama-tiny", runtime__device="cpu", runtime__dtype="float32").name == "random:llama-tiny"
+    assert (
+        api.load_policy("random:llama-tiny", runtime__device="cpu", runtime__dtype="float32").name
+        == "random:llama-tiny"
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,7 +267,9 @@ def test_python_is_refused(spec, tmp_path):
 def test_a_run_folder_that_names_one_neither_predicts_nor_evaluates(use, spec, tmp_path):
     """No run of ours leaves one, but a folder can be written by hand."""
     with Run.create(tmp_path / "out", Config(method="zero-shot", model="random:llama-tiny")) as run:
-        write_json(run.folder / "training.json", {"train_rows": 0, "seconds": {"setup": 0.0, "train": 0.0}, "overlap": 0})
+        write_json(
+            run.folder / "training.json", {"train_rows": 0, "seconds": {"setup": 0.0, "train": 0.0}, "overlap": 0}
+        )
         write_task(run, spec)
     with pytest.raises(ModelError, match=USELESS):
         use(tmp_path / "out")

@@ -21,7 +21,9 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     assert entry.trains == (name in ("sft", "ppo", "encoder"))
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("pppo", "ppo"), ("zeroshot", "zero-shot"), ("SFT", "sft"), ("bert", "encoder")])
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("pppo", "ppo"), ("zeroshot", "zero-shot"), ("SFT", "sft"), ("bert", "encoder")]
+)
 def test_an_unknown_name_gets_the_nearest_or_the_list(wrong, right):
     with pytest.raises(ConfigError) as caught:
         get_entry(wrong)
@@ -40,7 +42,9 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         "import sys, adjudge, adjudge.cli.main, adjudge.experiments.compare, adjudge.experiments.predict_file, adjudge.methods.registry\n"
         "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'datasets', 'matplotlib', 'sklearn', 'scipy') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,9 @@ def test_own_settings_of_own_settings_are_the_same():
 
 @pytest.mark.parametrize(("method", "reason"), [("sft", "no analyses to teach"), ("few-shot", "no analyses to show")])
 def test_rows_hold_no_analyses_to_learn_from(method, reason):
-    with pytest.raises(ConfigError, match=f"{method} cannot go with prompt.analysis=before.*{reason}.*prompt.analysis=true"):
+    with pytest.raises(
+        ConfigError, match=f"{method} cannot go with prompt.analysis=before.*{reason}.*prompt.analysis=true"
+    ):
         check_settings(load_config(overrides=[f"method={method}", "prompt.analysis=before"]))
     for analysis in ("true", "false"):
         check_settings(load_config(overrides=[f"method={method}", f"prompt.analysis={analysis}"]))

@@ -109,7 +109,10 @@ def test_the_answer_form_names_every_answer() -> None:
     assert answer_form(task(labels={"0": "A", "1": "B", "2": "C"})).endswith(
         "<Judgement>A</Judgement>, <Judgement>B</Judgement> or <Judgement>C</Judgement>."
     )
-    assert answer_form(many) == "Give the answer as <Judgement>word</Judgement>, with one of: w0, w1, w2, w3, w4, w5, w6, w7."
+    assert (
+        answer_form(many)
+        == "Give the answer as <Judgement>word</Judgement>, with one of: w0, w1, w2, w3, w4, w5, w6, w7."
+    )
     assert answer_form(number) == "Give the answer as <Judgement>number</Judgement>, with a number from -4.0 to 4.0."
 
 
@@ -130,7 +133,9 @@ def test_special_tokens_in_instruction_labels_and_demonstrations_are_text_too(to
     plain = renderer(tokenizer, demonstrations=[Example("a", {"text": "x"}, "Positive")]).prompt(row(text="fine"))
     ugly = renderer(tokenizer, spec, shown).prompt(row(text="fine"))
     assert controls(ugly.ids) == controls(plain.ids)
-    assert text_of(tokenizer, ugly.ids).count("<|im_end|>") == controls(plain.ids) // 2 + 3  # instruction, form, answer: as text
+    assert (
+        text_of(tokenizer, ugly.ids).count("<|im_end|>") == controls(plain.ids) // 2 + 3
+    )  # instruction, form, answer: as text
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character(tokenizer) -> None:
@@ -203,7 +208,9 @@ def test_no_room_for_a_row_is_an_error(tokenizer, demonstrations: int) -> None:
 @pytest.mark.parametrize("template", [NO_SYSTEM, SILENT_SYSTEM], ids=["raises", "silent"])
 def test_a_template_without_a_system_turn_gets_it_in_the_first_user_turn(tokenizer, template: str) -> None:
     tokenizer.chat_template = template
-    text = renderer(tokenizer, demonstrations=[Example("a", {"text": "dull"}, "Negative")]).text(row(text="a fine film"))
+    text = renderer(tokenizer, demonstrations=[Example("a", {"text": "dull"}, "Negative")]).text(
+        row(text="a fine film")
+    )
     assert text == (
         "<|im_start|>user\nJudge the film.\n"
         "Give the answer as <Judgement>Negative</Judgement> or <Judgement>Positive</Judgement>.\n\n"

@@ -20,7 +20,9 @@ from adjudge.runs.folder import Run
 from adjudge.system.files import write_json
 from adjudge.types import Prediction
 
-HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7*7 }} {% raw %} \u202egnp.exe \ud800 <!--"
+HOSTILE = (
+    "</script><script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7*7 }} {% raw %} \u202egnp.exe \ud800 <!--"
+)
 
 
 def task(words=("Negative", "Positive"), number=None, name="glue/sst2", title="Film reviews") -> dict:
@@ -38,7 +40,16 @@ def task(words=("Negative", "Positive"), number=None, name="glue/sst2", title="F
 
 
 def write_run(
-    folder: Path, method: str, predictions: list[Prediction], *, spec=None, seed=0, metrics=(), state="complete", value=0.8, **more
+    folder: Path,
+    method: str,
+    predictions: list[Prediction],
+    *,
+    spec=None,
+    seed=0,
+    metrics=(),
+    state="complete",
+    value=0.8,
+    **more,
 ) -> dict:
     spec = spec or task()
     run = Run.create(folder, load_config(values={"method": method, "task": spec["name"], "seed": seed}))
@@ -82,12 +93,26 @@ def judged(*answers: tuple[str, str | None], text="a film") -> list[Prediction]:
 def comparison(root: Path, *, tests=()) -> Path:
     rows = []
     for method, value, answers in (
-        ("sft", 0.75, (("Positive", "Positive"), ("Negative", "Positive"), ("Negative", "Negative"), ("Positive", None))),
-        ("ppo", 0.9, (("Positive", "Positive"), ("Negative", "Negative"), ("Negative", "Negative"), ("Positive", "Negative"))),
+        (
+            "sft",
+            0.75,
+            (("Positive", "Positive"), ("Negative", "Positive"), ("Negative", "Negative"), ("Positive", None)),
+        ),
+        (
+            "ppo",
+            0.9,
+            (("Positive", "Positive"), ("Negative", "Negative"), ("Negative", "Negative"), ("Positive", "Negative")),
+        ),
     ):
         folder = root / "glue-sst2" / method / "seed-0"
-        log = [{"step": s, "prompts": 16 * s, "reward": s / 10, "recall": {"Negative": 0.5, "Positive": None}} for s in range(1, 9)]
-        rows.append(write_run(folder, method, judged(*answers), value=value, metrics=log) | {"run": f"glue-sst2/{method}/seed-0"})
+        log = [
+            {"step": s, "prompts": 16 * s, "reward": s / 10, "recall": {"Negative": 0.5, "Positive": None}}
+            for s in range(1, 9)
+        ]
+        rows.append(
+            write_run(folder, method, judged(*answers), value=value, metrics=log)
+            | {"run": f"glue-sst2/{method}/seed-0"}
+        )
     write_json(root / "table.json", {"rows": rows, "tests": list(tests), "command": "adjudge compare --task glue/sst2"})
     return root
 
@@ -108,7 +133,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         found = dict(attrs)
-        self.references += [value for name, value in attrs if name in {"src", "href", "xlink:href", "action", "data", "srcset"}]
+        self.references += [
+            value for name, value in attrs if name in {"src", "href", "xlink:href", "action", "data", "srcset"}
+        ]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
         self._script = found.get("id") or "code" if tag == "script" else None
 
@@ -150,10 +177,19 @@ TEST = {
 def test_a_comparison_is_shown(tmp_path):
     page = page_of(comparison(tmp_path, tests=[TEST]))
     assert "Film reviews" in page.text
-    assert "ppo judges best: accuracy 0.900. Its lead of 0.150 over sft is not significant (p = 0.10 after Holm)." in page.text
+    assert (
+        "ppo judges best: accuracy 0.900. Its lead of 0.150 over sft is not significant (p = 0.10 after Holm)."
+        in page.text
+    )
     assert "ppo − sft on accuracy: +0.150, p = 0.10 after Holm (McNemar): not significant" in page.text
     assert "adjudge compare --task glue/sst2" in page.text
-    for heading in ("How well each method judges", "Reward per answer", "Recall per label: ppo", "What was answered", "Provenance"):
+    for heading in (
+        "How well each method judges",
+        "Reward per answer",
+        "Recall per label: ppo",
+        "What was answered",
+        "Provenance",
+    ):
         assert heading in page.text
     assert page.tags.count("main") == 1
 
@@ -162,7 +198,9 @@ def suite_runs(root: Path, *tasks: str, **more) -> Path:
     for name in tasks:
         for method, value in (("sft", 0.5), ("ppo", 0.7)):
             spec = task(name=name, title=f"Title of {name}")
-            write_run(root / name.replace("/", "-") / method / "seed-0", method, judged(), spec=spec, value=value, **more)
+            write_run(
+                root / name.replace("/", "-") / method / "seed-0", method, judged(), spec=spec, value=value, **more
+            )
     return root
 
 
@@ -182,7 +220,10 @@ def test_one_task_of_a_suite_has_no_average(tmp_path):
 
 
 def test_phenomena_are_shown_a_method_each(tmp_path):
-    figures = {"matthews": {"value": 0.25, "low": 0.1, "high": 0.4}, "accuracy": {"value": 0.625, "low": 0.5, "high": 0.7}}
+    figures = {
+        "matthews": {"value": 0.25, "low": 0.1, "high": 0.4},
+        "accuracy": {"value": 0.625, "low": 0.5, "high": 0.7},
+    }
     found = [
         {"category": "Logic", "phenomenon": None, "n": 80, "metrics": figures},
         {"category": "Logic", "phenomenon": HOSTILE.replace("\ud800", ""), "n": 18, "metrics": figures},
@@ -283,12 +324,20 @@ def test_a_number_task_has_a_scatter_plot(tmp_path):
     page = page_of(tmp_path / "run")
     assert "5 answers, 1 unreadable" in page.text
     assert "within 0.5 of the gold number" in page.text
-    assert [row["answers"][0][0] for row in page.data["tasks"][0]["rows"]] == ["right", "right", "wrong", "wrong", "unreadable"]
+    assert [row["answers"][0][0] for row in page.data["tasks"][0]["rows"]] == [
+        "right",
+        "right",
+        "wrong",
+        "wrong",
+        "unreadable",
+    ]
 
 
 def test_several_tasks_have_an_overview(tmp_path):
     comparison(tmp_path / "a")
-    write_run(tmp_path / "b", "sft", judged(("Yes", "Yes")), spec=task(("Yes", "No"), name="glue/cola", title="Acceptability"))
+    write_run(
+        tmp_path / "b", "sft", judged(("Yes", "Yes")), spec=task(("Yes", "No"), name="glue/cola", title="Acceptability")
+    )
     page = page_of(tmp_path / "a", tmp_path / "b")
     assert "2 tasks compared" in page.text
     assert "Overview" in page.text
@@ -401,7 +450,9 @@ def test_interval_chart_places_values_within_the_axis():
     assert chart.reference.text == "always Yes: 0.510"
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.5, 0.5), (-3, 1), (0.871, 0.893), (0, 1e-5), (-1e6, 1e6), (1e-14, 1e-14)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.0), (0.5, 0.5), (-3, 1), (0.871, 0.893), (0, 1e-5), (-1e6, 1e6), (1e-14, 1e-14)]
+)
 def test_ticks_cover_the_range(low, high):
     marks = ticks(low, high)
     assert marks[0] <= low

@@ -100,7 +100,9 @@ def test_several_seeds_take_the_pooled_interval():
 
 
 def test_unreadable_is_the_mean_and_memory_the_largest_over_seeds():
-    (found,) = summarise({"rows": [row("ppo", 0.8, 0, unreadable=1), row("ppo", 0.9, 1, unreadable=4, peak_rss_gib=2.5)]})
+    (found,) = summarise(
+        {"rows": [row("ppo", 0.8, 0, unreadable=1), row("ppo", 0.9, 1, unreadable=4, peak_rss_gib=2.5)]}
+    )
     assert (found.unreadable, found.unreadable_share, found.peak_rss_gib) == (2.5, 0.025, 2.5)
 
 
@@ -180,7 +182,10 @@ def test_rich_table_reads_no_markup_in_names():
     [
         ({}, "ppo − sft on accuracy: +0.012, p = 0.21 after Holm (McNemar): not significant"),
         ({"p_holm": 0.0004}, "ppo − sft on accuracy: +0.012, p < 0.001 after Holm (McNemar): significant"),
-        ({"difference": 0.3, "p_holm": 0.03}, "sft − ppo on accuracy: +0.300, p = 0.030 after Holm (McNemar): significant"),
+        (
+            {"difference": 0.3, "p_holm": 0.03},
+            "sft − ppo on accuracy: +0.300, p = 0.030 after Holm (McNemar): significant",
+        ),
         ({"p_holm": None}, "ppo − sft on accuracy: +0.012, p = 0.070, uncorrected (McNemar): not significant"),
         ({"p_holm": None, "p": None}, "ppo − sft on accuracy: +0.012, not tested"),
         (
@@ -194,7 +199,10 @@ def test_sentence_of_a_test(change, wanted):
 
 
 def collapsed(word: str, **more) -> dict:
-    gold = {"Negative": {"gold": 60, "predicted": 0, "recall": 0.0}, "Positive": {"gold": 40, "predicted": 0, "recall": 0.0}}
+    gold = {
+        "Negative": {"gold": 60, "predicted": 0, "recall": 0.0},
+        "Positive": {"gold": 40, "predicted": 0, "recall": 0.0},
+    }
     return row("zero-shot", 0.5, per_label=gold, majority={"word": word, "share": 1.0, "one_label": True}, **more)
 
 
@@ -220,14 +228,24 @@ def test_many_unreadable_answers_are_a_warning_and_few_are_not():
 
 
 def test_unreadable_answers_do_not_count_where_metrics_take_probabilities():
-    (line,) = significance_lines({"rows": [row("sft", 0.5, unreadable=70, primary="record_f1", metrics=figures(record_f1=0.5))]})
-    assert line == "sft: 70 (70.0 %) of 100 answers are unreadable; its metrics take probabilities and do not count them"
-    (line,) = significance_lines({"rows": [row("sft", 0.5, unreadable=70, metrics=figures(accuracy=0.5, record_f1=0.5))]})
+    (line,) = significance_lines(
+        {"rows": [row("sft", 0.5, unreadable=70, primary="record_f1", metrics=figures(record_f1=0.5))]}
+    )
+    assert (
+        line == "sft: 70 (70.0 %) of 100 answers are unreadable; its metrics take probabilities and do not count them"
+    )
+    (line,) = significance_lines(
+        {"rows": [row("sft", 0.5, unreadable=70, metrics=figures(accuracy=0.5, record_f1=0.5))]}
+    )
     assert line.endswith("unreadable and count as wrong")
 
 
 def test_failed_and_missing_cells_are_said():
-    table = {"rows": [], "failed": [{"task": "t", "method": "ppo", "seed": 1, "reason": "out of memory"}], "unfinished": 1}
+    table = {
+        "rows": [],
+        "failed": [{"task": "t", "method": "ppo", "seed": 1, "reason": "out of memory"}],
+        "unfinished": 1,
+    }
     assert incomplete_lines(table) == ["t: ppo (seed 1) failed: out of memory", "1 cell is not finished yet"]
 
 

@@ -103,7 +103,10 @@ def test_a_prediction_that_differs_is_named(pair):
         (lambda found: found["b"][1:2].mul_(1.5), "b (1 of 2 tensors differ, by 0.5 at most)"),
         (lambda found: found["a"][:1].neg_(), "a (1 of 2 tensors differ, by nan at most)"),
         (lambda found: found.update(b=found["b"].float()), "b: bfloat16 [4] → float32 [4] (1 of 2 tensors differ)"),
-        (lambda found: found.update(b=found["b"].reshape(2, 2)), "b: bfloat16 [4] → bfloat16 [2, 2] (1 of 2 tensors differ)"),
+        (
+            lambda found: found.update(b=found["b"].reshape(2, 2)),
+            "b: bfloat16 [4] → bfloat16 [2, 2] (1 of 2 tensors differ)",
+        ),
         (lambda found: found.pop("a"), "only one has the tensor a"),
     ],
 )
@@ -134,7 +137,9 @@ def test_what_differs_between_the_machines_is_said(pair):
     write_json(pair[1] / "environment.json", tree | {"threads": 99})
     assert environment_lines(*pair) == [f"threads {tree['threads']} → 99"]
     (pair[0] / "environment.json").unlink()
-    assert environment_lines(*pair) == [f"{pair[0]} has no environment.json: it was made by an older version of adjudge."]
+    assert environment_lines(*pair) == [
+        f"{pair[0]} has no environment.json: it was made by an older version of adjudge."
+    ]
 
 
 def test_other_data_in_the_same_place_are_found(pair):

@@ -14,7 +14,9 @@ def system(root, files):
     return root
 
 
-MEMINFO = {"proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0\n"}
+MEMINFO = {
+    "proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0\n"
+}
 TWO, ONE = "sys/fs/cgroup/memory.", "sys/fs/cgroup/memory/memory."
 
 

@@ -55,7 +55,11 @@ def test_a_reward_that_is_not_finite_stops_and_names_the_row():
 
 def test_rewards_of_several_tasks_on_one_scale_by_hand():
     """STS-B pays 2.5 to −2.5 and the labels 1, −1 and −3; divided by their sizes readable answers of both pay 1 to −1."""
-    assert (reward_size(LABELS, CONFIG), reward_size(STSB, CONFIG), reward_size(number_task(-4, 4), CONFIG)) == (1.0, 2.5, 4.0)
+    assert (reward_size(LABELS, CONFIG), reward_size(STSB, CONFIG), reward_size(number_task(-4, 4), CONFIG)) == (
+        1.0,
+        2.5,
+        4.0,
+    )
     numbers = rewards([Judgement("", value) for value in (4.0, 2.75, 0.0, None)], [4.0] * 4, STSB, CONFIG)
     assert [score / reward_size(STSB, CONFIG) for score in numbers] == [1.0, 0.5, pytest.approx(-0.6), -1.0]
     labels = rewards([Judgement("", value) for value in ("Yes", "No", None)], ["Yes"] * 3, LABELS, CONFIG)

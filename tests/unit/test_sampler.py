@@ -14,7 +14,12 @@ from adjudge.rollout.answer_end import AnswerEnd
 from adjudge.rollout.sampler import Sampling, by_length, respond
 
 FAMILIES = ("tiny_llama", "tiny_qwen2", "tiny_mpt")
-TEXTS = ("a warm, funny film", "dull", "the plot is slow but the scene at the last is a charming surprise", "nobody should")
+TEXTS = (
+    "a warm, funny film",
+    "dull",
+    "the plot is slow but the scene at the last is a charming surprise",
+    "nobody should",
+)
 LENGTH = 12
 
 
@@ -24,7 +29,9 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 
 
 def policy_of(folder: Path) -> Policy:
-    return load_policy(load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"})).eval()
+    return load_policy(
+        load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"})
+    ).eval()
 
 
 def prompts_of(policy: Policy) -> list[list[int]]:
@@ -101,7 +108,12 @@ def test_greedy_equals_transformers_generate(policy: Policy) -> None:
 def test_each_row_stops_at_its_own_end(tiny_llama: Path) -> None:
     tokenizer = policy_of(tiny_llama).tokenizer
     scripts = script(
-        tokenizer, "Positive<|im_end|>xxxx", "No\nNo\nNo", "Yes</Judgement>xxxxxxxx", "the plot is dull and slow", "\n\n\n"
+        tokenizer,
+        "Positive<|im_end|>xxxx",
+        "No\nNo\nNo",
+        "Yes</Judgement>xxxxxxxx",
+        "the plot is dull and slow",
+        "\n\n\n",
     )
     fake = Scripted(tokenizer, scripts)
     found = respond(fake, fake, ending(fake, 8), Sampling())
@@ -142,7 +154,9 @@ def test_leaving_rows_change_nothing_for_those_that_go_on(policy: Policy) -> Non
 
 def test_a_tag_answer_goes_on_over_line_and_turn(tiny_llama: Path) -> None:
     tokenizer = policy_of(tiny_llama).tokenizer
-    fake = Scripted(tokenizer, script(tokenizer, "No\n<|im_end|>ab</Judgement>rest", "No\nand on and on and on and on and on"))
+    fake = Scripted(
+        tokenizer, script(tokenizer, "No\n<|im_end|>ab</Judgement>rest", "No\nand on and on and on and on and on")
+    )
     found = respond(fake, fake, ending(fake, 14, stop="tag"), Sampling())
     assert found.texts[0] == "No\n<|im_end|>ab</Judgement>"
     assert len(found.ids[1]) == 14
@@ -169,7 +183,9 @@ def test_the_seed_decides(policy: Policy) -> None:
     assert one.ids != other.ids
 
 
-@pytest.mark.parametrize(("temperature", "settings"), [(1.0, {}), (0.7, {}), (2.0, {}), (1.0, {"top_k": 3}), (0.5, {"top_p": 0.6})])
+@pytest.mark.parametrize(
+    ("temperature", "settings"), [(1.0, {}), (0.7, {}), (2.0, {}), (1.0, {"top_k": 3}), (0.5, {"top_p": 0.6})]
+)
 def test_logp_equals_an_independent_forward(policy: Policy, temperature: float, settings: dict[str, float]) -> None:
     """Also under top-k and top-p: the log-probability is that of the whole tempered distribution."""
     found = draw(policy, ending(policy), temperature=temperature, **settings)
@@ -201,7 +217,9 @@ def shares(tokenizer, **settings) -> list[float]:
         ({"temperature": 0.5}, [0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365]),
     ],
 )
-def test_tokens_are_drawn_with_their_probabilities(tiny_llama: Path, settings: dict[str, float], expected: list[float]) -> None:
+def test_tokens_are_drawn_with_their_probabilities(
+    tiny_llama: Path, settings: dict[str, float], expected: list[float]
+) -> None:
     found = shares(policy_of(tiny_llama).tokenizer, **settings)
     assert found == pytest.approx(expected, abs=0.015)
     assert [share == 0 for share in found] == [share == 0 for share in expected]

@@ -10,7 +10,9 @@ from adjudge.tasks import list_tasks, load_split, load_task
 from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_glue = pytest.mark.skipif(not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout")
+needs_glue = pytest.mark.skipif(
+    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout"
+)
 
 ROWS = {
     "glue/cola": (8551, 1043),
@@ -28,9 +30,7 @@ ROWS = {
 """Rows that SOURCES.md in the folder states."""
 
 
-MNLI_TEST = (
-    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2"
-)
+MNLI_TEST = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2"
 
 
 def sst2(folder: Path, content: str | bytes, split: str = "dev") -> list[Example]:
@@ -58,7 +58,8 @@ def test_every_official_file_loads_whole(name):
 
 @needs_glue
 @pytest.mark.parametrize(
-    ("name", "file"), [("glue/mrpc", "MRPC/dev.tsv"), ("glue/cola", "CoLA/dev.tsv"), ("glue/ax", "AX/diagnostic-full.tsv")]
+    ("name", "file"),
+    [("glue/mrpc", "MRPC/dev.tsv"), ("glue/cola", "CoLA/dev.tsv"), ("glue/ax", "AX/diagnostic-full.tsv")],
 )
 def test_an_id_names_the_line_and_its_cells_are_the_fields(name, file):
     lines = (DATA / "glue" / file).read_text(encoding="utf-8").split("\n")
@@ -70,7 +71,11 @@ def test_an_id_names_the_line_and_its_cells_are_the_fields(name, file):
 @needs_glue
 def test_the_task_folder_is_found_at_each_depth():
     spec = load_task("glue/rte")
-    assert load_split(spec, "dev", DATA) == load_split(spec, "dev", DATA / "glue") == load_split(spec, "dev", DATA / "glue" / "RTE")
+    assert (
+        load_split(spec, "dev", DATA)
+        == load_split(spec, "dev", DATA / "glue")
+        == load_split(spec, "dev", DATA / "glue" / "RTE")
+    )
     diagnostic = load_task("glue/ax")
     assert load_split(diagnostic, "train", str(DATA)) == load_split(diagnostic, "train", DATA / "glue")
 
@@ -88,11 +93,17 @@ def test_quotes_are_text_and_only_line_ends_split(tmp_path):
 @pytest.mark.parametrize("last", ["", "{end}", "{end}{end}"])
 def test_line_ends_and_byte_order_mark(tmp_path, end, mark, last):
     content = mark + f"sentence\tlabel{end}fine\t1{end}bad\t0{last.format(end=end)}".encode()
-    assert [(e.fields["sentence"], e.gold) for e in sst2(tmp_path, content)] == [("fine", "Positive"), ("bad", "Negative")]
+    assert [(e.fields["sentence"], e.gold) for e in sst2(tmp_path, content)] == [
+        ("fine", "Positive"),
+        ("bad", "Negative"),
+    ]
 
 
 BROKEN = [
-    ("sentence\tlabel\nfine\t1\nno label\n", r"dev\.tsv:3: the row has 1 column where 2 are expected.*field 'label' is missing"),
+    (
+        "sentence\tlabel\nfine\t1\nno label\n",
+        r"dev\.tsv:3: the row has 1 column where 2 are expected.*field 'label' is missing",
+    ),
     ("sentence\tlabel\nfine\t1\textra\n", r"dev\.tsv:2: the row has 3 columns.*after field 'label'.*'extra'"),
     ("sentence\tlabel\n\nfine\t1\n", r"dev\.tsv:2: the row has 1 column"),
     ("sentence\tlabel\nfine\t2\n", r"dev\.tsv:2: '2' in column 'label' is no label of glue/sst2.*0, 1"),
@@ -117,7 +128,10 @@ def test_cola_has_no_header_line(tmp_path):
     (tmp_path / "CoLA").mkdir()
     (tmp_path / "CoLA" / "dev.tsv").write_text("gj04\t1\t\tFine.\ngj04\t0\t*\tNot.\n", encoding="utf-8")
     examples = load_split(load_task("glue/cola"), "dev", tmp_path)
-    assert [(e.id, e.fields["sentence"], e.gold) for e in examples] == [("dev.tsv:1", "Fine.", "Yes"), ("dev.tsv:2", "Not.", "No")]
+    assert [(e.id, e.fields["sentence"], e.gold) for e in examples] == [
+        ("dev.tsv:1", "Fine.", "Yes"),
+        ("dev.tsv:2", "Not.", "No"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +157,9 @@ def test_rows_without_majority_label_are_left_out_and_counted(tmp_path, capsys):
     columns = [f"c{number}" for number in range(8)] + ["sentence1", "sentence2", "label1", "gold_label"]
     rows = [["x"] * 8 + ["p", "h", "neutral", gold] for gold in ("neutral", "-", "entailment", "-")]
     (tmp_path / "MNLI").mkdir()
-    (tmp_path / "MNLI" / "train.tsv").write_text("\n".join("\t".join(row) for row in [columns, *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "MNLI" / "train.tsv").write_text(
+        "\n".join("\t".join(row) for row in [columns, *rows]) + "\n", encoding="utf-8"
+    )
     examples = load_split(load_task("glue/mnli"), "train", tmp_path)
     assert [(e.id, e.gold) for e in examples] == [("train.tsv:2", "Neutral"), ("train.tsv:4", "Entailment")]
     assert re.search(r"train\.tsv: 2 of 4 rows have no gold answer", capsys.readouterr().err)
@@ -216,7 +232,9 @@ def test_an_unlabelled_file_has_its_official_index_and_no_gold(tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_text("\n".join("\t".join(cells) for cells in [columns, *rows]) + "\n", encoding="utf-8")
     wanted = [
-        Example(f"{path.name}:{line}", {field: cells[place] for field, place in places.items()}, None, "", {"idx": cells[0]})
+        Example(
+            f"{path.name}:{line}", {field: cells[place] for field, place in places.items()}, None, "", {"idx": cells[0]}
+        )
         for line, cells in enumerate(rows, 2)
     ]
     assert load_split(load_task(name), "test", tmp_path) == wanted

@@ -65,7 +65,12 @@ def test_unlabelled_rows_have_the_hubs_index_and_no_gold(tmp_path, name):
     hub = load_task(name).source.hub
     columns = HUB[name][0] if name in HUB else PAIR if name == "glue/stsb" else HUB["glue/mnli"][0]
     kind = pyarrow.float32() if name == "glue/stsb" else pyarrow.int64()
-    save(tmp_path / "glue" / hub.config_of("test") / f"{hub.splits['test']}-00000-of-00001.parquet", columns, [-1, -1], kind)
+    save(
+        tmp_path / "glue" / hub.config_of("test") / f"{hub.splits['test']}-00000-of-00001.parquet",
+        columns,
+        [-1, -1],
+        kind,
+    )
     examples = load_split(load_task(name), "test", tmp_path)
     assert [(list(e.fields.values()), e.gold, e.tags) for e in examples] == [
         (list(row), None, {"idx": str(number)}) for number, row in enumerate(zip(*columns.values(), strict=True))
@@ -147,7 +152,8 @@ def test_without_a_network_both_ways_are_said(monkeypatch):
     monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: "no route to host")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(
-        DataError, match=r"(?s)cannot be reached \(no route to host\).*be online, or.*--data-dir \(DIR/glue/SST-2/dev\.tsv\)"
+        DataError,
+        match=r"(?s)cannot be reached \(no route to host\).*be online, or.*--data-dir \(DIR/glue/SST-2/dev\.tsv\)",
     ):
         load_split(load_task("glue/sst2"), "dev")
     assert seen == [True], "the client must look into its cache only, and not try the network again and again"

@@ -18,7 +18,9 @@ from adjudge.tasks import list_tasks, load_split, load_task
 from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not (DATA / "superglue").is_dir(), reason="the official folders are not beside the checkout")
+needs_data = pytest.mark.skipif(
+    not (DATA / "superglue").is_dir(), reason="the official folders are not beside the checkout"
+)
 SUPERGLUE = [name for name in list_tasks() if name.startswith("superglue/")]
 OFFICIAL = [name for name in list_tasks() if name.startswith(("glue/", "superglue/"))]
 
@@ -37,7 +39,11 @@ def stated_rows() -> dict[str, int]:
         folder = folder if "." in rest else cells[0]
         if "ReCoRD" in folder:
             numbers = numbers[-1:]  # "69 passages, 75 queries"
-        stated |= {f"{folder}/{file}": number for file, number in zip(files, numbers * 2, strict=False) if file != "dev_ids.tsv"}
+        stated |= {
+            f"{folder}/{file}": number
+            for file, number in zip(files, numbers * 2, strict=False)
+            if file != "dev_ids.tsv"
+        }
     return stated
 
 
@@ -96,7 +102,9 @@ def test_the_two_class_diagnostic_has_the_phenomena_of_the_other():
     dev = load_split(load_task("superglue/axb"), "dev", DATA)
     full = load_split(load_task("glue/ax"), "dev", DATA)
     names = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge")
-    assert [[row.tags.get(name, "") for name in names] for row in dev] == [[row.tags[name] for name in names] for row in full]
+    assert [[row.tags.get(name, "") for name in names] for row in dev] == [
+        [row.tags[name] for name in names] for row in full
+    ]
     assert [row.gold == "Yes" for row in dev] == [row.gold == "Entailment" for row in full]
 
 
@@ -112,7 +120,9 @@ GOOD = '{"question": "is it", "passage": "It is\\u2028so.", "idx": 7, "label": t
 
 def test_objects_are_rows_and_true_is_yes(tmp_path):
     (example,) = boolq(tmp_path, f"\ufeff{GOOD}\r\n\n")
-    assert example == Example("val.jsonl:1", {"passage": "It is\u2028so.", "question": "is it"}, "Yes", "", {"idx": "7"})
+    assert example == Example(
+        "val.jsonl:1", {"passage": "It is\u2028so.", "question": "is it"}, "Yes", "", {"idx": "7"}
+    )
     for folder in (tmp_path / "superglue", tmp_path / "superglue" / "BoolQ"):
         assert load_split(load_task("superglue/boolq"), "dev", folder) == [example]
 
@@ -131,7 +141,10 @@ BROKEN = [
     (GOOD.replace("passage", "pasage"), r"val\.jsonl:1: there is no field 'passage'. Did you mean 'pasage'\?"),
     (GOOD.replace(', "label": true', ""), r"val\.jsonl:1: there is no field 'label'"),
     (GOOD.replace("true", "null"), r"val\.jsonl:1: there is no field 'label'"),
-    (GOOD.replace("true", '"yes"'), r"val\.jsonl:1: 'yes' in column 'label' is no label of superglue/boolq.*false, true"),
+    (
+        GOOD.replace("true", '"yes"'),
+        r"val\.jsonl:1: 'yes' in column 'label' is no label of superglue/boolq.*false, true",
+    ),
     (GOOD.replace('"is it"', '["is", "it"]'), r"val\.jsonl:1: field 'question' is a list and not text"),
     (GOOD.replace('"is it"', '" "'), r"val\.jsonl:1: field 'question' is empty"),
     ("\n\n", r"val\.jsonl: the file is empty"),
@@ -192,7 +205,11 @@ def test_the_hub_gives_the_diagnostics_the_training_rows_of_rte(monkeypatch, nam
 LONG = " ".join(f"Sentence {number} of the passage says little." for number in range(200))
 CUT = {
     "superglue/boolq": {"passage": LONG, "question": "does the last word of the question stay"},
-    "superglue/multirc": {"passage": LONG, "question": "Does the question stay?", "answer": "It does, and so does the answer."},
+    "superglue/multirc": {
+        "passage": LONG,
+        "question": "Does the question stay?",
+        "answer": "It does, and so does the answer.",
+    },
     "superglue/record": {"passage": LONG, "statement": "The statement stays, and so does [Ann]."},
 }
 
@@ -231,4 +248,7 @@ def test_numbers_of_a_users_jsonl_keep_their_spelling(tmp_path):
     from adjudge.tasks import read_table
 
     (tmp_path / "own.jsonl").write_text(json.dumps({"a": 1}) + '\n{"a": 1.50, "b": [1.0, true]}\n', encoding="utf-8")
-    assert [dict(row) for row in read_table(tmp_path / "own.jsonl")[1]] == [{"a": "1", "b": ""}, {"a": "1.50", "b": "[1.0, true]"}]
+    assert [dict(row) for row in read_table(tmp_path / "own.jsonl")[1]] == [
+        {"a": "1", "b": ""},
+        {"a": "1.50", "b": "[1.0, true]"},
+    ]

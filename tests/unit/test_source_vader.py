@@ -110,7 +110,10 @@ def fill(name: str, content: bytes) -> None:
 
 def test_threshold_labels_and_numbers(cache):
     ratings = ["1", "-1", "0.99", "-0.99", "3.94117647059", "-3.875", "0"]
-    fill("movies", "".join(f"{n}\t{rating}\tText number {n}, caf\u00e9\u2019s.\r\n" for n, rating in enumerate(ratings)).encode())
+    fill(
+        "movies",
+        "".join(f"{n}\t{rating}\tText number {n}, caf\u00e9\u2019s.\r\n" for n, rating in enumerate(ratings)).encode(),
+    )
     labelled = [e for split in ("train", "dev") for e in load_split(load_task("vader/movies"), split)]
     assert {e.id.rsplit(":", 1)[1]: e.gold for e in labelled} == {
         "1": "Positive",
@@ -128,8 +131,12 @@ def test_dev_share_is_near_what_the_task_says_and_never_changes(cache):
     spec = load_task("vader/movies")
     dev = load_split(spec, "dev")
     assert len(dev) == pytest.approx(4000 * spec.source.vader.dev_share, rel=0.1)
-    expected = [n for n in range(4000) if int(sha256(f"text number {n}".encode()).hexdigest()[:14], 16) < 0.105 * 16**14]
-    assert [e.fields["text"] for e in dev] == [f"text number {n}" for n in expected], "the same split on every machine, for ever"
+    expected = [
+        n for n in range(4000) if int(sha256(f"text number {n}".encode()).hexdigest()[:14], 16) < 0.105 * 16**14
+    ]
+    assert [e.fields["text"] for e in dev] == [f"text number {n}" for n in expected], (
+        "the same split on every machine, for ever"
+    )
     assert len(dev) + len(load_split(spec, "train")) == 4000
 
 
@@ -157,7 +164,13 @@ def test_a_rating_out_of_range_is_an_error(cache):
         load_split(load_task("vader/movies-rating"), "dev")
 
 
-REAL = {"movies": (8174, 999), "tweets": (2099, 568), "news": (1162, 392), "products": (1912, 543), "movies-rating": (9470, 1135)}
+REAL = {
+    "movies": (8174, 999),
+    "tweets": (2099, 568),
+    "news": (1162, 392),
+    "products": (1912, 543),
+    "movies-rating": (9470, 1135),
+}
 
 
 @pytest.mark.parametrize("part", sorted(REAL))

@@ -117,7 +117,10 @@ def test_damaged_members_are_said(superglue):
         place = encrypted.index(signature)
         encrypted[place + offset] |= 1
     assert zip_said(bytes(encrypted)) == ["BoolQ.jsonl: is encrypted"]
-    assert zip_said(zipped(superglue, zipfile.ZIP_LZMA))[0] == "BoolQ.jsonl: is packed in a way that not every program can unpack"
+    assert (
+        zip_said(zipped(superglue, zipfile.ZIP_LZMA))[0]
+        == "BoolQ.jsonl: is packed in a way that not every program can unpack"
+    )
 
 
 def test_a_zip_of_many_members_or_bytes_is_not_gone_through(superglue):
@@ -147,7 +150,9 @@ for problem in check_zip(content, "a.zip"):
 @pytest.mark.parametrize(("filling", "problem"), [("xy", "larger than 64 MiB"), (r"x\n", "more than 3,126 lines")])
 def test_a_huge_member_is_read_within_bounds(filling, problem):
     """Half a gibibyte of one line, or of short lines, in a process that may have half a gibibyte in all."""
-    result = subprocess.run([sys.executable, "-c", BOMB, filling], capture_output=True, text=True, check=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", BOMB, filling], capture_output=True, text=True, check=True, timeout=120
+    )
     assert problem in result.stdout
     assert "what follows was not read" in result.stdout
     assert len(result.stdout) < 4000

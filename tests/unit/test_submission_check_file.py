@@ -68,7 +68,11 @@ def test_the_documentation_has_the_forms():
 
 TABLES = [
     (1, "id\tlabel", ["WNLI.tsv:1: the header is 'id\\tlabel'; it has to be index, a tab, prediction"]),
-    (1, '"index"\t"prediction"', ['WNLI.tsv:1: the header is \'"index"\\t"prediction"\'; it has to be index, a tab, prediction']),
+    (
+        1,
+        '"index"\t"prediction"',
+        ['WNLI.tsv:1: the header is \'"index"\\t"prediction"\'; it has to be index, a tab, prediction'],
+    ),
     (1, "", ["WNLI.tsv:1: the header is ''; it has to be index, a tab, prediction"]),
     (3, "1\t2", ["WNLI.tsv:3: prediction: '2' is none of 0, 1"]),
     (3, "1\t1.0", ["WNLI.tsv:3: prediction: '1.0' is none of 0, 1"]),
@@ -195,7 +199,11 @@ OBJECTS = [
         '{"idx": 1, "label": "neutral"}',
         ['AX-g.jsonl:2: label: is "neutral" and none of "entailment", "not_entailment"'],
     ),
-    ("AX-g.jsonl", '{"idx": 1, "label": null}', ['AX-g.jsonl:2: label: is null and none of "entailment", "not_entailment"']),
+    (
+        "AX-g.jsonl",
+        '{"idx": 1, "label": null}',
+        ['AX-g.jsonl:2: label: is null and none of "entailment", "not_entailment"'],
+    ),
     ("ReCoRD.jsonl", '{"idx": 1, "label": " "}', ['ReCoRD.jsonl:2: label: is " " and not the text of an entity']),
     ("ReCoRD.jsonl", '{"idx": 1, "label": 3}', ["ReCoRD.jsonl:2: label: is 3 and not the text of an entity"]),
     ("WSC.jsonl", '{"idx": 1, "lable": "True"}', ["WSC.jsonl:2: label: the field is missing"]),
@@ -276,9 +284,21 @@ AT = "MultiRC.jsonl:2: passage.questions"
         (lambda p: p["passage"]["questions"][1].pop("idx"), f"{AT}[1].idx: the field is missing", 0),
         (lambda p: p["passage"]["questions"][1].pop("answers"), f"{AT}[1].answers: the field is missing", 6),
         (lambda p: p["passage"]["questions"][1].update(answers="0"), f'{AT}[1].answers: is "0" and not a list', 6),
-        (lambda p: p["passage"]["questions"][1]["answers"].__setitem__(2, 0), f"{AT}[1].answers[2]: is 0 and not an object", 1),
-        (lambda p: p["passage"]["questions"][1]["answers"][2].pop("idx"), f"{AT}[1].answers[2].idx: the field is missing", 1),
-        (lambda p: p["passage"]["questions"][1]["answers"][2].pop("label"), f"{AT}[1].answers[2].label: the field is missing", 0),
+        (
+            lambda p: p["passage"]["questions"][1]["answers"].__setitem__(2, 0),
+            f"{AT}[1].answers[2]: is 0 and not an object",
+            1,
+        ),
+        (
+            lambda p: p["passage"]["questions"][1]["answers"][2].pop("idx"),
+            f"{AT}[1].answers[2].idx: the field is missing",
+            1,
+        ),
+        (
+            lambda p: p["passage"]["questions"][1]["answers"][2].pop("label"),
+            f"{AT}[1].answers[2].label: the field is missing",
+            0,
+        ),
         (
             lambda p: p["passage"]["questions"][1]["answers"][2].update(label="1"),
             f'{AT}[1].answers[2].label: is "1" and none of 0, 1',
@@ -291,14 +311,17 @@ def test_a_wrong_place_within_a_passage_is_named(change, first, lost):
     assert found[0] == first
     verb = "is" if lost == 1 else "are"
     assert len(found) == (2 if lost else 1)
-    assert not lost or found[1].startswith(f"MultiRC.jsonl: passage.questions.answers.idx: {lost} of 9,693 rows {verb} missing: 6")
+    assert not lost or found[1].startswith(
+        f"MultiRC.jsonl: passage.questions.answers.idx: {lost} of 9,693 rows {verb} missing: 6"
+    )
 
 
 def test_an_option_in_two_passages_is_double():
     lines = right_lines(form_of("MultiRC.jsonl"))
     found = said("MultiRC.jsonl", "".join(f"{line}\n" for line in [*lines, lines[3]]).encode())
     assert (
-        found[0] == f"MultiRC.jsonl:{len(lines) + 1}: passage.questions.answers.idx: row 180 is here a second time; first in line 4"
+        found[0]
+        == f"MultiRC.jsonl:{len(lines) + 1}: passage.questions.answers.idx: row 180 is here a second time; first in line 4"
     )
     assert found[SHOWN] == "MultiRC.jsonl: passage.questions.answers.idx: 55 more lines have this"
 

@@ -53,7 +53,8 @@ def test_a_label_that_is_none_is_found(name, data, label):
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["idx", "label", "passage", "questions", "answers"]), inner)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["idx", "label", "passage", "questions", "answers"]), inner)
     ),
     max_leaves=12,
 )

@@ -49,7 +49,12 @@ def judged(name: str, answer=None, **tags):
     give = answer or (lambda index: words[index % len(words)])
     return [
         Prediction(
-            f"test:{index}", {}, None, "said", give(index), tags={"idx": str(index), **{k: v(index) for k, v in tags.items()}}
+            f"test:{index}",
+            {},
+            None,
+            "said",
+            give(index),
+            tags={"idx": str(index), **{k: v(index) for k, v in tags.items()}},
         )
         for index in range(form.rows)
     ]
@@ -98,7 +103,9 @@ def test_the_order_of_the_judged_rows_does_not_matter():
 
 
 def test_options_lie_in_their_questions_and_passages():
-    rows = judged("MultiRC.jsonl", passage_idx=lambda index: str(index // 100), question_idx=lambda index: str(index // 4))
+    rows = judged(
+        "MultiRC.jsonl", passage_idx=lambda index: str(index // 100), question_idx=lambda index: str(index // 4)
+    )
     lines, _ = written("MultiRC.jsonl", rows[::-1])
     records = [json.loads(line) for line in lines]
     assert [record["idx"] for record in records] == list(range(97))
@@ -135,7 +142,10 @@ def candidates(chances=((0.2, "Paris"), (0.7, "Łódź"), (0.7, "Rome"))):
 
 def test_a_query_gets_the_most_probable_candidate_the_first_of_equals():
     lines, filled = written("ReCoRD.jsonl", candidates())
-    assert (json.loads(lines[0]), json.loads(lines[-1])) == ({"idx": 0, "label": "Łódź"}, {"idx": 9999, "label": "Łódź"})
+    assert (json.loads(lines[0]), json.loads(lines[-1])) == (
+        {"idx": 0, "label": "Łódź"},
+        {"idx": 9999, "label": "Łódź"},
+    )
     assert lines[0].isascii()
     assert filled == 0
 
@@ -162,7 +172,9 @@ def test_unreadable_answers_are_counted_and_refused():
     with pytest.raises(DataError) as raised:
         written("WNLI.tsv", some_unreadable())
     said = str(raised.value)
-    assert said.startswith("run: 49 of 146 answers could not be read (the first: row test:0), and WNLI.tsv needs one for each row.")
+    assert said.startswith(
+        "run: 49 of 146 answers could not be read (the first: row test:0), and WNLI.tsv needs one for each row."
+    )
     assert "--decode labels" in said
     assert "--unreadable likeliest, majority or an answer (No, Yes)" in said
 
@@ -199,7 +211,9 @@ def test_majority_of_nothing_says_nothing():
 def test_an_unreadable_number_needs_a_number():
     rows = judged("STS-B.tsv", lambda index: None if index == 7 else 4.0)
     for rules in ([], ["likeliest"], ["majority"], ["Yes"], ["7"]):
-        with pytest.raises(DataError, match=r"1 of 1,379 answers could not be read .* --unreadable NUMBER, from 0 to 5\."):
+        with pytest.raises(
+            DataError, match=r"1 of 1,379 answers could not be read .* --unreadable NUMBER, from 0 to 5\."
+        ):
             written("STS-B.tsv", rows, *rules)
     lines, filled = written("STS-B.tsv", rows, "majority", "2.5")
     assert (lines[8], filled) == ("7\t2.5", 1)

@@ -167,7 +167,13 @@ def test_a_submission_that_was_stopped_goes_on(cut, wnli, tmp_path, monkeypatch)
 def test_rows_of_another_test_file_are_not_taken_over(wnli, tmp_path, monkeypatch):
     asked = []
     install(monkeypatch, "sft", lambda example: asked.append(example.id) or "No")
-    row = {"id": "test.tsv:2", "fields": {"sentence1": "other", "sentence2": "text"}, "gold": None, "value": "Yes", "text": "Yes"}
+    row = {
+        "id": "test.tsv:2",
+        "fields": {"sentence1": "other", "sentence2": "text"},
+        "gold": None,
+        "value": "Yes",
+        "text": "Yes",
+    }
     write(tmp_path / "runs/glue/wnli/predictions/test.jsonl.partial", json.dumps(row).encode() + b"\n")
     assert "is of other rows" in made(*wnli).stderr
     assert len(asked) == 146
@@ -209,7 +215,10 @@ def test_every_file_says_what_is_unreadable_in_it(tmp_path, monkeypatch):
     assert "WNLI.tsv needs one" in said
     assert "STS-B.tsv needs one" in said
     made(*arguments, "--unreadable", "No,2.5")
-    assert (lines_of(tmp_path / "a.zip", "WNLI.tsv")[1], lines_of(tmp_path / "a.zip", "STS-B.tsv")[1]) == ("0\t0", "0\t2.5")
+    assert (lines_of(tmp_path / "a.zip", "WNLI.tsv")[1], lines_of(tmp_path / "a.zip", "STS-B.tsv")[1]) == (
+        "0\t0",
+        "0\t2.5",
+    )
 
 
 def test_a_run_of_mnli_judges_the_files_that_its_model_is_to_judge(tmp_path, monkeypatch):
@@ -249,7 +258,10 @@ def test_which_run_gives_which_file(tmp_path):
     assert [part.form.file for part in parts] == ["RTE.jsonl", "AX-b.jsonl", "AX-g.jsonl"]
     with pytest.raises(DataError, match="which are two submissions"):
         plan(list(runs.values()), partial=True)
-    assert [part.form.file for part in plan(list(runs.values()), ["glue/rte", "glue/ax"], partial=True)] == ["RTE.tsv", "AX.tsv"]
+    assert [part.form.file for part in plan(list(runs.values()), ["glue/rte", "glue/ax"], partial=True)] == [
+        "RTE.tsv",
+        "AX.tsv",
+    ]
     with pytest.raises(
         DataError, match=r"no run for glue/cola, glue/sst2, .*glue/wnli, and the site takes no zip without all 11 files"
     ):
@@ -266,7 +278,10 @@ def test_one_run_over_several_tasks_gives_the_file_of_each(tmp_path, monkeypatch
     made(*arguments, "--task", "glue/wnli,glue/ax")
     assert lines_of(tmp_path / "a.zip", "WNLI.tsv")[1] == "0\t1"
     assert lines_of(tmp_path / "a.zip", "AX.tsv")[1] == "0\tentailment"
-    assert {path.name for path in (run / "predictions").iterdir()} == {"glue-wnli-test-greedy.jsonl", "glue-ax-test-greedy.jsonl"}
+    assert {path.name for path in (run / "predictions").iterdir()} == {
+        "glue-wnli-test-greedy.jsonl",
+        "glue-ax-test-greedy.jsonl",
+    }
     other = run_of("glue/wnli", tmp_path / "other")
     assert "are both runs of glue/wnli" in refused(*arguments, "--run", other, "--task", "glue/wnli")
 
@@ -297,7 +312,9 @@ def test_a_run_that_judged_something_else_before_is_not_mixed_up(tmp_path, monke
     )
     execute(config, load_task("glue/wnli"), tmp_path / "run")
     before = (tmp_path / "run/predictions/dev.jsonl").read_bytes()
-    made("--run", tmp_path / "run", "--out", tmp_path / "a.zip", "--partial")  # the folder with the data is the run's own
+    made(
+        "--run", tmp_path / "run", "--out", tmp_path / "a.zip", "--partial"
+    )  # the folder with the data is the run's own
     assert (tmp_path / "run/predictions/dev.jsonl").read_bytes() == before
     assert len(Run.open(tmp_path / "run").predictions("test")) == 146
 
@@ -305,13 +322,27 @@ def test_a_run_that_judged_something_else_before_is_not_mixed_up(tmp_path, monke
 def test_the_labelled_official_files_are_the_test_sets_of_axb_and_axg(tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: "Yes")
     rows = [
-        {"idx": row // 2 * 2 + row % 2, "premise": f"{'he' if row % 2 else 'she'} {row // 2}", "hypothesis": f"{row // 2}"}
+        {
+            "idx": row // 2 * 2 + row % 2,
+            "premise": f"{'he' if row % 2 else 'she'} {row // 2}",
+            "hypothesis": f"{row // 2}",
+        }
         for row in range(356)
     ]
     lines = "".join(json.dumps({**row, "label": "entailment", "pair_id": row["idx"] // 2}) + "\n" for row in rows)
     write(tmp_path / "data/superglue/AX-g/AX-g.jsonl", lines.encode())
     run = run_of("superglue/rte", tmp_path / "runs")
-    made("--run", run, "--task", "superglue/axg", "--data-dir", tmp_path / "data", "--out", tmp_path / "a.zip", "--partial")
+    made(
+        "--run",
+        run,
+        "--task",
+        "superglue/axg",
+        "--data-dir",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "a.zip",
+        "--partial",
+    )
     assert lines_of(tmp_path / "a.zip", "AX-g.jsonl")[355] == '{"idx": 355, "label": "entailment"}'
     assert (run / "predictions/superglue-axg-dev-greedy.jsonl").is_file()
 
@@ -340,7 +371,9 @@ def test_nested_rows_come_back_nested(tmp_path, monkeypatch):
     assert len(lines) == 324
     second = json.loads(lines[1])
     assert (second["idx"], [question["idx"] for question in second["passage"]["questions"]]) == (1, [5, 6, 7, 8, 9])
-    assert second["passage"]["questions"][0]["answers"] == [{"idx": idx, "label": int(idx == 33)} for idx in range(30, 36)]
+    assert second["passage"]["questions"][0]["answers"] == [
+        {"idx": idx, "label": int(idx == 33)} for idx in range(30, 36)
+    ]
 
 
 @pytest.mark.parametrize(

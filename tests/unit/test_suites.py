@@ -126,7 +126,10 @@ def test_cells_that_did_not_finish_are_missing_and_said():
             {"task": "glue/rte", "method": "ppo", "seed": 0, "reason": "out of memory"},
             {"task": "vader/movies", "method": "encoder", "seed": 0, "reason": "no"},
         ],
-        "pending": [{"task": "glue/sst2", "method": "ppo", "seed": 0}, {"task": "glue/rte", "method": "few-shot", "seed": 0}],
+        "pending": [
+            {"task": "glue/sst2", "method": "ppo", "seed": 0},
+            {"task": "glue/rte", "method": "few-shot", "seed": 0},
+        ],
     }
     (scored,) = suite_scores(table)
     assert [item.method for item in scored] == ["sft", "ppo", "few-shot"]
@@ -144,7 +147,10 @@ def test_cells_that_did_not_finish_are_missing_and_said():
 def test_methods_on_the_same_tasks_can_be_compared():
     (scored,) = suite_scores({"rows": [*rows(BERT), *rows(BERT, "ppo")]})
     assert len(suite_lines(scored)) == 1
-    assert suite_columns(scored)[1][-2:] == [["GLUE average", "0.805", "0.805"], ["GLUE average without WNLI", "0.825", "0.825"]]
+    assert suite_columns(scored)[1][-2:] == [
+        ["GLUE average", "0.805", "0.805"],
+        ["GLUE average without WNLI", "0.825", "0.825"],
+    ]
 
 
 def test_seeds_are_averaged_first():

@@ -9,7 +9,9 @@ from adjudge.tasks import infer_task, load_split, load_task, spec_to_yaml
 
 def table(folder, labels, name="reviews.csv", header="review,sentiment"):
     path = folder / name
-    path.write_text("\n".join([header, *(f"text {n},{label}" for n, label in enumerate(labels))]) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join([header, *(f"text {n},{label}" for n, label in enumerate(labels))]) + "\n", encoding="utf-8"
+    )
     return path
 
 
@@ -21,7 +23,11 @@ def test_labels_are_inferred_in_alphabetical_order(tmp_path):
     assert spec.instruction == 'Judge the sentiment of the review below. Answer "neg" or "pos".'
     assert SandboxedEnvironment().from_string(spec.template).render(review="Fine.") == "Review: Fine."
     rows = load_split(spec, "train") + load_split(spec, "dev")
-    assert sorted((e.id, e.gold) for e in rows) == [("reviews.csv:2", "pos"), ("reviews.csv:3", "neg"), ("reviews.csv:4", "pos")]
+    assert sorted((e.id, e.gold) for e in rows) == [
+        ("reviews.csv:2", "pos"),
+        ("reviews.csv:3", "neg"),
+        ("reviews.csv:4", "pos"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,9 @@ def test_numbers_up_to_ten_are_labels_and_given_labels_win(tmp_path):
 
 
 def test_one_cell_among_numbers_that_is_none(tmp_path):
-    with pytest.raises(DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, and the others are"):
+    with pytest.raises(
+        DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, and the others are"
+    ):
         infer_task(table(tmp_path, [*(str(n) for n in range(20)), "n/a"]), ["review"], "sentiment")
 
 
@@ -161,7 +169,9 @@ def test_dev_labels_count_and_paths_are_absolute(tmp_path, monkeypatch):
     assert [e.gold for e in load_split(load_task(saved), "dev")] == ["c"]
 
 
-@pytest.mark.parametrize("column", ["in", "self", "2nd text", "{{ evil }}", "Überschrift", "日本", "a b", "a_b", "{% raw"])
+@pytest.mark.parametrize(
+    "column", ["in", "self", "2nd text", "{{ evil }}", "Überschrift", "日本", "a b", "a_b", "{% raw"]
+)
 def test_odd_column_names(tmp_path, column):
     path = table(tmp_path, ["x", "y", "x"], header=f"{column},sentiment")
     spec = infer_task(path, [column], "sentiment")

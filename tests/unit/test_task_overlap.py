@@ -45,7 +45,9 @@ def test_overlap_wants_all_fields_equal():
 
 def test_a_shared_passage_alone_is_no_overlap():
     def asked(split, *questions):
-        return [Example(f"{split}:{q}", {"passage": "The fox slept.", "question": q, "answer": "Yes"}) for q in questions]
+        return [
+            Example(f"{split}:{q}", {"passage": "The fox slept.", "question": q, "answer": "Yes"}) for q in questions
+        ]
 
     train, dev = asked("train", "Who slept?", "When?"), asked("dev", "Where?", "who  slept?")
     assert find_overlap(train, dev) == [("train:Who slept?", "dev:who  slept?")]
@@ -58,7 +60,11 @@ def test_every_copy_of_a_judged_text_goes_and_the_rest_stays_in_order():
 
 
 def test_texts_with_two_answers_are_counted_as_rows():
-    train = [*rows("one", "two", "TWO", gold="Yes"), *rows("One ", "three", "three", gold="No"), *rows("two", gold=None)]
+    train = [
+        *rows("one", "two", "TWO", gold="Yes"),
+        *rows("One ", "three", "three", gold="No"),
+        *rows("two", gold=None),
+    ]
     assert count_contradictions(train) == 2
 
 

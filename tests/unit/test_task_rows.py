@@ -46,7 +46,11 @@ def test_a_shortfall_is_said_once(capsys):
 
 
 def grouped(*sizes: int) -> list[Example]:
-    return [Example(f"{group}/{row}", {"text": "x"}, group=f"q{group}") for group, size in enumerate(sizes) for row in range(size)]
+    return [
+        Example(f"{group}/{row}", {"text": "x"}, group=f"q{group}")
+        for group, size in enumerate(sizes)
+        for row in range(size)
+    ]
 
 
 QUESTIONS = grouped(*(1 + number % 7 for number in range(60)))

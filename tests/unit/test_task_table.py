@@ -44,7 +44,9 @@ def test_tsv_quotes_are_text(tmp_path):
 
 def test_jsonl_keeps_spelling_and_fills_what_is_absent(tmp_path):
     path = write(
-        tmp_path, "a.jsonl", '{"n": 1.50, "t": "caf\\u00e9\u2028", "b": true}\n\n{"t": null, "n": 007e}\n'.replace("007e", "1e3")
+        tmp_path,
+        "a.jsonl",
+        '{"n": 1.50, "t": "caf\\u00e9\u2028", "b": true}\n\n{"t": null, "n": 007e}\n'.replace("007e", "1e3"),
     )
     columns, rows = read_table(path)
     assert columns == ["n", "t", "b"]
@@ -98,7 +100,9 @@ def test_another_separator_is_recognised_in_the_message(tmp_path):
         infer_task(write(tmp_path, "a.csv", "text\tlabel\na\t1\n"), ["text"], "label")
 
 
-@pytest.mark.parametrize("columns", [["#1 String", "#2 String"], ["sentence1", "sentence2"], ["sentence2", "#1 String", "extra"]])
+@pytest.mark.parametrize(
+    "columns", [["#1 String", "#2 String"], ["sentence1", "sentence2"], ["sentence2", "#1 String", "extra"]]
+)
 def test_prediction_takes_the_column_or_the_field(columns):
     rows = [{column: f"{column} {number}" for column in columns} for number in (1, 2)]
     examples = examples_for_prediction(load_task("glue/mrpc"), rows, "new.csv")
@@ -112,7 +116,9 @@ def test_prediction_takes_the_column_or_the_field(columns):
 
 def test_prediction_names_what_is_missing(tmp_path):
     spec = load_task("glue/sst2")
-    with pytest.raises(DataError, match=r"new\.csv: there is no column 'sentence', which glue/sst2 needs. Did you mean 'sentense'"):
+    with pytest.raises(
+        DataError, match=r"new\.csv: there is no column 'sentence', which glue/sst2 needs. Did you mean 'sentense'"
+    ):
         examples_for_prediction(spec, [{"sentense": "a"}], "new.csv")
     _, rows = read_table(write(tmp_path, "new.csv", 'sentence,label\n"a\nb",1\n ,0\n'))
     with pytest.raises(DataError, match=r"new\.csv:4: field 'sentence' is empty"):

@@ -73,7 +73,9 @@ def test_a_collapse_is_warned_about_once_a_spell(capsys) -> None:
     feed(watch, "Yes", batches=WINDOW // 16 - 1)
     assert warnings(capsys) == []  # too few answers to say
     feed(watch, "Yes", batches=20)
-    assert warnings(capsys) == ["warning: 128 of the last 128 sampled answers are 'Yes': the policy is collapsing onto one label"]
+    assert warnings(capsys) == [
+        "warning: 128 of the last 128 sampled answers are 'Yes': the policy is collapsing onto one label"
+    ]
     varied(watch)
     assert warnings(capsys) == []
     feed(watch, "No", batches=20)

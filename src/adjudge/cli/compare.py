@@ -21,7 +21,10 @@ EPILOG = (
 
 
 Methods = Annotated[
-    str, typer.Option(metavar="NAME,…", help="The methods to compare; multi-sft and multi-ppo train one adapter on all tasks.")
+    str,
+    typer.Option(
+        metavar="NAME,…", help="The methods to compare; multi-sft and multi-ppo train one adapter on all tasks."
+    ),
 ]
 
 
@@ -58,7 +61,10 @@ def compare(
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Folder of the comparison.", show_default="runs/compare-TASK", rich_help_panel=options.PLACE
+            metavar="DIR",
+            help="Folder of the comparison.",
+            show_default="runs/compare-TASK",
+            rich_help_panel=options.PLACE,
         ),
     ] = None,
     force: options.Force = False,
@@ -78,7 +84,9 @@ def compare(
     seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
     specs = options.chosen_tasks(ctx.params, settings)
     if mixture is not None and not any(is_multi(name) for name in chosen):
-        raise ConfigError("--mixture is for methods that train on several tasks at once: --methods multi-sft,multi-ppo.")
+        raise ConfigError(
+            "--mixture is for methods that train on several tasks at once: --methods multi-sft,multi-ppo."
+        )
     folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)

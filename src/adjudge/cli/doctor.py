@@ -22,7 +22,8 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(
     data_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Also say which tasks' files lie in this folder.", show_default="none")
+        str | None,
+        typer.Option(metavar="DIR", help="Also say which tasks' files lie in this folder.", show_default="none"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
@@ -55,7 +56,9 @@ def _show(found: Examination) -> None:
     for finding in found.machine:
         machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.said))
     plans = Table("what would run", "", "", box=None, pad_edge=False)
-    for (_, runs, said), alike in groupby(found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.said)):
+    for (_, runs, said), alike in groupby(
+        found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.said)
+    ):
         names = [plan.name for plan in alike]
         name = names[0] if len(names) == 1 else f"{names[0].partition('/')[0]}, {len(names)} tasks"
         plans.add_row(Text(name), Text("yes", "green") if runs else Text("no", "yellow"), Text(said))

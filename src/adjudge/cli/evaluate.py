@@ -89,7 +89,9 @@ def _judge_with_run(given: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]
     from adjudge.errors import ConfigError
     from adjudge.experiments.multitask import evaluate_tasks
 
-    fixed = [options.option_of(name) for name, absent in SETTLED.items() if given[name] != absent] + list(given["overrides"] or ())
+    fixed = [options.option_of(name) for name, absent in SETTLED.items() if given[name] != absent] + list(
+        given["overrides"] or ()
+    )
     if fixed:
         raise ConfigError(f"{fixed[0]} was settled when {given['run']} was trained; with --run it cannot be changed.")
     settings = options.build_config(given)  # says what is wrong with the other options

@@ -15,7 +15,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def fetch(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="smollm2-135m, minilm-l6, vader (rated sentences), or all.")] = "all",
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="smollm2-135m, minilm-l6, vader (rated sentences), or all.")
+    ] = "all",
 ) -> None:
     """Get the small model, the encoder and the rated sentences into the cache, once. Nothing is installed."""
     from adjudge.setup.fetch import fetch as fetch_into_cache

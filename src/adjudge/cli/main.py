@@ -87,7 +87,20 @@ def _root(
 
 
 def _add_verbs() -> None:
-    from adjudge.cli import cell, compare, doctor, evaluate, fetch, predict, report, rerun, settings, submit, tasks, train
+    from adjudge.cli import (
+        cell,
+        compare,
+        doctor,
+        evaluate,
+        fetch,
+        predict,
+        report,
+        rerun,
+        settings,
+        submit,
+        tasks,
+        train,
+    )
 
     for module in (compare, train, evaluate, predict, submit, report, rerun, tasks, fetch, doctor, settings, cell):
         module.add_to(app)

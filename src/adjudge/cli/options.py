@@ -16,7 +16,10 @@ ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
 Task = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|FILE.yaml", help="Task; `adjudge tasks` lists them.", show_default="vader/movies", rich_help_panel=ROWS
+        metavar="NAME|FILE.yaml",
+        help="Task; `adjudge tasks` lists them.",
+        show_default="vader/movies",
+        rich_help_panel=ROWS,
     ),
 ]
 Tasks = Annotated[
@@ -39,7 +42,8 @@ Mixture = Annotated[
     ),
 ]
 DataDir = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder with GLUE in the official download layout.", rich_help_panel=ROWS)
+    str | None,
+    typer.Option(metavar="DIR", help="Folder with GLUE in the official download layout.", rich_help_panel=ROWS),
 ]
 TrainRows = Annotated[
     int | None,
@@ -52,21 +56,31 @@ TrainRows = Annotated[
 ]
 EvalRows = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Rows judged, the same for every method and seed.", show_default="all", rich_help_panel=ROWS),
+    typer.Option(
+        metavar="N", help="Rows judged, the same for every method and seed.", show_default="all", rich_help_panel=ROWS
+    ),
 ]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="Split that is judged.", show_default="dev", rich_help_panel=ROWS)]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Split that is judged.", show_default="dev", rich_help_panel=ROWS)
+]
 Data = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Your table: CSV, TSV, JSONL or Parquet. Needs --text and --label.", rich_help_panel=OWN),
+    typer.Option(
+        metavar="FILE", help="Your table: CSV, TSV, JSONL or Parquet. Needs --text and --label.", rich_help_panel=OWN
+    ),
 ]
 Dev = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", help="A second table to judge.", show_default="a fifth of --data is kept apart", rich_help_panel=OWN
+        metavar="FILE",
+        help="A second table to judge.",
+        show_default="a fifth of --data is kept apart",
+        rich_help_panel=OWN,
     ),
 ]
 Text = Annotated[
-    str | None, typer.Option(metavar="COL[,COL]", help="Column with the text, or columns with the texts.", rich_help_panel=OWN)
+    str | None,
+    typer.Option(metavar="COL[,COL]", help="Column with the text, or columns with the texts.", rich_help_panel=OWN),
 ]
 Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
 Labels = Annotated[
@@ -84,14 +98,23 @@ Model = Annotated[
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="ID|DIR", help="Encoder that the method `encoder` trains.", show_default="minilm-l6", rich_help_panel=HOW),
+    typer.Option(
+        metavar="ID|DIR",
+        help="Encoder that the method `encoder` trains.",
+        show_default="minilm-l6",
+        rich_help_panel=HOW,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of the run.", show_default="0", rich_help_panel=HOW)]
 Preset = Annotated[
     str,
-    typer.Option(metavar="default|paper", help="Our settings, or the constants of arXiv 2410.11020.", rich_help_panel=HOW),
+    typer.Option(
+        metavar="default|paper", help="Our settings, or the constants of arXiv 2410.11020.", rich_help_panel=HOW
+    ),
 ]
-ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE.yaml", help="Settings from a file.", rich_help_panel=HOW)]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", metavar="FILE.yaml", help="Settings from a file.", rich_help_panel=HOW)
+]
 PromptStyle = Annotated[
     str | None,
     typer.Option(
@@ -111,18 +134,23 @@ Decode = Annotated[
     ),
 ]
 Init = Annotated[
-    str | None, typer.Option(metavar="RUN", help="SFT run that `ppo` starts from.", show_default="none", rich_help_panel=HOW)
+    str | None,
+    typer.Option(metavar="RUN", help="SFT run that `ppo` starts from.", show_default="none", rich_help_panel=HOW),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a run of other settings.", rich_help_panel=PLACE)]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on with a run of these settings that was stopped, as if it had not been.", rich_help_panel=PLACE
+        "--resume",
+        help="Go on with a run of these settings that was stopped, as if it had not been.",
+        rich_help_panel=PLACE,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Any setting, as in ppo.clip=0.1; `adjudge settings` lists them.", show_default=False),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Any setting, as in ppo.clip=0.1; `adjudge settings` lists them.", show_default=False
+    ),
 ]
 
 

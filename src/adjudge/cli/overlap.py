@@ -33,7 +33,9 @@ def show_overlap(name: str | None, data_dir: str | None) -> None:
     from adjudge.tasks import find_overlap
 
     if name is None and data_dir is None:
-        raise ConfigError("--overlap needs rows: name a task, or give --data-dir DIR for all tasks that are read from a folder.")
+        raise ConfigError(
+            "--overlap needs rows: name a task, or give --data-dir DIR for all tasks that are read from a folder."
+        )
     if name is None:
         _show_all(str(data_dir))
         return
@@ -73,7 +75,14 @@ def _counts(name: str, train: Sequence[Example], dev: Sequence[Example]) -> list
     found = measure_overlap(train, dev)
     counts = (found.exact, len(train) - len(without_overlap(train, dev)), count_contradictions(train))
     share = f"{100 * found.share:.1f} %"
-    return [name, f"{len(train):,}", f"{len(dev):,}", f"{found.normalised:,}", share, *(f"{count:,}" for count in counts)]
+    return [
+        name,
+        f"{len(train):,}",
+        f"{len(dev):,}",
+        f"{found.normalised:,}",
+        share,
+        *(f"{count:,}" for count in counts),
+    ]
 
 
 def _print(lines: Sequence[Sequence[str]]) -> None:

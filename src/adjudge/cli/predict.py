@@ -19,12 +19,15 @@ def add_to(app: typer.Typer) -> None:
 
 def predict(
     run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder.")],
-    source: Annotated[str, typer.Option("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet with the task's columns.")],
+    source: Annotated[
+        str, typer.Option("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet with the task's columns.")
+    ],
     out: Annotated[
         str, typer.Option(metavar="FILE", help="The same rows with label, probabilities and unreadable; by its suffix.")
     ],
     task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which task, of a run over several.", show_default="the run's one")
+        str | None,
+        typer.Option(metavar="NAME", help="Which task, of a run over several.", show_default="the run's one"),
     ] = None,
     decode: Decode = None,
 ) -> None:

@@ -17,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Comparisons or run folders.")],
-    out: Annotated[str | None, typer.Option(metavar="FILE.html", help="The report.", show_default="DIR/report.html")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.html", help="The report.", show_default="DIR/report.html")
+    ] = None,
 ) -> None:
     """Make one self-contained HTML report from comparisons and run folders."""
     from adjudge.errors import RunError

@@ -25,7 +25,9 @@ def rerun(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a complete run.")],
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder of the new run.", show_default="DIR-rerun", rich_help_panel=options.PLACE),
+        typer.Option(
+            metavar="DIR", help="Folder of the new run.", show_default="DIR-rerun", rich_help_panel=options.PLACE
+        ),
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the same data lie now.", show_default="as in the run")
@@ -53,6 +55,8 @@ def rerun(
         table.add_row(Text(part.name), Text("equal" if part.equal else "differs"), Text(part.said))
     console.print(table)
     wrong = sum(not part.equal for part in parts)
-    console.print(f"{second}: {'all parts are' if not wrong else f'{wrong} of {len(parts)} parts are not'} equal.", markup=False)
+    console.print(
+        f"{second}: {'all parts are' if not wrong else f'{wrong} of {len(parts)} parts are not'} equal.", markup=False
+    )
     if wrong:
         raise typer.Exit(1)

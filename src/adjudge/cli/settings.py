@@ -18,7 +18,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def settings(
-    part: Annotated[str | None, typer.Argument(metavar="[PART]", help="Only keys that contain this, as in ppo or lr.")] = None,
+    part: Annotated[
+        str | None, typer.Argument(metavar="[PART]", help="Only keys that contain this, as in ppo or lr.")
+    ] = None,
     preset: Preset = "default",
 ) -> None:
     """List the settings: key, value and meaning. Give any of them to a verb as KEY=VALUE, or in a --config file."""
@@ -33,7 +35,11 @@ def settings(
     shown = Table("key", "value", "meaning", box=None, pad_edge=False)
     for key, meaning in keys_of().items():
         if part is None or part in key:
-            value = yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+            value = (
+                yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000)
+                .removesuffix("\n...\n")
+                .strip()
+            )
             shown.add_row(Text(key), Text(value), Text(meaning))
     if not shown.row_count:
         raise ConfigError(f"No setting has '{part}' in its name. `adjudge settings` lists every one.")

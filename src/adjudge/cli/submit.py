@@ -26,15 +26,22 @@ def add_to(app: typer.Typer) -> None:
 
 def submit(
     ctx: typer.Context,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[DIR]...", help="More run folders.", show_default=False)] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR]...", help="More run folders.", show_default=False)
+    ] = None,
     run: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR...", help="Run folders, one for each task.", show_default="none", rich_help_panel=ROWS),
+        typer.Option(
+            metavar="DIR...", help="Run folders, one for each task.", show_default="none", rich_help_panel=ROWS
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME,…", help="Only the files of these tasks.", show_default="all that the runs judge", rich_help_panel=ROWS
+            metavar="NAME,…",
+            help="Only the files of these tasks.",
+            show_default="all that the runs judge",
+            rich_help_panel=ROWS,
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -57,7 +64,10 @@ def submit(
     check: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Say all that is wrong with a zip or one of its files.", show_default="none", rich_help_panel=CHECK
+            metavar="FILE",
+            help="Say all that is wrong with a zip or one of its files.",
+            show_default="none",
+            rich_help_panel=CHECK,
         ),
     ] = None,
 ) -> None:
@@ -73,7 +83,9 @@ def submit(
             )
         _check(Path(check), partial=partial)
     elif not run:
-        raise ConfigError("Name the runs with --run DIR and the zip with --out FILE.zip; or a file to check with --check FILE.")
+        raise ConfigError(
+            "Name the runs with --run DIR and the zip with --out FILE.zip; or a file to check with --check FILE."
+        )
     elif out is None:
         raise ConfigError("Name the zip with --out FILE.zip.")
     else:
@@ -86,7 +98,9 @@ def _check(path: Path, *, partial: bool) -> None:
 
     problems = check_submission(path, partial=partial)
     if problems:
-        raise DataError(f"{path} would be refused, or scored wrongly:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        raise DataError(
+            f"{path} would be refused, or scored wrongly:\n" + "\n".join(f"  - {problem}" for problem in problems)
+        )
     typer.echo(
         f"{path}: what is in it is right; --partial, so missing files were not looked for."
         if partial

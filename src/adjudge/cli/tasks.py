@@ -26,12 +26,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE.yaml|validate]", help="The task to describe.")] = None,
-    file: Annotated[str | None, typer.Argument(metavar="[FILE.yaml]", help="With `validate`: the file to check.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE.yaml|validate]", help="The task to describe.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE.yaml]", help="With `validate`: the file to check.")
+    ] = None,
     data_dir: DataDir = None,
     prompt_style: PromptStyle = None,
     overlap: Annotated[
-        bool, typer.Option("--overlap", help="Count the dev rows that are among the training rows too, of one task or all.")
+        bool,
+        typer.Option("--overlap", help="Count the dev rows that are among the training rows too, of one task or all."),
     ] = False,
 ) -> None:
     """List the tasks; describe one, with a prompt as the model sees it; or explain every mistake in a task file."""
@@ -42,7 +47,9 @@ def tasks(
             raise ConfigError("Name the file to check: adjudge tasks validate FILE.yaml.")
         _validate(file)
     elif file is not None:
-        raise ConfigError(f"'{file}' is one argument too many: adjudge tasks NAME, or adjudge tasks validate FILE.yaml.")
+        raise ConfigError(
+            f"'{file}' is one argument too many: adjudge tasks NAME, or adjudge tasks validate FILE.yaml."
+        )
     elif overlap:
         from adjudge.cli.overlap import show_overlap
 

@@ -48,7 +48,9 @@ def train(
     init: options.Init = None,
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/TASK/METHOD-seedN", rich_help_panel=options.PLACE),
+        typer.Option(
+            metavar="DIR", help="Run folder.", show_default="runs/TASK/METHOD-seedN", rich_help_panel=options.PLACE
+        ),
     ] = None,
     resume: options.Resume = False,
     force: options.Force = False,

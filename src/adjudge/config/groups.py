@@ -26,7 +26,9 @@ class DataConfig(Settings):
     mixture: str | None = Field(
         None, description="several tasks: proportional (unset), equal or temperature=T; a comparison's unset is equal"
     )
-    eval_rows: int | None = Field(None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset")
+    eval_rows: int | None = Field(
+        None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
+    )
     split: str = Field("dev", description="the split that is judged")
     drop_overlap: bool = Field(False, description="leave out the training rows whose texts are in the judged split too")
 
@@ -41,13 +43,19 @@ class DataConfig(Settings):
 class PromptConfig(Settings):
     """How a row becomes a prompt."""
 
-    style: Literal["chat", "paper"] = Field("chat", description="the model's chat template, or the reference's plain form")
+    style: Literal["chat", "paper"] = Field(
+        "chat", description="the model's chat template, or the reference's plain form"
+    )
     analysis: Literal[False, True, "before"] = Field(
         False, description="true: the model explains its judgement afterwards; before: it writes an analysis first"
     )
     demonstrations: int = Field(5, ge=0, description="worked examples in a few-shot prompt")
-    demonstration_choice: Literal["balanced", "first"] = Field("balanced", description="balanced over labels, or the first rows")
-    demonstration_tokens: int = Field(96, ge=8, description="longest input of a demonstration; its longest field is shortened")
+    demonstration_choice: Literal["balanced", "first"] = Field(
+        "balanced", description="balanced over labels, or the first rows"
+    )
+    demonstration_tokens: int = Field(
+        96, ge=8, description="longest input of a demonstration; its longest field is shortened"
+    )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
 
 
@@ -58,7 +66,9 @@ class AnswerConfig(Settings):
         "line", description="line: closing tag, line end, end of turn or token limit; tag: only </Judgement> ends it"
     )
     max_tokens: int | None = Field(None, ge=1, description="longest answer; unset: the longest label and its end")
-    min_tokens: int | None = Field(None, ge=1, description="sampling limit drawn from min..max per response; unset: always max")
+    min_tokens: int | None = Field(
+        None, ge=1, description="sampling limit drawn from min..max per response; unset: always max"
+    )
     analysis_tokens: int = Field(96, ge=1, description="longest analysis, where prompt.analysis asks for one")
 
 
@@ -69,7 +79,9 @@ class LoraConfig(Settings):
     alpha: float = Field(32, gt=0, description="scale: alpha / sqrt(r) when rank-stabilised, else alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1, description="adapter dropout while SFT trains; PPO always runs without")
     rank_stabilised: bool = Field(True, description="scale by sqrt(r) (arXiv 2312.03732)")
-    targets: tuple[str, ...] | None = Field(None, description="module names; unset: all linear layers of a known family")
+    targets: tuple[str, ...] | None = Field(
+        None, description="module names; unset: all linear layers of a known family"
+    )
 
 
 class OptimizerConfig(Settings):
@@ -79,9 +91,14 @@ class OptimizerConfig(Settings):
     lr: float = Field(3e-4, ge=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0)
     warmup_share: float = Field(
-        0.1, ge=0, lt=1, description="share of the updates with a rising rate, at least 6 (half of fewer than 12); 0: none"
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the updates with a rising rate, at least 6 (half of fewer than 12); 0: none",
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after the warm-up, down to zero or constant")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="after the warm-up, down to zero or constant"
+    )
     max_grad_norm: float | None = Field(1.0, gt=0, description="gradients are scaled down to this norm; unset: never")
 
 
@@ -96,7 +113,9 @@ class RewardConfig(Settings):
 class EvaluationConfig(Settings):
     """How answers are obtained and how sure the figures are."""
 
-    decode: Literal["greedy", "labels"] = Field("greedy", description="read a generated answer, or take the likeliest label")
+    decode: Literal["greedy", "labels"] = Field(
+        "greedy", description="read a generated answer, or take the likeliest label"
+    )
     batch_size: int = Field(32, ge=1)
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
 
@@ -107,11 +126,15 @@ class CheckpointConfig(Settings):
     every_s: float | None = Field(120.0, gt=0, description="seconds between two checkpoints; unset: not by time")
     every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints; unset: not by steps")
     keep: int = Field(2, ge=1, description="newest checkpoints that are kept until the run is complete")
-    validate_every: int | None = Field(None, ge=1, description="steps between two judgings of held-out training rows; unset: never")
+    validate_every: int | None = Field(
+        None, ge=1, description="steps between two judgings of held-out training rows; unset: never"
+    )
     validation_rows: int = Field(
         64, ge=2, description="training rows of each task that are held out for it, out of `data.train_rows`"
     )
-    use: Literal["last", "best"] = Field("last", description="the weights a run ends with; best: of the best of these judgings")
+    use: Literal["last", "best"] = Field(
+        "last", description="the weights a run ends with; best: of the best of these judgings"
+    )
 
 
 class GuardConfig(Settings):
@@ -132,7 +155,9 @@ class RuntimeConfig(Settings):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the fastest here")
-    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="precision of the fixed weights (needs bitsandbytes)")
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="precision of the fixed weights (needs bitsandbytes)"
+    )
     checkpoint_activations: bool = Field(
         False, description="compute activations again in the backward pass: less memory, more time"
     )

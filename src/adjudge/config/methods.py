@@ -15,7 +15,9 @@ class SftConfig(Settings):
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(16, ge=1)
     micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
-    loss: Literal["answer", "sequence"] = Field("answer", description="tokens that count: the answer's, or prompt and answer")
+    loss: Literal["answer", "sequence"] = Field(
+        "answer", description="tokens that count: the answer's, or prompt and answer"
+    )
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
 
@@ -34,7 +36,9 @@ class PpoConfig(Settings):
     value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
     whiten_advantages: bool = True
     kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
-    kl_target: float | None = Field(6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed")
+    kl_target: float | None = Field(
+        6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
+    )
     kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
     stop_kl: float | None = Field(
         0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"

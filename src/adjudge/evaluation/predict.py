@@ -21,7 +21,9 @@ from adjudge.types import Example, Judgement, Prediction
 class Judge(Protocol):
     """Anything that judges rows: a prompted policy or a fine-tuned encoder."""
 
-    def judge(self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging") -> list[Prediction]:
+    def judge(
+        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
+    ) -> list[Prediction]:
         """Judge each row; as many predictions as rows, in their order. Shows progress under `title`.
 
         With `probabilities`, each prediction of a label task carries a probability per label word.
@@ -44,7 +46,9 @@ class PromptedJudge:
         """The same policy, asked about another task, without demonstrations."""
         return PromptedJudge(self.policy, spec, self.config)
 
-    def judge(self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging") -> list[Prediction]:
+    def judge(
+        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
+    ) -> list[Prediction]:
         """Judge each row (see `Judge.judge`): a greedy answer read strictly, or with ``decode=labels`` the likeliest label word.
 
         With ``prompt.analysis`` the text of a prediction is the whole form; its value comes from the judgement alone.
@@ -53,7 +57,9 @@ class PromptedJudge:
         self.policy.eval()
         prompts = self.renderer.prompts(examples)
         if shortened := sum(prompt.shortened for prompt in prompts):
-            note(f"{shortened} of {len(prompts)} rows were shortened to fit prompt.max_tokens = {self.config.prompt.max_tokens}")
+            note(
+                f"{shortened} of {len(prompts)} rows were shortened to fit prompt.max_tokens = {self.config.prompt.max_tokens}"
+            )
         found: dict[int, Prediction] = {}
         with progress(title, len(examples)) as bar:
             for rows in by_length([prompt.ids for prompt in prompts], self.config.evaluation.batch_size):
@@ -94,7 +100,9 @@ class PromptedJudge:
             for first, text, judgement, share in zip(before, texts, judgements, shares, strict=True)
         ]
 
-    def _explained(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], end: AnalysisEnd) -> list[str]:
+    def _explained(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], end: AnalysisEnd
+    ) -> list[str]:
         """Each answer with the analysis that the model writes after it."""
         opened = open_next(self.end, prompts, answers)
         analyses = respond(self.policy, self.policy.prefill(opened.prompts), end, Sampling())

@@ -29,7 +29,9 @@ def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, 
         raise DataError(f"{spec.name}: there are no predictions to score.")
     for prediction in predictions:
         if prediction.gold is None:
-            raise DataError(f"{spec.name}: row {prediction.id} has no gold answer, so it cannot be scored. Judge a labelled split.")
+            raise DataError(
+                f"{spec.name}: row {prediction.id} has no gold answer, so it cannot be scored. Judge a labelled split."
+            )
     scores: dict[str, Any] = {
         "n": len(predictions),
         **({"groups": len(by_unit(predictions))} if is_grouped(predictions) else {}),
@@ -50,7 +52,11 @@ def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, d
     predicted = Counter(p.value for p in predictions)
     right = Counter(p.gold for p in predictions if p.value == p.gold)
     return {
-        word: {"recall": right[word] / gold[word] if gold[word] else None, "gold": gold[word], "predicted": predicted[word]}
+        word: {
+            "recall": right[word] / gold[word] if gold[word] else None,
+            "gold": gold[word],
+            "predicted": predicted[word],
+        }
         for word in spec.words
     }
 

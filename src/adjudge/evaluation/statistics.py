@@ -84,7 +84,9 @@ def mcnemar(correct_a_N: Array, correct_b_N: Array) -> float:
     return min(1.0, 2.0 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
-def paired_permutation(metric: BatchMetric, a_KCU: Array, b_KCU: Array, resamples: int, seed: int) -> tuple[float, float]:
+def paired_permutation(
+    metric: BatchMetric, a_KCU: Array, b_KCU: Array, resamples: int, seed: int
+) -> tuple[float, float]:
     """Return (difference a − b of the metric's mean over runs, its two-sided p) by swapping the methods unit by unit.
 
     If the methods were alike, it would not matter which one judged a unit which way. So the answers of whole units, all runs of
@@ -96,7 +98,9 @@ def paired_permutation(metric: BatchMetric, a_KCU: Array, b_KCU: Array, resample
     if a_KCU.shape[1:] != b_KCU.shape[1:]:
         raise ValueError(f"shapes {a_KCU.shape} and {b_KCU.shape}: both must be (K, C, U), the same units")
     runs = math.lcm(len(a_KCU), len(b_KCU))
-    pairs = list(zip(np.tile(a_KCU, (runs // len(a_KCU), 1, 1)), np.tile(b_KCU, (runs // len(b_KCU), 1, 1)), strict=True))
+    pairs = list(
+        zip(np.tile(a_KCU, (runs // len(a_KCU), 1, 1)), np.tile(b_KCU, (runs // len(b_KCU), 1, 1)), strict=True)
+    )
     difference = (
         _mean_over_runs(metric, (a_CU[:, None] for a_CU, _ in pairs))
         - _mean_over_runs(metric, (b_CU[:, None] for _, b_CU in pairs))
@@ -200,7 +204,9 @@ def _order(who: str, ids: tuple[str, ...], others: tuple[str, ...]) -> list[int]
         raise DataError(f"{who}: the row id '{twice}' occurs twice; ids must be unique.")
     if place.keys() != set(ids):
         lone = sorted(place.keys() ^ set(ids))
-        raise DataError(f"{who} judged different rows ({len(lone)} are in one only, such as '{lone[0]}'). Judge the same rows.")
+        raise DataError(
+            f"{who} judged different rows ({len(lone)} are in one only, such as '{lone[0]}'). Judge the same rows."
+        )
     return [place[name] for name in ids]
 
 

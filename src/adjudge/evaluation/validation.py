@@ -20,7 +20,9 @@ from adjudge.types import Example
 Validate = Callable[[], Mapping[str, Any]]
 
 
-def hold_out(parts: Sequence[TaskRows], config: CheckpointConfig, seed: int) -> tuple[list[TaskRows], list[Sequence[Example]]]:
+def hold_out(
+    parts: Sequence[TaskRows], config: CheckpointConfig, seed: int
+) -> tuple[list[TaskRows], list[Sequence[Example]]]:
     """The rows that are left to train on, and those of each task that are held out; none where `validate_every` is unset.
 
     They come out of the training rows, so that a method that validates has no more labelled rows than one that does not. Drawn by the

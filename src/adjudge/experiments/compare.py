@@ -128,7 +128,9 @@ def _run_cells(
     return table
 
 
-def plan_cells(config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
+def plan_cells(
+    config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path
+) -> list[Cell]:
     """The cells in the order they are run: task by task, then those of the mixture of all tasks. Says how many rows there are.
 
     Raises ConfigError for an unknown method, an empty list, or two tasks of one name; DataError for rows that cannot be read.
@@ -224,7 +226,9 @@ def _otherness(cell: Cell, run: Run) -> str:
     written = any((run.folder / name).is_file() for name in ("task.yaml", "tasks.yaml"))
     if written and read_tasks(run.folder) != list(cell.specs):
         return "another version of the task"
-    if (run.folder / "training.json").is_file() and read_json(run.folder / "training.json").get("rows_sha256") != cell.rows:
+    if (run.folder / "training.json").is_file() and read_json(run.folder / "training.json").get(
+        "rows_sha256"
+    ) != cell.rows:
         return "other rows (the data changed)"
     return ""
 
@@ -238,7 +242,9 @@ def write_table(
 
     finished = [cell for cell in cells if cell.folder not in failed and _has_result(cell)]
     tasks = list(dict.fromkeys(spec.name for cell in cells for spec in cell.specs))
-    done = sorted((found for cell in finished for found in cell.results()), key=lambda found: tasks.index(found.spec.name))
+    done = sorted(
+        (found for cell in finished for found in cell.results()), key=lambda found: tasks.index(found.spec.name)
+    )
     table: dict[str, Any] = {
         "schema": SCHEMA,
         "command": command,

@@ -33,7 +33,9 @@ EVAL_SEED = 0
 """Draws the judged rows: the same for every method and every seed of a run, so that their answers can be paired."""
 
 
-def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool = False, resume: bool = False) -> dict[str, Any]:
+def execute(
+    config: Config, spec: TaskSpec, folder: str | Path, *, force: bool = False, resume: bool = False
+) -> dict[str, Any]:
     """Train `config.method` on the task's training rows, judge the evaluation rows, and return the scores.
 
     Everything is written to `folder` (see `adjudge.runs.folder`); its state is "interrupted" after Ctrl-C and "failed" after an
@@ -65,7 +67,10 @@ def execute(config: Config, spec: TaskSpec, folder: str | Path, *, force: bool =
             "rows_sha256": rows,
             "train_rows": len(_learned_from(entry, spec, config, train)),
             **overlap,
-            "seconds": {"setup": import_s + (0.0 if entry.trains else build_s), "train": build_s if entry.trains else 0.0},
+            "seconds": {
+                "setup": import_s + (0.0 if entry.trains else build_s),
+                "train": build_s if entry.trains else 0.0,
+            },
         }
         if entry.trains:
             epochs = getattr(getattr(config, entry.name, None), "epochs", 1)
@@ -97,7 +102,9 @@ def evaluate_run(
     """
     run = Run.open(folder)
     if not (run.folder / "training.json").is_file():
-        raise RunError(f"{run.folder}: its training is not complete (it is {run.state}); there is nothing to evaluate yet.")
+        raise RunError(
+            f"{run.folder}: its training is not complete (it is {run.state}); there is nothing to evaluate yet."
+        )
     _refuse_random(run.config)
     training = read_json(run.folder / "training.json")
     trained_on = read_tasks(run.folder)
@@ -108,8 +115,12 @@ def evaluate_run(
     to_itself = out is None or Path(out).resolve() == run.folder.resolve()
     own = same and to_itself
     if to_itself and not own and out is not None:
-        raise RunError(f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away.")
-    judged = _eval_rows(config, spec)  # before anything is replaced: a mistake in data or model leaves the results as they are
+        raise RunError(
+            f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away."
+        )
+    judged = _eval_rows(
+        config, spec
+    )  # before anything is replaced: a mistake in data or model leaves the results as they are
     load = load or get_method(config.method).load
     judge, setup_s = timed(lambda: load(Run(run.folder, pinned(run.folder, config)), spec))
     with ExitStack() as open_runs:
@@ -132,14 +143,18 @@ def evaluate_run(
         return target.folder, judge_rows(target, spec, judge, judged, record)
 
 
-def load_judge(folder: str | Path, *, spec: TaskSpec | None = None, decode: str | None = None) -> tuple[Run, TaskSpec, Judge]:
+def load_judge(
+    folder: str | Path, *, spec: TaskSpec | None = None, decode: str | None = None
+) -> tuple[Run, TaskSpec, Judge]:
     """The judge of a finished run, with the run and the task it judges: that it was trained for, unless `spec` names another.
 
     Raises RunError when the run is incomplete, or was trained on several tasks and there is no `spec`; ConfigError for an unknown `decode`.
     """
     run = Run.open(folder)
     if not (run.folder / "training.json").is_file():
-        raise RunError(f"{run.folder}: its training is not complete (it is {run.state}); there is no judge to load yet.")
+        raise RunError(
+            f"{run.folder}: its training is not complete (it is {run.state}); there is no judge to load yet."
+        )
     _refuse_random(run.config)
     spec = spec or read_task(run.folder)
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
@@ -180,7 +195,9 @@ def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> l
     kept = without_overlap(train, split)
     where = f"of the {len(train):,} training rows of {spec.name}"
     if not kept:
-        raise DataError(f"All {where} are in {config.data.split} too, so that data.drop_overlap leaves none to learn from.")
+        raise DataError(
+            f"All {where} are in {config.data.split} too, so that data.drop_overlap leaves none to learn from."
+        )
     note(f"{len(train) - len(kept):,} {where} are in {config.data.split} too and are left out (data.drop_overlap).")
     return kept
 
@@ -249,7 +266,9 @@ def ended(run: Run) -> Iterator[Run]:
         raise type(stop)(str(run.folder)) from None
 
 
-def judge_rows(run: Run, spec: TaskSpec, judge: Judge, judged: Sequence[Example], training: Mapping[str, Any]) -> dict[str, Any]:
+def judge_rows(
+    run: Run, spec: TaskSpec, judge: Judge, judged: Sequence[Example], training: Mapping[str, Any]
+) -> dict[str, Any]:
     """Judge the rows, write predictions and scores into the run folder, and return the scores; `training` is what training.json says."""
     from adjudge.evaluation.score import score
     from adjudge.tasks.scoring.metrics import needs_probabilities
@@ -258,7 +277,9 @@ def judge_rows(run: Run, spec: TaskSpec, judge: Judge, judged: Sequence[Example]
     wants_probabilities = (config.evaluation.decode == "labels" or needs_probabilities(spec)) and not spec.is_number
     predictions: list[Prediction]
     predictions, evaluate_s = timed(
-        lambda: judge.judge(judged, probabilities=wants_probabilities, title=f"{config.method} on {spec.name}/{config.data.split}")
+        lambda: judge.judge(
+            judged, probabilities=wants_probabilities, title=f"{config.method} on {spec.name}/{config.data.split}"
+        )
     )
     run.write_predictions(config.data.split, predictions)
     scores: dict[str, Any] = {
@@ -291,7 +312,9 @@ def report_overlap(train: Sequence[Example], judged: Sequence[Example], where: s
 
     found = measure_overlap(train, judged)
     if found.normalised:
-        warn(f"{where}{found.sentence()}; the figures may flatter. data.drop_overlap=true leaves such training rows out.")
+        warn(
+            f"{where}{found.sentence()}; the figures may flatter. data.drop_overlap=true leaves such training rows out."
+        )
     return {
         "overlap": found.normalised,
         "overlap_exact": found.exact,

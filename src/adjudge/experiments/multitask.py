@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 
 
 def execute_tasks(
-    config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: str | Path, *, force: bool = False, resume: bool = False
+    config: Config,
+    tasks: TaskSpec | Sequence[TaskSpec],
+    folder: str | Path,
+    *,
+    force: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Train and judge as `execute` does: on one task, or one adapter on a mixture of several. Returns the scores.
 
@@ -53,7 +58,9 @@ def execute_tasks(
     if len(specs) == 1:
         if is_multi(config.method):
             plain = get_entry(config.method).name
-            raise ConfigError(f"{config.method} trains on several tasks: name them with --task NAME,NAME, or use {plain}.")
+            raise ConfigError(
+                f"{config.method} trains on several tasks: name them with --task NAME,NAME, or use {plain}."
+            )
         return execute(config, specs[0], folder, force=force, resume=resume)
     config = mixture_config(config, specs)
     pools, judged = load_pools(config, specs)
@@ -83,7 +90,9 @@ def execute_tasks(
         return summary
 
 
-def evaluate_tasks(folder: str | Path, *, spec: TaskSpec | None = None, **options: Any) -> list[tuple[Path, dict[str, Any]]]:
+def evaluate_tasks(
+    folder: str | Path, *, spec: TaskSpec | None = None, **options: Any
+) -> list[tuple[Path, dict[str, Any]]]:
     """Judge rows with what a run trained, as `evaluate_run` does: of `spec`, or of every task of the run.
 
     Returns folder and scores of each result; where all tasks of a run over several were judged as it does itself, its own summary. Raises
@@ -92,7 +101,9 @@ def evaluate_tasks(folder: str | Path, *, spec: TaskSpec | None = None, **option
     run = Run.open(folder)
     specs = read_tasks(run.folder)
     if spec is None and len(specs) > 1 and options.get("out") is not None:
-        raise ConfigError(f"{run.folder} has {len(specs)} tasks, and --out is the folder of one result: name the task with --task.")
+        raise ConfigError(
+            f"{run.folder} has {len(specs)} tasks, and --out is the folder of one result: name the task with --task."
+        )
     if spec is not None or len(specs) == 1:
         results = [evaluate_run(folder, spec=spec, **options)]
     else:
@@ -119,7 +130,9 @@ def load_pools(config: Config, specs: Sequence[TaskSpec]) -> tuple[list[list[Exa
 
     data = config.data
     splits = [load_split(spec, data.split, data.data_dir) for spec in specs]
-    judged = [row for split in splits for row in split]  # of any task: what one task judges, another must not train on either
+    judged = [
+        row for split in splits for row in split
+    ]  # of any task: what one task judges, another must not train on either
     pools = [training_rows(config, spec, judged) for spec in specs]
     return pools, [take_rows(split, data.eval_rows, EVAL_SEED) for split in splits]
 
@@ -173,11 +186,14 @@ def write_summary(run: Run) -> dict[str, Any]:
             "n": sum(each["n"] for each in scores),
             **{key: value for key, value in training.items() if key not in {"seconds", "tasks"}},
             "primary": "mean_primary",
-            "metrics": {"mean_primary": {"value": None if None in values else fmean(values), "low": None, "high": None}},
+            "metrics": {
+                "mean_primary": {"value": None if None in values else fmean(values), "low": None, "high": None}
+            },
             "unreadable": sum(each["unreadable"] for each in scores),
             "tasks": {each["task"]: {key: each[key] for key in kept} for each in scores},
             "seconds": {**training["seconds"], "evaluate": sum(each["seconds"]["evaluate"] for each in scores)},
-            "prompts_per_s": sum(each["n"] for each in scores) / max(sum(each["seconds"]["evaluate"] for each in scores), 1e-9),
+            "prompts_per_s": sum(each["n"] for each in scores)
+            / max(sum(each["seconds"]["evaluate"] for each in scores), 1e-9),
             "peak_rss_gib": peak_rss_gib(),
         }
     )
@@ -189,7 +205,9 @@ def _train(
 ) -> tuple[Sequence[Judge], dict[str, Any]]:
     """The judges, one a task, and what training.json says."""
     learned = [row for part in parts for row in part.rows]
-    overlaps = [report_overlap(learned, those, f"{part.spec.name}: ") for part, those in zip(parts, judged, strict=True)]
+    overlaps = [
+        report_overlap(learned, those, f"{part.spec.name}: ") for part, those in zip(parts, judged, strict=True)
+    ]
     method, import_s = timed(lambda: get_method(run.config.method))
     mix = method.mix
     if mix is None:  # the registry and the method say the same, which a test holds
@@ -202,7 +220,10 @@ def _train(
         "rows_sha256": rows,
         "train_rows": len(learned),
         **{key: sum(overlap[key] for overlap in overlaps) for key in ("overlap", "overlap_exact")},
-        "tasks": {part.spec.name: {"task_rows": len(part.rows), **overlap} for part, overlap in zip(parts, overlaps, strict=True)},
+        "tasks": {
+            part.spec.name: {"task_rows": len(part.rows), **overlap}
+            for part, overlap in zip(parts, overlaps, strict=True)
+        },
         "seconds": {"setup": import_s, "train": train_s},
         "train_prompts_per_s": len(learned) * epochs / max(train_s, 1e-9),
     }

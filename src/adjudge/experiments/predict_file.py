@@ -67,7 +67,9 @@ def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Pa
 def check_out(source: Path, out: Path) -> None:
     """Refuse an output that cannot be written, before a model is loaded. Raises DataError."""
     if out.suffix.lower() not in WRITABLE:
-        raise DataError(f"{out}: '{out.suffix}' is no kind of table that can be written.{nearest(out.suffix, WRITABLE)}")
+        raise DataError(
+            f"{out}: '{out.suffix}' is no kind of table that can be written.{nearest(out.suffix, WRITABLE)}"
+        )
     if out.exists() and source.exists() and out.samefile(source):
         raise DataError(f"{out} is the input itself. Name another --out.")
 
@@ -82,7 +84,9 @@ def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:
     for name in wanted:
         new = f"{CLASH}{name}" if name in columns else name
         if new in columns:
-            raise DataError(f"The input has a column '{name}' and a column '{new}': rename one, so that ours has a name.")
+            raise DataError(
+                f"The input has a column '{name}' and a column '{new}': rename one, so that ours has a name."
+            )
         if new != name:
             warn(f"the input has a column '{name}'; ours is written as '{new}'.")
         names.append(new)

@@ -89,9 +89,13 @@ def serve(stream: TextIO) -> None:
     folder = Path(request["folder"])
     try:
         specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
-        execute_tasks(parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"]))
+        execute_tasks(
+            parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"])
+        )
     except AdjudgeError as error:
-        if not _recorded_reason(folder, request.get("stamp")):  # it came before there was a run folder that could say it
+        if not _recorded_reason(
+            folder, request.get("stamp")
+        ):  # it came before there was a run folder that could say it
             warn(str(error))
         raise
 

@@ -35,7 +35,9 @@ class Part:
     """What there is of it, or where it first differs."""
 
 
-def rerun(folder: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, force: bool = False) -> Path:
+def rerun(
+    folder: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, force: bool = False
+) -> Path:
     """Do a complete run again in `out` (default: the folder's name with ``-rerun`` behind it), which is returned.
 
     Settings and tasks are the run's; `data_dir` names another place of the same data. Raises RunError when the run is not complete or
@@ -46,7 +48,9 @@ def rerun(folder: str | Path, out: str | Path | None = None, *, data_dir: str | 
     if run.state != "complete":
         raise RunError(f"{folder} is {run.state}: only a complete run can be done again and compared.")
     if not (folder / "training.json").is_file():
-        raise RunError(f"{folder} holds what another run judged, and was not a run of its own. Name the run that judged.")
+        raise RunError(
+            f"{folder} holds what another run judged, and was not a run of its own. Name the run that judged."
+        )
     whole = folder if folder.name else folder.resolve()
     target = Path(out) if out is not None else whole.with_name(f"{whole.name}-rerun")
     if target.resolve() == folder.resolve():
@@ -63,7 +67,9 @@ def rerun(folder: str | Path, out: str | Path | None = None, *, data_dir: str | 
 def environment_lines(one: Path, other: Path) -> list[str]:
     """What differs between the environments of two runs that may make their results unequal, a line each."""
     lacking = [
-        f"{folder} has no {FILE}: it was made by an older version of adjudge." for folder in (one, other) if not _has(folder)
+        f"{folder} has no {FILE}: it was made by an older version of adjudge."
+        for folder in (one, other)
+        if not _has(folder)
     ]
     return lacking or differences(read_json(one / FILE), read_json(other / FILE))
 
@@ -127,7 +133,9 @@ def _records(name: str, one: Sequence[Mapping[str, Any]], other: Sequence[Mappin
     where = f"{key if key != 'id' else 'row'} {first[key]}" if key in first else f"record {place}"
     answers = f", {sum('value' in found[3] for found in wrong):,} in the answer" if key == "id" else ""
     return Part(
-        name, False, f"{where}: {_change(fields[0], first, second)} ({len(wrong):,} of {len(one):,} {what} differ{answers})"
+        name,
+        False,
+        f"{where}: {_change(fields[0], first, second)} ({len(wrong):,} of {len(one):,} {what} differ{answers})",
     )
 
 
@@ -140,7 +148,10 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _weights(one: Path, other: Path) -> Iterator[Part]:
     """Compare the files of tensors that either run has."""
     names = {
-        path.relative_to(run).as_posix() for run in (one, other) for kind in TRAINED for path in (run / kind).glob("*.safetensors")
+        path.relative_to(run).as_posix()
+        for run in (one, other)
+        for kind in TRAINED
+        for path in (run / kind).glob("*.safetensors")
     }
     for name in sorted(names):
         lacking = [run for run in (one, other) if not (run / name).is_file()]
@@ -166,7 +177,9 @@ def _tensors(name: str, one: Path, other: Path) -> Part:
         return Part(name, True, f"{len(first):,} tensors")
     count = f"{len(wrong):,} of {len(first):,} tensors differ"
     for key in wrong:
-        kinds = [f"{tensors[key].dtype} {list(tensors[key].shape)}".removeprefix("torch.") for tensors in (first, second)]
+        kinds = [
+            f"{tensors[key].dtype} {list(tensors[key].shape)}".removeprefix("torch.") for tensors in (first, second)
+        ]
         if kinds[0] != kinds[1]:
             return Part(name, False, f"{key}: {' → '.join(kinds)} ({count})")
     largest = max(float((first[key].double() - second[key].double()).abs().max()) for key in wrong)

@@ -30,7 +30,9 @@ class Method:
 
 def adapter_method(name: str, train: Callable[[Run, Sequence[TaskRows]], Sequence[Judge]]) -> Method:
     """A method that trains an adapter on the rows of one task or of several, the same way."""
-    return Method(name, build=lambda run, spec, rows: train(run, [TaskRows(spec, rows)])[0], load=load_trained, mix=train)
+    return Method(
+        name, build=lambda run, spec, rows: train(run, [TaskRows(spec, rows)])[0], load=load_trained, mix=train
+    )
 
 
 def load_trained(run: Run, spec: TaskSpec) -> PromptedJudge:

@@ -47,7 +47,9 @@ class EncoderJudge:
     def __init__(self, encoder: Encoder, task: TaskSpec, config: Config) -> None:
         self.encoder, self.task, self.config = encoder, task, config
 
-    def judge(self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging") -> list[Prediction]:
+    def judge(
+        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
+    ) -> list[Prediction]:
         """Judge each row (see `adjudge.evaluation.predict.Judge`): the likeliest word, or the number clipped to the task's range.
 
         Numbers are not rounded; ``text`` shows them with the task's decimals.
@@ -59,10 +61,14 @@ class EncoderJudge:
             low, high = self.task.number.low, self.task.number.high
             values = (low + (high - low) * logits_NL.squeeze(-1).double().clamp(0, 1)).tolist()
             decimals = self.task.number.decimals
-            return [Prediction.of(row, f"{value:.{decimals}f}", value) for row, value in zip(examples, values, strict=True)]
+            return [
+                Prediction.of(row, f"{value:.{decimals}f}", value) for row, value in zip(examples, values, strict=True)
+            ]
         words = self.task.words
         predictions = []
-        for example, row, best in zip(examples, logits_NL.softmax(-1).tolist(), logits_NL.argmax(-1).tolist(), strict=True):
+        for example, row, best in zip(
+            examples, logits_NL.softmax(-1).tolist(), logits_NL.argmax(-1).tolist(), strict=True
+        ):
             shares = dict(zip(words, row, strict=True)) if probabilities else {}
             predictions.append(Prediction.of(example, words[best], words[best], shares))
         return predictions
@@ -121,7 +127,9 @@ def load_judge(run: Run, task: TaskSpec) -> EncoderJudge:
     """The judge of a finished run. Raises RunError when the folder holds no encoder, or one with other labels."""
     folder = run.folder / FOLDER
     if not (folder / "config.json").is_file():
-        raise RunError(f"{run.folder} holds no trained encoder: there is no {FOLDER}/config.json. Was the run finished?")
+        raise RunError(
+            f"{run.folder} holds no trained encoder: there is no {FOLDER}/config.json. Was the run finished?"
+        )
     name, runtime = str(folder.resolve()), run.config.runtime
     if runtime.trust_remote_code == run.config.encoder.model:  # what was trained carries the code of what it began with
         runtime = runtime.model_copy(update={"trust_remote_code": name})
@@ -138,7 +146,9 @@ def target_of(row: Example, task: TaskSpec) -> float:
     """What the head is trained towards: the index of the gold word, or the gold number scaled to 0..1. Raises DataError."""
     if task.number is not None:
         if not isinstance(row.gold, (int, float)):
-            raise DataError(f"{row.id}: the gold answer {row.gold!r} is not a number, but {task.name} is a number task.")
+            raise DataError(
+                f"{row.id}: the gold answer {row.gold!r} is not a number, but {task.name} is a number task."
+            )
         return (row.gold - task.number.low) / (task.number.high - task.number.low)
     if row.gold not in task.words:
         raise DataError(f"{row.id}: the gold answer {row.gold!r} is none of {', '.join(task.words)}.")
@@ -167,7 +177,9 @@ def _measure(encoder: Encoder, rows: Sequence[Example], targets: Sequence[float]
     lengths = encoder.lengths(texts)
     shortened = sum(length > encoder.max_tokens for length in lengths)
     if shortened:
-        note(f"{shortened} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened.")
+        note(
+            f"{shortened} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened."
+        )
     return [
         _Labelled(text, target, min(length, encoder.max_tokens), row.id)
         for text, target, length, row in zip(texts, targets, lengths, rows, strict=True)

@@ -95,8 +95,14 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
     order = torch.Generator().manual_seed(run.config.seed)
     sampling = torch.Generator().manual_seed(run.config.seed + 1)
     batches = Batches(asked, config.batch_size, config.epochs, order, _length, padded=not policy.packs)
-    head = {"params": list(policy.value_head.parameters()), "lr": config.value_lr or config.optimizer.lr, "weight_decay": 0.0}
-    optimizer, scheduler = build_optimizer([{"params": policy.adapter_parameters()}, head], config.optimizer, len(batches))
+    head = {
+        "params": list(policy.value_head.parameters()),
+        "lr": config.value_lr or config.optimizer.lr,
+        "weight_decay": 0.0,
+    }
+    optimizer, scheduler = build_optimizer(
+        [{"params": policy.adapter_parameters()}, head], config.optimizer, len(batches)
+    )
     beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
     watches = [AnswerWatch(spec, run.config.guard, named=several) for spec in specs]
     sizes = [reward_size(spec, config.reward) if several else 1.0 for spec in specs]
@@ -104,7 +110,9 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
         "trained": trained(policy),
         "optimizer": optimizer,
         "scheduler": scheduler,
-        "prefixes": Carried(policy.kept_prefixes, policy.keep_prefixes),  # which passes they came from shows in the last bits
+        "prefixes": Carried(
+            policy.kept_prefixes, policy.keep_prefixes
+        ),  # which passes they came from shows in the last bits
         "batches": batches,
         "order": drawn(order),
         "sampling": drawn(sampling),
@@ -125,7 +133,9 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
             record |= watches[place].see([example.gold for example, _ in batch], rollout.judgements)
             reward = float(rollout.score_B.mean())
             named = {"task": specs[place].name} if several else {}
-            run.log({"step": step, **named, "prompts": session.rows, "reward": reward, "kl": kl, **record}, seconds=seconds)
+            run.log(
+                {"step": step, **named, "prompts": session.rows, "reward": reward, "kl": kl, **record}, seconds=seconds
+            )
             bar.advance(len(batch), reward=reward, right=record["right"], kl=kl, unreadable=record["unreadable"])
             watches[place].check(kl)
     check_weights(policy, "the adapter")
@@ -198,7 +208,12 @@ def _sampled(judge: PromptedJudge, prompts: Sequence[Sequence[int]], sampling: S
 
 
 def update(
-    policy: Policy, rollout: Rollout, config: PpoConfig, optimizer: torch.optim.Optimizer, order: torch.Generator, step: int
+    policy: Policy,
+    rollout: Rollout,
+    config: PpoConfig,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    step: int,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Learn from one batch of rollouts: `update_epochs` times over its mini-batches. Returns the figures of the step, and its seconds.
 
@@ -296,7 +311,8 @@ def answer_pass(
     logp_M, entropy_M = token_logp_and_entropy(policy.logits(hidden_MD) / temperature, ids_M)
     value_M = policy.value(hidden_MD)
     logp_BR, value_BR, entropy_BR = (
-        torch.zeros(mask_BR.shape, device=policy.device).masked_scatter(mask_BR, column) for column in (logp_M, value_M, entropy_M)
+        torch.zeros(mask_BR.shape, device=policy.device).masked_scatter(mask_BR, column)
+        for column in (logp_M, value_M, entropy_M)
     )
     return logp_BR, value_BR, entropy_BR
 

@@ -35,7 +35,9 @@ def _build_few_shot(run: Run, spec: TaskSpec, train: Sequence[Example]) -> Judge
 def _load_few_shot(run: Run, spec: TaskSpec) -> Judge:
     path = run.folder / DEMONSTRATIONS
     if not path.is_file():  # without them it would quietly be another method
-        raise RunError(f"{path} is missing: the demonstrations that the run showed. Evaluate few-shot anew with another --out.")
+        raise RunError(
+            f"{path} is missing: the demonstrations that the run showed. Evaluate few-shot anew with another --out."
+        )
     return PromptedJudge(load_policy(run.config), spec, run.config, [Example(**record) for record in read_jsonl(path)])
 
 

@@ -174,5 +174,7 @@ def own_settings(config: Config) -> Config:
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
     update["data"] = config.data.model_copy(update=unread)
     if entry.model and config.runtime.trust_remote_code != value_of(config, entry.model):
-        update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})  # it is another method's model
+        update["runtime"] = config.runtime.model_copy(
+            update={"trust_remote_code": None}
+        )  # it is another method's model
     return config.model_copy(update=update)

@@ -59,7 +59,10 @@ def train_sft(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
         "order": drawn(order),
     }
     validate = validator([part.spec for part in parts], judges, held)
-    with Session(run, carried, validate=validate) as session, progress("sft", sum(map(len, rows)) * config.epochs) as bar:
+    with (
+        Session(run, carried, validate=validate) as session,
+        progress("sft", sum(map(len, rows)) * config.epochs) as bar,
+    ):
         bar.advance(session.rows)
         for place, batch in session.steps(batches):
             began = time.perf_counter()
@@ -78,7 +81,9 @@ def train_sft(run: Run, parts: Sequence[TaskRows]) -> list[PromptedJudge]:
             scheduler.step()
             named = {"task": parts[place].spec.name} if several else {}
             record = {"loss": loss, "right": right / len(batch), "grad_norm": norm, "lr": rate}
-            run.log({"step": session.step, **named, "rows": session.rows, **record}, seconds=time.perf_counter() - began)
+            run.log(
+                {"step": session.step, **named, "rows": session.rows, **record}, seconds=time.perf_counter() - began
+            )
             bar.advance(len(batch), loss=loss, right=right / len(batch))
     check_weights(policy, "the adapter")
     policy.save_adapter(run.folder / "adapter")
@@ -111,7 +116,9 @@ def _forward(policy: Policy, rows: Sequence[Taught], denominator: int) -> tuple[
     logp_M, _ = token_logp_and_entropy(logits_MV, taught_M)
     right_BR = torch.ones_like(mask_BR)
     right_BR[mask_BR] = logits_MV.argmax(-1) == taught_M
-    return answer_loss(logp_M, torch.ones_like(logp_M, dtype=torch.bool), denominator=denominator), int(right_BR.all(1).sum())
+    return answer_loss(logp_M, torch.ones_like(logp_M, dtype=torch.bool), denominator=denominator), int(
+        right_BR.all(1).sum()
+    )
 
 
 SFT = adapter_method("sft", train_sft)

@@ -16,7 +16,14 @@ from torch import Tensor
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
 from adjudge.models.plain_text import acting_tokens, encodable, pieces
-from adjudge.models.sources.loading import LOAD_ERRORS, explain_load, load_tokenizer, locate, model_options, resolve_device
+from adjudge.models.sources.loading import (
+    LOAD_ERRORS,
+    explain_load,
+    load_tokenizer,
+    locate,
+    model_options,
+    resolve_device,
+)
 from adjudge.models.sources.quiet import quiet
 from adjudge.system.files import whole_folder
 from adjudge.system.memory import keep_freed_memory
@@ -62,7 +69,12 @@ class Encoder:
 
     def logits(self, rows: Sequence[Texts]) -> Tensor:
         """One forward over `rows`, padded to the longest of them, the longer text of a pair shortened first. Shape ``[B, L]``."""
-        options = {"truncation": "longest_first", "max_length": self.max_tokens, "padding": "longest", "return_tensors": "pt"}
+        options = {
+            "truncation": "longest_first",
+            "max_length": self.max_tokens,
+            "padding": "longest",
+            "return_tensors": "pt",
+        }
         batch = self.tokenizer(*self._columns(rows), **options, **_AS_TEXT)
         logits: Tensor = self.model(**batch.to(self.model.device)).logits
         return logits.float()
@@ -118,7 +130,10 @@ def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequ
     tokenizer = load_tokenizer(name, source, options)
     head: dict[str, Any] = {}
     if words is not None:
-        head = {"num_labels": max(1, len(words)), "problem_type": "single_label_classification" if words else "regression"}
+        head = {
+            "num_labels": max(1, len(words)),
+            "problem_type": "single_label_classification" if words else "regression",
+        }
         if words:
             head |= {"id2label": dict(enumerate(words)), "label2id": {word: index for index, word in enumerate(words)}}
     keep_freed_memory()

@@ -22,8 +22,14 @@ def acting_tokens(tokenizer: Any, template: str = "") -> tuple[str, ...]:
     Added tokens that `template` writes turns with though the tokenizer does not call them special, as some fine-tuned models have
     them; and special ones that the vocabulary holds as words too, as a unigram model's does.
     """
-    added = {number: token for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if len(token.content) > 1}
-    special = {number: token.content for number, token in added.items() if token.special and number != tokenizer.unk_token_id}
+    added = {
+        number: token
+        for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items()
+        if len(token.content) > 1
+    }
+    special = {
+        number: token.content for number, token in added.items() if token.special and number != tokenizer.unk_token_id
+    }
     found = [token.content for token in added.values() if not token.special and token.content in template]
     if special:
         encoded = tokenizer(list(special.values()), add_special_tokens=False, split_special_tokens=True).input_ids

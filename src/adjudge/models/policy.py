@@ -123,7 +123,9 @@ class Policy(nn.Module):
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise RunError(f"The adapter in {folder} is damaged: {error}") from None
         except (RuntimeError, ValueError) as error:  # torch: sizes; peft: modules that are not there
-            raise RunError(f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}") from None
+            raise RunError(
+                f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}"
+            ) from None
         self._adapted()
 
     def save_adapter(self, folder: Path) -> None:
@@ -137,7 +139,9 @@ class Policy(nn.Module):
         """Keep only each layer's input for the backward pass. Raises ModelError when the model's layers cannot be told."""
         checkpoint_layers(self._decoder[0], self.name)
         self.checkpoints, self._trimmed = True, False
-        self.share_prefix = self.share_prefix and self.packs  # padded rows share it through a cache, which cannot be written twice
+        self.share_prefix = (
+            self.share_prefix and self.packs
+        )  # padded rows share it through a cache, which cannot be written twice
 
     def merge(self) -> None:
         """Add the adapter to the weights for good: judging is then as fast as without one, and there is nothing left to train.
@@ -156,7 +160,11 @@ class Policy(nn.Module):
     def kept_prefixes(self) -> dict[str, list[int]]:
         """The token ids of the prefixes whose keys and values are kept and still hold; with `keep_prefixes`, part of a run's state."""
         version = self._weights_version()
-        return {acting: kept.ids for acting, kept in self._kept.items() if kept.cache is not None and kept.version == version}
+        return {
+            acting: kept.ids
+            for acting, kept in self._kept.items()
+            if kept.cache is not None and kept.version == version
+        }
 
     @torch.no_grad()
     def keep_prefixes(self, ids: Mapping[str, list[int]]) -> None:
@@ -192,7 +200,9 @@ class Policy(nn.Module):
         finally:
             self._acting = acted
 
-    def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], side: Side = "right") -> TokenBatch:
+    def batch(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], side: Side = "right"
+    ) -> TokenBatch:
         """Pack rows for `hidden` or `prefill` (see `build_batch`)."""
         # Where places are not given as position ids (ALiBi), a gap between prefix and rest would count as distance.
         share = self.share_prefix and (side == "right" or self._takes_positions)
@@ -265,7 +275,9 @@ class Policy(nn.Module):
         common = len(batch.prefix_C)
         if common:
             cache = expand(self._prefix_cache(batch.prefix_C), len(batch.ids_BT))
-        return self._decode(batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0)
+        return self._decode(
+            batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0
+        )
 
     def _packs(self, batch: TokenBatch) -> bool:
         return self.packs and not self._beyond_window(batch)
@@ -329,7 +341,9 @@ class Policy(nn.Module):
             extra |= {"packing": packing, "attention_mask": packing.mask_BTS[:, None]}
         elif mask is not None:
             extra["attention_mask"] = mask.long()
-        out = self._decoder[0](input_ids=ids, use_cache=use_cache, return_dict=True, **{self._cache_name: cache}, **extra)
+        out = self._decoder[0](
+            input_ids=ids, use_cache=use_cache, return_dict=True, **{self._cache_name: cache}, **extra
+        )
         return out.last_hidden_state, out.cache if hasattr(out, "cache") else out.past_key_values
 
     @torch.no_grad()
@@ -367,8 +381,12 @@ class Policy(nn.Module):
         if fails():
             self.share_prefix = False
             if differs():
-                raise ModelError(f"{self.name}: the logits computed here differ from the model's own, so it cannot be used.")
-            note(f"{self.name}: the prompts' common beginning cannot be computed once for this model; going on without, slower.")
+                raise ModelError(
+                    f"{self.name}: the logits computed here differ from the model's own, so it cannot be used."
+                )
+            note(
+                f"{self.name}: the prompts' common beginning cannot be computed once for this model; going on without, slower."
+            )
 
     def _pack(self) -> None:
         """Let the decoder attend as a packed sequence needs it, where its attention can be chosen."""

@@ -39,7 +39,9 @@ class Renderer:
     Raises ConfigError when the fixed part of the prompt alone leaves no room for a row.
     """
 
-    def __init__(self, tokenizer: Any, spec: TaskSpec, config: PromptConfig, demonstrations: Sequence[Example] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, spec: TaskSpec, config: PromptConfig, demonstrations: Sequence[Example] = ()
+    ) -> None:
         self.spec, self.config = spec, config
         self._tokenizer = tokenizer
         self._demonstrations = list(demonstrations)
@@ -100,7 +102,9 @@ class Renderer:
         if self._widest is None:
             self._widest = widest_token(self._tokenizer)
         most = max(1, limit) * self._widest
-        return {name: text[: most + 1] for name, text in stripped.items()}, any(len(text) > most for text in stripped.values())
+        return {name: text[: most + 1] for name, text in stripped.items()}, any(
+            len(text) > most for text in stripped.values()
+        )
 
     def _cut(self, text: str, tokens: int) -> str:
         end = end_of_tokens(self._tokenizer, text, tokens, self._apart)
@@ -148,7 +152,9 @@ class Renderer:
         return _SLOTS.split(f"{text}Assistant:\n{self._opened}")
 
     def _chat(self, slots: int) -> str:
-        turns = [{"role": "user" if slot % 2 else "assistant", "content": _SLOT.format(slot)} for slot in range(1, slots)]
+        turns = [
+            {"role": "user" if slot % 2 else "assistant", "content": _SLOT.format(slot)} for slot in range(1, slots)
+        ]
         system = {"role": "system", "content": _SLOT.format(0)}
         merged = [{"role": "user", "content": f"{_SLOT.format(0)}\n\n{_SLOT.format(1)}"}, *turns[1:]]
         problems = []

@@ -101,7 +101,9 @@ def collect(folders: Sequence[Path]) -> Collection:
             entries.extend(table.get(key) or ())
         unfinished += int(table.get("unfinished") or 0)
         provenance |= {key: str(table[key]) for key in ("command", "version", "date") if table.get(key)}
-    return Collection(tuple(map(Path, folders)), tuple(runs), {"rows": rows, **merged, "unfinished": unfinished}, provenance)
+    return Collection(
+        tuple(map(Path, folders)), tuple(runs), {"rows": rows, **merged, "unfinished": unfinished}, provenance
+    )
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -161,7 +163,9 @@ def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
     wanted = [(folder / str(row["run"])).resolve() for row in table["rows"] if row.get("run")]
     missing = [path for path in wanted if not (path / "config.yaml").is_file()]
     if missing:
-        raise RunError(f"{folder / 'table.json'}: names the run folder {missing[0]}, which is not there. Compare again.")
+        raise RunError(
+            f"{folder / 'table.json'}: names the run folder {missing[0]}, which is not there. Compare again."
+        )
     runs = [read_run(path) for path in wanted]
     # Cells of an earlier comparison in the same folder are no part of this table; unfinished ones may be, and are listed.
     others = (read_run(place) for place in places if place.resolve() not in set(wanted))
@@ -177,7 +181,9 @@ def _run_folders(folder: Path, depth: int = DEPTH) -> Iterable[Path]:
                 yield from _run_folders(child, depth - 1)
 
 
-def _renamed(runs: Sequence[RunRecord], table: Mapping[str, Any], folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
+def _renamed(
+    runs: Sequence[RunRecord], table: Mapping[str, Any], folder: Path
+) -> tuple[list[RunRecord], dict[str, Any]]:
     def name(method: Any) -> str:
         return f"{method} ({folder.name})"
 
@@ -186,7 +192,9 @@ def _renamed(runs: Sequence[RunRecord], table: Mapping[str, Any], folder: Path) 
     renamed["summary"] = [{**row, "method": name(row["method"])} for row in table.get("summary") or ()]
     for key in ("failed", "pending"):
         renamed[key] = [{**cell, "method": name(cell.get("method"))} for cell in table.get(key) or ()]
-    renamed["tests"] = [{**test, "a": name(test.get("a")), "b": name(test.get("b"))} for test in table.get("tests") or ()]
+    renamed["tests"] = [
+        {**test, "a": name(test.get("a")), "b": name(test.get("b"))} for test in table.get("tests") or ()
+    ]
     return [replace(run, method=name(run.method)) for run in runs], renamed
 
 
@@ -210,11 +218,15 @@ def _check_scores(scores: Any, path: Path, where: str = "") -> None:
         if key not in scores:
             _damaged(path, f"{where}has no '{key}'")
     metrics = scores["metrics"]
-    if not isinstance(metrics, dict) or not all(isinstance(item, dict) and "value" in item for item in metrics.values()):
+    if not isinstance(metrics, dict) or not all(
+        isinstance(item, dict) and "value" in item for item in metrics.values()
+    ):
         _damaged(path, f"{where}'metrics' is not a mapping of names to value, low and high")
     phenomena = scores.get("diagnostics") or []
     wanted = {"category", "phenomenon", "n", "metrics"}
-    if not isinstance(phenomena, list) or not all(isinstance(item, dict) and wanted <= item.keys() for item in phenomena):
+    if not isinstance(phenomena, list) or not all(
+        isinstance(item, dict) and wanted <= item.keys() for item in phenomena
+    ):
         _damaged(path, f"{where}'diagnostics' is not a list of objects with {', '.join(sorted(wanted))}")
 
 

@@ -95,7 +95,10 @@ def panels(runs: Sequence[tuple[str, int, Records]]) -> list[Panel]:
     order = {key: number for number, key in enumerate(TITLES)}
     keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
     titles = [TITLES.get(key, key.replace("_", " ")) for key in keys]
-    return [_panel(key, title, " or ".join(axes[key]), found[key], key in MAIN) for key, title in zip(keys, titles, strict=True)]
+    return [
+        _panel(key, title, " or ".join(axes[key]), found[key], key in MAIN)
+        for key, title in zip(keys, titles, strict=True)
+    ]
 
 
 def recall_panel(title: str, records: Records) -> Panel | None:

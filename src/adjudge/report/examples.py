@@ -49,7 +49,9 @@ def near_of(spec: TaskSpec | None) -> float | None:
     return round((spec.number.high - spec.number.low) * NEAR_SHARE, 6) if spec and spec.number else None
 
 
-def example_set(task: str, spec: TaskSpec | None, runs: Sequence[RunRecord], limit: int = EXAMPLES) -> ExampleSet | None:
+def example_set(
+    task: str, spec: TaskSpec | None, runs: Sequence[RunRecord], limit: int = EXAMPLES
+) -> ExampleSet | None:
     """Choose up to `limit` rows: the errors of the best run first, then those of the next; evenly spaced right ones after that.
 
     Returns None when no run of the task has predictions.

@@ -23,7 +23,16 @@ from adjudge.report.collect import Collection, RunRecord, collect
 from adjudge.report.curves import PANEL_HEIGHT, PANEL_WIDTH, Panel, panels, recall_panel
 from adjudge.report.examples import ExampleSet, example_set
 from adjudge.report.phenomena import Phenomenon, phenomena, phenomena_line
-from adjudge.report.plots import SCATTER, Confusion, IntervalChart, Scatter, colour_of, confusion, interval_chart, scatter
+from adjudge.report.plots import (
+    SCATTER,
+    Confusion,
+    IntervalChart,
+    Scatter,
+    colour_of,
+    confusion,
+    interval_chart,
+    scatter,
+)
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.tables import Summary
 from adjudge.system.files import write_text
@@ -63,7 +72,9 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
     """
     found = collect(folders)
     views = [task_view(found, task, f"task-{number}") for number, task in enumerate(found.tasks, 1)]
-    sets = [s for view in views if (s := example_set(view.name, view.spec, [r for r in found.runs if r.task == view.name]))]
+    sets = [
+        s for view in views if (s := example_set(view.name, view.spec, [r for r in found.runs if r.task == view.name]))
+    ]
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -73,7 +84,10 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
             found=found,
             views=views,
             incomplete=tables.incomplete_lines(found.table),
-            suites=[(*suite_columns(scored), suite_lines(scored), len(scored[0].averages)) for scored in suite_scores(found.table)],
+            suites=[
+                (*suite_columns(scored), suite_lines(scored), len(scored[0].averages))
+                for scored in suite_scores(found.table)
+            ],
             methods=found.methods,
             colour=lambda method: colour_of(method, found.methods),
             example_sets=sets,
@@ -99,7 +113,9 @@ def task_view(found: Collection, task: str, anchor: str) -> TaskView:
     table = {**found.table, "rows": rows, "tests": tests}
     summaries = tables.summarise(table)
     ranked = tables.ranked(summaries)
-    metrics = list(dict.fromkeys(name for item in ranked for name in sorted(item.metrics, key=lambda n: n != item.primary)))
+    metrics = list(
+        dict.fromkeys(name for item in ranked for name in sorted(item.metrics, key=lambda n: n != item.primary))
+    )
     tested = phenomena(table, task)
     always = next((most for row in rows if (most := tables.most_frequent_gold(row))), None)
     methods = found.methods
@@ -117,8 +133,12 @@ def task_view(found: Collection, task: str, anchor: str) -> TaskView:
         best=_best(summaries, metrics),
         charts=tuple(chart for chart in charts if chart),
         tests=tuple(tests),
-        panels=tuple(panels([(_run_name(run, runs), colour_of(run.method, methods), run.metrics) for run in runs if run.metrics])),
-        recalls=tuple(p for run in runs if (p := recall_panel(f"Recall per label: {_run_name(run, runs)}", run.metrics))),
+        panels=tuple(
+            panels([(_run_name(run, runs), colour_of(run.method, methods), run.metrics) for run in runs if run.metrics])
+        ),
+        recalls=tuple(
+            p for run in runs if (p := recall_panel(f"Recall per label: {_run_name(run, runs)}", run.metrics))
+        ),
         confusions=tuple(_confusions(found, spec, runs)),
         scatters=tuple(_scatters(found, spec, runs)),
         unfinished=tuple(run for run in runs if not run.finished or run.state not in {"complete", "unknown"}),
@@ -162,7 +182,9 @@ def script_json(value: Any) -> Markup:
 def filter_link(**filters: Any) -> str:
     """The fragment that sets the example browser's filters, e.g. ``#method=ppo&outcome=wrong``."""
     pairs = [
-        f"{name}={quote(str(value).encode('utf-8', 'replace'), safe='')}" for name, value in filters.items() if value is not None
+        f"{name}={quote(str(value).encode('utf-8', 'replace'), safe='')}"
+        for name, value in filters.items()
+        if value is not None
     ]
     return "#" + "&".join(pairs)
 
@@ -187,7 +209,9 @@ def _shown(value: Any) -> Any:
 
 
 def _asset(name: str) -> Markup:
-    return Markup(resources.files("adjudge.report").joinpath("templates", name).read_text(encoding="utf-8"))  # our own file
+    return Markup(
+        resources.files("adjudge.report").joinpath("templates", name).read_text(encoding="utf-8")
+    )  # our own file
 
 
 def _title(views: Sequence[TaskView]) -> str:

@@ -18,12 +18,16 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
     for scored in suite_scores(table):
         head, lines = suite_columns(scored)
         parts.append(
-            "\n".join([*aligned(head, lines, left=head[:1]), "", *(f"- {escaped(line)}" for line in suite_lines(scored)), ""])
+            "\n".join(
+                [*aligned(head, lines, left=head[:1]), "", *(f"- {escaped(line)}" for line in suite_lines(scored)), ""]
+            )
         )
     for task in dict.fromkeys(str(row["task"]) for row in table.get("rows", ())):
         if found := phenomena(table, task):
             head, lines = phenomena_columns(found)
-            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, found)), ""]))
+            parts.append(
+                "\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, found)), ""])
+            )
     return "\n".join(parts)
 
 
@@ -32,10 +36,17 @@ def markdown_table(table: Mapping[str, Any]) -> str:
     head, lines = columns_of(table)
     if not lines:
         return (
-            "\n".join(["No cell is finished yet.", "", *(f"- {escaped(line)}" for line in incomplete_lines(table))]).rstrip() + "\n"
+            "\n".join(
+                ["No cell is finished yet.", "", *(f"- {escaped(line)}" for line in incomplete_lines(table))]
+            ).rstrip()
+            + "\n"
         )
     text = aligned(head, lines, LEFT)
-    notes = [f"Intervals are 95 %. {rows_text(table)}".strip(), "", *(f"- {escaped(line)}" for line in significance_lines(table))]
+    notes = [
+        f"Intervals are 95 %. {rows_text(table)}".strip(),
+        "",
+        *(f"- {escaped(line)}" for line in significance_lines(table)),
+    ]
     return "\n".join([*text, "", *notes]).rstrip() + "\n"
 
 
@@ -43,7 +54,9 @@ def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: Collectio
     """The lines of a Markdown table whose columns are as wide as their widest cell; those named in `left` begin at the left."""
     cells = [[escaped(text) for text in line] for line in [head, *lines]]
     widths = [max(_width(line[column]) for line in cells) for column in range(len(head))]
-    rule = [("-" * width if name in left else "-" * (width - 1) + ":") for name, width in zip(head, widths, strict=True)]
+    rule = [
+        ("-" * width if name in left else "-" * (width - 1) + ":") for name, width in zip(head, widths, strict=True)
+    ]
     text = []
     for line in [cells[0], rule, *cells[1:]]:
         padded = [
@@ -61,4 +74,6 @@ def escaped(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )

@@ -15,7 +15,9 @@ def overlap_lines(table: Mapping[str, Any]) -> list[str]:
         most = max(mine, key=lambda row: int(row["overlap"]))
         share = f" ({100 * most['overlap'] / most['n']:.1f} %)" if most.get("n") else ""
         up_to = "up to " if len({row["overlap"] for row in mine}) > 1 else ""
-        exact = f", {most['overlap_exact']:,} of them letter for letter" if most.get("overlap_exact") is not None else ""
+        exact = (
+            f", {most['overlap_exact']:,} of them letter for letter" if most.get("overlap_exact") is not None else ""
+        )
         methods = ", ".join(dict.fromkeys(str(row["method"]) for row in mine))
         lines.append(
             f"{task}: {up_to}{most['overlap']:,}{share} of the judged rows are among the training rows too{exact} ({methods}): "

@@ -41,7 +41,9 @@ def phenomena(table: Mapping[str, Any], task: str) -> list[Phenomenon]:
     for row in table.get("rows", ()):
         if str(row["task"]) == task and row.get("diagnostics"):
             runs.setdefault(str(row["method"]), []).append(_by_name(row))
-    pooled = {str(entry["method"]): _by_name(entry) for entry in table.get("summary") or () if str(entry["task"]) == task}
+    pooled = {
+        str(entry["method"]): _by_name(entry) for entry in table.get("summary") or () if str(entry["task"]) == task
+    }
     first = next((mine[0] for mine in runs.values()), {})
     return [
         Phenomenon(
@@ -64,7 +66,11 @@ def phenomena_columns(found: Sequence[Phenomenon]) -> tuple[list[str], list[list
     """Header and cells: with one method its metrics side by side, with several the first metric (Matthews) of each."""
     methods = list(dict.fromkeys(method for item in found for method in item.figures))
     metrics = list(dict.fromkeys(metric for item in found for figures in item.figures.values() for metric in figures))
-    pairs = [(methods[0], metric) for metric in metrics] if len(methods) == 1 else [(method, metrics[0]) for method in methods]
+    pairs = (
+        [(methods[0], metric) for metric in metrics]
+        if len(methods) == 1
+        else [(method, metrics[0]) for method in methods]
+    )
     head = ["phenomenon", "rows", *(metric if len(methods) == 1 else method for method, metric in pairs)]
     lines = [
         [item.title, f"{item.n}{' (few)' if item.few else ''}"]

@@ -30,7 +30,9 @@ def colour_of(method: str, methods: Sequence[str]) -> int:
     if method in USUAL:
         return USUAL.index(method)
     others = [name for name in methods if name not in USUAL]
-    free = [number for number in range(COLOURS) if not any(USUAL.index(name) == number for name in methods if name in USUAL)]
+    free = [
+        number for number in range(COLOURS) if not any(USUAL.index(name) == number for name in methods if name in USUAL)
+    ]
     return (free or list(range(COLOURS)))[others.index(method) % len(free or range(COLOURS))]
 
 
@@ -101,12 +103,15 @@ def interval_chart(
     if not shown:
         return None
     figures = [item.metrics[metric] for item in shown]
-    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None] + ([majority[1]] if majority else [])
+    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None] + (
+        [majority[1]] if majority else []
+    )
     low, high = min(values), max(values)
     pad = (high - low) * 0.04
     # Nice ends a little outside the data, but never outside what the metric can be.
     marks = ticks(
-        max(low - pad, -1.0 if low < 0 else 0.0) if low >= -1 else low - pad, min(high + pad, 1.0) if high <= 1 else high + pad
+        max(low - pad, -1.0 if low < 0 else 0.0) if low >= -1 else low - pad,
+        min(high + pad, 1.0) if high <= 1 else high + pad,
     )
     first, width = marks[0], marks[-1] - marks[0]
 
@@ -115,7 +120,9 @@ def interval_chart(
 
     drawn = []
     for item, figure in zip(shown, figures, strict=True):
-        seeds = [row["metrics"][metric]["value"] for row in rows if row["method"] == item.method and metric in row["metrics"]]
+        seeds = [
+            row["metrics"][metric]["value"] for row in rows if row["method"] == item.method and metric in row["metrics"]
+        ]
         drawn.append(
             IntervalRow(
                 method=item.method,
@@ -160,7 +167,9 @@ LABELS_SHOWN = 12
 
 def confusion(method: str, colour: int, words: Sequence[str], predictions: Iterable[Prediction]) -> Confusion | None:
     """Count gold against answer. With more than `LABELS_SHOWN` labels the most frequent are shown, the others as one column."""
-    counts = Counter((str(p.gold), None if p.value is None else str(p.value)) for p in predictions if p.gold is not None)
+    counts = Counter(
+        (str(p.gold), None if p.value is None else str(p.value)) for p in predictions if p.gold is not None
+    )
     if not counts:
         return None
     totals: Counter[str] = Counter()
@@ -174,12 +183,18 @@ def confusion(method: str, colour: int, words: Sequence[str], predictions: Itera
     for gold in shown:
         total = totals[gold]
 
-        def cell(answer: str, count: int, *, right: bool = False, unreadable: bool = False, of: int = total) -> ConfusionCell:
+        def cell(
+            answer: str, count: int, *, right: bool = False, unreadable: bool = False, of: int = total
+        ) -> ConfusionCell:
             return ConfusionCell(answer, count, count / of if of else 0.0, right, unreadable)
 
         cells = [cell(word, counts[gold, word], right=word == gold) for word in shown]
         if len(shown) < len(seen):
-            cells.append(cell("", sum(count for (g, v), count in counts.items() if g == gold and v is not None and v not in shown)))
+            cells.append(
+                cell(
+                    "", sum(count for (g, v), count in counts.items() if g == gold and v is not None and v not in shown)
+                )
+            )
         cells.append(cell("", counts[gold, None], unreadable=True))
         rows.append((gold, total, tuple(cells)))
     columns = (*shown, *(("other labels",) if len(shown) < len(seen) else ()), "unreadable")
@@ -204,7 +219,9 @@ SCATTER = 320
 BINS = 60
 
 
-def scatter(method: str, colour: int, ends: tuple[float, float] | None, predictions: Iterable[Prediction]) -> Scatter | None:
+def scatter(
+    method: str, colour: int, ends: tuple[float, float] | None, predictions: Iterable[Prediction]
+) -> Scatter | None:
     """Bin gold and answered numbers into dots. `ends` is the task's range; answers outside widen it."""
     rows = [p for p in predictions if is_number(p.gold)]
     read = [(float(p.gold or 0), float(p.value or 0)) for p in rows if is_number(p.value)]

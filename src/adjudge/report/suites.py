@@ -64,7 +64,9 @@ def suite_scores(table: Mapping[str, Any]) -> list[list[SuiteScores]]:
 
 def suite_lines(scored: Sequence[SuiteScores]) -> list[str]:
     """Sentences below the table of one suite: what the figures are, and for each method what is missing."""
-    said = ["A task's score is the mean of its official metrics, on the rows judged here and not on the leaderboard's test rows."]
+    said = [
+        "A task's score is the mean of its official metrics, on the rows judged here and not on the leaderboard's test rows."
+    ]
     for missing in dict.fromkeys(item.missing for item in scored if item.missing):
         methods = [item.method for item in scored if item.missing == missing]
         said.append(f"{', '.join(methods)}: the mean is without {', '.join(missing)}")
@@ -104,7 +106,9 @@ def _average(suite: Suite, scores: Mapping[str, float | None], without: tuple[st
     there = {title: score for title in members if (score := scores[title]) is not None}
     whole = len(there) == len(members)
     what = f"{suite.title} average" if whole else f"mean of {len(there)} of {len(members)} {suite.title} tasks"
-    return Average(what + _without(without), fmean(there.values()) if there else None, tuple(there), len(members), without)
+    return Average(
+        what + _without(without), fmean(there.values()) if there else None, tuple(there), len(members), without
+    )
 
 
 def _reasons(table: Mapping[str, Any]) -> dict[tuple[str, str], str]:

@@ -112,7 +112,9 @@ def _summary(task: str, method: str, rows: Sequence[Mapping[str, Any]], pooled: 
         train_s=_mean(item.get("train") for item in seconds),
         evaluate_s=_mean(item.get("evaluate") for item in seconds),
         prompts_per_s=_mean(row.get("prompts_per_s") for row in rows),
-        peak_rss_gib=max((v for v in (_number(row.get("peak_rss_gib")) for row in rows) if v is not None), default=None),
+        peak_rss_gib=max(
+            (v for v in (_number(row.get("peak_rss_gib")) for row in rows) if v is not None), default=None
+        ),
     )
 
 
@@ -162,7 +164,11 @@ def columns_of(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         lines.append(
             [item.task] * several
             + [item.method + seeds]
-            + (_mixed_cells(item) if mixed else [str(item.metrics[name]) if name in item.metrics else "–" for name in metrics])
+            + (
+                _mixed_cells(item)
+                if mixed
+                else [str(item.metrics[name]) if name in item.metrics else "–" for name in metrics]
+            )
             + [
                 unreadable_text(item),
                 count_text(item.train_rows),
@@ -186,7 +192,11 @@ def rich_table(table: Mapping[str, Any]) -> Table:
 
     head, lines = columns_of(table)
     shown = Table(
-        box=box.SIMPLE_HEAD, caption=Text(rows_text(table)), caption_justify="left", show_edge=False, padding=(0, 1, 0, 0)
+        box=box.SIMPLE_HEAD,
+        caption=Text(rows_text(table)),
+        caption_justify="left",
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
     best = _best_cells(table, head)
     short = {
@@ -198,7 +208,9 @@ def rich_table(table: Mapping[str, Any]) -> Table:
     for name in head:
         left = name in LEFT
         shown.add_column(
-            Text(short.get(name) or visible(name)), justify="left" if left else "right", no_wrap=name in {"task", "method"}
+            Text(short.get(name) or visible(name)),
+            justify="left" if left else "right",
+            no_wrap=name in {"task", "method"},
         )
     for number, line in enumerate(lines):
         cells = []
@@ -263,7 +275,9 @@ def test_line(test: Mapping[str, Any], *, with_task: bool = False) -> str:
     figures = "unknown" if difference is None else f"+{decimal(difference)}"
     how = f" ({TEST_NAMES.get(str(test['test']), str(test['test']))})" if test.get("test") else ""
     after = " after Holm" if corrected is not None else ", uncorrected"
-    verdict = "not tested" if p is None else f"{p_text(p)}{after}{how}: {'significant' if p < ALPHA else 'not significant'}"
+    verdict = (
+        "not tested" if p is None else f"{p_text(p)}{after}{how}: {'significant' if p < ALPHA else 'not significant'}"
+    )
     task = f"{test.get('task')}: " if with_task else ""
     return f"{task}{a} − {b} on {test.get('metric')}: {figures}, {verdict}"
 
@@ -313,7 +327,8 @@ def most_frequent_gold(row: Mapping[str, Any]) -> tuple[str, float] | None:
 def incomplete_lines(table: Mapping[str, Any]) -> list[str]:
     """What a comparison did not get done: cells that failed, with the reason, and cells that were not run to their end."""
     failed = [
-        f"{i.get('task')}: {i.get('method')} (seed {i.get('seed')}) failed: {i.get('reason')}" for i in table.get("failed") or ()
+        f"{i.get('task')}: {i.get('method')} (seed {i.get('seed')}) failed: {i.get('reason')}"
+        for i in table.get("failed") or ()
     ]
     left = int(_number(table.get("unfinished")) or 0)
     return failed + ([f"{left} {'cell is' if left == 1 else 'cells are'} not finished yet"] if left else [])
@@ -346,7 +361,9 @@ def count_text(count: float | None) -> str:
 
 def visible(text: str) -> str:
     """Text with control, bidi and surrogate characters written out (``⟦U+202E⟧``), so that it cannot disturb what is around it."""
-    return "".join(f"⟦U+{ord(char):04X}⟧" if unicodedata.category(char) in {"Cc", "Cs"} or char in _BIDI else char for char in text)
+    return "".join(
+        f"⟦U+{ord(char):04X}⟧" if unicodedata.category(char) in {"Cc", "Cs"} or char in _BIDI else char for char in text
+    )
 
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
@@ -359,7 +376,9 @@ def _primary_first(item: Summary) -> list[str]:
 def rows_text(table: Mapping[str, Any]) -> str:
     """How many rows of which split were judged, and over how many seeds the figures are means."""
     rows = table.get("rows") or ()
-    judged = dict.fromkeys((str(row["task"]), str(row.get("split") or ""), row.get("n"), row.get("groups")) for row in rows)
+    judged = dict.fromkeys(
+        (str(row["task"]), str(row.get("split") or ""), row.get("n"), row.get("groups")) for row in rows
+    )
     parts = [
         f"{task} {split}".strip() + f": {int(n):,} rows judged" + (f" in {int(groups):,} groups" if groups else "")
         for task, split, n, groups in judged

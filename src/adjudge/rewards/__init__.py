@@ -21,13 +21,17 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
     Raises DataError when the gold answer is missing or no answer of this task.
     """
     if gold is None:
-        raise DataError(f"{spec.name}: a row has no gold answer, so its judgement cannot be rewarded. Train on labelled rows.")
+        raise DataError(
+            f"{spec.name}: a row has no gold answer, so its judgement cannot be rewarded. Train on labelled rows."
+        )
     if spec.number is not None:
         if isinstance(gold, str):
             raise DataError(f"{spec.name}: the gold answer {gold!r} is no number.")
         return numeric_reward(judgement, gold, spec.number)
     if gold not in spec.words:
-        raise DataError(f"{spec.name}: the gold answer {gold!r} is none of its answer words.{nearest(str(gold), spec.words)}")
+        raise DataError(
+            f"{spec.name}: the gold answer {gold!r} is none of its answer words.{nearest(str(gold), spec.words)}"
+        )
     return match_reward(judgement, str(gold), config)
 
 
@@ -41,7 +45,9 @@ def reward_size(spec: TaskSpec, config: RewardConfig) -> float:
     return max(abs(config.right), abs(config.wrong)) or 1.0
 
 
-def rewards(judgements: Sequence[Judgement], golds: Sequence[Value | None], spec: TaskSpec, config: RewardConfig) -> list[float]:
+def rewards(
+    judgements: Sequence[Judgement], golds: Sequence[Value | None], spec: TaskSpec, config: RewardConfig
+) -> list[float]:
     """Score a batch: one reward per prompt, in their order; unreadable answers are scored like the others.
 
     Raises ValueError when judgements and golds differ in number, DataError as `reward` does, and NotFiniteError for a reward

@@ -57,6 +57,8 @@ def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:
 def _check(mask_BR: Tensor, *others_BR: Tensor) -> None:
     for other_BR in others_BR:
         if other_BR.shape != mask_BR.shape or mask_BR.ndim != 2:
-            raise ValueError(f"shapes differ or are not (B, R): {tuple(other_BR.shape)} and mask {tuple(mask_BR.shape)}")
+            raise ValueError(
+                f"shapes differ or are not (B, R): {tuple(other_BR.shape)} and mask {tuple(mask_BR.shape)}"
+            )
     if bool((mask_BR[:, 1:].bool() & ~mask_BR[:, :-1].bool()).any()):
         raise ValueError("a row has a real token after padding: responses are padded on the right")

@@ -29,7 +29,9 @@ def token_rewards(score_B: Tensor, logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR
         raise ValueError(f"{tuple(score_B.shape)} scores for {real_BR.shape[0]} responses")
     length_B = real_BR.sum(-1)
     if bool((length_B == 0).any()):
-        raise ValueError(f"response {int((length_B == 0).nonzero()[0])} has no token, so there is nothing its score can reward")
+        raise ValueError(
+            f"response {int((length_B == 0).nonzero()[0])} has no token, so there is nothing its score can reward"
+        )
     if bool((real_BR[:, 1:] & ~real_BR[:, :-1]).any()):
         raise ValueError("a row has a real token after padding: responses are padded on the right")
     penalty_BR = (logp_BR.float() - ref_logp_BR.float()).masked_fill(~real_BR, 0.0)

@@ -52,7 +52,9 @@ def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], pa
     return opened
 
 
-def analyse(policy: Policy, prompts: Sequence[Sequence[int]], end: AnalysisEnd, sampling: Sampling) -> tuple[Responses, Opened]:
+def analyse(
+    policy: Policy, prompts: Sequence[Sequence[int]], end: AnalysisEnd, sampling: Sampling
+) -> tuple[Responses, Opened]:
     """Draw an analysis for each prompt that ends in its opened slot, and open the slot of the judgement."""
     analyses = respond(policy, policy.prefill(prompts), end, sampling)
     return analyses, open_next(end, prompts, analyses.ids)
@@ -67,7 +69,10 @@ def respond_after_analysis(
     """
     analyses, opened = analyse(policy, prompts, first, sampling)
     judged = respond(policy, policy.prefill(opened.prompts), end, sampling)
-    ids = [[*grown[len(prompt) :], *answer] for prompt, grown, answer in zip(prompts, opened.prompts, judged.ids, strict=True)]
+    ids = [
+        [*grown[len(prompt) :], *answer]
+        for prompt, grown, answer in zip(prompts, opened.prompts, judged.ids, strict=True)
+    ]
     kept_BR = torch.arange(analyses.mask_BR.shape[1]) < torch.tensor(opened.kept)[:, None]
     mask_BR = torch.cat([kept_BR, judged.mask_BR], dim=1)
     order_BR = mask_BR.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask_BR.sum(1).max())]

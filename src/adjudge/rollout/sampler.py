@@ -68,7 +68,9 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
                 alive_K[place] = len(ids[row]) < limits[row] and not end.ended(ids[row])
             if not alive_K.any():
                 break
-            fed_K = torch.zeros(len(alive_K), dtype=torch.long, device=device).index_copy(0, place_A.to(device), found[0])
+            fed_K = torch.zeros(len(alive_K), dtype=torch.long, device=device).index_copy(
+                0, place_A.to(device), found[0]
+            )
             if 2 * int(alive_K.sum()) <= len(alive_K):
                 staying = alive_K.nonzero().squeeze(1)
                 state, fed_K = state.keep(staying.to(device)), fed_K[staying.to(device)]
@@ -78,7 +80,9 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
             torch.stack([torch.zeros(rows).index_copy(0, column[0], column[part]) for column in columns], dim=1)
             for part in (1, 2, 3)
         )
-    mask_BR = torch.stack([torch.zeros(rows, dtype=torch.bool).index_fill(0, column[0], True) for column in columns], dim=1)
+    mask_BR = torch.stack(
+        [torch.zeros(rows, dtype=torch.bool).index_fill(0, column[0], True) for column in columns], dim=1
+    )
     return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, entropy_BR, mask_BR)
 
 
@@ -126,7 +130,9 @@ def _choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
         beyond = probabilities.cumsum(-1) - probabilities >= sampling.top_p
         logits_BV = logits_BV.scatter(1, order, ordered.masked_fill(beyond, -torch.inf))
     # Drawn on the CPU: the generator, and so the run, is then the same whatever the device.
-    return torch.multinomial(logits_BV.softmax(-1).cpu(), 1, generator=sampling.generator).squeeze(1).to(logits_BV.device)
+    return (
+        torch.multinomial(logits_BV.softmax(-1).cpu(), 1, generator=sampling.generator).squeeze(1).to(logits_BV.device)
+    )
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:

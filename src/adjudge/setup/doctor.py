@@ -85,12 +85,18 @@ def examine(data_dir: str | None = None) -> Examination:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", "ok", f"{version} ({sys.executable})", values={"version": version, "executable": sys.executable})
+    return Finding(
+        "Python", "ok", f"{version} ({sys.executable})", values={"version": version, "executable": sys.executable}
+    )
 
 
 def _adjudge() -> Finding:
     commit = source_commit()
-    tree = f", source tree at {commit['commit'][:12]}{', changed since' if commit['dirty'] else ''}" if commit["commit"] else ""
+    tree = (
+        f", source tree at {commit['commit'][:12]}{', changed since' if commit['dirty'] else ''}"
+        if commit["commit"]
+        else ""
+    )
     return Finding("adjudge", "ok", f"{__version__}{tree}", values={"version": __version__, **commit})
 
 
@@ -126,7 +132,12 @@ def _computing() -> Iterator[Finding]:
         from adjudge.config import RuntimeConfig
         from adjudge.models.sources.loading import explain_dtype, resolve_device, resolve_dtype
     except (ImportError, OSError) as error:  # OSError: one of its libraries cannot be loaded
-        yield Finding("PyTorch", "missing", f"cannot be imported: {error}", "Install it again: pip install --force-reinstall torch")
+        yield Finding(
+            "PyTorch",
+            "missing",
+            f"cannot be imported: {error}",
+            "Install it again: pip install --force-reinstall torch",
+        )
         return
     processor = cpu() | {"threads": torch.get_num_threads()}
     features = ", ".join(processor["flags"]) or "no AVX2"
@@ -160,7 +171,9 @@ def _device(name: str) -> Finding:
             "Install a PyTorch that was built for this driver's CUDA, and see that CUDA_VISIBLE_DEVICES hides nothing.",
             {"device": "cpu", "cuda": torch.version.cuda},
         )
-    return Finding("device", "ok", "the processor; PyTorch sees no GPU", values={"device": "cpu", "cuda": torch.version.cuda})
+    return Finding(
+        "device", "ok", "the processor; PyTorch sees no GPU", values={"device": "cpu", "cuda": torch.version.cuda}
+    )
 
 
 def _memory() -> Finding:
@@ -170,9 +183,13 @@ def _memory() -> Finding:
         return Finding("memory", "note", "cannot be told on this system", values=values)
     said = f"{total:.1f} GiB, {free:.1f} available"
     if total < MEMORY_GIB:
-        return Finding("memory", "missing", f"{said}; the demonstration takes {MEMORY_GIB:g} GiB", "Take a larger machine.", values)
+        return Finding(
+            "memory", "missing", f"{said}; the demonstration takes {MEMORY_GIB:g} GiB", "Take a larger machine.", values
+        )
     if free < MEMORY_GIB:
-        return Finding("memory", "note", f"{said}; the demonstration takes {MEMORY_GIB:g} GiB", "End other programs.", values)
+        return Finding(
+            "memory", "note", f"{said}; the demonstration takes {MEMORY_GIB:g} GiB", "End other programs.", values
+        )
     return Finding("memory", "ok", said, values=values)
 
 
@@ -180,7 +197,9 @@ def _disks() -> Iterator[Finding]:
     """Free space where runs and fetched things go."""
     yield _disk("runs folder", Path("runs"), "Name another place with --out.", needed=True)
     lacking = not all(map(is_fetched, BUNDLED))
-    yield _disk("cache folder", cache_dir(), "Name another place with the environment variable ADJUDGE_CACHE.", needed=lacking)
+    yield _disk(
+        "cache folder", cache_dir(), "Name another place with the environment variable ADJUDGE_CACHE.", needed=lacking
+    )
 
 
 def _disk(name: str, folder: Path, do: str, *, needed: bool) -> Finding:
@@ -216,12 +235,16 @@ def _hub() -> Finding:
 
     endpoint = constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
-        return Finding("hub", "note", "not asked: HF_HUB_OFFLINE is set; its cache is used", values={"reachable": False})
+        return Finding(
+            "hub", "note", "not asked: HF_HUB_OFFLINE is set; its cache is used", values={"reachable": False}
+        )
     problem = _unreachable(endpoint)
     if problem is None:
         return Finding("hub", "ok", f"{endpoint} answers", values={"reachable": True, "endpoint": endpoint})
     do = "Only models and data sets of the hub need it. HF_ENDPOINT names a mirror, https_proxy a proxy."
-    return Finding("hub", "note", f"{endpoint} cannot be reached: {problem}", do, {"reachable": False, "endpoint": endpoint})
+    return Finding(
+        "hub", "note", f"{endpoint} cannot be reached: {problem}", do, {"reachable": False, "endpoint": endpoint}
+    )
 
 
 def _unreachable(endpoint: str) -> str | None:
@@ -256,7 +279,10 @@ def _data(data_dir: str) -> Finding:
     """Which tasks' files lie in a data folder."""
     if not Path(data_dir).is_dir():
         return Finding(
-            "data folder", "missing", f"{data_dir}: there is no such folder", "Name the folder that holds glue or superglue."
+            "data folder",
+            "missing",
+            f"{data_dir}: there is no such folder",
+            "Name the folder that holds glue or superglue.",
         )
     there = {name: list(splits) for name in list_tasks() if (splits := _splits(load_task(name), data_dir))}
     values = {"folder": data_dir, "tasks": there}
@@ -290,7 +316,9 @@ def _plans(machine: Sequence[Finding], data_dir: str | None) -> Iterator[Plan]:
         yield Plan("make demo, adjudge compare", False, f"see {', '.join(worse)} above")
     elif broken:
         yield Plan(
-            "make demo, adjudge compare", False, f"first: adjudge fetch ({', '.join(broken)}); a package index is needed once"
+            "make demo, adjudge compare",
+            False,
+            f"first: adjudge fetch ({', '.join(broken)}); a package index is needed once",
         )
     else:
         yield Plan("make demo, adjudge compare", True, "zero-shot, few-shot, sft, ppo and encoder on vader/movies")
@@ -298,7 +326,9 @@ def _plans(machine: Sequence[Finding], data_dir: str | None) -> Iterator[Plan]:
     for name in list_tasks():
         yield _task_plan(load_task(name), data_dir, fetched=state["rated sentences"] == "ok", reachable=reachable)
     yield Plan(
-        "a model from the hub", reachable, "the hub answers" if reachable else "only one that lies in the hub client's cache"
+        "a model from the hub",
+        reachable,
+        "the hub answers" if reachable else "only one that lies in the hub client's cache",
     )
     quantization = util.find_spec("bitsandbytes") is not None
     said = "bitsandbytes is installed" if quantization else "pip install 'adjudge[quantization]'"
@@ -311,7 +341,9 @@ def _task_plan(spec: TaskSpec, data_dir: str | None, *, fetched: bool, reachable
     splits = _splits(spec, data_dir) if data_dir is not None and Path(data_dir).is_dir() else {}
     if splits:
         damaged = [split for split, whole in splits.items() if not whole]
-        said = f"in {data_dir}: {', '.join(splits)}" + (f"; files of {', '.join(damaged)} are missing" if damaged else "")
+        said = f"in {data_dir}: {', '.join(splits)}" + (
+            f"; files of {', '.join(damaged)} are missing" if damaged else ""
+        )
         return Plan(spec.name, splits.get("train", False) and splits.get("dev", False), said)
     if data_dir is not None:
         return Plan(spec.name, False, f"its files are not in {data_dir}")

@@ -50,7 +50,8 @@ def check_zip(stream: BinaryIO, name: str, *, partial: bool = False) -> list[Pro
     if size > MAX_ZIP_BYTES:
         return [
             Problem(
-                name, f"has {size / 2**20:.0f} MiB and was not opened; no submission is larger than {MAX_ZIP_BYTES // 2**20} MiB"
+                name,
+                f"has {size / 2**20:.0f} MiB and was not opened; no submission is larger than {MAX_ZIP_BYTES // 2**20} MiB",
             )
         ]
     try:

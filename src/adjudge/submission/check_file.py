@@ -47,7 +47,11 @@ def _text_lines(stream: BinaryIO, most: int, found: Found) -> Iterator[tuple[int
         try:
             yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
-            found.add("encoding", f"byte {line[error.start]:#04x} (byte {error.start + 1} of the line) is not valid UTF-8", number)
+            found.add(
+                "encoding",
+                f"byte {line[error.start]:#04x} (byte {error.start + 1} of the line) is not valid UTF-8",
+                number,
+            )
 
 
 def _raw_lines(stream: BinaryIO, most: int, found: Found) -> Iterator[tuple[int, bytes]]:
@@ -65,7 +69,9 @@ def _raw_lines(stream: BinaryIO, most: int, found: Found) -> Iterator[tuple[int,
             part = stream.readline(MAX_LINE_BYTES + 1)
             size += len(part)
         if size > MAX_FILE_BYTES:
-            found.add("size", f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB; what follows was not read", number)
+            found.add(
+                "size", f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB; what follows was not read", number
+            )
             return
         if len(line) > MAX_LINE_BYTES:
             found.add("long", f"the line is longer than {MAX_LINE_BYTES // 2**10} KiB", number)
@@ -84,13 +90,23 @@ class _Rows:
     def see(self, index: int, line: int) -> None:
         add = self._found.add
         if index >= self._form.rows:
-            add("range", f"{index} is no row of the official test set, which has 0 to {self._form.rows - 1}", line, self._field)
+            add(
+                "range",
+                f"{index} is no row of the official test set, which has 0 to {self._form.rows - 1}",
+                line,
+                self._field,
+            )
         elif self._line_of[index]:
             add("double", f"row {index} is here a second time; first in line {self._line_of[index]}", line, self._field)
         else:
             self._line_of[index] = line
             if index < self._last:
-                add("order", f"row {index} comes after row {self._last}; rows stand in ascending order", line, self._field)
+                add(
+                    "order",
+                    f"row {index} comes after row {self._last}; rows stand in ascending order",
+                    line,
+                    self._field,
+                )
             self._last = max(self._last, index)
 
     def end(self) -> None:
@@ -115,7 +131,9 @@ def _check_table(form: Form, lines: Iterator[tuple[int, str]], found: Found) -> 
             found.add("header", "there is no header line; it has to be index, a tab, prediction", number)
         empty = False
         if len(cells) != len(HEADER):
-            what = "the line is empty" if not text.strip() else f"the line has {len(cells)} column{'s' * (len(cells) > 1)}"
+            what = (
+                "the line is empty" if not text.strip() else f"the line has {len(cells)} column{'s' * (len(cells) > 1)}"
+            )
             missing = label_field if len(cells) < len(HEADER) else ""
             found.add("columns", f"{what}; it has to be an index, a tab and a prediction", number, missing)
             continue
@@ -176,7 +194,11 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        what = "the line is empty" if not text.strip() else f"the line is not JSON: {error.msg} at character {error.pos + 1}"
+        what = (
+            "the line is empty"
+            if not text.strip()
+            else f"the line is not JSON: {error.msg} at character {error.pos + 1}"
+        )
         raise _NotJsonError(what) from None
     except RecursionError:
         raise _NotJsonError("the line is not JSON that can be read: it is nested too deep") from None
@@ -212,7 +234,9 @@ def _check_passage(form: Form, record: Mapping[str, Any], number: int, rows: _Ro
             _check_label(form, answer, f"{where}.", number, found)
 
 
-def _objects(record: Mapping[str, Any], name: str, prefix: str, number: int, found: Found) -> Iterator[tuple[dict[str, Any], str]]:
+def _objects(
+    record: Mapping[str, Any], name: str, prefix: str, number: int, found: Found
+) -> Iterator[tuple[dict[str, Any], str]]:
     """The objects of a list, each with its place."""
     for place, value in enumerate(_part(record, name, prefix, list, number, found) or ()):
         where = f"{prefix}{name}[{place}]"
@@ -266,4 +290,6 @@ def _shown(value: object) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return json.dumps(value[:LONGEST] + "…" if isinstance(value, str) and len(value) > LONGEST else value)[: 6 * LONGEST]
+    return json.dumps(value[:LONGEST] + "…" if isinstance(value, str) and len(value) > LONGEST else value)[
+        : 6 * LONGEST
+    ]

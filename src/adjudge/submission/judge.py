@@ -21,7 +21,9 @@ CHUNK_ROWS = 2_000
 """Rows that are judged before they go to disk: a stop loses fewer than these."""
 
 
-def judge_test_rows(run: Run, spec: TaskSpec, form: Form, *, data_dir: str | None = None, decode: str | None = None) -> Path:
+def judge_test_rows(
+    run: Run, spec: TaskSpec, form: Form, *, data_dir: str | None = None, decode: str | None = None
+) -> Path:
     """Judge the official test rows of a task, unless they are judged already; return the file with the judged rows.
 
     They go into the run's ``predictions``: ``test.jsonl`` for its own task decoded as the run does, ``TASK-SPLIT-DECODE.jsonl`` for
@@ -63,7 +65,9 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         try:
             yield Prediction(**record)
         except TypeError:
-            raise RunError(f"{path}:{number}: is no judged row. Remove the file, so that the rows are judged again.") from None
+            raise RunError(
+                f"{path}:{number}: is no judged row. Remove the file, so that the rows are judged again."
+            ) from None
 
 
 def _judge(run: Run, spec: TaskSpec, form: Form, rows: Sequence[Example], partial: Path, decode: str) -> None:

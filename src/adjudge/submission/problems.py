@@ -48,7 +48,11 @@ class Found:
             found += same
             if count > SHOWN:
                 more = count - SHOWN
-                found.append(Problem(self.file, f"{more:,} more line{'s have' if more > 1 else ' has'} this", field=same[0].field))
+                found.append(
+                    Problem(
+                        self.file, f"{more:,} more line{'s have' if more > 1 else ' has'} this", field=same[0].field
+                    )
+                )
         return found
 
 

@@ -52,7 +52,9 @@ def submit(
     specs = [part.spec for part in parts]
     if (wrong := check_unreadable(unreadable, specs)) is not None:
         answers = list(dict.fromkeys(word for spec in specs for word in spec.words))
-        raise ConfigError(f"--unreadable '{wrong}' is no answer of these tasks.{nearest(wrong, [LIKELIEST, MAJORITY, *answers])}")
+        raise ConfigError(
+            f"--unreadable '{wrong}' is no answer of these tasks.{nearest(wrong, [LIKELIEST, MAJORITY, *answers])}"
+        )
     judged = [judge_test_rows(part.run, part.spec, part.form, data_dir=data_dir, decode=decode) for part in parts]
     files, mistakes = [], []
     for part, path in zip(parts, judged, strict=True):
@@ -64,7 +66,9 @@ def submit(
         raise DataError("\n".join(mistakes))
     content = pack(files)
     if problems := check_zip(io.BytesIO(content), out.name, partial=partial):
-        raise DataError("The files are not what the site asks for, and were not written:\n" + "\n".join(map(str, problems)))
+        raise DataError(
+            "The files are not what the site asks for, and were not written:\n" + "\n".join(map(str, problems))
+        )
     write_bytes(out, content)
     return list(zip(parts, files, strict=True))
 

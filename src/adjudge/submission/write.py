@@ -47,7 +47,9 @@ class File:
     filled: int
 
 
-def write_file(form: Form, spec: TaskSpec, predictions: Iterable[Prediction], unreadable: Sequence[str], where: str) -> File:
+def write_file(
+    form: Form, spec: TaskSpec, predictions: Iterable[Prediction], unreadable: Sequence[str], where: str
+) -> File:
     """The file of one task from its judged test rows, in whatever order; `where` begins every error.
 
     For an unreadable answer stands the first of `unreadable` (see `check_unreadable`) that is an answer of this task. Raises
@@ -57,7 +59,9 @@ def write_file(form: Form, spec: TaskSpec, predictions: Iterable[Prediction], un
         raise DataError(
             f"{where}: {form.file} wants {'numbers' if form.shape == 'number' else 'labels'}, and the task answers otherwise."
         )
-    judged = [replace(prediction, fields={}, text="") for prediction in predictions]  # the texts of a large test set are much
+    judged = [
+        replace(prediction, fields={}, text="") for prediction in predictions
+    ]  # the texts of a large test set are much
     indices = official_indices(form, judged, where)
     if form.shape == "entity":
         return File(form, _json_lines(_entities(spec, judged, indices, where)), 0)
@@ -94,7 +98,9 @@ def official_indices(form: Form, rows: Iterable[Tagged], where: str) -> list[int
     if form.shape != "entity" and (double := sorted(index for index, count in counts.items() if count > 1)):
         wrong.append(f"{listed(double)} {are(len(double))} there more than once")
     if wrong:
-        raise DataError(f"{where}: these are not the rows that {form.file} needs. By official index, {'; '.join(wrong)}.")
+        raise DataError(
+            f"{where}: these are not the rows that {form.file} needs. By official index, {'; '.join(wrong)}."
+        )
     return indices
 
 
@@ -102,7 +108,12 @@ def check_unreadable(items: Sequence[str], specs: Iterable[TaskSpec]) -> str | N
     """The first of `items` that nothing can be made of: neither `LIKELIEST` nor `MAJORITY` nor an answer of one of the tasks."""
     known = list(specs)
     return next(
-        (item for item in items if item not in (LIKELIEST, MAJORITY) and all(_answer(spec, item) is None for spec in known)), None
+        (
+            item
+            for item in items
+            if item not in (LIKELIEST, MAJORITY) and all(_answer(spec, item) is None for spec in known)
+        ),
+        None,
     )
 
 
@@ -122,7 +133,9 @@ def _tag(row: Tagged, name: str, where: str) -> int:
     raw = row.tags.get(name, "")
     if not _WHOLE.fullmatch(raw):
         problem = f"the tag '{name}' is '{raw}' and no whole number" if raw else f"has no tag '{name}'"
-        raise DataError(f"{where}: row {row.id}: {problem}, so that it has no place in a submission. Judge the official test file.")
+        raise DataError(
+            f"{where}: row {row.id}: {problem}, so that it has no place in a submission. Judge the official test file."
+        )
     return int(raw)
 
 
@@ -205,10 +218,15 @@ def _entities(spec: TaskSpec, judged: Sequence[Prediction], indices: Sequence[in
             )
         queries.setdefault(index, []).append(row)
     positive = spec.positive or spec.words[1]
-    return {index: best_candidate(f"{where}: query {index}", rows, positive).tags[CANDIDATE] for index, rows in queries.items()}
+    return {
+        index: best_candidate(f"{where}: query {index}", rows, positive).tags[CANDIDATE]
+        for index, rows in queries.items()
+    }
 
 
-def _passages(judged: Sequence[Prediction], indices: Sequence[int], answers: Mapping[int, str | int], where: str) -> str:
+def _passages(
+    judged: Sequence[Prediction], indices: Sequence[int], answers: Mapping[int, str | int], where: str
+) -> str:
     """MultiRC: answer options within questions within passages."""
     passages: dict[int, dict[int, list[dict[str, Any]]]] = {}
     for index, row in sorted(zip(indices, judged, strict=True), key=lambda pair: pair[0]):
@@ -218,7 +236,9 @@ def _passages(judged: Sequence[Prediction], indices: Sequence[int], answers: Map
         _line(
             {
                 "idx": passage,
-                "passage": {"questions": [{"idx": question, "answers": options} for question, options in questions.items()]},
+                "passage": {
+                    "questions": [{"idx": question, "answers": options} for question, options in questions.items()]
+                },
             }
         )
         for passage, questions in passages.items()

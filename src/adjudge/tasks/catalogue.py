@@ -33,7 +33,9 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
         return parse_task(read_tree(known[name_or_path].read_text(encoding="utf-8"), name_or_path), name_or_path)
     path = Path(name_or_path)
     if path.suffix.lower() not in _SUFFIXES and not path.is_file():
-        raise TaskError(f"There is no task '{name_or_path}'.{nearest(str(name_or_path), sorted(known))} Your own is a .yaml file.")
+        raise TaskError(
+            f"There is no task '{name_or_path}'.{nearest(str(name_or_path), sorted(known))} Your own is a .yaml file."
+        )
     tree = read_task_file(path)
     return _with_absolute_table(parse_task(tree, str(path)), path.resolve().parent)
 
@@ -49,7 +51,9 @@ def _with_absolute_table(spec: TaskSpec, folder: Path) -> TaskSpec:
     table = spec.source.table
     if table is None:
         return spec
-    moved = {key: str(folder / value) for key, value in (("train", table.train), ("dev", table.dev)) if value is not None}
+    moved = {
+        key: str(folder / value) for key, value in (("train", table.train), ("dev", table.dev)) if value is not None
+    }
     return spec.model_copy(update={"source": spec.source.model_copy(update={"table": table.model_copy(update=moved)})})
 
 

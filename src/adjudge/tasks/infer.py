@@ -53,7 +53,9 @@ def infer_task(
         "fields": fields,
         "template": "\n".join(f"{title}: {{{{ {field} }}}}" for title, field in zip(titles, fields, strict=True)),
         "label": label,
-        "source": {"table": {"train": str(paths[0].resolve()), "dev": str(paths[1].resolve()) if dev is not None else None}},
+        "source": {
+            "table": {"train": str(paths[0].resolve()), "dev": str(paths[1].resolve()) if dev is not None else None}
+        },
     }
     if labels is None and _is_number_column(gold):
         number = _number_answer(gold, label)
@@ -104,7 +106,9 @@ def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[
                 text_of(f"{path}:{row.line}", column, column, row.get(column, ""))
             raw = row.get(label, "").strip()
             if not raw:
-                raise DataError(f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or take the row out.")
+                raise DataError(
+                    f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or take the row out."
+                )
             cells.append((_Place(path, row.line), kept.setdefault(raw, raw)))
     return cells
 
@@ -150,7 +154,9 @@ def _inferred_labels(path: Path, gold: Sequence[tuple[_Place, str]], label: str)
     return {raw: " ".join(raw.replace("_", " ").split()) or raw for raw in order}
 
 
-def _chosen_labels(gold: Sequence[tuple[_Place, str]], label: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+def _chosen_labels(
+    gold: Sequence[tuple[_Place, str]], label: str, labels: Sequence[str] | Mapping[str, str]
+) -> dict[str, str]:
     values = list(dict.fromkeys(raw for _, raw in gold))
     chosen: dict[str, str] = {}
     items = labels.items() if isinstance(labels, Mapping) else (_split_item(item, values) for item in labels)
@@ -162,7 +168,9 @@ def _chosen_labels(gold: Sequence[tuple[_Place, str]], label: str, labels: Seque
         chosen[raw] = word
     for where, raw in gold:
         if raw not in chosen:
-            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not among --labels ({', '.join(chosen)}).")
+            raise DataError(
+                f"{where}: '{shorten(raw)}' in column '{label}' is not among --labels ({', '.join(chosen)})."
+            )
     return chosen
 
 

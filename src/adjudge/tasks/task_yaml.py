@@ -29,10 +29,14 @@ class _TextLoader(yaml.SafeLoader):
         """As in PyYAML, without aliases, and only so deep."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, f"'*{event.anchor}' repeats another part; write it out", event.start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"'*{event.anchor}' repeats another part; write it out", event.start_mark
+            )
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels are nested", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {_DEEPEST} levels are nested", self.peek_event().start_mark
+            )
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -43,7 +47,9 @@ class _TextLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' occurs twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' occurs twice", key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -68,7 +74,10 @@ def read_tree(text: str, where: str) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark is not None else ""
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         raise TaskError(f"{where}{line}: is not valid YAML: {what}.") from None
-    except (ValueError, OverflowError) as error:  # PyYAML lets these through: an escape that is no character, a number without end
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # PyYAML lets these through: an escape that is no character, a number without end
         raise TaskError(f"{where}: is not valid YAML: {error}.") from None
     if not isinstance(tree, dict):
         raise TaskError(f"{where}: a task is a mapping of keys (name, title, fields, …), and this is not one.")

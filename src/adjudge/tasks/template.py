@@ -18,7 +18,20 @@ MOST_CHARACTERS = 10_000
 """Of a template; the built-in ones have up to 150."""
 
 _NODES = (
-    *("Template", "Output", "TemplateData", "Name", "Const", "If", "CondExpr", "Compare", "Operand", "And", "Or", "Not"),
+    *(
+        "Template",
+        "Output",
+        "TemplateData",
+        "Name",
+        "Const",
+        "If",
+        "CondExpr",
+        "Compare",
+        "Operand",
+        "And",
+        "Or",
+        "Not",
+    ),
     *("Concat", "Filter", "Getitem", "Slice", "Neg"),
 )
 """Jinja's names of what may stand in a template."""
@@ -35,7 +48,9 @@ def template_mistakes(template: str, names: Sequence[str]) -> list[str]:
         parsed = _environment().parse(template)
     except jinja2.TemplateError as error:
         line = getattr(error, "lineno", None)
-        return [f"'template' is not valid Jinja{f' (line {line})' if line else ''}: {str(error.message or error).rstrip('.')}."]
+        return [
+            f"'template' is not valid Jinja{f' (line {line})' if line else ''}: {str(error.message or error).rstrip('.')}."
+        ]
     except (RecursionError, ValueError, OverflowError) as error:  # nested without end; a number of thousands of digits
         return [f"'template' is not valid Jinja: {error}."]
     used = list(dict.fromkeys(name.name for name in parsed.find_all(nodes.Name)))
@@ -46,7 +61,9 @@ def template_mistakes(template: str, names: Sequence[str]) -> list[str]:
             for name in sorted(set(used) - set(names))
         ]
         if not used:
-            found.append("'template' uses no field, so that every row would look the same. Write {{ " + names[0] + " }} in it.")
+            found.append(
+                "'template' uses no field, so that every row would look the same. Write {{ " + names[0] + " }} in it."
+            )
         elif set(used) <= set(names):
             found += [f"'fields.{name}' is not used in the template." for name in names if name not in used]
     return found or _trial_mistakes(template, names)
@@ -94,11 +111,21 @@ def _filter_mistake(node: Any) -> str | None:
 
     if node.name not in FILTERS:
         return f"uses the filter '{node.name}', which is none of those allowed.{nearest(node.name, FILTERS)}"
-    if node.kwargs or node.dyn_args or node.dyn_kwargs or not all(isinstance(given, nodes.Const) for given in node.args):
+    if (
+        node.kwargs
+        or node.dyn_args
+        or node.dyn_kwargs
+        or not all(isinstance(given, nodes.Const) for given in node.args)
+    ):
         return f"gives the filter '{node.name}' something that is not written out."
     if node.name == "replace":
         old, new = [*(given.value for given in node.args), None, None][:2]
-        if len(node.args) != 2 or not isinstance(old, str) or not isinstance(new, str) or not 0 < max(len(new), 1) <= len(old):
+        if (
+            len(node.args) != 2
+            or not isinstance(old, str)
+            or not isinstance(new, str)
+            or not 0 < max(len(new), 1) <= len(old)
+        ):
             return "uses 'replace' other than with two texts, the second no longer than the first."
     return None
 

@@ -145,8 +145,14 @@ def _choices(parent: str, key: str) -> tuple[str, ...]:
 def _name_mistakes(tree: Mapping[str, Any]) -> list[str]:
     name = tree.get("name")
     if isinstance(name, str) and not _NAME.fullmatch(name):
-        return [f"'name' is '{name}': letters, digits, '_', '-', '.' and '/' between parts only, since folders are named after it."]
-    return [f"'{key}' is empty." for key in ("title", "instruction") if isinstance(tree.get(key), str) and not tree[key].strip()]
+        return [
+            f"'name' is '{name}': letters, digits, '_', '-', '.' and '/' between parts only, since folders are named after it."
+        ]
+    return [
+        f"'{key}' is empty."
+        for key in ("title", "instruction")
+        if isinstance(tree.get(key), str) and not tree[key].strip()
+    ]
 
 
 def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
@@ -158,7 +164,9 @@ def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
         if not _IDENTIFIER.fullmatch(name)
     ]
     found += [
-        f"'fields.{name}' cannot be used in a template: Jinja keeps this name for itself." for name in names if name in RESERVED
+        f"'fields.{name}' cannot be used in a template: Jinja keeps this name for itself."
+        for name in names
+        if name in RESERVED
     ]
     if isinstance(fields, Mapping) and not fields:
         found.append("'fields' is empty: a row needs at least one text.")
@@ -243,10 +251,14 @@ def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
             answers = "numbers" if kind == "number" else "labels"
             found.append(f"'metrics' has '{name}', which does not fit answers that are {answers}. There is: {fitting}.")
         elif METRICS[name].grouped and not _has_groups(tree):
-            found.append(f"'metrics' has '{name}', which scores groups of rows: name the column that groups them as 'group'.")
+            found.append(
+                f"'metrics' has '{name}', which scores groups of rows: name the column that groups them as 'group'."
+            )
     if kind == "number" and tree.get("group") is not None:
         found.append("'group' is for tasks with labels: no metric of numbers scores groups.")
-    found += [f"'metrics' has '{name}' twice." for name in dict.fromkeys(map(str, metrics)) if list(metrics).count(name) > 1]
+    found += [
+        f"'metrics' has '{name}' twice." for name in dict.fromkeys(map(str, metrics)) if list(metrics).count(name) > 1
+    ]
     return found
 
 

@@ -76,7 +76,9 @@ class Batches(Generic[Row]):
             shuffled = [rows[index] for index in torch.randperm(len(rows), generator=self._generator).tolist()]
             for start in range(0, len(shuffled), self._batch_size * self._window):
                 near = sorted(shuffled[start : start + self._batch_size * self._window], key=self._length)
-                batches += [(part, near[place : place + self._batch_size]) for place in range(0, len(near), self._batch_size)]
+                batches += [
+                    (part, near[place : place + self._batch_size]) for place in range(0, len(near), self._batch_size)
+                ]
         return [batches[index] for index in torch.randperm(len(batches), generator=self._generator).tolist()]
 
 

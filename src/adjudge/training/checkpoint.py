@@ -37,7 +37,9 @@ class DamagedError(Exception):
     """A checkpoint that is not what its manifest says."""
 
 
-def save_checkpoint(folder: Path, step: int, packed: Any, tensors: Mapping[str, Tensor], *, name: str | None = None) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, packed: Any, tensors: Mapping[str, Tensor], *, name: str | None = None
+) -> Path:
     """Write a state, as `pack` gives it, as the checkpoint of `step` under `folder`; returns where it lies.
 
     Raises OSError when it cannot be written; what was there before is then as it was.
@@ -46,7 +48,9 @@ def save_checkpoint(folder: Path, step: int, packed: Any, tensors: Mapping[str, 
     with whole_folder(target) as aside:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / "tensors.safetensors")
         (aside / "state.json").write_text(json.dumps(packed, ensure_ascii=True, allow_nan=False), encoding="ascii")
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(aside.iterdir())}
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(aside.iterdir())
+        }
         write_text(aside / _MANIFEST, json.dumps({"schema": SCHEMA, "step": step, "files": files}, indent=2) + "\n")
     return target
 

@@ -17,7 +17,9 @@ MIN_WARMUP_UPDATES = 6
 was at the full rate in its second step and had collapsed onto one label by its fourth (docs/methods/ppo.md)."""
 
 
-def build_optimizer(groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int) -> tuple[Optimizer, LambdaLR]:
+def build_optimizer(
+    groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int
+) -> tuple[Optimizer, LambdaLR]:
     """Build optimizer and scheduler; a group may bring its own ``lr`` and ``weight_decay``.
 
     ``adafactor`` is used with a fixed step, as arXiv 2410.11020 does. Call ``scheduler.step()`` once an update, `total_updates` times.
@@ -26,7 +28,9 @@ def build_optimizer(groups: Sequence[dict[str, Any]], config: OptimizerConfig, t
     if config.name == "adafactor":
         from transformers import Adafactor
 
-        optimizer: Optimizer = Adafactor(groups, lr=config.lr, scale_parameter=False, relative_step=False, warmup_init=False)
+        optimizer: Optimizer = Adafactor(
+            groups, lr=config.lr, scale_parameter=False, relative_step=False, warmup_init=False
+        )
     else:
         optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return optimizer, LambdaLR(optimizer, lambda update: rate_factor(update, total_updates, config))

@@ -66,7 +66,9 @@ def trained(module: nn.Module) -> Carried:
     parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
     def load(state: Mapping[str, Tensor]) -> None:
-        if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in parameters.items()}:
+        if {name: value.shape for name, value in state.items()} != {
+            name: value.shape for name, value in parameters.items()
+        }:
             raise RunError("The checkpoint was made with another model or other LoRA layers. Begin again with --force.")
         with torch.no_grad():
             for name, value in state.items():
@@ -123,7 +125,9 @@ class Session:
         self._stop.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.__exit__(kind, error, trace)
         self._run.earlier_s = self._earlier_s
         if isinstance(error, NotFiniteError) and self._before:
@@ -230,7 +234,12 @@ class Session:
             )
         for name, part in self._carried.items():
             part.load_state_dict(state[name])
-        self.step, self.rows, self._best, self._earlier_s = state["step"], state["rows"], state["best"], state["seconds"]
+        self.step, self.rows, self._best, self._earlier_s = (
+            state["step"],
+            state["rows"],
+            state["best"],
+            state["seconds"],
+        )
         self._run.rewind(state["logs"])
 
     def _remember(self) -> None:
@@ -241,7 +250,9 @@ class Session:
             return
         tensors: dict[str, Tensor] = {}
         heavy = pack({name: self._carried[name].state_dict() for name in HEAVY}, tensors)
-        if {name: tensor.shape for name, tensor in tensors.items()} != {name: copy.shape for name, copy in self._copies.items()}:
+        if {name: tensor.shape for name, tensor in tensors.items()} != {
+            name: copy.shape for name, copy in self._copies.items()
+        }:
             self._copies = {name: tensor.clone() for name, tensor in tensors.items()}
         else:
             torch._foreach_copy_(list(self._copies.values()), list(tensors.values()))
@@ -258,11 +269,18 @@ class Session:
         if heavy is None:  # nothing was updated since the step began
             heavy = pack({name: self._carried[name].state_dict() for name in HEAVY}, tensors)
         finite = undone and _finite(tensors)
-        record = {"step": self.step, "reason": str(error), "rows": [_row_id(row) for row in self._batch], "replays": finite}
+        record = {
+            "step": self.step,
+            "reason": str(error),
+            "rows": [_row_id(row) for row in self._batch],
+            "replays": finite,
+        }
         write_json(self._run.folder / "failure.json", record)
         if finite:
             self._run.sync_logs()
-            save_checkpoint(self._folder, self.step - 1, {**heavy, **pack({**self._rest(), **self._before}, tensors)}, tensors)
+            save_checkpoint(
+                self._folder, self.step - 1, {**heavy, **pack({**self._rest(), **self._before}, tensors)}, tensors
+            )
 
 
 def _finite(tensors: Mapping[str, Tensor]) -> bool:

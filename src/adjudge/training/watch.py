@@ -76,7 +76,11 @@ class AnswerWatch:
         self._recent.extend(zip(golds, values, strict=True))
         figures: dict[str, Any] = {"unreadable": sum(value is None for value in values) / len(values)}
         if self._spec.is_number:
-            pairs = [(gold, value) for gold, value in zip(golds, values, strict=True) if gold is not None and value is not None]
+            pairs = [
+                (gold, value)
+                for gold, value in zip(golds, values, strict=True)
+                if gold is not None and value is not None
+            ]
             errors = [abs(float(gold) - float(value)) for gold, value in pairs]
             figures |= {
                 "right": sum(error < 0.5 for error in errors) / len(values),
@@ -88,7 +92,9 @@ class AnswerWatch:
         return figures
 
 
-def recall(golds: Sequence[Value | None], values: Sequence[Value | None], words: Sequence[str]) -> dict[str, float | None]:
+def recall(
+    golds: Sequence[Value | None], values: Sequence[Value | None], words: Sequence[str]
+) -> dict[str, float | None]:
     """Share of each label's rows that were answered with it; None for a label that no row has."""
     found: dict[str, float | None] = {}
     for word in words:

@@ -48,7 +48,9 @@ def packed_attention(
     if packing is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **named)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **named
+        )
     common, longest = packing.common, packing.grid_BT.shape[1]
     window = named.get("sliding_window")
     if dropout or named.get("softcap") is not None or (window is not None and common + longest > window):
@@ -80,9 +82,9 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: f
         for tensor in (key, value)
     )
     folded = query_BHTF.reshape(rows, shared, group * longest, -1)
-    out = attend(folded, key_BJSF, value_BJSF, attn_mask=packing.mask_BTS.repeat(1, group, 1)[:, None], scale=scale).view(
-        rows, heads, longest, -1
-    )
+    out = attend(
+        folded, key_BJSF, value_BJSF, attn_mask=packing.mask_BTS.repeat(1, group, 1)[:, None], scale=scale
+    ).view(rows, heads, longest, -1)
     out_MHF = out.transpose(1, 2).flatten(0, 1)[packing.real_M]
     if query.shape[2] > len(packing.ids_M):
         first_key, first_value = (_repeat(tensor[:, :, :common], group) for tensor in (key, value))
@@ -129,7 +131,9 @@ class _Split:
 
     def weights(self, query_HNF: Tensor, key: Tensor, scale: float) -> Tensor:
         """Attention weights ``[J, G, N, C + T]``."""
-        over_prefix, own = (query @ keys.mT for query, keys in zip(self.queries(query_HNF * scale), self.keys(key), strict=True))
+        over_prefix, own = (
+            query @ keys.mT for query, keys in zip(self.queries(query_HNF * scale), self.keys(key), strict=True)
+        )
         score = self.beside(over_prefix, own.add_(_later(own.shape[-1], own)), outside=-torch.inf)
         if self.first:
             score[:, :, : self.first, : self.common] += _later(self.common, score)

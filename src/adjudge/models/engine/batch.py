@@ -40,7 +40,9 @@ class TokenBatch:
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Length of the longest prefix that all `rows` share, leaving at least one token of each row out of it."""
     ordered = [list(row) for row in rows]
-    shared = shared_start(min(ordered), max(ordered))  # what these two share, all share: they are the ends in lexicographic order
+    shared = shared_start(
+        min(ordered), max(ordered)
+    )  # what these two share, all share: they are the ends in lexicographic order
     return max(0, min(shared, min(len(row) for row in rows) - 1))
 
 
@@ -82,5 +84,13 @@ def build_batch(
         answer[row, :places] = torch.arange(places) + begin + len(prompt) - prefix - 1
         response_ids[row, : len(response)] = torch.tensor(response, dtype=torch.long)
         response_mask[row, : len(response)] = True
-    tensors = (torch.tensor(list(prompts[0][:prefix]), dtype=torch.long), ids, mask, position, answer, response_ids, response_mask)
+    tensors = (
+        torch.tensor(list(prompts[0][:prefix]), dtype=torch.long),
+        ids,
+        mask,
+        position,
+        answer,
+        response_ids,
+        response_mask,
+    )
     return TokenBatch(*(tensor.to(device) for tensor in tensors))

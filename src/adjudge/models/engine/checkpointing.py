@@ -22,7 +22,9 @@ def checkpoint_layers(decoder: nn.Module, name: str) -> None:
 
     layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ModelError(f"{name}: runtime.checkpoint_activations is not possible for {type(decoder).__name__}; leave it unset.")
+        raise ModelError(
+            f"{name}: runtime.checkpoint_activations is not possible for {type(decoder).__name__}; leave it unset."
+        )
     for layer in layers:
         layer.forward = MethodType(_checkpointed, layer)  # type: ignore[method-assign]
 

@@ -64,7 +64,9 @@ def low_rank(layer: Any) -> Low | None:
     (name, *more) = names
     dropout = layer.lora_dropout[name]
     drops = layer.training and not isinstance(dropout, nn.Identity) and getattr(dropout, "p", 0) > 0
-    trains_base = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.base_layer.parameters())
+    trains_base = torch.is_grad_enabled() and any(
+        parameter.requires_grad for parameter in layer.base_layer.parameters()
+    )
     biased = layer.lora_A[name].bias is not None or layer.lora_B[name].bias is not None
     if more or drops or trains_base or biased or name in layer.lora_variant:
         raise NotImplementedError
@@ -106,7 +108,9 @@ def _norm_forward(self: Any, x: Tensor) -> Tensor:
     return _RmsNorm.apply(x, self.weight, self.variance_epsilon)
 
 
-def _product(x_NI: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _product(
+    x_NI: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
     """Output ``[N, O]`` of a LoRA layer and the inner ``[N, K]`` that its backward pass needs."""
     inner_NK = x_NI @ down.t()
     y_NO = nn.functional.linear(x_NI, weight, bias)
@@ -124,7 +128,9 @@ def _back(
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+    ) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
         down_c, up_c = down.to(x.dtype), up.to(x.dtype)
         y_NO, inner_NK = _product(x_NI, weight, bias, down_c, up_c, scale)

@@ -34,7 +34,17 @@ from adjudge.system.memory import keep_freed_memory
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 LOAD_ERRORS = (
-    *(OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, AssertionError, RecursionError),
+    *(
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        RecursionError,
+    ),
     *(SafetensorError, StrictDataclassError, UnpicklingError),
 )
 """What transformers raises for a model that is missing, damaged, or of a kind it does not know."""
@@ -60,9 +70,13 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
         torch.set_num_threads(runtime.threads)
     if is_random(name):
         if runtime.quantization != "none":
-            raise ModelError(f"runtime.quantization={runtime.quantization} is for real weights; {name} is built without.")
+            raise ModelError(
+                f"runtime.quantization={runtime.quantization} is for real weights; {name} is built without."
+            )
         tokenizer = load_tokenizer(name, "", {})
-        model = _with_attention(name, attn_implementation, lambda attention: build_random(name, dtype, device, attention))
+        model = _with_attention(
+            name, attn_implementation, lambda attention: build_random(name, dtype, device, attention)
+        )
         name_special_tokens(model, tokenizer)
     else:
         source, options = locate(name, runtime)
@@ -129,7 +143,9 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} holds no model: it has no config.json. A model folder is what `save_pretrained` writes.")
+            raise ModelError(
+                f"{folder} holds no model: it has no config.json. A model folder is what `save_pretrained` writes."
+            )
         return str(folder), options
     hub_id = split_hub_id(name)
     if hub_id is None:
@@ -180,7 +196,9 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"The tokenizer of {name} has neither a pad nor an end token; set one in its tokenizer_config.json.")
+            raise ModelError(
+                f"The tokenizer of {name} has neither a pad nor an end token; set one in its tokenizer_config.json."
+            )
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any token will do
     return tokenizer
 
@@ -196,7 +214,9 @@ def explain_load(name: str, error: Exception) -> ModelError:
             f"({', '.join(BUNDLED)}) or name a folder that holds the model."
         )
     if "safetensors" in text and "does not appear to have" in text:
-        return ModelError(f"{name} has no safetensors weights; other formats are not read, because unpickling runs code. {first}")
+        return ModelError(
+            f"{name} has no safetensors weights; other formats are not read, because unpickling runs code. {first}"
+        )
     return ModelError(f"The model {name} cannot be loaded: {first}")
 
 
@@ -210,7 +230,9 @@ def resolve_device(runtime: RuntimeConfig) -> torch.device:
     try:
         device = torch.device(runtime.device)
     except RuntimeError:
-        raise ModelError(f"runtime.device: there is no device '{runtime.device}'.{nearest(runtime.device, DEVICES)}") from None
+        raise ModelError(
+            f"runtime.device: there is no device '{runtime.device}'.{nearest(runtime.device, DEVICES)}"
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"runtime.device={runtime.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. Use cpu or auto."
@@ -307,7 +329,9 @@ def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -
         )
     kinds = model.config.architectures or ()
     if kinds and all("MaskedLM" in kind for kind in kinds):
-        raise ModelError(f"{name} is an encoder ({', '.join(kinds)}), not a causal language model. It can serve as encoder.model.")
+        raise ModelError(
+            f"{name} is an encoder ({', '.join(kinds)}), not a causal language model. It can serve as encoder.model."
+        )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only {model.get_input_embeddings().num_embeddings}: "

@@ -51,11 +51,23 @@ def _llama(
 
 
 def _mpt(hidden: int, layers: int, heads: int, vocabulary: int, **more: Any) -> dict[str, Any]:
-    return {"d_model": hidden, "n_layers": layers, "n_heads": heads, "vocab_size": vocabulary, "expansion_ratio": 4, **more}
+    return {
+        "d_model": hidden,
+        "n_layers": layers,
+        "n_heads": heads,
+        "vocab_size": vocabulary,
+        "expansion_ratio": 4,
+        **more,
+    }
 
 
 _LLAMA3_ROPE = _rope(
-    500_000.0, rope_type="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
+    500_000.0,
+    rope_type="llama3",
+    factor=32.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=8192,
 )
 _SMOLLM2: dict[str, Any] = {
     "max_position_embeddings": 8192,
@@ -64,7 +76,10 @@ _SMOLLM2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _QWEN25: dict[str, Any] = {"max_position_embeddings": 32_768, "rms_norm_eps": 1e-6, "rope_parameters": _rope(1e6)}
-_TINY = {"max_position_embeddings": 2048, "initializer_range": 0.1}  # wide enough that the logits of a tiny model differ
+_TINY = {
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.1,
+}  # wide enough that the logits of a tiny model differ
 
 SHAPES: dict[str, Shape] = {
     f"{PREFIX}{name}": shape
@@ -119,7 +134,9 @@ def is_random(name: str) -> bool:
 def refuse_random(name: str) -> None:
     """Raise ModelError when `name` is a random model: called wherever answers are judged or trained for."""
     if is_random(name):
-        raise ModelError(f"{name} has random weights: right for timing (`make bench`), useless for answers. Name a real model.")
+        raise ModelError(
+            f"{name} has random weights: right for timing (`make bench`), useless for answers. Name a real model."
+        )
 
 
 def random_config(name: str) -> Any:
@@ -147,7 +164,9 @@ def build_random(name: str, dtype: torch.dtype, device: torch.device | str, attn
     if torch.device(device).type == "meta":
         return model
     generator = torch.Generator(device=device).manual_seed(SEED)
-    filled: dict[torch.nn.Parameter, torch.nn.Parameter] = {}  # a tied pair stays one, which `Module.to_empty` would not keep
+    filled: dict[
+        torch.nn.Parameter, torch.nn.Parameter
+    ] = {}  # a tied pair stays one, which `Module.to_empty` would not keep
     for module in model.modules():
         for key, shape in list(module.named_parameters(recurse=False)):
             if shape not in filled:
@@ -168,7 +187,9 @@ def _refill_rotary(model: Any, config: Any, device: torch.device | str) -> None:
         if next(module.buffers(recurse=False), None) is None:
             continue
         if "RotaryEmbedding" not in type(module).__name__:
-            raise TypeError(f"{path} ({type(module).__name__}) has buffers that nobody fills; teach `_refill_rotary` its kind.")
+            raise TypeError(
+                f"{path} ({type(module).__name__}) has buffers that nobody fills; teach `_refill_rotary` its kind."
+            )
         parent, _, last = path.rpartition(".")
         setattr(model.get_submodule(parent), last, type(module)(config=config).to(device))
 
@@ -199,10 +220,14 @@ def cut_tokenizer(tokenizer: Any, vocabulary: int) -> Any:
     needed = {added["content"]: added["id"] for added in tree["added_tokens"]}
     needed |= {word: number for word, number in words.items() if len(word) == 1}
     if lost := [word for word, number in needed.items() if number >= vocabulary]:
-        raise ValueError(f"A vocabulary of {vocabulary} tokens has no room for {len(lost)} that a text may need: {lost[:3]} …")
+        raise ValueError(
+            f"A vocabulary of {vocabulary} tokens has no room for {len(lost)} that a text may need: {lost[:3]} …"
+        )
     tree["model"]["vocab"] = kept
     tree["model"]["merges"] = [
-        [left, right] for left, right in tree["model"]["merges"] if left in kept and right in kept and left + right in kept
+        [left, right]
+        for left, right in tree["model"]["merges"]
+        if left in kept and right in kept and left + right in kept
     ]
     cut = type(tokenizer)(
         tokenizer_object=Tokenizer.from_str(json.dumps(tree)),

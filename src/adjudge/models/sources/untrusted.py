@@ -59,7 +59,9 @@ def check_adapter(folder: Path) -> None:
         if key not in found and key != "inference_mode":
             raise RunError(f"{path}: '{key}' is missing, so this is no adapter that adjudge or peft wrote.")
         if key in found and not is_right(found[key]):
-            raise RunError(f"{path}: '{key}' is {_shown(found[key])} and must be {wanted}: only plain LoRA adapters are loaded.")
+            raise RunError(
+                f"{path}: '{key}' is {_shown(found[key])} and must be {wanted}: only plain LoRA adapters are loaded."
+            )
     defaults = _defaults()
     for key, value in found.items():
         if key not in _LORA and key not in _NOT_READ and value and (key not in defaults or value != defaults[key]):
@@ -136,7 +138,8 @@ def _defaults() -> dict[str, Any]:
     from peft import LoraConfig
 
     return {
-        field.name: field.default if field.default is not dataclasses.MISSING else None for field in dataclasses.fields(LoraConfig)
+        field.name: field.default if field.default is not dataclasses.MISSING else None
+        for field in dataclasses.fields(LoraConfig)
     }
 
 

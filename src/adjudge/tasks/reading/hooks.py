@@ -48,9 +48,13 @@ def axg(rows: Sequence[Row], split: str) -> list[Row]:
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         for column in ("hypothesis", "label"):
             if first.cells.get(column) != second.cells.get(column):
-                raise DataError(f"{second.where}: field '{column}' is not that of the row before, whose pair it should be.")
+                raise DataError(
+                    f"{second.where}: field '{column}' is not that of the row before, whose pair it should be."
+                )
         if first.cells.get("premise") == second.cells.get("premise"):
-            raise DataError(f"{second.where}: field 'premise' is that of the row before; the two of a pair differ in a pronoun.")
+            raise DataError(
+                f"{second.where}: field 'premise' is that of the row before; the two of a pair differ in a pronoun."
+            )
         paired += [Row(row.where, row.id, {**row.cells, "pair": first.id}) for row in (first, second)]
     return paired
 
@@ -74,7 +78,12 @@ def multirc(rows: Sequence[Row], split: str) -> list[Row]:
             passage, question, answer = (
                 as_text(_take(f"{option.where}: idx", place, name, int)) for name in ("paragraph", "question", "answer")
             )
-            tags = {"idx": answer, "passage_idx": passage, "question_idx": question, "question_of": f"{passage}/{question}"}
+            tags = {
+                "idx": answer,
+                "passage_idx": passage,
+                "question_idx": question,
+                "question_of": f"{passage}/{question}",
+            }
             name = row.id if option is row else f"{row.id}:{question}:{answer}"
             found.append(Row(option.where, name, {**option.cells, **tags}))
     return found
@@ -161,7 +170,9 @@ def _queries(row: Row) -> Iterator[Row]:
     for where, entity in _objects(inside, passage, "entities"):
         start, end = _take(where, entity, "start", int), _take(where, entity, "end", int)
         if not 0 <= start <= end < len(text):
-            raise DataError(f"{where}: fields 'start' and 'end' are {start} and {end}, which is no place in the passage's text.")
+            raise DataError(
+                f"{where}: fields 'start' and 'end' are {start} and {end}, which is no place in the passage's text."
+            )
         entities.add(text[start : end + 1])  # the end counts
     for where, query in _objects(row.where, row.cells, "qas"):
         index = _take(where, query, "idx", int)
@@ -218,7 +229,9 @@ def _find_span(where: str, text: str, name: str, span: str, index: int) -> tuple
         if len(matches) == len(parts):
             return (min(match.start() for match in matches), max(match.end() for match in matches)), False
     often = f"{len(found)} times, but not there" if found else "nowhere"
-    raise DataError(f"{where}: field '{name}_text' is '{span}' at word {index} ('{name}_index'), and the text has it {often}.")
+    raise DataError(
+        f"{where}: field '{name}_text' is '{span}' at word {index} ('{name}_index'), and the text has it {often}."
+    )
 
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str]:

@@ -37,7 +37,9 @@ def load_from_hub(path: str, config: str | None, revision: str, split: str) -> A
         try:
             return datasets.load_dataset(path, config, revision=revision, split=split)
         except OSError:
-            raise OSError(f"{constants.ENDPOINT} cannot be reached ({problem}), and the client's cache has no copy") from None
+            raise OSError(
+                f"{constants.ENDPOINT} cannot be reached ({problem}), and the client's cache has no copy"
+            ) from None
 
 
 def unreachable(endpoint: str) -> str | None:

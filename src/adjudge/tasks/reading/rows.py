@@ -115,7 +115,9 @@ def gold_of(spec: TaskSpec, where: str, raw: str) -> Value:
     if spec.number is None:
         labels = spec.labels or {}
         if raw not in labels:
-            raise DataError(f"{where}: '{shorten(raw)}' in column '{spec.label}' is no label of {spec.name}.{nearest(raw, labels)}")
+            raise DataError(
+                f"{where}: '{shorten(raw)}' in column '{spec.label}' is no label of {spec.name}.{nearest(raw, labels)}"
+            )
         return labels[raw]
     number = parse_number(raw)
     if number is None:
@@ -181,7 +183,13 @@ def take_rows(
 
 def _say_shortfall(n: int, examples: Sequence[Example], what: str) -> None:
     """Say it once for the same rows, however many methods and seeds draw them."""
-    said = (n, what, len(examples), examples[0].id if examples else "", text_key(examples[0].fields) if examples else "")
+    said = (
+        n,
+        what,
+        len(examples),
+        examples[0].id if examples else "",
+        text_key(examples[0].fields) if examples else "",
+    )
     if said not in _SAID:
         _SAID.add(said)
         note(f"{n:,} {what} were asked for and there are {len(examples):,}: all of them are used.")

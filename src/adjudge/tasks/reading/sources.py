@@ -135,7 +135,9 @@ def _tab_separated_rows(spec: TaskSpec, files: FileSource, split: str, path: Pat
     if not lines:
         raise DataError(f"{path}: the file has a header line and no rows.")
     labelled = split in LABELLED
-    check_columns(path, columns, [*spec.fields.values(), *([spec.label] if labelled and spec.label is not None else [])])
+    check_columns(
+        path, columns, [*spec.fields.values(), *([spec.label] if labelled and spec.label is not None else [])]
+    )
     # Without gold answers the rows are there to be judged for a submission, which needs every one of them.
     allowed = files.broken_share * len(lines) if labelled else 0
     rows, broken = [], list[DataError]()
@@ -149,7 +151,9 @@ def _tab_separated_rows(spec: TaskSpec, files: FileSource, split: str, path: Pat
             continue
         rows.append(Row(f"{path}:{line.number}", f"{path.name}:{line.number}", cells))
     if broken:
-        warn(f"{path}: {len(broken)} of {len(lines):,} rows are broken and left out, as is usual for this file. First: {broken[0]}")
+        warn(
+            f"{path}: {len(broken)} of {len(lines):,} rows are broken and left out, as is usual for this file. First: {broken[0]}"
+        )
     return rows
 
 
@@ -163,7 +167,9 @@ def _cells(spec: TaskSpec, path: Path, line: Line, columns: Sequence[str]) -> di
     return cells
 
 
-def _examples(spec: TaskSpec, split: str, rows: Sequence[Row], origin: Path, drop_labels: Sequence[str] = ()) -> list[Example]:
+def _examples(
+    spec: TaskSpec, split: str, rows: Sequence[Row], origin: Path, drop_labels: Sequence[str] = ()
+) -> list[Example]:
     """Rows with the columns of the official files to checked examples: through the task's hook, where it has one."""
     if spec.source.hook is not None:
         rows = hook_named(spec.source.hook)(rows, split)
@@ -176,7 +182,9 @@ def _examples(spec: TaskSpec, split: str, rows: Sequence[Row], origin: Path, dro
             continue
         kept.append(to_example(spec, row.where, row.id, cells, labelled=labelled))
     if dropped:
-        warn(f"{origin}: {dropped} of {len(rows):,} rows have no gold answer ({', '.join(drop_labels)}) and are left out.")
+        warn(
+            f"{origin}: {dropped} of {len(rows):,} rows have no gold answer ({', '.join(drop_labels)}) and are left out."
+        )
     return kept
 
 

@@ -85,7 +85,9 @@ def stream_table(path: str | Path) -> tuple[list[str], Iterator[TableRow]]:
         raise DataError(f"{path}:1: the column '{shorten(twice)}' occurs twice. Rename one of them.")
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{path}: the file has columns ({_named(columns)}) and no rows." if columns else f"{path}: has no rows.")
+        raise DataError(
+            f"{path}: the file has columns ({_named(columns)}) and no rows." if columns else f"{path}: has no rows."
+        )
     return columns, chain([first], rows)
 
 
@@ -96,7 +98,9 @@ def require_columns(path: str | Path, columns: Sequence[str], wanted: Sequence[s
     except DataError as error:
         for name, mark in (("semicolons", ";"), ("tabs", "\t")):
             if len(columns) == 1 and mark in columns[0]:
-                raise DataError(f"{error} The file seems to be separated by {name}; a .csv is separated by commas.") from None
+                raise DataError(
+                    f"{error} The file seems to be separated by {name}; a .csv is separated by commas."
+                ) from None
         raise
 
 
@@ -139,7 +143,9 @@ def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tup
             break
         chosen.add(key)
         target -= sizes[key]
-    train, dev = ([row for row, key in zip(examples, keys, strict=True) if (key in chosen) == wanted] for wanted in (False, True))
+    train, dev = (
+        [row for row, key in zip(examples, keys, strict=True) if (key in chosen) == wanted] for wanted in (False, True)
+    )
     return train, dev
 
 
@@ -174,7 +180,9 @@ def examples_for_prediction(spec: TaskSpec, rows: Sequence[Mapping[str, str]], s
     for field, column in spec.fields.items():
         if column not in columns and field not in columns:
             also = "" if field == column else f" or '{field}'"
-            raise DataError(f"{source}: there is no column '{column}'{also}, which {spec.name} needs.{nearest(field, columns)}")
+            raise DataError(
+                f"{source}: there is no column '{column}'{also}, which {spec.name} needs.{nearest(field, columns)}"
+            )
         chosen[field] = column if column in columns else field
     examples = []
     for number, row in enumerate(rows, 1):
@@ -271,7 +279,15 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[TableRow]]:
         if file.metadata.num_rows > max(_FEW_ROWS, path.stat().st_size):
             raise DataError(f"{path}: says that it has {file.metadata.num_rows:,} rows, more than bytes.")
         columns, rows = arrow_rows(file.read())
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError, TypeError, RecursionError) as error:
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {shorten(str(error))}") from None
     return columns, iter(rows)
 

@@ -53,7 +53,9 @@ def text_lines(path: Path, newline: str = "\n") -> Iterator[str]:
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
             while line := text.readline(MOST_LINE + 1):
                 if len(line) > MOST_LINE:
-                    raise DataError(f"{path}: a line has more than {MOST_LINE // 2**20} million characters; is this a text file?")
+                    raise DataError(
+                        f"{path}: a line has more than {MOST_LINE // 2**20} million characters; is this a text file?"
+                    )
                 yield line
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
@@ -188,7 +190,14 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def kind_of(value: Any) -> str:
     """What a value of JSON is, in words."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    kinds = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
     return kinds.get(type(value), "null")
 
 

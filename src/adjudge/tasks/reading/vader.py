@@ -74,7 +74,9 @@ def extract(archive: Path, folder: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as inner:
             contents = {name: _member(inner, name, archive) for name in FILES.values()}
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{archive}: cannot be read as the source archive of vaderSentiment: {error}. Fetch it again.") from None
+        raise DataError(
+            f"{archive}: cannot be read as the source archive of vaderSentiment: {error}. Fetch it again."
+        ) from None
     for name, content in contents.items():
         try:
             content.decode("utf-8")

@@ -48,5 +48,7 @@ def same_answer(where: str, rows: Sequence[Prediction], positive: str) -> float:
     """
     if len(rows) != 2:
         names = ", ".join(row.id for row in rows[:3])
-        raise DataError(f"{where} has {len(rows)} row{'s' * (len(rows) != 1)} ({names}): a minimal pair has two. Judge both rows.")
+        raise DataError(
+            f"{where} has {len(rows)} row{'s' * (len(rows) != 1)} ({names}): a minimal pair has two. Judge both rows."
+        )
     return float(rows[0].value is not None and rows[0].value == rows[1].value)

@@ -96,7 +96,9 @@ def encode(spec: TaskSpec, golds: Sequence[Value | None], values: Sequence[Value
     """
     for row, gold in enumerate(golds):
         if gold is None:
-            raise DataError(f"{spec.name}: row {row} has no gold answer, so it cannot be scored. Judge a labelled split.")
+            raise DataError(
+                f"{spec.name}: row {row} has no gold answer, so it cannot be scored. Judge a labelled split."
+            )
     number = spec.number
     if number is not None:
         gold_N = np.array([_number(spec, row, gold) for row, gold in enumerate(golds)], dtype=np.float64)
@@ -111,7 +113,8 @@ def encode(spec: TaskSpec, golds: Sequence[Value | None], values: Sequence[Value
     place = {word: index for index, word in enumerate(spec.words)}
     gold_N = np.array([_label(spec, place, row, gold) for row, gold in enumerate(golds)], dtype=np.int64)
     pred_N = np.array(
-        [UNREADABLE if value is None else _label(spec, place, row, value) for row, value in enumerate(values)], dtype=np.int64
+        [UNREADABLE if value is None else _label(spec, place, row, value) for row, value in enumerate(values)],
+        dtype=np.int64,
     )
     return gold_N, pred_N
 
@@ -120,7 +123,9 @@ def compute(spec: TaskSpec, name: str, golds: Sequence[Value | None], values: Se
     """Return one metric of rows that stand alone. Raises as `measure`, and DataError for lists of different lengths."""
     if len(golds) != len(values):
         raise DataError(f"{spec.name}: {len(values)} predictions for {len(golds)} gold answers.")
-    rows = [Prediction(str(row), {}, gold, "", value) for row, (gold, value) in enumerate(zip(golds, values, strict=True))]
+    rows = [
+        Prediction(str(row), {}, gold, "", value) for row, (gold, value) in enumerate(zip(golds, values, strict=True))
+    ]
     found = measure(spec, name, rows)
     return float(found.value(found.kept_CU[:, None])[0])
 
@@ -189,7 +194,8 @@ def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, S
         if not is_grouped(predictions):
             # The row itself and not its counts: two numbers instead of L · P.
             return Measured(
-                np.stack([gold_N, pred_N]), lambda kept_CSU: function(_confusion(kept_CSU[0], kept_CSU[1], labels), positive)
+                np.stack([gold_N, pred_N]),
+                lambda kept_CSU: function(_confusion(kept_CSU[0], kept_CSU[1], labels), positive),
             )
         units = by_unit(predictions).values()
         unit_N = np.empty(len(predictions), dtype=np.int64)
@@ -266,7 +272,9 @@ METRICS: dict[str, Metric] = {
 
 
 def _encoded(spec: TaskSpec, predictions: Sequence[Prediction]) -> tuple[Array, Array]:
-    return encode(spec, [prediction.gold for prediction in predictions], [prediction.value for prediction in predictions])
+    return encode(
+        spec, [prediction.gold for prediction in predictions], [prediction.value for prediction in predictions]
+    )
 
 
 def _confusion(gold_SN: Array, pred_SN: Array, labels: int) -> Array:

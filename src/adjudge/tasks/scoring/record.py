@@ -73,11 +73,15 @@ def _gold_answers(where: str, row: Prediction) -> list[str]:
     except json.JSONDecodeError:
         golds = None
     if not isinstance(golds, list) or not golds or not all(isinstance(gold, str) for gold in golds):
-        raise DataError(f"{where}: row {row.id}: the tag '{ANSWERS}' is {raw!r} and must be a JSON list of at least one text.")
+        raise DataError(
+            f"{where}: row {row.id}: the tag '{ANSWERS}' is {raw!r} and must be a JSON list of at least one text."
+        )
     return golds
 
 
 def _tag(where: str, row: Prediction, tag: str) -> str:
     if not row.tags.get(tag):
-        raise DataError(f"{where}: row {row.id} has no tag '{tag}', which ReCoRD's metrics need. Judge a labelled split.")
+        raise DataError(
+            f"{where}: row {row.id} has no tag '{tag}', which ReCoRD's metrics need. Judge a labelled split."
+        )
     return row.tags[tag]
