@@ -9,7 +9,7 @@ from specs import label_task, number_task
 
 from adjudge.config import RewardConfig
 from adjudge.rewards import reward_size, rewards
-from adjudge.rl.gae import gae, whiten
+from adjudge.rl.advantages import gae, whiten
 from adjudge.rl.kl import token_rewards
 from adjudge.types import Judgement
 

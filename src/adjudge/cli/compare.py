@@ -75,15 +75,15 @@ def compare(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
-    from adjudge.methods.registry import check_methods, is_multi
+    from adjudge.methods.registry import check_names, parse_name
     from adjudge.runs.tasks import joint_name
     from adjudge.system.console import warn
 
-    chosen = check_methods(options.split_list(methods, "--methods"))
+    chosen = check_names(options.split_list(methods, "--methods"))
     settings = options.build_config(ctx.params)
     seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
     specs = options.chosen_tasks(ctx.params, settings)
-    if mixture is not None and not any(is_multi(name) for name in chosen):
+    if mixture is not None and not any(parse_name(name)[1] for name in chosen):
         raise ConfigError(
             "--mixture is for methods that train on several tasks at once: --methods multi-sft,multi-ppo."
         )

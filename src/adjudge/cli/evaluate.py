@@ -61,10 +61,10 @@ def evaluate(
     force: options.Force = False,
 ) -> None:
     """Judge the rows of a task and score the answers: an untrained model (--method) or what a run trained (--run)."""
-    from adjudge.api import default_folder
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
     from adjudge.methods.registry import get_entry
+    from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note
 
     if (method is None) == (run is None):
@@ -87,7 +87,7 @@ def evaluate(
 def _judge_with_run(given: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
     """Judge with the run that ``--run`` names; returns the folder of each result, and its scores."""
     from adjudge.errors import ConfigError
-    from adjudge.experiments.multitask import evaluate_tasks
+    from adjudge.experiments.evaluate import evaluate_tasks
 
     fixed = [options.option_of(name) for name, absent in SETTLED.items() if given[name] != absent] + list(
         given["overrides"] or ()

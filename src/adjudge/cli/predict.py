@@ -33,7 +33,7 @@ def predict(
 ) -> None:
     """Judge new rows: adds the label, a probability per label, and whether the answer was unreadable. Input columns are kept."""
     from adjudge.errors import DataError
-    from adjudge.experiments.execute import load_judge
+    from adjudge.experiments.evaluate import load_judge
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.tasks import pick_task
 

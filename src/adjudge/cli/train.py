@@ -61,32 +61,30 @@ def train(
 
     Ctrl-C and SIGTERM write a checkpoint first. The same command with --resume goes on, also after a crash, with the same result.
     """
-    from adjudge.api import default_folder
     from adjudge.errors import ConfigError
-    from adjudge.experiments.multitask import execute_tasks
-    from adjudge.methods.registry import get_entry, multi_name
+    from adjudge.experiments.execute import execute
+    from adjudge.methods.registry import entry_for, parse_name, shown_name
+    from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note, warn
 
     if resume and force:
         raise ConfigError("--resume goes on with a run, --force replaces it: give one of them.")
-    entry = get_entry(method)
+    entry, _ = parse_name(method)
     if not entry.trains:
         raise ConfigError(f"{method} is not trained. Use: adjudge evaluate --method {method}.")
-    if init is not None and entry.name != "ppo":
-        raise ConfigError(f"--init is for ppo; {method} starts from the model itself.")
-    if method == "encoder" and model is not None:
-        warn("the encoder is named by --encoder; --model has no effect here.")
+    if entry.model != "model" and model is not None:
+        warn(f"{entry.name} takes its model from {entry.model}; --model has no effect here.")
     settings = options.build_config(ctx.params)
     specs = options.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]
-    if len(specs) > 1:
-        method = multi_name(method)
-    elif mixture is not None:
+    entry = entry_for(method, len(specs))
+    if len(specs) == 1 and mixture is not None:
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
-    settings = settings.model_copy(update={"method": method, "task": ",".join(names)})
-    folder = Path(out) if out is not None else default_folder(names, method, settings.seed)
-    note(f"training {method} on {', '.join(names)} → {folder}")
-    scores = execute_tasks(settings, specs, folder, force=force, resume=resume)
+    settings = settings.model_copy(update={"method": entry.name, "task": ",".join(names)})
+    shown = shown_name(entry.name, len(specs))
+    folder = Path(out) if out is not None else default_folder(names, shown, settings.seed)
+    note(f"training {shown} on {', '.join(names)} → {folder}")
+    scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")

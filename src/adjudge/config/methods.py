@@ -9,37 +9,21 @@ from pydantic import Field
 from adjudge.config.groups import OptimizerConfig, RewardConfig, Settings
 
 
-class SftConfig(Settings):
-    """Supervised fine-tuning on prompt and answer."""
-
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(16, ge=1)
-    micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
-    loss: Literal["answer", "sequence"] = Field(
-        "answer", description="tokens that count: the answer's, or prompt and answer"
-    )
-    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
-
-
-class PpoConfig(Settings):
-    """Proximal policy optimisation at token level (arXiv 1707.06347, 1909.08593, 2410.11020)."""
+class LoopConfig(Settings):
+    """What the outer loop of every training method reads."""
 
     epochs: int = Field(1, ge=1, description="times the training rows are gone through")
-    batch_size: int = Field(16, ge=1, description="prompts sampled per step")
+    batch_size: int = Field(16, ge=1, description="rows per step")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class PolicyGradientConfig(LoopConfig):
+    """What every method reads which samples answers and learns from their rewards."""
+
     mini_batch_size: int = Field(16, ge=1, description="prompts per update")
     micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
     update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
-    gamma: float = Field(1.0, ge=0, le=1, description="discount")
-    lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
-    value_clip: float = Field(0.2, gt=0, description="clip range of the value")
-    value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
-    whiten_advantages: bool = True
-    kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
-    kl_target: float | None = Field(
-        6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
-    )
-    kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
     stop_kl: float | None = Field(
         0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
     )
@@ -47,17 +31,46 @@ class PpoConfig(Settings):
     top_k: int = Field(0, ge=0, description="0: no limit")
     top_p: float = Field(1.0, gt=0, le=1)
     reward: RewardConfig = RewardConfig()
-    value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
+    def is_one_pass(self, rows: int) -> bool:
+        """Return whether all rows of a batch go through the model at once in an update."""
+        return rows <= min(self.mini_batch_size, self.micro_batch_size or rows)
 
-class EncoderConfig(Settings):
+
+class SftConfig(LoopConfig):
+    """Supervised fine-tuning on prompt and answer."""
+
+    epochs: int = Field(2, ge=1, description="times the training rows are gone through")
+    micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
+    loss: Literal["answer", "sequence"] = Field(
+        "answer", description="tokens that count: the answer's, or prompt and answer"
+    )
+    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
+
+
+class PpoConfig(PolicyGradientConfig):
+    """Proximal policy optimisation at token level (arXiv 1707.06347, 1909.08593, 2410.11020)."""
+
+    gamma: float = Field(1.0, ge=0, le=1, description="discount")
+    lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    value_clip: float = Field(0.2, gt=0, description="clip range of the value")
+    value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
+    value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
+    whiten_advantages: bool = True
+    kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
+    kl_target: float | None = Field(
+        6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
+    )
+    kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
+
+
+class EncoderConfig(LoopConfig):
     """A fine-tuned encoder with a classification or regression head: the baseline to beat."""
 
     model: str = Field("minilm-l6", description="encoder id or folder")
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1)
-    max_tokens: int = Field(256, ge=8)
+    epochs: int = Field(3, ge=1, description="times the training rows are gone through")
+    max_tokens: int = Field(256, ge=8, description="longest input; longer ones are cut")
     optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5, weight_decay=0.01)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adjudge.errors import RunError
-from adjudge.experiments.execute import load_judge
+from adjudge.experiments.evaluate import load_judge
 from adjudge.runs.folder import Run, prediction_line, read_jsonl
 from adjudge.runs.tasks import read_tasks
 from adjudge.submission.formats import Form

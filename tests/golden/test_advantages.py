@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adjudge.rl.gae import gae, whiten
+from adjudge.rl.advantages import gae, whiten
 
 
 def _from_the_definition(reward, value, length, gamma, lam):
