@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.setup import doctor
 from adjudge.setup.doctor import examine
+from adjudge.system.hub import connection_problem
 from adjudge.tasks import list_tasks
 from adjudge.tasks.reading import vader
 
@@ -40,7 +41,7 @@ def well(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(100 * GIB, 50 * GIB, 50 * GIB))
     monkeypatch.setattr(doctor, "memory_gib", lambda: 16.0)
     monkeypatch.setattr(doctor, "available_gib", lambda: 8.0)
-    monkeypatch.setattr(doctor, "unreachable", lambda _endpoint: None)
+    monkeypatch.setattr(doctor, "connection_problem", lambda _endpoint, ask_proxy: None)
     monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "no-driver")
     monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -124,7 +125,7 @@ def test_memory_that_is_short_is_said(total, free, state, monkeypatch):
 
 
 def test_without_the_hub_its_tasks_need_a_folder(monkeypatch):
-    monkeypatch.setattr(doctor, "unreachable", lambda _endpoint: "no route to host")
+    monkeypatch.setattr(doctor, "connection_problem", lambda _endpoint, ask_proxy: "no route to host")
     found = findings()["hub"]
     assert (found.state, found.values["reachable"]) == ("note", False)
     assert "no route to host" in found.said
@@ -135,16 +136,16 @@ def test_without_the_hub_its_tasks_need_a_folder(monkeypatch):
 
 
 def test_offline_mode_is_respected(monkeypatch):
-    def never(_endpoint):
+    def never(_endpoint, ask_proxy):
         raise AssertionError("offline mode must not open a connection")
 
-    monkeypatch.setattr(doctor, "unreachable", never)
+    monkeypatch.setattr(doctor, "connection_problem", never)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in findings()["hub"].said
 
 
 def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(doctor, "unreachable", lambda _endpoint: time.sleep(5))
+    monkeypatch.setattr(doctor, "connection_problem", lambda _endpoint, ask_proxy: time.sleep(5))
     monkeypatch.setattr(doctor, "HUB_WAIT_S", 0.05)
     began = time.monotonic()
     assert "no answer within" in findings()["hub"].said
@@ -170,6 +171,7 @@ def test_a_proxy_is_asked(answer, said, monkeypatch):
             raise answer
         return Answer()
 
+    monkeypatch.setattr(doctor, "connection_problem", connection_problem)
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:1"})
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     assert re.search(said, findings()["hub"].said)

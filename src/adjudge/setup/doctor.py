@@ -6,9 +6,6 @@ import os
 import shutil
 import sys
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, util
@@ -19,10 +16,10 @@ from adjudge.errors import DataError
 from adjudge.models.sources.bundled import BUNDLED, bundled_folder, is_fetched
 from adjudge.runs.environment import cpu, describe_device, source_commit, usable_cores
 from adjudge.system.files import cache_dir
+from adjudge.system.hub import connection_problem
 from adjudge.system.memory import available_gib, memory_gib
 from adjudge.tasks import list_tasks, load_task
 from adjudge.tasks.reading import vader
-from adjudge.tasks.reading.hub import unreachable
 from adjudge.tasks.reading.sources import split_files
 from adjudge.tasks.spec import TaskSpec
 from adjudge.version import __version__
@@ -238,27 +235,13 @@ def _hub() -> Finding:
         return Finding(
             "hub", "note", "not asked: HF_HUB_OFFLINE is set; its cache is used", values={"reachable": False}
         )
-    problem = _unreachable(endpoint)
+    problem = connection_problem(endpoint, ask_proxy=True)
     if problem is None:
         return Finding("hub", "ok", f"{endpoint} answers", values={"reachable": True, "endpoint": endpoint})
     do = "Only models and data sets of the hub need it. HF_ENDPOINT names a mirror, https_proxy a proxy."
     return Finding(
         "hub", "note", f"{endpoint} cannot be reached: {problem}", do, {"reachable": False, "endpoint": endpoint}
     )
-
-
-def _unreachable(endpoint: str) -> str | None:
-    """As `adjudge.tasks.reading.hub.unreachable`, but a proxy is asked too."""
-    problem = unreachable(endpoint)
-    if problem is not None or urllib.parse.urlsplit(endpoint).scheme not in urllib.request.getproxies():
-        return problem
-    try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_WAIT_S):
-            return None
-    except urllib.error.HTTPError as error:
-        return f"through the proxy: {error.code} {error.reason}"
-    except OSError as error:
-        return f"through the proxy: {error}"
 
 
 def _in_background(look: Callable[[], Finding]) -> Callable[[], Finding]:
