@@ -12,7 +12,8 @@ from typing import BinaryIO
 from adjudge.errors import DataError, nearest
 from adjudge.submission.check_file import check_file
 from adjudge.submission.formats import FORMS, SUITES, Form, form_of_file
-from adjudge.submission.problems import Problem, are, quoted
+from adjudge.submission.problems import Problem, are
+from adjudge.system.text import quoted
 
 MAX_ZIP_BYTES = 2**24
 """Far above a submission's size (GLUE's has about 1 MB). A zip's list of members is read at once, so its size has to be bounded."""

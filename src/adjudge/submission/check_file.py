@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 from adjudge.submission.formats import HEADER, HIGH, LOW, Form
-from adjudge.submission.problems import LONGEST, Found, Problem, are, listed, quoted
+from adjudge.submission.problems import Found, Problem, are, listed
+from adjudge.system.text import quoted, shorten_json
 
 MAX_LINE_BYTES = 2**18
 MAX_FILE_BYTES = 2**26
@@ -285,11 +286,9 @@ def _check_label(form: Form, record: Mapping[str, Any], prefix: str, number: int
 
 
 def _shown(value: object) -> str:
-    """A JSON value as it stands in the file, cut; objects and lists by their kind."""
+    """Return a JSON value cut for a message; objects and lists are named by their kind."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return json.dumps(value[:LONGEST] + "…" if isinstance(value, str) and len(value) > LONGEST else value)[
-        : 6 * LONGEST
-    ]
+    return shorten_json(value)

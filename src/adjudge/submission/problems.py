@@ -8,9 +8,6 @@ from dataclasses import dataclass
 SHOWN = 5
 """How many problems of one kind are shown for one file; the others are counted."""
 
-LONGEST = 60
-"""Characters of a wrong value that a problem shows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -54,12 +51,6 @@ class Found:
                     )
                 )
         return found
-
-
-def quoted(value: str) -> str:
-    """A value for a message: cut, in quotes, and with what cannot be seen escaped, since a file's names and cells may hold anything."""
-    cut = value if len(value) <= LONGEST else value[:LONGEST] + "…"
-    return f"'{cut}'" if cut.isprintable() else ascii(cut)
 
 
 def listed(numbers: list[int], shown: int = 10) -> str:
