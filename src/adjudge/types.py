@@ -1,8 +1,8 @@
 """The data types that every room shares: examples, prompts, judgements, predictions.
 
-Shapes are suffixes of names: ``B`` prompts in a batch, ``P`` prompt tokens, ``R`` response tokens, ``T`` prompt and response
-tokens, ``V`` vocabulary, ``D`` hidden width, ``L`` labels, ``N`` rows, ``S`` resamples. Masks are boolean with True = a real
-token.
+Shapes are suffixes of names: ``B`` prompts in a batch, ``P`` prompt tokens, ``R`` response tokens, ``T`` prompt and
+response tokens, ``V`` vocabulary, ``D`` hidden width, ``L`` labels, ``N`` rows, ``S`` resamples. Masks are boolean with
+True = a real token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Example:
     """One row of a task: named texts and, if labelled, the gold answer."""
 
     id: str
-    """Name of the row in errors and prediction files, unique within its split: file and line, as in ``"dev.tsv:17"``."""
+    """Name of the row in errors and prediction files, unique in its split: file and line, as ``"dev.tsv:17"``."""
     fields: Mapping[str, str]
     gold: Value | None = None
     """The answer word (``"Positive"``) of a label task, the number of a number task; None when unlabelled."""

@@ -26,7 +26,7 @@ def test_one_file_alone_is_told_by_its_name(tmp_path):
     assert check_submission(write(tmp_path / "WSC.jsonl", right_file(form_of("WSC.jsonl")))) == []
     short = write(tmp_path / "WNLI.tsv", b"index\tprediction\n0\t2\n")
     assert [str(problem) for problem in check_submission(short)] == [
-        f"{short}:2: prediction: '2' is none of 0, 1",
+        f"{short}:2: prediction: '2' is not one of 0, 1",
         f"{short}: index: 145 of 146 rows are missing: 1 to 145",
     ]
 
@@ -58,14 +58,14 @@ def test_missing_files_are_named_unless_they_may_be(superglue):
     ("name", "said"),
     [
         ("superglue/CB.jsonl", "'superglue/CB.jsonl' is in a folder; put CB.jsonl at the top of the zip"),
-        ("../CB.jsonl", "'../CB.jsonl' points out of the zip; put CB.jsonl at its top"),
-        ("/etc/CB.jsonl", "'/etc/CB.jsonl' points out of the zip; put CB.jsonl at its top"),
-        ("a\\..\\CB.jsonl", "points out of the zip; put CB.jsonl at its top"),
-        ("C:\\CB.jsonl", "points out of the zip; put CB.jsonl at its top"),
-        ("cb.jsonl", "'cb.jsonl' is no file of a submission. Did you mean 'CB.jsonl'?"),
-        ("../../etc/passwd", "'../../etc/passwd' is no file of a submission. Take it out."),
-        ("__MACOSX/._CB.jsonl", "'__MACOSX/._CB.jsonl' is no file of a submission."),
-        ("\x1b[2J.txt", "'\\x1b[2J.txt' is no file of a submission. Take it out."),
+        ("../CB.jsonl", "'../CB.jsonl' points outside the zip; put CB.jsonl at its top"),
+        ("/etc/CB.jsonl", "'/etc/CB.jsonl' points outside the zip; put CB.jsonl at its top"),
+        ("a\\..\\CB.jsonl", "points outside the zip; put CB.jsonl at its top"),
+        ("C:\\CB.jsonl", "points outside the zip; put CB.jsonl at its top"),
+        ("cb.jsonl", "'cb.jsonl' is not a file of a submission. Did you mean 'CB.jsonl'?"),
+        ("../../etc/passwd", "'../../etc/passwd' is not a file of a submission. Remove it."),
+        ("__MACOSX/._CB.jsonl", "'__MACOSX/._CB.jsonl' is not a file of a submission."),
+        ("\x1b[2J.txt", "'\\x1b[2J.txt' is not a file of a submission. Remove it."),
     ],
 )
 def test_members_with_other_names_are_named_and_not_unpacked(name, said, superglue, tmp_path, monkeypatch):
@@ -92,13 +92,13 @@ def test_a_member_twice_a_link_and_a_folder(superglue):
         link = zipfile.ZipInfo("CB.jsonl")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
-    assert zip_said(content.getvalue())[0] == "a.zip: CB.jsonl is a link and not a file"
+    assert zip_said(content.getvalue())[0] == "a.zip: CB.jsonl is a link, not a file"
 
 
 def test_what_is_no_zip_is_said(tmp_path, superglue):
-    assert zip_said(b"")[0].startswith("a.zip: is not a zip that can be read")
-    assert zip_said(b"PK\x03\x04 and so on")[0].startswith("a.zip: is not a zip that can be read")
-    assert zip_said(zipped(superglue)[:-30])[0].startswith("a.zip: is not a zip that can be read")
+    assert zip_said(b"")[0].startswith("a.zip: cannot be read as a zip")
+    assert zip_said(b"PK\x03\x04 and so on")[0].startswith("a.zip: cannot be read as a zip")
+    assert zip_said(zipped(superglue)[:-30])[0].startswith("a.zip: cannot be read as a zip")
     with pytest.raises(DataError, match="is a folder"):
         check_submission(tmp_path)
     with pytest.raises(DataError, match="No such file"):
@@ -119,14 +119,14 @@ def test_damaged_members_are_said(superglue):
     assert zip_said(bytes(encrypted)) == ["BoolQ.jsonl: is encrypted"]
     assert (
         zip_said(zipped(superglue, zipfile.ZIP_LZMA))[0]
-        == "BoolQ.jsonl: is packed in a way that not every program can unpack"
+        == "BoolQ.jsonl: is compressed in a way that some programs cannot read"
     )
 
 
 def test_a_zip_of_many_members_or_bytes_is_not_gone_through(superglue):
     files = superglue | {f"{number}.txt": b"" for number in range(MAX_MEMBERS)}
     found = zip_said(zipped(files))
-    assert found[0] == f"a.zip: has {len(files)} members; only the first {MAX_MEMBERS} were looked at"
+    assert found[0] == f"a.zip: has {len(files)} members; only the first {MAX_MEMBERS} were checked"
     assert len(found) == MAX_MEMBERS - len(superglue) + 1
     assert "was not opened" in zip_said(b"\0" * (MAX_ZIP_BYTES + 1))[0]
 
@@ -154,5 +154,5 @@ def test_a_huge_member_is_read_within_bounds(filling, problem):
         [sys.executable, "-c", BOMB, filling], capture_output=True, text=True, check=True, timeout=120
     )
     assert problem in result.stdout
-    assert "what follows was not read" in result.stdout
+    assert "the rest was not read" in result.stdout
     assert len(result.stdout) < 4000

@@ -67,24 +67,24 @@ def test_the_documentation_has_the_forms():
 
 
 TABLES = [
-    (1, "id\tlabel", ["WNLI.tsv:1: the header is 'id\\tlabel'; it has to be index, a tab, prediction"]),
+    (1, "id\tlabel", ["WNLI.tsv:1: the header is 'id\\tlabel'; it must be index, a tab, prediction"]),
     (
         1,
         '"index"\t"prediction"',
-        ['WNLI.tsv:1: the header is \'"index"\\t"prediction"\'; it has to be index, a tab, prediction'],
+        ['WNLI.tsv:1: the header is \'"index"\\t"prediction"\'; it must be index, a tab, prediction'],
     ),
-    (1, "", ["WNLI.tsv:1: the header is ''; it has to be index, a tab, prediction"]),
-    (3, "1\t2", ["WNLI.tsv:3: prediction: '2' is none of 0, 1"]),
-    (3, "1\t1.0", ["WNLI.tsv:3: prediction: '1.0' is none of 0, 1"]),
-    (3, "1\t 1", ["WNLI.tsv:3: prediction: ' 1' is none of 0, 1"]),
-    (3, "1\t", ["WNLI.tsv:3: prediction: '' is none of 0, 1"]),
-    (3, "1\tentailment", ["WNLI.tsv:3: prediction: 'entailment' is none of 0, 1"]),
-    (3, "1\t\x1b[31m1", ["WNLI.tsv:3: prediction: '\\x1b[31m1' is none of 0, 1"]),
+    (1, "", ["WNLI.tsv:1: the header is ''; it must be index, a tab, prediction"]),
+    (3, "1\t2", ["WNLI.tsv:3: prediction: '2' is not one of 0, 1"]),
+    (3, "1\t1.0", ["WNLI.tsv:3: prediction: '1.0' is not one of 0, 1"]),
+    (3, "1\t 1", ["WNLI.tsv:3: prediction: ' 1' is not one of 0, 1"]),
+    (3, "1\t", ["WNLI.tsv:3: prediction: '' is not one of 0, 1"]),
+    (3, "1\tentailment", ["WNLI.tsv:3: prediction: 'entailment' is not one of 0, 1"]),
+    (3, "1\t\x1b[31m1", ["WNLI.tsv:3: prediction: '\\x1b[31m1' is not one of 0, 1"]),
     (
         3,
         "1",
         [
-            "WNLI.tsv:3: prediction: the line has 1 column; it has to be an index, a tab and a prediction",
+            "WNLI.tsv:3: prediction: the line has 1 column; it must be an index, a tab and a prediction",
             "WNLI.tsv: index: 1 of 146 rows is missing: 1",
         ],
     ),
@@ -92,7 +92,7 @@ TABLES = [
         3,
         "1\t1\t1",
         [
-            "WNLI.tsv:3: the line has 3 columns; it has to be an index, a tab and a prediction",
+            "WNLI.tsv:3: the line has 3 columns; it must be an index, a tab and a prediction",
             "WNLI.tsv: index: 1 of 146 rows is missing: 1",
         ],
     ),
@@ -100,7 +100,7 @@ TABLES = [
         3,
         "",
         [
-            "WNLI.tsv:3: prediction: the line is empty; it has to be an index, a tab and a prediction",
+            "WNLI.tsv:3: prediction: the line is empty; it must be an index, a tab and a prediction",
             "WNLI.tsv: index: 1 of 146 rows is missing: 1",
         ],
     ),
@@ -108,7 +108,7 @@ TABLES = [
         3,
         "1,1",
         [
-            "WNLI.tsv:3: prediction: the line has 1 column; it has to be an index, a tab and a prediction",
+            "WNLI.tsv:3: prediction: the line has 1 column; it must be an index, a tab and a prediction",
             "WNLI.tsv: index: 1 of 146 rows is missing: 1",
         ],
     ),
@@ -116,7 +116,7 @@ TABLES = [
         3,
         "0\t1",
         [
-            "WNLI.tsv:3: index: row 0 is here a second time; first in line 2",
+            "WNLI.tsv:3: index: row 0 occurs again; it was first in line 2",
             "WNLI.tsv: index: 1 of 146 rows is missing: 1",
         ],
     ),
@@ -124,7 +124,7 @@ TABLES = [
         3,
         "146\t1",
         [
-            "WNLI.tsv:3: index: 146 is no row of the official test set, which has 0 to 145",
+            "WNLI.tsv:3: index: 146 is not a row of the official test set, which has 0 to 145",
             "WNLI.tsv: index: 1 of 146 rows is missing: 1",
         ],
     ),
@@ -133,7 +133,7 @@ TABLES = [
             3,
             f"{index}\t1",
             [
-                f"WNLI.tsv:3: index: '{index}' is not a whole number as the test set has it",
+                f"WNLI.tsv:3: index: '{index}' is not a whole number as in the test set",
                 "WNLI.tsv: index: 1 of 146 rows is missing: 1",
             ],
         )
@@ -150,7 +150,7 @@ def test_a_wrong_line_of_a_table_is_named(line, text, problems):
 def test_a_file_without_header_is_one_problem_and_no_lost_row():
     lines = right_lines(form_of("WNLI.tsv"))[1:]
     assert said("WNLI.tsv", "".join(f"{line}\n" for line in lines).encode()) == [
-        "WNLI.tsv:1: there is no header line; it has to be index, a tab, prediction"
+        "WNLI.tsv:1: there is no header line; it must be index, a tab, prediction"
     ]
 
 
@@ -180,67 +180,67 @@ def test_numbers_may_be_written_as_programs_write_them(number):
 
 LOST = "1 of 146 rows is missing: 1"
 OBJECTS = [
-    ("WSC.jsonl", '{"idx": 1, "label": "true"}', ['WSC.jsonl:2: label: is "true" and none of "True", "False"']),
-    ("WSC.jsonl", '{"idx": 1, "label": true}', ['WSC.jsonl:2: label: is true and none of "True", "False"']),
-    ("BoolQ.jsonl", '{"idx": 1, "label": "True"}', ['BoolQ.jsonl:2: label: is "True" and none of "true", "false"']),
-    ("BoolQ.jsonl", '{"idx": 1, "label": false}', ['BoolQ.jsonl:2: label: is false and none of "true", "false"']),
-    ("WiC.jsonl", '{"idx": 1, "label": 1}', ['WiC.jsonl:2: label: is 1 and none of "true", "false"']),
-    ("COPA.jsonl", '{"idx": 1, "label": "1"}', ['COPA.jsonl:2: label: is "1" and none of 0, 1']),
-    ("COPA.jsonl", '{"idx": 1, "label": true}', ["COPA.jsonl:2: label: is true and none of 0, 1"]),
-    ("COPA.jsonl", '{"idx": 1, "label": 1.0}', ["COPA.jsonl:2: label: is 1.0 and none of 0, 1"]),
-    ("COPA.jsonl", '{"idx": 1, "label": 2}', ["COPA.jsonl:2: label: is 2 and none of 0, 1"]),
+    ("WSC.jsonl", '{"idx": 1, "label": "true"}', ['WSC.jsonl:2: label: is "true", not one of "True", "False"']),
+    ("WSC.jsonl", '{"idx": 1, "label": true}', ['WSC.jsonl:2: label: is true, not one of "True", "False"']),
+    ("BoolQ.jsonl", '{"idx": 1, "label": "True"}', ['BoolQ.jsonl:2: label: is "True", not one of "true", "false"']),
+    ("BoolQ.jsonl", '{"idx": 1, "label": false}', ['BoolQ.jsonl:2: label: is false, not one of "true", "false"']),
+    ("WiC.jsonl", '{"idx": 1, "label": 1}', ['WiC.jsonl:2: label: is 1, not one of "true", "false"']),
+    ("COPA.jsonl", '{"idx": 1, "label": "1"}', ['COPA.jsonl:2: label: is "1", not one of 0, 1']),
+    ("COPA.jsonl", '{"idx": 1, "label": true}', ["COPA.jsonl:2: label: is true, not one of 0, 1"]),
+    ("COPA.jsonl", '{"idx": 1, "label": 1.0}', ["COPA.jsonl:2: label: is 1.0, not one of 0, 1"]),
+    ("COPA.jsonl", '{"idx": 1, "label": 2}', ["COPA.jsonl:2: label: is 2, not one of 0, 1"]),
     (
         "CB.jsonl",
         '{"idx": 1, "label": "Neutral"}',
-        ['CB.jsonl:2: label: is "Neutral" and none of "entailment", "neutral", "contradiction"'],
+        ['CB.jsonl:2: label: is "Neutral", not one of "entailment", "neutral", "contradiction"'],
     ),
     (
         "AX-g.jsonl",
         '{"idx": 1, "label": "neutral"}',
-        ['AX-g.jsonl:2: label: is "neutral" and none of "entailment", "not_entailment"'],
+        ['AX-g.jsonl:2: label: is "neutral", not one of "entailment", "not_entailment"'],
     ),
     (
         "AX-g.jsonl",
         '{"idx": 1, "label": null}',
-        ['AX-g.jsonl:2: label: is null and none of "entailment", "not_entailment"'],
+        ['AX-g.jsonl:2: label: is null, not one of "entailment", "not_entailment"'],
     ),
-    ("ReCoRD.jsonl", '{"idx": 1, "label": " "}', ['ReCoRD.jsonl:2: label: is " " and not the text of an entity']),
-    ("ReCoRD.jsonl", '{"idx": 1, "label": 3}', ["ReCoRD.jsonl:2: label: is 3 and not the text of an entity"]),
+    ("ReCoRD.jsonl", '{"idx": 1, "label": " "}', ['ReCoRD.jsonl:2: label: is " ", not the text of an entity']),
+    ("ReCoRD.jsonl", '{"idx": 1, "label": 3}', ["ReCoRD.jsonl:2: label: is 3, not the text of an entity"]),
     ("WSC.jsonl", '{"idx": 1, "lable": "True"}', ["WSC.jsonl:2: label: the field is missing"]),
     ("WSC.jsonl", '{"label": "True"}', ["WSC.jsonl:2: idx: the field is missing", f"WSC.jsonl: idx: {LOST}"]),
     (
         "WSC.jsonl",
         '{"idx": "1", "label": "True"}',
-        ['WSC.jsonl:2: idx: is "1" and not a whole number as the test set has it', f"WSC.jsonl: idx: {LOST}"],
+        ['WSC.jsonl:2: idx: is "1", not a whole number as in the test set', f"WSC.jsonl: idx: {LOST}"],
     ),
     (
         "WSC.jsonl",
         '{"idx": 1.0, "label": "True"}',
-        ["WSC.jsonl:2: idx: is 1.0 and not a whole number as the test set has it", f"WSC.jsonl: idx: {LOST}"],
+        ["WSC.jsonl:2: idx: is 1.0, not a whole number as in the test set", f"WSC.jsonl: idx: {LOST}"],
     ),
     (
         "WSC.jsonl",
         '{"idx": {"a": 1}, "label": "True"}',
-        ["WSC.jsonl:2: idx: is an object and not a whole number as the test set has it", f"WSC.jsonl: idx: {LOST}"],
+        ["WSC.jsonl:2: idx: is an object, not a whole number as in the test set", f"WSC.jsonl: idx: {LOST}"],
     ),
     (
         "WSC.jsonl",
         '{"idx": 1, "idx": 1, "label": "True"}',
-        ["WSC.jsonl:2: the field 'idx' is there twice", f"WSC.jsonl: idx: {LOST}"],
+        ["WSC.jsonl:2: the field 'idx' occurs twice", f"WSC.jsonl: idx: {LOST}"],
     ),
-    ("WSC.jsonl", "[1]", ["WSC.jsonl:2: the line is a list and not an object", f"WSC.jsonl: idx: {LOST}"]),
-    ("WSC.jsonl", '"x"', ['WSC.jsonl:2: the line is "x" and not an object', f"WSC.jsonl: idx: {LOST}"]),
+    ("WSC.jsonl", "[1]", ["WSC.jsonl:2: the line is a list, not an object", f"WSC.jsonl: idx: {LOST}"]),
+    ("WSC.jsonl", '"x"', ['WSC.jsonl:2: the line is "x", not an object', f"WSC.jsonl: idx: {LOST}"]),
     ("WSC.jsonl", "", ["WSC.jsonl:2: the line is empty", f"WSC.jsonl: idx: {LOST}"]),
     ("WSC.jsonl", '{"idx": 1,', ["WSC.jsonl:2: the line is not JSON: "]),
     (
         "WSC.jsonl",
         '{"idx": 1, "label": NaN}',
-        ["WSC.jsonl:2: the line is not JSON: there is no NaN in it", f"WSC.jsonl: idx: {LOST}"],
+        ["WSC.jsonl:2: the line is not JSON, which has no NaN", f"WSC.jsonl: idx: {LOST}"],
     ),
     (
         "WSC.jsonl",
         "[" * 100_000,
-        ["WSC.jsonl:2: the line is not JSON that can be read: it is nested too deep", f"WSC.jsonl: idx: {LOST}"],
+        ["WSC.jsonl:2: the line cannot be read as JSON: it is nested too deeply", f"WSC.jsonl: idx: {LOST}"],
     ),
     ("WSC.jsonl", f'{{"idx": {"9" * 9999}, "label": "True"}}', ["WSC.jsonl:2: the line has a number that is too long"]),
 ]
@@ -277,16 +277,16 @@ AT = "MultiRC.jsonl:2: passage.questions"
     [
         (lambda p: p.pop("idx"), "MultiRC.jsonl:2: idx: the field is missing", 0),
         (lambda p: p.pop("passage"), "MultiRC.jsonl:2: passage: the field is missing", 60),
-        (lambda p: p.update(passage=[]), "MultiRC.jsonl:2: passage: is a list and not an object", 60),
+        (lambda p: p.update(passage=[]), "MultiRC.jsonl:2: passage: is a list, not an object", 60),
         (lambda p: p["passage"].pop("questions"), f"{AT}: the field is missing", 60),
-        (lambda p: p["passage"].update(questions={}), f"{AT}: is an object and not a list", 60),
-        (lambda p: p["passage"]["questions"].__setitem__(1, 7), f"{AT}[1]: is 7 and not an object", 6),
+        (lambda p: p["passage"].update(questions={}), f"{AT}: is an object, not a list", 60),
+        (lambda p: p["passage"]["questions"].__setitem__(1, 7), f"{AT}[1]: is 7, not an object", 6),
         (lambda p: p["passage"]["questions"][1].pop("idx"), f"{AT}[1].idx: the field is missing", 0),
         (lambda p: p["passage"]["questions"][1].pop("answers"), f"{AT}[1].answers: the field is missing", 6),
-        (lambda p: p["passage"]["questions"][1].update(answers="0"), f'{AT}[1].answers: is "0" and not a list', 6),
+        (lambda p: p["passage"]["questions"][1].update(answers="0"), f'{AT}[1].answers: is "0", not a list', 6),
         (
             lambda p: p["passage"]["questions"][1]["answers"].__setitem__(2, 0),
-            f"{AT}[1].answers[2]: is 0 and not an object",
+            f"{AT}[1].answers[2]: is 0, not an object",
             1,
         ),
         (
@@ -301,7 +301,7 @@ AT = "MultiRC.jsonl:2: passage.questions"
         ),
         (
             lambda p: p["passage"]["questions"][1]["answers"][2].update(label="1"),
-            f'{AT}[1].answers[2].label: is "1" and none of 0, 1',
+            f'{AT}[1].answers[2].label: is "1", not one of 0, 1',
             0,
         ),
     ],
@@ -321,9 +321,9 @@ def test_an_option_in_two_passages_is_double():
     found = said("MultiRC.jsonl", "".join(f"{line}\n" for line in [*lines, lines[3]]).encode())
     assert (
         found[0]
-        == f"MultiRC.jsonl:{len(lines) + 1}: passage.questions.answers.idx: row 180 is here a second time; first in line 4"
+        == f"MultiRC.jsonl:{len(lines) + 1}: passage.questions.answers.idx: row 180 occurs again; it was first in line 4"
     )
-    assert found[SHOWN] == "MultiRC.jsonl: passage.questions.answers.idx: 55 more lines have this"
+    assert found[SHOWN] == "MultiRC.jsonl: passage.questions.answers.idx: 55 more lines have this problem"
 
 
 @pytest.mark.parametrize("name", ["WNLI.tsv", "WSC.jsonl"])
@@ -343,7 +343,7 @@ def test_bytes_that_no_site_reads_are_named(name):
     ends = said(name, right.replace(b"\n", b"\r\n"))
     assert ends[0] == rf"{name}:1: the line ends with \r\n; end lines with \n alone"
     assert len(ends) == SHOWN + 1
-    assert ends[-1] == f"{name}: {len(right.splitlines()) - SHOWN} more lines have this"
+    assert ends[-1] == f"{name}: {len(right.splitlines()) - SHOWN} more lines have this problem"
     assert said(name, b"\xef\xbb\xbf" + right) == [
         f"{name}:1: the file begins with a byte-order mark; save it as UTF-8 without one"
     ]
@@ -362,7 +362,7 @@ def test_a_kind_of_problem_is_shown_a_few_times_and_counted():
     lines = ["index\tprediction", *(f"{index}\tyes" for index in range(146))]
     found = said("WNLI.tsv", "\n".join(lines).encode())
     assert len(found) == SHOWN + 1
-    assert found[-1] == f"WNLI.tsv: prediction: {146 - SHOWN} more lines have this"
+    assert found[-1] == f"WNLI.tsv: prediction: {146 - SHOWN} more lines have this problem"
 
 
 def test_numbers_are_listed_in_runs():

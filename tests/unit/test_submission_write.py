@@ -11,7 +11,7 @@ from submissions import form_of
 from adjudge.errors import DataError
 from adjudge.submission.check_file import check_file
 from adjudge.submission.formats import FORMS, form_of_task
-from adjudge.submission.write import check_unreadable, official_indices, pack, write_file
+from adjudge.submission.write import first_unknown_rule, official_indices, pack, write_file
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -221,10 +221,10 @@ def test_an_unreadable_number_needs_a_number():
 
 def test_rules_that_no_task_knows_are_found():
     specs = [spec_of("CB.jsonl"), spec_of("STS-B.tsv")]
-    assert check_unreadable(["likeliest", "majority", "Neutral", "2.5"], specs) is None
-    assert check_unreadable(["likeliest", "neutral"], specs) == "neutral"
-    assert check_unreadable(["5.1"], specs) == "5.1"
-    assert check_unreadable(["2.5"], specs[:1]) == "2.5"
+    assert first_unknown_rule(["likeliest", "majority", "Neutral", "2.5"], specs) is None
+    assert first_unknown_rule(["likeliest", "neutral"], specs) == "neutral"
+    assert first_unknown_rule(["5.1"], specs) == "5.1"
+    assert first_unknown_rule(["2.5"], specs[:1]) == "2.5"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_rules_that_no_task_knows_are_found():
         (lambda rows: [*rows[1:], Prediction("x", {}, None, "", "No")], "row x: has no tag 'idx'"),
         (
             lambda rows: [*rows[1:], Prediction("x", {}, None, "", "No", tags={"idx": "-1"})],
-            "row x: the tag 'idx' is '-1' and no whole",
+            "row x: the tag 'idx' is '-1', not a whole",
         ),
         (lambda rows: [], "146 of the 146 rows"),
     ],
@@ -252,13 +252,13 @@ def test_rows_that_are_not_those_of_the_test_set_are_refused(change, said):
 
 def test_labels_that_the_site_does_not_know_are_refused():
     spec = label_task("Bad", "Good", labels={"bad": "Bad", "1": "Good"})
-    with pytest.raises(DataError, match=r"run: the task's label 'bad' \(Bad\) is none of WNLI\.tsv, which has 0, 1\."):
+    with pytest.raises(DataError, match=r"run: the task's label 'bad' \(Bad\) is not a label of WNLI\.tsv, which has 0, 1\."):
         write_file(form_of("WNLI.tsv"), spec, judged("WNLI.tsv"), [], "run")
     with pytest.raises(DataError, match=r"STS-B\.tsv wants numbers"):
         write_file(form_of("STS-B.tsv"), spec, [], [], "run")
     with pytest.raises(DataError, match=r"WNLI\.tsv wants labels"):
         write_file(form_of("WNLI.tsv"), number_task(0, 5), [], [], "run")
-    with pytest.raises(DataError, match=r"row test:0: 7\.0 is no number of the task's range"):
+    with pytest.raises(DataError, match=r"row test:0: 7\.0 is not a number in the task's range"):
         written("STS-B.tsv", judged("STS-B.tsv", lambda index: 7.0))
 
 

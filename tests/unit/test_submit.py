@@ -109,7 +109,7 @@ def test_rows_that_were_judged_are_not_judged_again(wnli, tmp_path, monkeypatch)
     made(*wnli)
     first = (tmp_path / "glue.zip").read_bytes()
     install(monkeypatch, "sft", lambda example: pytest.fail("judged again"))
-    assert "judged before" in made(*wnli).stderr
+    assert "already judged" in made(*wnli).stderr
     assert (tmp_path / "glue.zip").read_bytes() == first
     (tmp_path / "data/glue/WNLI/test.tsv").unlink()  # what is judged needs no data
     made(*wnli)
@@ -156,7 +156,7 @@ def test_a_submission_that_was_stopped_goes_on(cut, wnli, tmp_path, monkeypatch)
         file.write(cut)  # as when the machine stops in the middle of a line
     asked.clear()
     install(monkeypatch, "sft", stop_at(None))
-    assert "going on after row 100 of 146" in made(*wnli).stderr
+    assert "continuing after row 100 of 146" in made(*wnli).stderr
     assert asked == list(range(100, 146))
     assert not partial.exists()
     assert [prediction.tags["idx"] for prediction in Run.open(tmp_path / "runs/glue/wnli").predictions("test")] == [
@@ -175,11 +175,11 @@ def test_rows_of_another_test_file_are_not_taken_over(wnli, tmp_path, monkeypatc
         "text": "Yes",
     }
     write(tmp_path / "runs/glue/wnli/predictions/test.jsonl.partial", json.dumps(row).encode() + b"\n")
-    assert "is of other rows" in made(*wnli).stderr
+    assert "has other rows" in made(*wnli).stderr
     assert len(asked) == 146
 
 
-@pytest.mark.parametrize(("line", "said"), [("{", ":1: is not JSON"), ('{"id": 1, "x": 2}', ":1: is no judged row")])
+@pytest.mark.parametrize(("line", "said"), [("{", ":1: is not JSON"), ('{"id": 1, "x": 2}', ":1: is not a judged row")])
 def test_damaged_judged_rows_are_named(line, said, wnli, tmp_path):
     write(tmp_path / "runs/glue/wnli/predictions/test.jsonl", f"{line}\n".encode())
     assert f"test.jsonl{said}" in refused(*wnli)
@@ -410,7 +410,7 @@ def test_check_says_all_that_is_wrong(tmp_path):
     assert said.exit_code == 2
     assert [line.strip() for line in said.stderr.splitlines()] == [
         f"error: {wrong} would be refused, or scored wrongly:",
-        '- COPA.jsonl:5: label: is "0" and none of 0, 1',
+        '- COPA.jsonl:5: label: is "0", not one of 0, 1',
         "- COPA.jsonl: idx: 1 of 500 rows is missing: 499",
         "- wrong.zip: WiC.jsonl is missing; the site wants every file",
     ]

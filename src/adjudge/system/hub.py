@@ -1,4 +1,4 @@
-"""Find out in seconds whether the model hub can be reached; the hub's own client tries for up to a minute."""
+"""Find out quickly whether the hub can be reached: its own client retries for up to a minute."""
 
 from __future__ import annotations
 

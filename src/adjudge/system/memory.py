@@ -20,14 +20,14 @@ LIMITS = (
 
 
 def memory_gib(root: Path = Path("/")) -> float | None:
-    """Return the memory of the machine, or of the container if less; None if the system does not report it."""
+    """Return the memory of the machine, or of the container if less; None if the system does not say."""
     limit, _ = _limit(root)
     sizes = [size for size in (_meminfo(root).get("MemTotal") or _installed(), limit) if size is not None]
     return min(sizes) / 2**30 if sizes else None
 
 
 def available_gib(root: Path = Path("/")) -> float | None:
-    """Return the memory that programs can still allocate; None if the system does not report it."""
+    """Return the memory that programs can still allocate; None if the system does not say."""
     limit, used = _limit(root)
     free = _meminfo(root).get("MemAvailable")
     if free is None:
@@ -79,14 +79,14 @@ def peak_rss_gib() -> float:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory for the next allocation, and PyTorch ask for huge pages; return whether it worked.
+    """Make glibc keep freed memory, and PyTorch ask for huge pages; return whether it worked.
 
-    By default a tensor over 32 MB is a mapping of its own, which goes back to the system when it is freed. So does the top of
-    the heap. A training step makes and frees the same tensors again and again, and then spends part of its time in page
-    faults. Peak memory stays the same (figures: docs/performance.md).
+    By default a tensor over 32 MB is a mapping of its own, which goes back to the system when it is freed. So does the
+    top of the heap. A training step makes and frees the same tensors again and again, and then spends part of its time
+    in page faults. Peak memory stays the same (figures: docs/performance.md).
 
-    Call this before the first tensors are made. It does nothing on another C library, with a preloaded allocator, or when
-    the environment has settings of glibc's own (MALLOC_…).
+    Call this before the first tensors are made. It does nothing on another C library, with a preloaded allocator, or
+    when the environment has settings of glibc's own (MALLOC_…).
     """
     if (
         sys.platform != "linux"
