@@ -1,4 +1,4 @@
-"""The doctor on machines that lack something; each test replaces the function that examines the machine."""
+"""The doctor on machines that lack something; tests replace the functions that examine the machine."""
 
 import json
 import re
@@ -30,7 +30,7 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def well(tmp_path, monkeypatch):
-    """A machine without a GPU that lacks nothing: everything fetched, enough disk and memory, a hub that answers."""
+    """A machine without a GPU, with everything fetched, enough disk and memory, and a hub that answers."""
     cache = tmp_path / "cache"
     for name in ("models/smollm2-135m", "models/minilm-l6", "vader"):
         (cache / name).mkdir(parents=True)

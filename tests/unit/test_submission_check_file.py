@@ -1,4 +1,4 @@
-"""What is said of one file of a submission: nothing of a right one, and of a wrong one file, line and field."""
+"""Checks of one file of a submission: a right one passes, problems name file, line and field."""
 
 import io
 import json
@@ -37,24 +37,24 @@ OFFICIAL_ROWS = {
 }
 
 
-def said(name, content):
-    """What is said of a file with this content, one string a problem."""
+def problems_of(name, content):
+    """Return the problems of a file with this content as strings."""
     return [str(problem) for problem in check_file(form_of(name), io.BytesIO(content), name)]
 
 
 def spoilt(name, line, text):
-    """A right file with one line (counted from 1) in another's place."""
+    """Return a right file with one line (counted from 1) replaced."""
     lines = right_lines(form_of(name))
     lines[line - 1] = text
     return "".join(f"{each}\n" for each in lines).encode()
 
 
-def test_the_test_sets_have_their_official_sizes():
+def test_the_forms_have_the_official_sizes():
     assert {form.file: form.rows for form in FORMS} == OFFICIAL_ROWS
     assert [len(forms) for forms in SUITES.values()] == [11, 10]
 
 
-def test_the_documentation_has_the_forms():
+def test_the_documentation_lists_the_forms():
     page = (Path(__file__).parents[2] / "docs/submission.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+?)` \| ([\d,]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
     wanted = []
@@ -143,13 +143,13 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("line", "text", "problems"), TABLES)
-def test_a_wrong_line_of_a_table_is_named(line, text, problems):
-    assert said("WNLI.tsv", spoilt("WNLI.tsv", line, text)) == problems
+def test_a_wrong_line_of_a_table_is_reported(line, text, problems):
+    assert problems_of("WNLI.tsv", spoilt("WNLI.tsv", line, text)) == problems
 
 
-def test_a_file_without_header_is_one_problem_and_no_lost_row():
+def test_a_missing_header_is_one_problem_without_lost_rows():
     lines = right_lines(form_of("WNLI.tsv"))[1:]
-    assert said("WNLI.tsv", "".join(f"{line}\n" for line in lines).encode()) == [
+    assert problems_of("WNLI.tsv", "".join(f"{line}\n" for line in lines).encode()) == [
         "WNLI.tsv:1: there is no header line; it must be index, a tab, prediction"
     ]
 
@@ -169,13 +169,13 @@ def test_a_file_without_header_is_one_problem_and_no_lost_row():
         ("1e99999", "'1e99999' is not a number"),
     ],
 )
-def test_a_number_outside_the_scale_is_named(number, problem):
-    assert said("STS-B.tsv", spoilt("STS-B.tsv", 9, f"7\t{number}")) == [f"STS-B.tsv:9: prediction: {problem}"]
+def test_a_number_outside_the_scale_is_reported(number, problem):
+    assert problems_of("STS-B.tsv", spoilt("STS-B.tsv", 9, f"7\t{number}")) == [f"STS-B.tsv:9: prediction: {problem}"]
 
 
 @pytest.mark.parametrize("number", ["0", "5", "5.0", "+2.25", ".5", "3.", "1e-05", "-0.0"])
-def test_numbers_may_be_written_as_programs_write_them(number):
-    assert said("STS-B.tsv", spoilt("STS-B.tsv", 9, f"7\t{number}")) == []
+def test_numbers_in_the_notations_of_programs_are_allowed(number):
+    assert problems_of("STS-B.tsv", spoilt("STS-B.tsv", 9, f"7\t{number}")) == []
 
 
 LOST = "1 of 146 rows is missing: 1"
@@ -247,26 +247,28 @@ OBJECTS = [
 
 
 @pytest.mark.parametrize(("name", "text", "problems"), OBJECTS)
-def test_a_wrong_line_of_json_is_named(name, text, problems):
-    found = said(name, spoilt(name, 2, text))
-    assert found[0].startswith(problems[0])
-    assert found[1:] == problems[1:] or len(problems) == 1
+def test_a_wrong_line_of_json_is_reported(name, text, problems):
+    reported = problems_of(name, spoilt(name, 2, text))
+    assert reported[0].startswith(problems[0])
+    assert reported[1:] == problems[1:] or len(problems) == 1
 
 
-def test_indices_that_the_official_file_has_as_text_may_be_text():
-    assert said("AX-b.jsonl", spoilt("AX-b.jsonl", 2, '{"idx": "1", "label": "entailment"}')) == []
-    assert said("AX-b.jsonl", spoilt("AX-b.jsonl", 2, '{"idx": "one", "label": "entailment"}')) != []
+def test_indices_may_be_text_where_the_official_file_has_text():
+    assert problems_of("AX-b.jsonl", spoilt("AX-b.jsonl", 2, '{"idx": "1", "label": "entailment"}')) == []
+    assert problems_of("AX-b.jsonl", spoilt("AX-b.jsonl", 2, '{"idx": "one", "label": "entailment"}')) != []
 
 
-def test_fields_beyond_those_asked_for_do_no_harm():
-    assert said("WSC.jsonl", spoilt("WSC.jsonl", 2, '{"idx": 1, "label": "True", "note": [1, {"a": null}]}')) == []
+def test_additional_fields_are_allowed():
+    assert (
+        problems_of("WSC.jsonl", spoilt("WSC.jsonl", 2, '{"idx": 1, "label": "True", "note": [1, {"a": null}]}')) == []
+    )
 
 
 def nested(change):
-    """What is said of a right MultiRC whose second passage `change` has changed."""
+    """Return the problems of a right MultiRC file after `change` of its second passage."""
     passage = json.loads(right_lines(form_of("MultiRC.jsonl"))[1])
     change(passage)
-    return said("MultiRC.jsonl", spoilt("MultiRC.jsonl", 2, json.dumps(passage)))
+    return problems_of("MultiRC.jsonl", spoilt("MultiRC.jsonl", 2, json.dumps(passage)))
 
 
 AT = "MultiRC.jsonl:2: passage.questions"
@@ -306,63 +308,61 @@ AT = "MultiRC.jsonl:2: passage.questions"
         ),
     ],
 )
-def test_a_wrong_place_within_a_passage_is_named(change, first, lost):
-    found = nested(change)
-    assert found[0] == first
+def test_a_wrong_field_within_a_passage_is_named(change, first, lost):
+    reported = nested(change)
+    assert reported[0] == first
     verb = "is" if lost == 1 else "are"
-    assert len(found) == (2 if lost else 1)
-    assert not lost or found[1].startswith(
+    assert len(reported) == (2 if lost else 1)
+    assert not lost or reported[1].startswith(
         f"MultiRC.jsonl: passage.questions.answers.idx: {lost} of 9,693 rows {verb} missing: 6"
     )
 
 
-def test_an_option_in_two_passages_is_double():
+def test_an_option_in_two_passages_is_repeated():
     lines = right_lines(form_of("MultiRC.jsonl"))
-    found = said("MultiRC.jsonl", "".join(f"{line}\n" for line in [*lines, lines[3]]).encode())
-    assert (
-        found[0]
-        == f"MultiRC.jsonl:{len(lines) + 1}: passage.questions.answers.idx: row 180 occurs again; it was first in line 4"
-    )
-    assert found[SHOWN] == "MultiRC.jsonl: passage.questions.answers.idx: 55 more lines have this problem"
+    reported = problems_of("MultiRC.jsonl", "".join(f"{line}\n" for line in [*lines, lines[3]]).encode())
+    field = "passage.questions.answers.idx"
+    assert reported[0] == f"MultiRC.jsonl:{len(lines) + 1}: {field}: row 180 occurs again; it was first in line 4"
+    assert reported[SHOWN] == "MultiRC.jsonl: passage.questions.answers.idx: 55 more lines have this problem"
 
 
 @pytest.mark.parametrize("name", ["WNLI.tsv", "WSC.jsonl"])
-def test_rows_out_of_order_are_named(name):
+def test_rows_out_of_order_are_reported(name):
     lines = right_lines(form_of(name))
     lines[5], lines[8] = lines[8], lines[5]
-    found = said(name, "".join(f"{line}\n" for line in lines).encode())
-    assert len(found) == 3
-    assert all("comes after row" in problem for problem in found)
+    reported = problems_of(name, "".join(f"{line}\n" for line in lines).encode())
+    assert len(reported) == 3
+    assert all("comes after row" in problem for problem in reported)
 
 
 @pytest.mark.parametrize("name", ["WNLI.tsv", "WSC.jsonl"])
-def test_bytes_that_no_site_reads_are_named(name):
+def test_bytes_that_no_site_reads_are_reported(name):
     right = right_file(form_of(name))
-    assert said(name, right.removesuffix(b"\n")) == []
-    assert said(name, b"")[0] == f"{name}: the file is empty"
-    ends = said(name, right.replace(b"\n", b"\r\n"))
+    assert problems_of(name, right.removesuffix(b"\n")) == []
+    assert problems_of(name, b"")[0] == f"{name}: the file is empty"
+    ends = problems_of(name, right.replace(b"\n", b"\r\n"))
     assert ends[0] == rf"{name}:1: the line ends with \r\n; end lines with \n alone"
     assert len(ends) == SHOWN + 1
     assert ends[-1] == f"{name}: {len(right.splitlines()) - SHOWN} more lines have this problem"
-    assert said(name, b"\xef\xbb\xbf" + right) == [
+    assert problems_of(name, b"\xef\xbb\xbf" + right) == [
         f"{name}:1: the file begins with a byte-order mark; save it as UTF-8 without one"
     ]
-    assert said(name, right.decode().encode("utf-16"))[0] == f"{name}:1: the file is UTF-16, not UTF-8"
+    assert problems_of(name, right.decode().encode("utf-16"))[0] == f"{name}:1: the file is UTF-16, not UTF-8"
     line = right.split(b"\n")[2]
-    broken = said(name, right.replace(line, line[:-1] + b"\xe9" + line[-1:], 1))
+    broken = problems_of(name, right.replace(line, line[:-1] + b"\xe9" + line[-1:], 1))
     assert broken[0].startswith(f"{name}:3: byte 0xe9 (byte {len(line)} of the line) is not valid UTF-8")
 
 
-def test_a_carriage_return_alone_ends_no_line():
+def test_a_carriage_return_alone_does_not_end_a_line():
     content = right_file(form_of("WNLI.tsv")).replace(b"\n", b"\r")
-    assert said("WNLI.tsv", content)[0].startswith("WNLI.tsv:1: the header is 'index\\tprediction\\r0\\t0")
+    assert problems_of("WNLI.tsv", content)[0].startswith("WNLI.tsv:1: the header is 'index\\tprediction\\r0\\t0")
 
 
-def test_a_kind_of_problem_is_shown_a_few_times_and_counted():
+def test_each_kind_of_problem_is_shown_a_few_times_and_counted():
     lines = ["index\tprediction", *(f"{index}\tyes" for index in range(146))]
-    found = said("WNLI.tsv", "\n".join(lines).encode())
-    assert len(found) == SHOWN + 1
-    assert found[-1] == f"WNLI.tsv: prediction: {146 - SHOWN} more lines have this problem"
+    reported = problems_of("WNLI.tsv", "\n".join(lines).encode())
+    assert len(reported) == SHOWN + 1
+    assert reported[-1] == f"WNLI.tsv: prediction: {146 - SHOWN} more lines have this problem"
 
 
 def test_numbers_are_listed_in_runs():
@@ -373,7 +373,7 @@ def test_numbers_are_listed_in_runs():
 
 def test_a_long_line_is_skipped_and_the_next_is_read():
     content = spoilt("WNLI.tsv", 3, "1\t" + "1" * (3 * MAX_LINE_BYTES))
-    assert said("WNLI.tsv", content) == [
+    assert problems_of("WNLI.tsv", content) == [
         "WNLI.tsv:3: the line is longer than 256 KiB",
         "WNLI.tsv: index: 1 of 146 rows is missing: 1",
     ]

