@@ -1,4 +1,4 @@
-"""Temporary folders, what a killed process leaves of them, and errors of the disk."""
+"""Atomic files and folders, what a killed process leaves of them, and errors of the disk."""
 
 import errno
 import os
@@ -11,7 +11,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from adjudge.system.files import os_error_number, sweep, temporary_folder, whole_folder
+from adjudge.system.files import os_error_number, sweep, temporary_folder, whole_folder, write_bytes
+
+
+def test_an_error_while_writing_leaves_the_old_file_only(tmp_path):
+    write_bytes(tmp_path / "file", b"old")
+    with pytest.raises(TypeError):
+        write_bytes(tmp_path / "file", 7)
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically, as `write_bytes` does; lone surrogates become backslash escapes."""
-    write_bytes(path, text.encode("utf-8", errors=SURROGATES))
+    write_bytes(path, bytes(text, "utf-8", SURROGATES))
 
 
 def write_json(path: Path, value: Any) -> None:
