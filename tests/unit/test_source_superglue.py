@@ -195,7 +195,7 @@ def test_the_hub_gives_the_diagnostics_the_training_rows_of_rte(monkeypatch, nam
         return datasets.Dataset.from_dict({"premise": ["p"], "hypothesis": ["h"], "label": [1], "idx": [0]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: None)
+    monkeypatch.setattr("adjudge.tasks.reading.hub.connection_problem", lambda endpoint: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (example,) = load_split(load_task(name), "train")
     assert (dict(example.fields), example.gold) == ({"premise": "p", "hypothesis": "h"}, "No")

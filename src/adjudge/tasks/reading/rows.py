@@ -13,7 +13,8 @@ from typing import Any
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.console import note
-from adjudge.tasks.reading.text_files import Line, kind_of, shorten
+from adjudge.system.text import shorten
+from adjudge.tasks.reading.text_files import Line, kind_of
 from adjudge.tasks.scoring.groups import by_unit
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Value

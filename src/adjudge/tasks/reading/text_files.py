@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from adjudge.errors import DataError
+from adjudge.system.text import shorten
 
 MOST_LINE = 2**26
 """Characters of one line."""
 
 MOST_UNPACKED, SURELY_NO_BOMB = 100, 2**22
 """How many times its size a packed file may become, beyond that many bytes. Text becomes 3 to 20 times its size; a bomb, 1,000 times."""
-
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +197,3 @@ def kind_of(value: Any) -> str:
         dict: "an object",
     }
     return kinds.get(type(value), "null")
-
-
-def shorten(text: str) -> str:
-    r"""Cut a value for use in a message; what a terminal would obey or hide is written as ``\x1b``."""
-    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii") for mark in cut)
