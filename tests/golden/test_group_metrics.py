@@ -144,10 +144,10 @@ def test_what_record_needs_and_lacks_is_named():
         (changed(tags={"candidate": "A"}), r"row a/0 has no tag 'answers'"),
         (changed(tags={"candidate": "A", "answers": ""}), r"row a/0 has no tag 'answers'.*labelled split"),
         (changed(tags={"candidate": "", "answers": '["A"]'}), r"row a/0 has no tag 'candidate'"),
-        (changed(tags={"candidate": "A", "answers": "[]"}), r"'answers' is '\[\]' and must be a JSON list"),
-        (changed(tags={"candidate": "A", "answers": "A, B"}), r"'answers' is 'A, B' and must be a JSON list"),
+        (changed(tags={"candidate": "A", "answers": "[]"}), r"'answers' must be a JSON list of at least one text, not '\[\]'"),
+        (changed(tags={"candidate": "A", "answers": "A, B"}), r"'answers' must be a JSON list of at least one text, not 'A, B'"),
         (changed(tags={"candidate": "A", "answers": "[1]"}), r"'answers' is '\[1\]' and must be a JSON list"),
-        (changed(group=""), r"'record_f1' scores groups of rows, and row a/0 belongs to none"),
+        (changed(group=""), r"'record_f1' scores groups of rows, but row a/0 belongs to no group"),
         (changed(gold=None), r"row a/0 has no gold answer"),
     ]:
         with pytest.raises(DataError, match=said):

@@ -178,12 +178,12 @@ def test_words_that_a_tokenizer_cannot_write_are_refused():
 
 
 LABELS = {
-    "control": ("no", "ye\x07s", r"U\+0007 cannot be in it"),
-    "direction": ("no", "yes\u202e", r"U\+202E cannot be in it"),
-    "nul": ("no", "yes\x00", r"U\+0000 cannot be in it"),
+    "control": ("no", "ye\x07s", r"must not have the invisible U\+0007"),
+    "direction": ("no", "yes\u202e", r"must not have the invisible U\+202E"),
+    "nul": ("no", "yes\x00", r"must not have the invisible U\+0000"),
     "normal form": ("\u00e9", "e\u0301", "have the same answer word"),
-    "tag": ("no", "</Judgement>", "no '<' can be in it"),
-    "special": ("no", "<|im_end|>", "no '<' can be in it"),
+    "tag": ("no", "</Judgement>", "must not have a line break or '<'"),
+    "special": ("no", "<|im_end|>", "must not have a line break or '<'"),
 }
 
 

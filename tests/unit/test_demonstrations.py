@@ -53,7 +53,7 @@ def test_none_asked_for_is_none() -> None:
 
 @pytest.mark.parametrize("how", ["balanced", "first"])
 def test_too_few_labelled_rows_is_an_error(how: str) -> None:
-    with pytest.raises(DataError, match="3 demonstrations were asked for, but there are 2"):
+    with pytest.raises(DataError, match="3 demonstrations were requested, but there are 2"):
         chosen(rows("Yes", None, "No"), 3, how)
 
 

@@ -296,17 +296,17 @@ def test_the_second_option_is_the_second(tmp_path):
 
 MISTAKES = [
     ("multirc", changed(TOWN, "passage"), r"val\.jsonl:1: there is no field 'passage'"),
-    ("multirc", changed(TOWN, "passage", to="text"), r":1: field 'passage' is text and not an object"),
+    ("multirc", changed(TOWN, "passage", to="text"), r":1: field 'passage' is text, not an object"),
     ("multirc", changed(TOWN, "passage", "questions"), r":1: passage: there is no field 'questions'"),
     (
         "multirc",
         changed(TOWN, "passage", "questions", 1, to=7),
-        r"passage: field 'questions\[1\]' is a whole number and not an object",
+        r"passage: field 'questions\[1\]' is a whole number, not an object",
     ),
     (
         "multirc",
         changed(TOWN, "passage", "questions", 1, "idx", to=True),
-        r"questions\[1\]: field 'idx' is true or false and not a whole",
+        r"questions\[1\]: field 'idx' is true or false, not a whole",
     ),
     (
         "multirc",
@@ -316,7 +316,7 @@ MISTAKES = [
     (
         "multirc",
         changed(TOWN, "passage", "questions", 0, "answers", 1, "label", to=2),
-        r"answers\[1\]: '2' in column 'label' is no label",
+        r"answers\[1\]: '2' in column 'label' is not a label",
     ),
     (
         "multirc",
@@ -333,7 +333,7 @@ MISTAKES = [
     ),
     ("record", changed(NEWS, "passage", "entities", to=[]), r"qas\[0\]: there is no candidate"),
     ("wic", {**WORD, "end1": 99, "label": True}, r":1: fields 'start1' and 'end1' are 9 and 99"),
-    ("wic", {**WORD, "start2": "x", "label": True}, r":1: field 'start2' is text and not a whole number"),
+    ("wic", {**WORD, "start2": "x", "label": True}, r":1: field 'start2' is text, not a whole number"),
     (
         "wsc",
         span("He met him, or him.", "He", 0, "him", 0),
@@ -348,7 +348,7 @@ MISTAKES = [
         r":1: there is no field 'span1_index'",
     ),
     ("wsc", changed(span("He met him.", "He", 0, "him", 2), "target"), r":1: there is no field 'span1_text'"),
-    ("copa", {**OPTION, "question": "reason"}, r":1: field 'question' is 'reason', and neither cause nor effect"),
+    ("copa", {**OPTION, "question": "reason"}, r":1: field 'question' is 'reason', which is neither cause nor effect"),
     ("axg", PAIR[0], r"AX-g\.jsonl:1: the last of 1 rows has no partner"),
 ]
 
@@ -362,9 +362,9 @@ def test_mistakes_are_errors_with_file_line_and_field(tmp_path, task, item, said
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"label": "not_entailment"}, r"AX-g\.jsonl:2: field 'label' is not that of the row before"),
-        ({"hypothesis": "Other."}, r"AX-g\.jsonl:2: field 'hypothesis' is not that"),
-        ({"premise": PAIR[0]["premise"]}, r"AX-g\.jsonl:2: field 'premise' is that of the row before"),
+        ({"label": "not_entailment"}, r"AX-g\.jsonl:2: field 'label' differs from that of the row before"),
+        ({"hypothesis": "Other."}, r"AX-g\.jsonl:2: field 'hypothesis' differs from that"),
+        ({"premise": PAIR[0]["premise"]}, r"AX-g\.jsonl:2: field 'premise' equals that of the row before"),
     ],
 )
 def test_two_rows_that_are_no_pair_are_an_error(tmp_path, change, said):
@@ -374,7 +374,7 @@ def test_two_rows_that_are_no_pair_are_an_error(tmp_path, change, said):
 
 def test_a_damaged_struct_of_the_hub_is_named(tmp_path):
     rows = {"paragraph": ["p"], "question": ["q"], "answer": ["a"], "idx": ["no struct"], "label": [1]}
-    with pytest.raises(DataError, match=r"parquet: row 1: field 'idx' is text and not an object"):
+    with pytest.raises(DataError, match=r"parquet: row 1: field 'idx' is text, not an object"):
         load_hub(tmp_path, "multirc", rows)
 
 

@@ -106,7 +106,7 @@ BROKEN = [
     ),
     ("sentence\tlabel\nfine\t1\textra\n", r"dev\.tsv:2: the row has 3 columns.*after field 'label'.*'extra'"),
     ("sentence\tlabel\n\nfine\t1\n", r"dev\.tsv:2: the row has 1 column"),
-    ("sentence\tlabel\nfine\t2\n", r"dev\.tsv:2: '2' in column 'label' is no label of glue/sst2.*0, 1"),
+    ("sentence\tlabel\nfine\t2\n", r"dev\.tsv:2: '2' in column 'label' is not a label of glue/sst2.*0, 1"),
     ("sentence\tlabel\n \t1\n", r"dev\.tsv:2: field 'sentence'.*is empty"),
     ("sentence\tlabel\nfine\t\n", r"dev\.tsv:2: the label column 'label' is empty"),
     ("sentense\tlabel\nfine\t1\n", r"dev\.tsv: there is no column 'sentence'. Did you mean 'sentense'\?"),
@@ -175,7 +175,7 @@ def qqp(folder: Path, good: int, broken: int) -> list[Example]:
 
 def test_the_few_cut_lines_of_the_big_qqp_file_are_left_out_and_said(tmp_path, capsys):
     assert len(qqp(tmp_path, 19_998, 2)) == 19_998
-    assert "2 of 20,000 rows are broken and left out" in capsys.readouterr().err.replace("\n", " ")
+    assert "2 of 20,000 rows are broken and dropped" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_more_cut_lines_than_that_are_an_error(tmp_path):

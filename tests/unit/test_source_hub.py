@@ -96,7 +96,7 @@ def test_several_files_are_read_in_order_and_a_missing_one_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "labels", "said"),
     [
-        ({"sentence": ["fine", "bad"]}, [1, 7], r"row 2: '7' in column 'label' is no label; there is: 0, 1"),
+        ({"sentence": ["fine", "bad"]}, [1, 7], r"row 2: '7' in column 'label' is not a label; there is: 0, 1"),
         ({"sentence": ["fine", "bad"]}, [-1, 0], r"row 1: '-1'.*no gold answer"),
         ({"sentence": ["fine", None]}, [0, 1], r"row 2: field 'sentence' is empty"),
         ({"sentense": ["fine", "bad"]}, [0, 1], r"there is no column 'sentence'. Did you mean 'sentense'"),
@@ -136,7 +136,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(monkeypatch):
 
 def test_the_hub_has_no_labelled_diagnostic():
     with pytest.raises(
-        DataError, match=r"the hub has no dev rows with gold answers. Pass a folder as --data-dir \(DIR/glue/AX/diag"
+        DataError, match=r"the hub has no dev rows with gold answers. Name a folder with --data-dir \(DIR/glue/AX/diag"
     ):
         load_split(load_task("glue/ax"), "dev")
 
@@ -153,7 +153,7 @@ def test_without_a_network_both_ways_are_said(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(
         DataError,
-        match=r"(?s)cannot be reached \(no route to host\).*be online, or.*--data-dir \(DIR/glue/SST-2/dev\.tsv\)",
+        match=r"(?s)cannot be reached \(no route to host\).*Go online, or.*--data-dir \(DIR/glue/SST-2/dev\.tsv\)",
     ):
         load_split(load_task("glue/sst2"), "dev")
     assert seen == [True], "the client must look into its cache only, and not try the network again and again"

@@ -135,7 +135,7 @@ def test_the_test_file_needs_no_label(tmp_path):
 BROKEN = [
     (GOOD + "\n{'question': 1}\n", r"val\.jsonl:2: is not JSON"),
     (GOOD + "\n" + GOOD[:-3] + "\n", r"val\.jsonl:2: is not JSON"),
-    (GOOD + "\n\n[1, 2]\n", r"val\.jsonl:3: is a list and not an object: \[1, 2\]"),
+    (GOOD + "\n\n[1, 2]\n", r"val\.jsonl:3: is a list, not an object: \[1, 2\]"),
     ("9" * 5000, r"val\.jsonl:1: is not JSON"),
     ("[" * 100_000, r"val\.jsonl:1: is not JSON"),
     (GOOD.replace("passage", "pasage"), r"val\.jsonl:1: there is no field 'passage'. Did you mean 'pasage'\?"),
@@ -143,9 +143,9 @@ BROKEN = [
     (GOOD.replace("true", "null"), r"val\.jsonl:1: there is no field 'label'"),
     (
         GOOD.replace("true", '"yes"'),
-        r"val\.jsonl:1: 'yes' in column 'label' is no label of superglue/boolq.*false, true",
+        r"val\.jsonl:1: 'yes' in column 'label' is not a label of superglue/boolq.*false, true",
     ),
-    (GOOD.replace('"is it"', '["is", "it"]'), r"val\.jsonl:1: field 'question' is a list and not text"),
+    (GOOD.replace('"is it"', '["is", "it"]'), r"val\.jsonl:1: field 'question' is a list, not text"),
     (GOOD.replace('"is it"', '" "'), r"val\.jsonl:1: field 'question' is empty"),
     ("\n\n", r"val\.jsonl: the file is empty"),
 ]

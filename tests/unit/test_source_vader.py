@@ -64,7 +64,7 @@ def test_a_link_is_not_followed(tmp_path, cache):
     secret.write_text("1\t1\tsecret\r\n")
     members = whole()
     del members[f"hutto_ICWSM_2014/{FILES['news']}"]
-    with pytest.raises(DataError, match=f"there is no {FILES['news']} in it"):
+    with pytest.raises(DataError, match=f"it does not hold {FILES['news']}"):
         extract(sdist(tmp_path, members, {f"hutto_ICWSM_2014/{FILES['news']}": str(secret)}), vader_folder())
     assert not is_fetched()
 

@@ -115,7 +115,7 @@ def test_numbers_up_to_ten_are_labels_and_given_labels_win(tmp_path):
 
 def test_one_cell_among_numbers_that_is_none(tmp_path):
     with pytest.raises(
-        DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, and the others are"
+        DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, but the others are"
     ):
         infer_task(table(tmp_path, [*(str(n) for n in range(20)), "n/a"]), ["review"], "sentiment")
 
@@ -124,7 +124,7 @@ def test_one_cell_among_numbers_that_is_none(tmp_path):
     ("found", "said"),
     [
         (["same", "same"], "every row has 'same'"),
-        ([f"title {n}" for n in range(20)], "20 different values in 20 rows, so it seems to hold no labels"),
+        ([f"title {n}" for n in range(20)], "20 different values in 20 rows, so it does not seem to hold labels"),
         (["pos", " ", "neg"], r"reviews\.csv:3: the label column 'sentiment' is empty"),
     ],
 )

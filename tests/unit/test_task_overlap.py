@@ -21,11 +21,11 @@ def test_overlap_disregards_case_and_white_space():
 def test_a_judged_row_counts_once_and_exact_means_every_letter():
     train = rows("A cat.", "a cat.", "A  CAT.", "a dog", "STRASSE", "x", "y", "z")
     dev = rows("a cat.", "A DOG", "straße", "a bird", "a cat.", "x", split="dev")
-    found = measure_overlap(train, dev)
-    assert (found.judged, found.normalised, found.exact) == (6, 5, 3)
-    assert found.share == pytest.approx(5 / 6)
-    assert found.first == (("train:0", "dev:0"), ("train:3", "dev:1"), ("train:4", "dev:2"))
-    assert found.sentence() == (
+    overlap = measure_overlap(train, dev)
+    assert (overlap.eval_rows, overlap.normalised, overlap.exact) == (6, 5, 3)
+    assert overlap.share == pytest.approx(5 / 6)
+    assert overlap.first == (("train:0", "dev:0"), ("train:3", "dev:1"), ("train:4", "dev:2"))
+    assert overlap.sentence() == (
         "5 (83.3 %) of the 6 judged rows are among the training rows too, 3 of them letter for letter "
         "(train:0 = dev:0, train:3 = dev:1, train:4 = dev:2, …)"
     )

@@ -38,9 +38,9 @@ def test_all_rows_come_in_file_order(capsys):
 
 
 def test_a_shortfall_is_said_once(capsys):
-    few = rows("said once", "and all are used")
+    few = rows("reported once", "and all are used")
     assert take_rows(few, 1000, 1, "training rows") == few
-    assert "1,000 training rows were asked for and there are 2: all of them are used." in capsys.readouterr().err
+    assert "1,000 training rows were requested and there are 2: all of them are used." in capsys.readouterr().err
     assert take_rows(few, 1000, 2, "training rows") == few
     assert capsys.readouterr().err == ""
 

@@ -73,11 +73,11 @@ BROKEN = [
     ("a.csv", b"text,label\na,1\n\xff,1\n", r"a\.csv:3: byte 0xff is not valid UTF-8"),
     ("a.tsv", "text\tlabel\na\n", r"a\.tsv:2: the row has 1 column"),
     ("a.jsonl", '{"text": "a"}\n{"text": \n', r"a\.jsonl:2: is not JSON"),
-    ("a.jsonl", '{"text": "a"}\n["a"]\n', r"a\.jsonl:2: is a list and not an object"),
+    ("a.jsonl", '{"text": "a"}\n["a"]\n', r"a\.jsonl:2: is a list, not an object"),
     ("a.jsonl", "\n", r"a\.jsonl: the file is empty"),
     ("a.parquet", "nothing", r"a\.parquet: cannot be read as Parquet"),
-    ("a.xlsx", "x", r"'\.xlsx' is no kind of table"),
-    ("a.json", "[]", r"'\.json' is no kind of table.*'\.jsonl'"),
+    ("a.xlsx", "x", r"'\.xlsx' is not a supported kind of table"),
+    ("a.json", "[]", r"'\.json' is not a supported kind of table.*'\.jsonl'"),
 ]
 
 
@@ -147,7 +147,7 @@ def test_a_row_that_changed_after_the_task_was_made_is_an_error(tmp_path):
     path = write(tmp_path, "a.csv", "text,label\na,x\nb,y\nc,x\n")
     spec = infer_task(path, ["text"], "label")
     write(tmp_path, "a.csv", "text,label\na,x\nb,z\nc,x\n")
-    with pytest.raises(DataError, match=r"a\.csv:3: 'z' in column 'label' is no label of a"):
+    with pytest.raises(DataError, match=r"a\.csv:3: 'z' in column 'label' is not a label of a"):
         load_split(spec, "train")
 
 
