@@ -40,7 +40,7 @@ def _draw(n_labels, rows, seed, unreadable=0.2):
 
 @pytest.mark.parametrize("n_labels", [2, 3, 5])
 @pytest.mark.parametrize("unreadable", [0.0, 0.3])
-def test_label_metrics_are_those_of_scikit_learn(n_labels, unreadable):
+def test_label_metrics_equal_scikit_learn(n_labels, unreadable):
     pairs = [_draw(n_labels, 60, seed, unreadable) for seed in range(20)]
     gold_SN, pred_SN = (np.stack(side) for side in zip(*pairs, strict=True))
     task = label_task(*[f"w{i}" for i in range(n_labels)])
@@ -56,7 +56,7 @@ def test_label_metrics_are_those_of_scikit_learn(n_labels, unreadable):
         assert values["f1"][row] == pytest.approx(sklearn.metrics.f1_score(gold == 1, positive))
 
 
-def test_number_metrics_are_those_of_scipy():
+def test_number_metrics_equal_scipy():
     rng = np.random.default_rng(0)
     gold_SN = np.round(rng.uniform(0, 5, (15, 40)), 1)
     pred_SN = np.round(np.clip(gold_SN + rng.normal(0, 1.5, gold_SN.shape), 0, 5), 0)  # many ties
@@ -75,7 +75,7 @@ def test_binary_metrics_by_hand():
     assert _value(BINARY, "matthews", gold, pred) == pytest.approx((2 * 1 - 1 * 1) / (3 * 3 * 2 * 2) ** 0.5)
 
 
-def test_the_positive_label_is_the_second_unless_named():
+def test_positive_label_defaults_to_the_second():
     gold, pred = ["Yes", "Yes", "Yes", "No"], ["Yes", "Yes", "Yes", "Yes"]
     assert _value(BINARY, "f1", gold, pred) == pytest.approx(6 / 7)
     assert _value(label_task("No", "Yes", metrics=("f1",), positive="No"), "f1", gold, pred) == 0.0
@@ -85,7 +85,7 @@ def test_the_positive_label_is_the_second_unless_named():
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews"])
 @pytest.mark.parametrize("row", range(6))
-def test_an_unreadable_answer_is_never_a_right_one(name, row):
+def test_unreadable_answer_is_never_correct(name, row):
     gold = ["Yes", "No", "Yes", "No", "Yes", "No"]
     other = "No" if gold[row] == "Yes" else "Yes"
     right, wrong, unreadable = (
@@ -133,7 +133,7 @@ def test_perfect_correlation_is_exactly_one():
     assert not METRICS["mae"].higher_is_better
 
 
-def test_unknown_and_unfitting_metrics_are_explained():
+def test_unknown_and_unsuitable_metrics_are_explained():
     with pytest.raises(TaskError, match="Did you mean 'accuracy'"):
         _value(BINARY, "acuracy", ["Yes"], ["Yes"])
     with pytest.raises(TaskError, match="Use: pearson, spearman, mae"):
@@ -142,7 +142,7 @@ def test_unknown_and_unfitting_metrics_are_explained():
         _value(BINARY, "mae", ["Yes"], ["Yes"])
 
 
-def test_bad_rows_are_named():
+def test_bad_rows_are_reported():
     with pytest.raises(DataError, match="row 1 has no gold"):
         _value(BINARY, "accuracy", ["Yes", None], ["Yes", "Yes"])
     with pytest.raises(DataError, match=r"row 0: 'yes'.*Did you mean 'Yes'"):

@@ -50,7 +50,7 @@ def test_advantages_are_whitened_within_a_task():
     assert labels == pytest.approx([1.0, -1.0, -1.0, 1.0], abs=1e-6)
 
 
-def test_the_penalty_and_the_value_loss_see_one_scale():
+def test_penalty_and_value_loss_use_one_scale():
     """A token with a log-ratio of 2 nats and beta 0.05 costs 0.1 of rewards that reach 1 in each task, and not 0.1 of 50."""
     for spec, values, golds in (
         (STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4),

@@ -20,7 +20,7 @@ def keys(examples: list[Example]) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
+def test_equal_texts_of_a_table_share_a_split(tmp_path, seed):
     path = tmp_path / "rows.csv"
     lines = [
         f"{variant},{label}"
@@ -40,7 +40,7 @@ def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_rows_of_a_group_of_a_users_table_share_a_split(tmp_path, seed):
+def test_groups_of_a_table_share_a_split(tmp_path, seed):
     # Four rows a page; a text that two pages have links them, directly or over a third one.
     lines = [
         f"text {page if page % 10 > 2 else page // 10 * 10} {row},xy,{page}" for page in range(60) for row in range(4)
@@ -56,7 +56,7 @@ def test_the_rows_of_a_group_of_a_users_table_share_a_split(tmp_path, seed):
     assert not keys(train) & keys(dev)
 
 
-def test_the_split_of_a_users_table_does_not_hang_on_the_order_of_its_rows(tmp_path):
+def test_split_of_a_table_does_not_depend_on_row_order(tmp_path):
     lines = [f"text {n},{'xy'[n % 2]}" for n in range(50)]
     found = []
     for name, order in (("a.csv", lines), ("b.csv", lines[::-1])):
@@ -87,7 +87,7 @@ def test_overlap_between_files_is_detected(tmp_path):
 
 @pytest.mark.parametrize("method", ["few-shot", "sft", "ppo", "encoder"])
 @pytest.mark.parametrize(("train_rows", "eval_rows"), [(None, None), (20, 5)])
-def test_without_overlap_no_text_of_the_judged_split_can_be_drawn(tmp_path, method, train_rows, eval_rows):
+def test_drop_overlap_removes_every_text_of_the_eval_split(tmp_path, method, train_rows, eval_rows):
     """Whatever is drawn of the judged split: it may be judged in full later."""
     leaked = [f" Text  {n} " if n % 2 else f"text {n}" for n in range(0, 60, 2)]
     for name, texts in (
@@ -142,7 +142,7 @@ OFFICIAL = {
 """Dev rows that are in train too, of the files in shared/data: normalised, exact. The same figures are in docs/tasks.md."""
 
 
-def test_every_official_task_is_looked_at():
+def test_every_official_task_is_covered():
     assert set(OFFICIAL) == {name for name in list_tasks() if name.startswith(("glue/", "superglue/"))}
 
 

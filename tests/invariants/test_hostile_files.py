@@ -37,7 +37,7 @@ def put(folder, name, content):
 
 @pytest.mark.parametrize("kind", CONTENT)
 @pytest.mark.parametrize("change", ["plain", "mark", "crlf", "packed", "packed in parts"])
-def test_marks_line_ends_and_gzip_change_nothing(tmp_path, kind, change):
+def test_bom_line_ends_and_gzip_do_not_change_the_rows(tmp_path, kind, change):
     content = CONTENT[kind]
     if change == "mark":
         content = b"\xef\xbb\xbf" + content
@@ -52,7 +52,7 @@ def test_marks_line_ends_and_gzip_change_nothing(tmp_path, kind, change):
     assert infer_task(path, ["text"], "label").name == "rows"
 
 
-def test_a_packed_table_is_judged_like_another(tmp_path):
+def test_gzip_table_is_judged_like_a_plain_one(tmp_path):
     for kind, content in CONTENT.items():
         path = put(tmp_path, f"rows{kind}.gz", gzip.compress(content))
         spec = infer_task(path, ["text"], "label")
@@ -88,7 +88,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "content", "said"), DAMAGED, ids=[f"{number}" for number in range(len(DAMAGED))])
-def test_damaged_files_are_errors_with_their_place(tmp_path, name, content, said):
+def test_damaged_files_raise_errors_with_location(tmp_path, name, content, said):
     began = time.process_time()
     with pytest.raises(DataError, match=said):
         read_table(put(tmp_path, name, content))
@@ -117,7 +117,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
         assert traced(load) < 2**26
 
 
-def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+def test_endless_line_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("adjudge.tasks.reading.text_files.MOST_LINE", 2**16)
     for name in ("a.csv", "a.tsv", "a.jsonl"):
         with pytest.raises(DataError, match="a line has more than"):
@@ -141,7 +141,7 @@ def test_a_parquet_file_with_more_rows_than_bytes_is_refused(tmp_path):
         read_table(tmp_path / "a.parquet")
 
 
-def test_a_megabyte_in_a_cell_is_a_text_like_another(tmp_path):
+def test_cell_of_a_megabyte_is_read(tmp_path):
     huge = "word " * 200_000
     for name, content in {
         "a.csv": f'text,label\n"{huge}",x\nb,y\n',
@@ -154,7 +154,7 @@ def test_a_megabyte_in_a_cell_is_a_text_like_another(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1_000, 4_000])
-def test_the_memory_of_a_row_does_not_grow_with_their_number(tmp_path, rows):
+def test_memory_per_row_does_not_grow_with_the_table(tmp_path, rows):
     path = put(
         tmp_path, "rows.csv", "text,label\n" + "".join(f"{'text ' * 20}{n},{'xy'[n % 2]}\n" for n in range(rows))
     )
@@ -163,7 +163,7 @@ def test_the_memory_of_a_row_does_not_grow_with_their_number(tmp_path, rows):
     assert traced(lambda: load_split(spec, "train")) < 1500 * rows + 2**18
 
 
-def test_rows_with_one_id_are_told_apart_by_their_lines(tmp_path):
+def test_ids_come_from_lines_not_from_an_id_column(tmp_path):
     path = put(tmp_path, "rows.csv", "id,text,label\n" + "".join(f"7,text {n},{'xy'[n % 2]}\n" for n in range(20)))
     spec = infer_task(path, ["text"], "label")
     found = [example.id for split in ("train", "dev") for example in load_split(spec, split)]
@@ -173,7 +173,7 @@ def test_rows_with_one_id_are_told_apart_by_their_lines(tmp_path):
 FORMULAS = ["=HYPERLINK(A1)", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "=cmd|' /C calc'!A0"]
 
 
-def test_formula_cells_are_kept_letter_for_letter_and_said(tmp_path, capsys):
+def test_formula_cells_are_kept_and_reported(tmp_path, capsys):
     path = tmp_path / "rows.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(
@@ -193,7 +193,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sample
 
 @settings(max_examples=60, derandomize=True, deadline=None, database=None)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5), st.sampled_from(["csv", "jsonl", "parquet"]))
-def test_the_users_cells_come_back_letter_for_letter(tmp_path_factory, rows, kind):
+def test_cells_survive_prediction_unchanged(tmp_path_factory, rows, kind):
     folder = tmp_path_factory.mktemp("cells")
     objects = [
         {"text": f"x{first}", "more": more, "label": "ab"[n % 2]}
@@ -207,7 +207,7 @@ def test_the_users_cells_come_back_letter_for_letter(tmp_path_factory, rows, kin
     assert [{name: row[name] for name in objects[0]} for row in found] == objects
 
 
-def test_half_a_surrogate_pair_is_its_escape_in_what_is_written(tmp_path):
+def test_lone_surrogate_is_written_as_its_escape(tmp_path):
     path = put(tmp_path, "in.jsonl", '{"text": "a \\ud800", "label": "x"}\n{"text": "b", "label": "y"}\n')
     spec = infer_task(path, ["text"], "label")
     for kind, wanted in {"csv": "a \\ud800", "jsonl": "a \ud800", "parquet": "a \\ud800"}.items():
@@ -216,7 +216,7 @@ def test_half_a_surrogate_pair_is_its_escape_in_what_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["label", "unreadable", "number"])
-def test_labels_that_are_called_like_our_columns(tmp_path, word):
+def test_labels_named_like_output_columns(tmp_path, word):
     path = put(tmp_path, "in.csv", f"text,gold\na,{word}\nb,other\nc,other\n")
     spec = infer_task(path, ["text"], "gold")
     predict_file(Parrot(spec), spec, path, tmp_path / "out.parquet")
@@ -246,7 +246,7 @@ BAD_YAML = [
 
 
 @pytest.mark.parametrize("text", [*BAD_YAML, "x" * 2**19], ids=[f"{number}" for number in range(len(BAD_YAML) + 1)])
-def test_a_task_file_that_is_no_task_says_so_at_once(tmp_path, text):
+def test_invalid_task_files_are_refused_fast(tmp_path, text):
     began = time.process_time()
     (mistake,) = validate_task(put(tmp_path, "task.yaml", text))
     assert "task.yaml" in mistake and len(mistake) < 400
@@ -267,6 +267,6 @@ ODD = [
 
 
 @pytest.mark.parametrize(("key", "value"), ODD, ids=[f"{number}" for number in range(len(ODD))])
-def test_odd_values_in_a_task_are_mistakes_and_no_crash(key, value):
+def test_odd_values_in_a_task_are_reported_as_mistakes(key, value):
     assert mistakes_of(GOOD) == []
     assert any(key in mistake for mistake in mistakes_of(GOOD | {key: value}))

@@ -47,7 +47,7 @@ def test_numbers_are_spread_over_the_sorted_answers() -> None:
     assert len(set(chosen(rows(*[2.0] * 50), 7, spec=NUMBERS))) == 7
 
 
-def test_none_asked_for_is_none() -> None:
+def test_zero_demonstrations() -> None:
     assert chosen([], 0) == chosen([], 0, "first") == chosen([], 0, spec=NUMBERS) == []
 
 
@@ -58,6 +58,6 @@ def test_too_few_labelled_rows_is_an_error(how: str) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_gold_answers_that_the_task_does_not_know_end_in_an_error() -> None:
+def test_unknown_gold_answers_are_an_error() -> None:
     with pytest.raises(DataError, match="maybe"):
         chosen(rows("maybe", "maybe", "Yes"), 3)

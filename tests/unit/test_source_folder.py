@@ -46,7 +46,7 @@ def texts(examples: list[Example]) -> list[str]:
 
 @needs_glue
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_every_official_file_loads_whole(name):
+def test_official_files_load_completely(name):
     spec = load_task(name)
     for split, count in zip(("train", "dev"), ROWS[name], strict=True):
         examples = load_split(spec, split, DATA)
@@ -61,7 +61,7 @@ def test_every_official_file_loads_whole(name):
     ("name", "file"),
     [("glue/mrpc", "MRPC/dev.tsv"), ("glue/cola", "CoLA/dev.tsv"), ("glue/ax", "AX/diagnostic-full.tsv")],
 )
-def test_an_id_names_the_line_and_its_cells_are_the_fields(name, file):
+def test_ids_name_the_line_of_the_fields(name, file):
     lines = (DATA / "glue" / file).read_text(encoding="utf-8").split("\n")
     for example in load_split(load_task(name), "dev", DATA):
         cells = lines[int(example.id.rsplit(":", 1)[1]) - 1].split("\t")
@@ -80,7 +80,7 @@ def test_the_task_folder_is_found_at_each_depth():
     assert load_split(diagnostic, "train", str(DATA)) == load_split(diagnostic, "train", DATA / "glue")
 
 
-def test_quotes_are_text_and_only_line_ends_split(tmp_path):
+def test_quotes_are_text_and_only_newlines_end_lines(tmp_path):
     odd = 'a "quoted\u2028 \x85 \x0b \x0c \x1c \r text'
     examples = sst2(tmp_path, f'sentence\tlabel\n"begins\t1\n{odd}\t0\nends"\t1\n')
     assert texts(examples) == ['"begins', odd, 'ends"']
@@ -119,7 +119,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_files_are_errors_with_their_place(tmp_path, content, said):
+def test_broken_files_raise_errors_with_location(tmp_path, content, said):
     with pytest.raises(DataError, match=said):
         sst2(tmp_path, content)
 
@@ -153,7 +153,7 @@ def test_scores_are_numbers_in_range(tmp_path, score, said):
         load_split(load_task("glue/stsb"), "dev", tmp_path)
 
 
-def test_rows_without_majority_label_are_left_out_and_counted(tmp_path, capsys):
+def test_rows_without_majority_label_are_dropped_with_a_warning(tmp_path, capsys):
     columns = [f"c{number}" for number in range(8)] + ["sentence1", "sentence2", "label1", "gold_label"]
     rows = [["x"] * 8 + ["p", "h", "neutral", gold] for gold in ("neutral", "-", "entailment", "-")]
     (tmp_path / "MNLI").mkdir()
@@ -173,12 +173,12 @@ def qqp(folder: Path, good: int, broken: int) -> list[Example]:
     return load_split(load_task("glue/qqp"), "train", folder)
 
 
-def test_the_few_cut_lines_of_the_big_qqp_file_are_left_out_and_said(tmp_path, capsys):
+def test_few_cut_lines_of_a_large_qqp_file_are_dropped_with_a_warning(tmp_path, capsys):
     assert len(qqp(tmp_path, 19_998, 2)) == 19_998
     assert "2 of 20,000 rows are broken and dropped" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_more_cut_lines_than_that_are_an_error(tmp_path):
+def test_too_many_cut_lines_are_an_error(tmp_path):
     with pytest.raises(DataError, match=r"train\.tsv:19999: the row has 3 columns"):
         qqp(tmp_path, 19_997, 3)
 
@@ -188,7 +188,7 @@ def test_one_cut_line_in_a_small_file_is_an_error(tmp_path):
         qqp(tmp_path, 10, 1)
 
 
-def test_what_is_not_there_names_every_path_tried(tmp_path):
+def test_missing_rows_list_every_path_tried(tmp_path):
     with pytest.raises(DataError) as raised:
         load_split(load_task("glue/sst2"), "dev", tmp_path)
     for path in ("glue/SST-2/dev.tsv", "SST-2/dev.tsv", "glue/sst2/validation-*.parquet", "sst2/validation-*.parquet"):
@@ -224,7 +224,7 @@ def test_every_glue_task_has_its_test_file():
 
 
 @pytest.mark.parametrize("name", sorted(TESTS))
-def test_an_unlabelled_file_has_its_official_index_and_no_gold(tmp_path, name):
+def test_unlabelled_rows_have_the_official_index_and_no_gold(tmp_path, name):
     file, header, places = TESTS[name]
     columns = header.split("|" if "|" in header else " ")
     rows = [[str(7 * number), *(f'{column} "{number}' for column in columns[1:])] for number in range(3)]
@@ -240,7 +240,7 @@ def test_an_unlabelled_file_has_its_official_index_and_no_gold(tmp_path, name):
     assert load_split(load_task(name), "test", tmp_path) == wanted
 
 
-def test_no_row_of_a_test_file_is_left_out(tmp_path):
+def test_no_row_of_a_test_file_is_dropped(tmp_path):
     (tmp_path / "QQP").mkdir()
     lines = ["id\tquestion1\tquestion2", *(f"{number}\tWhy?\tWhy not?" for number in range(20_000)), "half\trow"]
     (tmp_path / "QQP" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -248,7 +248,7 @@ def test_no_row_of_a_test_file_is_left_out(tmp_path):
         load_split(load_task("glue/qqp"), "test", tmp_path)
 
 
-def test_an_empty_second_question_is_a_row_of_qqp(tmp_path):
+def test_empty_second_question_of_qqp_is_allowed(tmp_path):
     (tmp_path / "QQP").mkdir()
     lines = ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "7\t1\t2\tWhy?\t\t0", "8\t1\t2\t\tWhy?\t0"]
     path = tmp_path / "QQP" / "train.tsv"
@@ -261,7 +261,7 @@ def test_an_empty_second_question_is_a_row_of_qqp(tmp_path):
 
 
 @needs_glue
-def test_the_diagnostic_has_its_phenomena_and_its_index():
+def test_diagnostic_rows_have_phenomena_and_index():
     task = load_task("glue/ax")
     dev, test = load_split(task, "dev", DATA), load_split(task, "test", DATA)
     assert dev[0].tags["Logic"] == "Negation" and dev[0].tags["Domain"] == "Artificial"

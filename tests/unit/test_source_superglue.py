@@ -68,7 +68,7 @@ def test_every_row_of_every_official_file_is_loaded():
 
 @needs_data
 @pytest.mark.parametrize("name", SUPERGLUE)
-def test_official_rows_have_golds_and_their_index(name):
+def test_official_rows_have_gold_answers_and_index(name):
     spec = load_task(name)
     for split in ("train", "dev"):
         rows = load_split(spec, split, DATA)
@@ -98,7 +98,7 @@ def test_both_spans_of_every_official_row_of_wsc_are_marked(split):
 
 
 @needs_data
-def test_the_two_class_diagnostic_has_the_phenomena_of_the_other():
+def test_both_diagnostics_have_the_same_phenomena():
     dev = load_split(load_task("superglue/axb"), "dev", DATA)
     full = load_split(load_task("glue/ax"), "dev", DATA)
     names = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge")
@@ -118,7 +118,7 @@ def boolq(folder: Path, content: str, split: str = "dev") -> list[Example]:
 GOOD = '{"question": "is it", "passage": "It is\\u2028so.", "idx": 7, "label": true}'
 
 
-def test_objects_are_rows_and_true_is_yes(tmp_path):
+def test_jsonl_objects_become_rows(tmp_path):
     (example,) = boolq(tmp_path, f"\ufeff{GOOD}\r\n\n")
     assert example == Example(
         "val.jsonl:1", {"passage": "It is\u2028so.", "question": "is it"}, "Yes", "", {"idx": "7"}
@@ -127,7 +127,7 @@ def test_objects_are_rows_and_true_is_yes(tmp_path):
         assert load_split(load_task("superglue/boolq"), "dev", folder) == [example]
 
 
-def test_the_test_file_needs_no_label(tmp_path):
+def test_label_is_optional_in_the_test_file(tmp_path):
     assert [row.gold for row in boolq(tmp_path, GOOD.replace(', "label": true', ""), "test")] == [None]
     assert [row.gold for row in boolq(tmp_path, GOOD, "test")] == ["Yes"]
 
@@ -152,7 +152,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_files_are_errors_with_file_line_and_field(tmp_path, content, said):
+def test_broken_files_raise_errors_with_file_line_and_field(tmp_path, content, said):
     with pytest.raises(DataError, match=said):
         boolq(tmp_path, content)
 
@@ -187,7 +187,7 @@ def test_folder_in_the_hubs_layout(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["superglue/axb", "superglue/axg"])
-def test_the_hub_gives_the_diagnostics_the_training_rows_of_rte(monkeypatch, name):
+def test_training_rows_of_the_diagnostics_come_from_rte(monkeypatch, name):
     asked = []
 
     def load_dataset(path, config, *, revision, split):
@@ -215,7 +215,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", sorted(CUT))
-def test_a_long_passage_is_cut_and_not_what_is_asked_of_it(tiny_llama, name):
+def test_long_passage_is_cut_but_not_the_question(tiny_llama, name):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     prompt = Renderer(tokenizer, load_task(name), PromptConfig(max_tokens=512)).prompt(Example("x", CUT[name]))
     text = tokenizer.decode(prompt.ids)
@@ -225,7 +225,7 @@ def test_a_long_passage_is_cut_and_not_what_is_asked_of_it(tiny_llama, name):
         assert field == "passage" or value in text
 
 
-def test_an_empty_answer_option_and_the_highlights_are_shown(tiny_llama):
+def test_template_shows_empty_options_and_highlights(tiny_llama):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     options = Renderer(tokenizer, load_task("superglue/multirc"), PromptConfig())
     assert "Answer: (empty)\n" in options.text(Example("x", {"passage": "p", "question": "q", "answer": ""}))
@@ -234,7 +234,7 @@ def test_an_empty_answer_option_and_the_highlights_are_shown(tiny_llama):
     assert "One.\n- Two.\n- Three.\n" in shown
 
 
-def test_an_empty_answer_can_be_judged_from_a_table_too():
+def test_prediction_accepts_an_empty_optional_field():
     from adjudge.tasks import examples_for_prediction
 
     row = {"passage": "p", "question": "q", "answer": ""}
@@ -243,7 +243,7 @@ def test_an_empty_answer_can_be_judged_from_a_table_too():
         examples_for_prediction(load_task("superglue/multirc"), [{**row, "question": ""}])
 
 
-def test_numbers_of_a_users_jsonl_keep_their_spelling(tmp_path):
+def test_numbers_of_a_jsonl_table_keep_their_spelling(tmp_path):
     """The same reader of lines serves the user's own tables."""
     from adjudge.tasks import read_table
 

@@ -65,7 +65,7 @@ def write(folder: Path, text: str, name: str = "task.yaml") -> Path:
     return path
 
 
-def test_the_built_in_tasks_are_there():
+def test_list_of_built_in_tasks():
     assert list_tasks() == sorted(EXPECTED)
 
 
@@ -85,14 +85,14 @@ def test_built_in_task(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_built_in_task_reads_alike_in_plain_yaml(name):
+def test_built_in_labels_survive_a_plain_yaml_reader(name):
     """Nobody who opens the file with another YAML reader gets False for the answer word No."""
     spec = load_task(name)
     plain = yaml.safe_load(spec_to_yaml(spec))
     assert plain.get("labels") == spec.labels
 
 
-def test_number_tasks_have_their_ends():
+def test_ranges_of_number_tasks():
     assert load_task("glue/stsb").number.model_dump() == {"low": 0, "high": 5, "decimals": 1}
     assert load_task("vader/movies-rating").number.model_dump() == {"low": -4, "high": 4, "decimals": 1}
 
@@ -122,7 +122,7 @@ def test_table_is_relative_to_the_yaml_file(tmp_path, monkeypatch):
     assert validate_task(path) == []
 
 
-def test_round_trip_keeps_no_label_and_odd_words(tmp_path):
+def test_round_trip_keeps_a_null_label_and_odd_words(tmp_path):
     text = GOOD.replace("{0: No, 1: Yes}", '{"a: b": "yes # no", "~": "  two  words\\u2028"}') + "label: null\n"
     spec = load_task(write(tmp_path, text))
     assert spec.label is None
@@ -216,18 +216,18 @@ def test_a_good_task_has_no_mistakes(tmp_path):
     assert validate_task(write(tmp_path, GOOD)) == []
 
 
-def test_metrics_of_groups_fit_a_task_whose_rows_have_groups(tmp_path):
+def test_group_metrics_fit_a_task_with_groups(tmp_path):
     text = GOOD.replace("[accuracy, f1]", "[f1a, group_exact]\ngroup: page")
     assert validate_task(write(tmp_path, text)) == []
 
 
-def test_all_mistakes_come_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     text = GOOD.replace("title", "titel").replace("{{ text }}", "{{ txt }}").replace("accuracy", "acuracy")
     assert len(validate_task(write(tmp_path, text))) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"- a\n- b\n", b"\xff\xfe", b"just text"])
-def test_what_is_no_task_at_all(content, tmp_path):
+def test_files_without_a_task(content, tmp_path):
     path = tmp_path / "task.yaml"
     path.write_bytes(content)
     assert len(validate_task(path)) == 1

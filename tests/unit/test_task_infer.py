@@ -42,7 +42,7 @@ def test_labels_are_inferred_in_alphabetical_order(tmp_path):
         (["007", "7.0"], {"007": "007", "7.0": "7.0"}),
     ],
 )
-def test_order_and_words(tmp_path, found, labels):
+def test_order_and_words_of_inferred_labels(tmp_path, found, labels):
     spec = infer_task(table(tmp_path, found * 2), ["review"], "sentiment")
     assert list(spec.labels.items()) == list(labels.items())
 
@@ -73,12 +73,12 @@ def test_wrong_labels(tmp_path, labels, said):
 
 
 @pytest.mark.parametrize("labels", [["neg=Same", "pos=same."], ["neg=", "pos"], ["neg=<b>", "pos"]])
-def test_answer_words_that_cannot_be_read_apart(tmp_path, labels):
+def test_ambiguous_answer_words_are_refused(tmp_path, labels):
     with pytest.raises(TaskError, match=r"--labels raw=Word.*\n.*labels\."):
         infer_task(table(tmp_path, ["neg", "pos"]), ["review"], "sentiment", labels)
 
 
-def test_labels_that_differ_in_case_alone_need_words(tmp_path):
+def test_labels_differing_only_in_case_need_words(tmp_path):
     path = table(tmp_path, ["pos", "Pos", "neg"])
     with pytest.raises(TaskError, match="--labels"):
         infer_task(path, ["review"], "sentiment")
@@ -105,7 +105,7 @@ def test_many_numbers_make_a_number_task(tmp_path, found, answer):
     assert form in spec.instruction
 
 
-def test_numbers_up_to_ten_are_labels_and_given_labels_win(tmp_path):
+def test_few_numbers_are_labels_and_listed_labels_win(tmp_path):
     stars = [str(n) for n in range(1, 11)]
     assert not infer_task(table(tmp_path, stars * 2), ["review"], "sentiment").is_number
     more = [str(n) for n in range(12)]
@@ -113,7 +113,7 @@ def test_numbers_up_to_ten_are_labels_and_given_labels_win(tmp_path):
     assert infer_task(table(tmp_path, more), ["review"], "sentiment", more).words == tuple(more)
 
 
-def test_one_cell_among_numbers_that_is_none(tmp_path):
+def test_non_numeric_cell_in_a_number_column(tmp_path):
     with pytest.raises(
         DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, but the others are"
     ):
@@ -128,7 +128,7 @@ def test_one_cell_among_numbers_that_is_none(tmp_path):
         (["pos", " ", "neg"], r"reviews\.csv:3: the label column 'sentiment' is empty"),
     ],
 )
-def test_columns_that_hold_no_labels(tmp_path, found, said):
+def test_columns_without_usable_labels(tmp_path, found, said):
     with pytest.raises(DataError, match=said):
         infer_task(table(tmp_path, found), ["review"], "sentiment")
 
@@ -148,14 +148,14 @@ def test_wrong_columns(tmp_path, text, label, said):
         infer_task(table(tmp_path, ["a", "b"]), text, label)
 
 
-def test_an_empty_text_is_named(tmp_path):
+def test_empty_text_is_reported(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("review,sentiment\nfine,pos\n,neg\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.csv:3: field 'review' is empty"):
         infer_task(path, ["review"], "sentiment")
 
 
-def test_dev_labels_count_and_paths_are_absolute(tmp_path, monkeypatch):
+def test_labels_of_dev_are_included_and_paths_are_absolute(tmp_path, monkeypatch):
     table(tmp_path, ["a", "b"])
     table(tmp_path, ["c"], name="more.csv")
     monkeypatch.chdir(tmp_path)
@@ -181,7 +181,7 @@ def test_odd_column_names(tmp_path, column):
     assert "{" not in spec.instruction
 
 
-def test_pairs_whose_columns_look_alike(tmp_path):
+def test_similar_column_names_get_different_fields(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("a b,a_b,l\none,two,x\nthree,four,y\n", encoding="utf-8")
     spec = infer_task(path, ["a b", "a_b"], "l")
