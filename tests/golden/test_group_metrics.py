@@ -1,4 +1,4 @@
-"""Metrics of rows that are scored together, and the intervals and tests that draw whole groups."""
+"""Metrics of grouped rows, and intervals and tests which resample whole groups."""
 
 import json
 import random
@@ -21,7 +21,7 @@ RECORD = label_task("No", "Yes", metrics=("record_f1", "record_em"))
 
 
 def options(*questions: str) -> list[Prediction]:
-    """A question is written as its options' gold and answer: "TT TF FT F-" (the dash is an unreadable answer)."""
+    """Return the options of questions, each written as gold and answer: "TT TF FT F-" (a dash is unreadable)."""
     words = {"T": "True", "F": "False", "-": None}
     return [
         Prediction(f"{question}/{option}", {}, words[pair[0]], "", words[pair[1]], group=f"q{question}")
@@ -35,12 +35,12 @@ def value(spec, name, predictions):
 
 
 def test_f1a_and_group_exact_by_hand():
-    # tp 2, fn 1, fp 1; the first and the last question are right in all their options.
+    # tp 2, fn 1, fp 1; all options of the first and the last question are right.
     rows = options("TT FF", "TF FT FF", "TT")
     assert value(OPTIONS, "f1a", rows) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert value(OPTIONS, "group_exact", rows) == pytest.approx(2 / 3)
-    found = score(OPTIONS, rows, resamples=100)
-    assert (found["n"], found["groups"]) == (6, 3)
+    scores = score(OPTIONS, rows, resamples=100)
+    assert (scores["n"], scores["groups"]) == (6, 3)
 
 
 def test_unreadable_option_counts_as_wrong():
@@ -91,19 +91,19 @@ def test_a_minimal_pair_has_two_rows():
 
 
 def query(name: str, golds: list[str], **candidates: float) -> list[Prediction]:
-    """A query whose candidates are Yes with these probabilities ("_" in a name stands for a space)."""
+    """Return a query whose candidates have these probabilities of Yes; "_" in a name stands for a space."""
     return [
         Prediction(
-            f"{name}/{place}",
+            f"{name}/{index}",
             {},
             "Yes" if text.replace("_", " ") in golds else "No",
             "",
-            None,  # what was decoded does not count
+            None,  # the decoded answer is ignored
             {"No": 1 - chance, "Yes": chance},
             name,
             {"candidate": text.replace("_", " "), "answers": json.dumps(golds)},
         )
-        for place, (text, chance) in enumerate(candidates.items())
+        for index, (text, chance) in enumerate(candidates.items())
     ]
 
 
@@ -128,7 +128,7 @@ def test_answers_are_compared_as_in_squad():
     assert exact_match("the Beatles", "Beatles!") == 1.0
     assert exact_match("theBeatles", "Beatles") == 0.0
     assert token_f1("new york new york", "New York") == pytest.approx(2 * 2 / (4 + 2))
-    assert token_f1("The", "A") == 0.0  # no word is left to share, though both are empty
+    assert token_f1("The", "A") == 0.0  # both are empty, so they share no word
     assert exact_match("The", "A") == 1.0
 
 
@@ -139,18 +139,27 @@ def test_missing_inputs_of_record_metrics_are_reported():
         kept = {name: getattr(row, name) for name in Prediction.__slots__}
         return [Prediction(**{**kept, **fields})]
 
-    for rows, said in [
+    for rows, message in [
         (changed(probabilities={}), r"group 'a': row a/0 has no probability of 'Yes'.*Judge it again"),
         (changed(tags={"candidate": "A"}), r"row a/0 has no tag 'answers'"),
         (changed(tags={"candidate": "A", "answers": ""}), r"row a/0 has no tag 'answers'.*labelled split"),
         (changed(tags={"candidate": "", "answers": '["A"]'}), r"row a/0 has no tag 'candidate'"),
-        (changed(tags={"candidate": "A", "answers": "[]"}), r"'answers' must be a JSON list of at least one text, not '\[\]'"),
-        (changed(tags={"candidate": "A", "answers": "A, B"}), r"'answers' must be a JSON list of at least one text, not 'A, B'"),
-        (changed(tags={"candidate": "A", "answers": "[1]"}), r"'answers' is '\[1\]' and must be a JSON list"),
+        (
+            changed(tags={"candidate": "A", "answers": "[]"}),
+            r"'answers' must be a JSON list of at least one text, not '\[\]'",
+        ),
+        (
+            changed(tags={"candidate": "A", "answers": "A, B"}),
+            r"'answers' must be a JSON list of at least one text, not 'A, B'",
+        ),
+        (
+            changed(tags={"candidate": "A", "answers": "[1]"}),
+            r"'answers' must be a JSON list of at least one text, not '\[1\]'",
+        ),
         (changed(group=""), r"'record_f1' scores groups of rows, but row a/0 belongs to no group"),
         (changed(gold=None), r"row a/0 has no gold answer"),
     ]:
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             score(RECORD, rows, resamples=100)
 
 
@@ -169,7 +178,7 @@ def test_number_tasks_have_no_group_metrics():
 
 
 def drawn(groups: int, seed: int, right: float = 0.75) -> list[Prediction]:
-    """Groups of 1 to 6 rows whose rows are right or wrong together, mostly."""
+    """Return groups of 1 to 6 rows; most groups are right or wrong together."""
     rng = random.Random(seed)
     rows = []
     for group in range(groups):
@@ -190,24 +199,24 @@ def f1_of(rows):
 
 
 def by_group(rows):
-    found = {}
+    groups = {}
     for row in rows:
-        found.setdefault(row.group, []).append(row)
-    return list(found.values())
+        groups.setdefault(row.group, []).append(row)
+    return list(groups.values())
 
 
 def test_interval_equals_a_cluster_bootstrap():
     rows = drawn(70, 1)
-    found = metric_interval(OPTIONS, "f1a", [rows], resamples=4000, seed=0)
+    interval = metric_interval(OPTIONS, "f1a", [rows], resamples=4000, seed=0)
     groups, rng = by_group(rows), random.Random(5)
     values = [f1_of([row for group in rng.choices(groups, k=len(groups)) for row in group]) for _ in range(4000)]
     low, high = np.percentile(values, [2.5, 97.5])
-    assert found["value"] == pytest.approx(f1_of(rows))
-    assert (found["low"], found["high"]) == (pytest.approx(low, abs=0.012), pytest.approx(high, abs=0.012))
+    assert interval["value"] == pytest.approx(f1_of(rows))
+    assert (interval["low"], interval["high"]) == (pytest.approx(low, abs=0.012), pytest.approx(high, abs=0.012))
 
 
 def test_copies_in_one_group_count_as_one_row():
-    # A coin is written once or ten times: in groups both have the same interval, ten rows that stand alone a far smaller one.
+    # Each coin is one row or ten copies. Grouped, both have the same interval; ungrouped, ten copies narrow it.
     rng = random.Random(2)
     coins = [rng.random() < 0.7 for _ in range(40)]
 

@@ -19,7 +19,7 @@ MASK = torch.ones(4, 1, dtype=torch.bool)
 
 
 def advantages(scores, beta=0.0, kl=0.0):
-    """Advantages and returns of answers of one token, values 0."""
+    """Return advantages and returns of one-token answers, with all values 0."""
     logp = torch.full((4, 1), kl)
     reward = token_rewards(torch.tensor(scores), logp, torch.zeros(4, 1), MASK, beta)
     advantage, returned = gae(reward, torch.zeros(4, 1), MASK, 1.0, 0.95)
@@ -27,8 +27,8 @@ def advantages(scores, beta=0.0, kl=0.0):
 
 
 def scores(spec, values, golds, divided=True):
-    found = rewards([Judgement(str(value), value) for value in values], golds, spec, CONFIG)
-    return [score / reward_size(spec, CONFIG) for score in found] if divided else found
+    rewarded = rewards([Judgement(str(value), value) for value in values], golds, spec, CONFIG)
+    return [score / reward_size(spec, CONFIG) for score in rewarded] if divided else rewarded
 
 
 def test_rewards_of_three_tasks_on_one_scale():
@@ -51,7 +51,7 @@ def test_advantages_are_whitened_within_a_task():
 
 
 def test_penalty_and_value_loss_use_one_scale():
-    """A token with a log-ratio of 2 nats and beta 0.05 costs 0.1 of rewards that reach 1 in each task, and not 0.1 of 50."""
+    """With beta 0.05 a log-ratio of 2 nats costs 0.1 where rewards reach 1 in each task, not 0.1 of 50."""
     for spec, values, golds in (
         (STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4),
         (PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4),

@@ -1,4 +1,4 @@
-"""A small number of what `tests/fuzz.py` generates by the million, and the same promises as properties."""
+"""A small sample of the cases that `tests/fuzz.py` generates by the million, and the same promises as properties."""
 
 import string
 from random import Random
@@ -70,8 +70,8 @@ def test_any_allowed_words_are_read_as_taught(words, noise, stop):
     assert [judgement.value for judgement in judgements] == words
     guessed = read_answer(noise, spec, stop)
     assert guessed.value is None or folded(guessed.value) in folded(noise.partition("</Judgement>")[0] + " ")
-    found = rewards([*judgements, guessed], [words[0]] * (len(words) + 1), spec, RewardConfig())
-    assert len(found) == len(words) + 1
+    scores = rewards([*judgements, guessed], [words[0]] * (len(words) + 1), spec, RewardConfig())
+    assert len(scores) == len(words) + 1
 
 
 @SOME

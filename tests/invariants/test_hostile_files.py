@@ -1,4 +1,4 @@
-"""Files that are made to be trouble: each is read whole, or ends in our own error with its place, in bounded time and memory."""
+"""Hostile files: each is read whole or ends in our own error with its location, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def put(folder, name, content):
 
 
 @pytest.mark.parametrize("kind", CONTENT)
-@pytest.mark.parametrize("change", ["plain", "mark", "crlf", "packed", "packed in parts"])
+@pytest.mark.parametrize("change", ["plain", "mark", "crlf", "gzip", "gzip in parts"])
 def test_bom_line_ends_and_gzip_do_not_change_the_rows(tmp_path, kind, change):
     content = CONTENT[kind]
     if change == "mark":
         content = b"\xef\xbb\xbf" + content
     elif change == "crlf":
         content = content.replace(b"\n", b"\r\n")
-    elif change == "packed":
+    elif change == "gzip":
         content = gzip.compress(b"\xef\xbb\xbf" + content)
-    elif change == "packed in parts":
+    elif change == "gzip in parts":
         content = gzip.compress(content[:20]) + gzip.compress(content[20:])
-    path = put(tmp_path, f"rows{kind}{'.gz' if 'packed' in change else ''}", content)
+    path = put(tmp_path, f"rows{kind}{'.gz' if 'gzip' in change else ''}", content)
     assert read_table(path)[1] == ROWS
     assert infer_task(path, ["text"], "label").name == "rows"
 
@@ -87,10 +87,10 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), DAMAGED, ids=[f"{number}" for number in range(len(DAMAGED))])
-def test_damaged_files_raise_errors_with_location(tmp_path, name, content, said):
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGED, ids=[f"{number}" for number in range(len(DAMAGED))])
+def test_damaged_files_raise_errors_with_location(tmp_path, name, content, message):
     began = time.process_time()
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read_table(put(tmp_path, name, content))
     assert time.process_time() - began < 3
 
@@ -166,8 +166,8 @@ def test_memory_per_row_does_not_grow_with_the_table(tmp_path, rows):
 def test_ids_come_from_lines_not_from_an_id_column(tmp_path):
     path = put(tmp_path, "rows.csv", "id,text,label\n" + "".join(f"7,text {n},{'xy'[n % 2]}\n" for n in range(20)))
     spec = infer_task(path, ["text"], "label")
-    found = [example.id for split in ("train", "dev") for example in load_split(spec, split)]
-    assert sorted(found) == sorted(f"rows.csv:{line}" for line in range(2, 22))
+    ids = [example.id for split in ("train", "dev") for example in load_split(spec, split)]
+    assert sorted(ids) == sorted(f"rows.csv:{line}" for line in range(2, 22))
 
 
 FORMULAS = ["=HYPERLINK(A1)", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "=cmd|' /C calc'!A0"]
@@ -202,17 +202,17 @@ def test_cells_survive_prediction_unchanged(tmp_path_factory, rows, kind):
     path = put(folder, "in.jsonl", "".join(json.dumps(row) + "\n" for row in objects))
     spec = infer_task(path, ["text"], "label")
     predict_file(Parrot(spec), spec, path, folder / f"out.{kind}")
-    columns, found = read_table(folder / f"out.{kind}")
+    columns, rows_read = read_table(folder / f"out.{kind}")
     assert columns == ["text", "more", "label", "predicted_label", "p_a", "p_b", "unreadable"]
-    assert [{name: row[name] for name in objects[0]} for row in found] == objects
+    assert [{name: row[name] for name in objects[0]} for row in rows_read] == objects
 
 
 def test_lone_surrogate_is_written_as_its_escape(tmp_path):
     path = put(tmp_path, "in.jsonl", '{"text": "a \\ud800", "label": "x"}\n{"text": "b", "label": "y"}\n')
     spec = infer_task(path, ["text"], "label")
-    for kind, wanted in {"csv": "a \\ud800", "jsonl": "a \ud800", "parquet": "a \\ud800"}.items():
+    for kind, expected in {"csv": "a \\ud800", "jsonl": "a \ud800", "parquet": "a \\ud800"}.items():
         predict_file(Parrot(spec), spec, path, tmp_path / f"out.{kind}")
-        assert read_table(tmp_path / f"out.{kind}")[1][0]["text"] == wanted
+        assert read_table(tmp_path / f"out.{kind}")[1][0]["text"] == expected
 
 
 @pytest.mark.parametrize("word", ["label", "unreadable", "number"])

@@ -16,7 +16,7 @@ NUMBERS = number_task(0, 5)
 
 
 def rows(*golds) -> list[Example]:
-    return [Example(str(place), {"text": f"t{place}"}, gold) for place, gold in enumerate(golds)]
+    return [Example(str(index), {"text": f"t{index}"}, gold) for index, gold in enumerate(golds)]
 
 
 def chosen(train, count: int, how: str = "balanced", spec: TaskSpec = LABELS) -> list[int]:

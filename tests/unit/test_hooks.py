@@ -1,4 +1,4 @@
-"""Rows that are nested, marked by place, or come in pairs, in the official JSONL layout and in the hub's."""
+"""Hooks: nested rows, text spans and pairs, in the official JSONL layout and the hub's."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ NEWS = {
 
 
 def load(folder: Path, task: str, *objects: object, split: str = "dev") -> list[Example]:
-    """Write objects as the official file of a task and load them."""
+    """Write objects as a task's official file and load them."""
     file = {"dev": "AX-g.jsonl" if task == "axg" else "val.jsonl", "test": "test.jsonl", "train": "train.jsonl"}[split]
     path = folder / FOLDERS[task] / file
     path.parent.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def load(folder: Path, task: str, *objects: object, split: str = "dev") -> list[
 
 
 def load_hub(folder: Path, task: str, columns: dict[str, list], split: str = "validation") -> list[Example]:
-    """Write columns as the hub's file of a task and load them."""
+    """Write columns as a task's hub file and load them."""
     path = folder / "super_glue" / task / f"{split}-00000-of-00001.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
@@ -68,7 +68,7 @@ def load_hub(folder: Path, task: str, columns: dict[str, list], split: str = "va
 
 
 def changed(item: object, *path: str | int, to: object = None) -> object:
-    """A copy of `item` with the value at `path` replaced, or gone."""
+    """Return a copy of `item` with the value at `path` replaced or removed."""
     copy = json.loads(json.dumps(item))
     inner = copy
     for step in path[:-1]:
@@ -238,8 +238,12 @@ def test_wsc_marks_both_spans_by_word_index(tmp_path, text, phrase, at, pronoun,
 
 def test_wsc_warns_about_a_span_found_elsewhere(tmp_path, capsys):
     load(tmp_path, "wsc", span("Al met Bo. He left.", "Al", 0, "He", 2), span("Al saw her.", "Al", 0, "her", 2))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "1 of 4 spans are not at their index" in said and "val.jsonl:1 ('He')" in said and "val.jsonl:2" not in said
+    warning = " ".join(capsys.readouterr().err.split())
+    assert (
+        "1 of 4 spans are not at their index" in warning
+        and "val.jsonl:1 ('He')" in warning
+        and "val.jsonl:2" not in warning
+    )
 
 
 PAIR = [
@@ -353,22 +357,22 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("task", "item", "said"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
-def test_wrong_layouts_raise_errors_with_file_line_and_field(tmp_path, task, item, said):
-    with pytest.raises(DataError, match=said):
+@pytest.mark.parametrize(("task", "item", "message"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
+def test_wrong_layouts_raise_errors_with_file_line_and_field(tmp_path, task, item, message):
+    with pytest.raises(DataError, match=message):
         load(tmp_path, task, item)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"label": "not_entailment"}, r"AX-g\.jsonl:2: field 'label' differs from that of the row before"),
         ({"hypothesis": "Other."}, r"AX-g\.jsonl:2: field 'hypothesis' differs from that"),
         ({"premise": PAIR[0]["premise"]}, r"AX-g\.jsonl:2: field 'premise' equals that of the row before"),
     ],
 )
-def test_axg_rows_that_do_not_form_a_pair_are_an_error(tmp_path, change, said):
-    with pytest.raises(DataError, match=said):
+def test_axg_rows_that_do_not_form_a_pair_are_an_error(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
         load(tmp_path, "axg", PAIR[0], {**PAIR[1], **change})
 
 

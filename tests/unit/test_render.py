@@ -1,4 +1,4 @@
-"""From rows to token ids: the parts in order, data that stays data, and prompts that fit."""
+"""Prompts: their parts in order, special tokens in data, and the token limit."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_prompt_has_its_parts_in_order_and_an_open_slot(tokenizer, style: str, e
 
 def test_without_a_chat_template_the_plain_form_is_used(tokenizer) -> None:
     tokenizer.chat_template = None
-    # Only the headings: the word that leads to the answer comes with the chat style, which was asked for.
+    # Only the headings are plain: the word before the answer belongs to the chat style, which is set.
     assert renderer(tokenizer).text(row(text="a fine film")).startswith("System_prompt:\nJudge the film.\n")
     assert renderer(tokenizer).text(row(text="a fine film")).endswith("Assistant:\n<Judgement>")
 
@@ -287,8 +287,8 @@ def test_demonstrations_in_the_plain_form(tokenizer) -> None:
 def test_more_than_ten_demonstrations_keep_their_order(tokenizer) -> None:
     shown = [Example(str(number), {"text": f"review-{number};"}, "Positive") for number in range(12)]
     text = renderer(tokenizer, demonstrations=shown).text(row(text="last"))
-    places = [text.index(f"review-{number};") for number in range(12)]
-    assert places == sorted(places)
+    positions = [text.index(f"review-{number};") for number in range(12)]
+    assert positions == sorted(positions)
 
 
 def test_long_demonstrations_are_shortened_to_demonstration_tokens(tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""Rows from the official download layout: what is text, what is a mistake, what is found where."""
+"""Rows from the official download layout: their texts, their mistakes, and the paths to them."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_glue = pytest.mark.skipif(
-    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout"
+    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not next to the checkout"
 )
 
 ROWS = {
@@ -27,7 +27,7 @@ ROWS = {
     "glue/wnli": (635, 71),
     "glue/ax": (10471, 1104),
 }
-"""Rows that SOURCES.md in the folder states."""
+"""Row counts of (train, dev), as in SOURCES.md of that folder."""
 
 
 MNLI_TEST = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2"
@@ -118,9 +118,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_files_raise_errors_with_location(tmp_path, content, said):
-    with pytest.raises(DataError, match=said):
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_files_raise_errors_with_location(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
         sst2(tmp_path, content)
 
 
@@ -135,7 +135,7 @@ def test_cola_has_no_header_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("score", "said"),
+    ("score", "message"),
     [
         ("abc", "is not a number"),
         ("nan", "is not a number"),
@@ -144,12 +144,12 @@ def test_cola_has_no_header_line(tmp_path):
         ("-1", "outside"),
     ],
 )
-def test_scores_are_numbers_in_range(tmp_path, score, said):
+def test_scores_are_numbers_in_range(tmp_path, score, message):
     columns = [*(f"c{number}" for number in range(7)), "sentence1", "sentence2", "score"]
     (tmp_path / "STS-B").mkdir()
     path = tmp_path / "STS-B" / "dev.tsv"
     path.write_text("\t".join(columns) + "\n" + "\t".join("x" * 9) + f"\t{score}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{said}"):
+    with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{message}"):
         load_split(load_task("glue/stsb"), "dev", tmp_path)
 
 
@@ -216,7 +216,7 @@ TESTS = {
     "glue/wnli": ("WNLI/test.tsv", "index sentence1 sentence2", {"sentence1": 1, "sentence2": 2}),
     "glue/ax": ("AX/diagnostic.tsv", "index sentence1 sentence2", {"premise": 1, "hypothesis": 2}),
 }
-"""The unlabelled file, the columns of the official one, and which of them are texts."""
+"""The unlabelled file, its official columns, and the column index of each field."""
 
 
 def test_every_glue_task_has_its_test_file():
@@ -225,19 +225,23 @@ def test_every_glue_task_has_its_test_file():
 
 @pytest.mark.parametrize("name", sorted(TESTS))
 def test_unlabelled_rows_have_the_official_index_and_no_gold(tmp_path, name):
-    file, header, places = TESTS[name]
+    file, header, indices = TESTS[name]
     columns = header.split("|" if "|" in header else " ")
     rows = [[str(7 * number), *(f'{column} "{number}' for column in columns[1:])] for number in range(3)]
     path = tmp_path / "glue" / file
     path.parent.mkdir(parents=True)
     path.write_text("\n".join("\t".join(cells) for cells in [columns, *rows]) + "\n", encoding="utf-8")
-    wanted = [
+    expected = [
         Example(
-            f"{path.name}:{line}", {field: cells[place] for field, place in places.items()}, None, "", {"idx": cells[0]}
+            f"{path.name}:{line}",
+            {field: cells[index] for field, index in indices.items()},
+            None,
+            "",
+            {"idx": cells[0]},
         )
         for line, cells in enumerate(rows, 2)
     ]
-    assert load_split(load_task(name), "test", tmp_path) == wanted
+    assert load_split(load_task(name), "test", tmp_path) == expected
 
 
 def test_no_row_of_a_test_file_is_dropped(tmp_path):
@@ -265,7 +269,7 @@ def test_diagnostic_rows_have_phenomena_and_index():
     task = load_task("glue/ax")
     dev, test = load_split(task, "dev", DATA), load_split(task, "test", DATA)
     assert dev[0].tags["Logic"] == "Negation" and dev[0].tags["Domain"] == "Artificial"
-    assert {name for example in dev for name, what in example.tags.items() if what} == {
+    assert {name for example in dev for name, phenomenon in example.tags.items() if phenomenon} == {
         "Lexical Semantics",
         "Predicate-Argument Structure",
         "Logic",

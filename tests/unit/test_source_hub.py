@@ -1,4 +1,4 @@
-"""Rows from the hub and from a folder in its layout: only the network itself is not tried here."""
+"""Rows from the hub and from a folder in its layout, without a network."""
 
 import socket
 from pathlib import Path
@@ -25,7 +25,7 @@ HUB = {
     "glue/mnli": ({"premise": ["one", "two"], "hypothesis": ["eins", "zwei"]}, [1, 2], ["Neutral", "Contradiction"]),
     "glue/mnli-mm": ({"premise": ["one", "two"], "hypothesis": ["eins", "zwei"]}, [0, 1], ["Entailment", "Neutral"]),
 }
-"""Columns as the hub's data set has them, integer labels in its order, and what they mean as answers."""
+"""Columns of the hub's data set, its integer labels, and the answers they stand for."""
 
 
 def save(path: Path, columns: dict[str, list], labels: list | None, kind: pyarrow.DataType | None = None) -> None:
@@ -94,7 +94,7 @@ def test_shards_are_read_in_order_and_a_missing_one_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "labels", "said"),
+    ("columns", "labels", "message"),
     [
         ({"sentence": ["fine", "bad"]}, [1, 7], r"row 2: '7' in column 'label' is not a label; there is: 0, 1"),
         ({"sentence": ["fine", "bad"]}, [-1, 0], r"row 1: '-1'.*no gold answer"),
@@ -104,9 +104,9 @@ def test_shards_are_read_in_order_and_a_missing_one_is_reported(tmp_path):
         ({"sentence": ["fine", "bad"]}, [0, None], r"row 2: the label column 'label' is empty"),
     ],
 )
-def test_wrong_rows_raise_errors_with_location(tmp_path, columns, labels, said):
+def test_wrong_rows_raise_errors_with_location(tmp_path, columns, labels, message):
     save(tmp_path / "sst2" / "validation-00000-of-00001.parquet", columns, labels)
-    with pytest.raises(DataError, match=rf"validation-00000-of-00001\.parquet: {said}"):
+    with pytest.raises(DataError, match=rf"validation-00000-of-00001\.parquet: {message}"):
         load_split(load_task("glue/sst2"), "dev", tmp_path)
 
 
@@ -118,17 +118,17 @@ def test_damaged_file_is_reported(tmp_path):
 
 
 def test_hub_rows_come_from_the_pinned_revision(monkeypatch):
-    asked = []
+    requests = []
 
     def load_dataset(path, config, *, revision, split):
-        asked.append((path, config, revision, split))
+        requests.append((path, config, revision, split))
         return datasets.Dataset.from_dict({"premise": ["p"], "hypothesis": ["h"], "label": [2], "idx": [0]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     examples = load_split(load_task("glue/mnli-mm"), "dev")
-    assert asked == [("nyu-mll/glue", "mnli", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", "validation_mismatched")]
+    assert requests == [("nyu-mll/glue", "mnli", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", "validation_mismatched")]
     assert [(e.id, dict(e.fields), e.gold) for e in examples] == [
         ("validation_mismatched:1", {"premise": "p", "hypothesis": "h"}, "Contradiction")
     ]
@@ -156,7 +156,7 @@ def test_error_without_a_network_names_both_options(monkeypatch):
         match=r"(?s)cannot be reached \(no route to host\).*Go online, or.*--data-dir \(DIR/glue/SST-2/dev\.tsv\)",
     ):
         load_split(load_task("glue/sst2"), "dev")
-    assert seen == [True], "the client must look into its cache only, and not try the network again and again"
+    assert seen == [True], "the client must use only its cache and not retry the network"
     assert constants.HF_HUB_OFFLINE is False
 
 

@@ -1,4 +1,4 @@
-"""SuperGLUE in the official JSONL layout and in the hub's, and every official file counted as SOURCES.md counts it."""
+"""SuperGLUE in the official JSONL layout and the hub's; row counts of the official files are those of SOURCES.md."""
 
 import json
 import re
@@ -19,14 +19,14 @@ from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(
-    not (DATA / "superglue").is_dir(), reason="the official folders are not beside the checkout"
+    not (DATA / "superglue").is_dir(), reason="the official folders are not next to the checkout"
 )
 SUPERGLUE = [name for name in list_tasks() if name.startswith("superglue/")]
 OFFICIAL = [name for name in list_tasks() if name.startswith(("glue/", "superglue/"))]
 
 
 def stated_rows() -> dict[str, int]:
-    """File to the number of rows that SOURCES.md states: of MultiRC the answer options, of ReCoRD the queries."""
+    """Return the rows per file from SOURCES.md: answer options for MultiRC, queries for ReCoRD."""
     stated = {}
     for line in (DATA / "SOURCES.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -49,7 +49,7 @@ def stated_rows() -> dict[str, int]:
 
 @needs_data
 def test_every_row_of_every_official_file_is_loaded():
-    """None is dropped, also not those with quotes, without a header line, or with an empty answer option."""
+    """No row is dropped, even with quotes, without a header line, or with an empty answer option."""
     counted = {}
     for name in OFFICIAL:
         spec = load_task(name)
@@ -62,8 +62,10 @@ def test_every_row_of_every_official_file_is_loaded():
                 rows = {row.group for row in rows} if name == "superglue/record" else rows
                 counted[path.resolve().relative_to(DATA.resolve()).as_posix()] = len(rows)
     assert counted == stated_rows()
-    there = {path.relative_to(DATA).as_posix() for suffix in ("tsv", "jsonl") for path in DATA.glob(f"*/*/*.{suffix}")}
-    assert set(counted) == there - {"glue/MRPC/dev_ids.tsv"}
+    existing = {
+        path.relative_to(DATA).as_posix() for suffix in ("tsv", "jsonl") for path in DATA.glob(f"*/*/*.{suffix}")
+    }
+    assert set(counted) == existing - {"glue/MRPC/dev_ids.tsv"}
 
 
 @needs_data
@@ -151,9 +153,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_files_raise_errors_with_file_line_and_field(tmp_path, content, said):
-    with pytest.raises(DataError, match=said):
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_files_raise_errors_with_file_line_and_field(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
         boolq(tmp_path, content)
 
 
@@ -163,7 +165,7 @@ HUB = {
     "superglue/rte": ({"premise": ["one", "two"], "hypothesis": ["eins", "zwei"]}, [0, 1], ["Yes", "No"]),
     "superglue/axb": ({"sentence1": ["one", "two"], "sentence2": ["eins", "zwei"]}, [0, 1], ["Yes", "No"]),
 }
-"""Columns and integer labels of the hub's flat tasks; those with a hook are in test_hooks.py."""
+"""Columns and integer labels of the hub's flat tasks; test_hooks.py has the tasks with a hook."""
 
 
 def save(path: Path, columns: dict[str, list], labels: list[int]) -> None:
@@ -188,10 +190,10 @@ def test_folder_in_the_hubs_layout(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["superglue/axb", "superglue/axg"])
 def test_training_rows_of_the_diagnostics_come_from_rte(monkeypatch, name):
-    asked = []
+    requests = []
 
     def load_dataset(path, config, *, revision, split):
-        asked.append((path, config, revision, split))
+        requests.append((path, config, revision, split))
         return datasets.Dataset.from_dict({"premise": ["p"], "hypothesis": ["h"], "label": [1], "idx": [0]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -199,7 +201,7 @@ def test_training_rows_of_the_diagnostics_come_from_rte(monkeypatch, name):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (example,) = load_split(load_task(name), "train")
     assert (dict(example.fields), example.gold) == ({"premise": "p", "hypothesis": "h"}, "No")
-    assert asked == [("aps/super_glue", "rte", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "train")]
+    assert requests == [("aps/super_glue", "rte", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "train")]
 
 
 LONG = " ".join(f"Sentence {number} of the passage says little." for number in range(200))
@@ -244,7 +246,7 @@ def test_prediction_accepts_an_empty_optional_field():
 
 
 def test_numbers_of_a_jsonl_table_keep_their_spelling(tmp_path):
-    """The same reader of lines serves the user's own tables."""
+    """The user's own tables are read by the same function."""
     from adjudge.tasks import read_table
 
     (tmp_path / "own.jsonl").write_text(json.dumps({"a": 1}) + '\n{"a": 1.50, "b": [1.0, true]}\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The human-rated sentences: unpacking them safely, and the rows made of them."""
+"""The sentences rated by people: unpacking them safely, and their rows."""
 
 import io
 import tarfile
@@ -141,7 +141,7 @@ def test_dev_share_is_near_the_setting_and_stable(cache):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"1\t2.5\tfine\r\n2\t2.5\r\n", r":2: the row has 2 columns where 3 are expected.*field 'text' is missing"),
         (b"1\t2.5\ta\tb\r\n", r":1: the row has 4 columns"),
@@ -152,9 +152,9 @@ def test_dev_share_is_near_the_setting_and_stable(cache):
         (b"1\t2\tcaf\xe9\r\n", r":1: byte 0xe9 is not valid UTF-8"),
     ],
 )
-def test_wrong_rows_raise_errors_with_location(cache, content, said):
+def test_wrong_rows_raise_errors_with_location(cache, content, message):
     fill("movies", content)
-    with pytest.raises(DataError, match=rf"{FILES['movies']}.*{said}"):
+    with pytest.raises(DataError, match=rf"{FILES['movies']}.*{message}"):
         load_split(load_task("vader/movies"), "dev")
 
 

@@ -1,4 +1,4 @@
-"""The built-in tasks, the user's YAML, and what is said about mistakes in it."""
+"""The built-in tasks, tasks from the user's YAML, and messages about mistakes in it."""
 
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def test_built_in_task(name, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_built_in_labels_survive_a_plain_yaml_reader(name):
-    """Nobody who opens the file with another YAML reader gets False for the answer word No."""
+    """Another YAML reader must not turn the answer word No into False."""
     spec = load_task(name)
     plain = yaml.safe_load(spec_to_yaml(spec))
     assert plain.get("labels") == spec.labels
@@ -199,16 +199,16 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "said"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
-def test_every_mistake_is_explained(old, new, said, tmp_path):
+@pytest.mark.parametrize(("old", "new", "parts"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
+def test_every_mistake_is_explained(old, new, parts, tmp_path):
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new))
     mistakes = "\n".join(validate_task(path))
-    for part in said:
+    for part in parts:
         assert part in mistakes
     with pytest.raises(TaskError) as raised:
         load_task(path)
-    for part in said:
+    for part in parts:
         assert part in str(raised.value)
 
 

@@ -1,4 +1,4 @@
-"""Finding equal texts: in training and among the judged rows, and in training with two answers."""
+"""Overlap of training and eval rows, and contradictions among training rows."""
 
 import time
 
@@ -44,12 +44,12 @@ def test_overlap_requires_all_fields_equal():
 
 
 def test_shared_passage_alone_is_not_an_overlap():
-    def asked(split, *questions):
+    def rows_about(split, *questions):
         return [
             Example(f"{split}:{q}", {"passage": "The fox slept.", "question": q, "answer": "Yes"}) for q in questions
         ]
 
-    train, dev = asked("train", "Who slept?", "When?"), asked("dev", "Where?", "who  slept?")
+    train, dev = rows_about("train", "Who slept?", "When?"), rows_about("dev", "Where?", "who  slept?")
     assert find_overlap(train, dev) == [("train:Who slept?", "dev:who  slept?")]
     assert [row.id for row in without_overlap(train, dev)] == ["train:When?"]
 

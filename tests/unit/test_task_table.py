@@ -1,4 +1,4 @@
-"""The user's own tables: every cell as written, every mistake with its place."""
+"""The user's own tables: cells keep their text, and errors name their location."""
 
 import csv
 
@@ -81,10 +81,10 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_tables_raise_errors_with_location(tmp_path, name, content, said):
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_tables_raise_errors_with_location(tmp_path, name, content, message):
     path = write(tmp_path, name, content)
-    with pytest.raises(DataError, match=rf"(?s){said}"):
+    with pytest.raises(DataError, match=rf"(?s){message}"):
         read_table(path)
 
 
