@@ -153,7 +153,7 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
 
 
-def fuzz_answers(count: int, rng: Random, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
+def fuzz_answers(count: int, rng: Random, report: Callable[[int], None] = lambda done: None) -> Counter[str]:
     """Read generated answers and count the outcomes. Fails when one is guessed, lost or not rewarded."""
     counts: Counter[str] = Counter()
     made = specs(rng)
@@ -170,7 +170,7 @@ def fuzz_answers(count: int, rng: Random, tell: Callable[[int], None] = lambda d
         gold = spec.words[0] if spec.words else spec.number.low
         scores = rewards(judgements, [gold] * len(texts), spec, RewardConfig())
         assert len(scores) == len(texts) and all(map(math.isfinite, scores))
-        tell(begin + len(texts))
+        report(begin + len(texts))
     names = {True: "read", False: "unreadable"}
     return Counter({f"{kind}, {names[readable]}": number for (kind, readable), number in counts.items()})
 
@@ -232,7 +232,9 @@ def load_task_file(path: Path) -> str:
     return "loaded"
 
 
-def fuzz_files(count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
+def fuzz_files(
+    count: int, rng: Random, folder: Path, report: Callable[[int], None] = lambda done: None
+) -> Counter[str]:
     """Load generated tables and files of the official layouts; count the outcomes by kind."""
     counts: Counter[str] = Counter()
     for number in range(count):
@@ -243,22 +245,24 @@ def fuzz_files(count: int, rng: Random, folder: Path, tell: Callable[[int], None
             made = damaged_task_rows(rng, folder)
             counts[f"{made.kind}: {_outcome(made, lambda made=made: load_task_rows(made.kind, folder))}"] += 1
             made.path.unlink()
-        tell(number + 1)
+        report(number + 1)
     return counts
 
 
-def fuzz_tasks(count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
+def fuzz_tasks(
+    count: int, rng: Random, folder: Path, report: Callable[[int], None] = lambda done: None
+) -> Counter[str]:
     """Load generated task files and count the outcomes."""
     counts: Counter[str] = Counter()
     for number in range(count):
         made = damaged_task(rng, folder)
         counts[_outcome(made, lambda made=made: load_task_file(made.path))] += 1
-        tell(number + 1)
+        report(number + 1)
     return counts
 
 
 def fuzz_submissions(
-    count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None
+    count: int, rng: Random, folder: Path, report: Callable[[int], None] = lambda done: None
 ) -> Counter[str]:
     """Check generated submissions and count the outcomes."""
     counts: Counter[str] = Counter()
@@ -268,7 +272,7 @@ def fuzz_submissions(
             problems = check_zip(stream, "a.zip")
         assert all(str(problem).isprintable() for problem in problems)
         counts["with problems" if problems else "right"] += 1
-        tell(number + 1)
+        report(number + 1)
     return counts
 
 
@@ -305,11 +309,11 @@ def main() -> None:
             if not count:
                 continue
 
-            def tell(done: int, name: str = name, every: int = every) -> None:
+            def report(done: int, name: str = name, every: int = every) -> None:
                 if done % every == 0:
                     print(f"  {name}: {done:,}", file=sys.stderr, flush=True)
 
-            counts = run(count, Random(options.seed), tell)
+            counts = run(count, Random(options.seed), report)
             print(f"{count:,} {name}, seed {options.seed}, {time.monotonic() - began:.0f} s")
             for outcome, number in sorted(counts.items()):
                 print(f"  {number:9,}  {outcome}")

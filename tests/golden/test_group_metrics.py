@@ -110,7 +110,7 @@ def query(name: str, golds: list[str], **candidates: float) -> list[Prediction]:
 def test_the_best_candidate_is_scored_against_all_gold_answers():
     rows = [
         *query("a", ["Saturday Night Live", "SNL"], NBC=0.2, SNL=0.4),
-        # One of two words shared with one of three: 2 · 1 / (2 + 3); with the other gold answer none.
+        # Two words share one with a gold answer of three: 2 · 1 / (2 + 3). The other gold answer shares none.
         *query("b", ["Tracy Jamal Morgan", "Tracy"], James_Morgan=0.9, Tracy=0.8),
         *query("c", ["Edinburgh Zoo"], China=0.3, Edinburgh_Zoo=0.1),
     ]

@@ -51,7 +51,7 @@ def test_label_metrics_equal_scikit_learn(n_labels, unreadable):
         present = sorted({*gold, *pred} - {-1})
         macro = sklearn.metrics.f1_score(gold, pred, labels=present, average="macro", zero_division=0)
         assert values["macro_f1"][row] == pytest.approx(macro)
-        # Unreadable = the wrong one of positive and the rest.
+        # An unreadable answer counts as whichever of positive and negative is wrong.
         positive = np.where(pred == -1, gold != 1, pred == 1)
         assert values["f1"][row] == pytest.approx(sklearn.metrics.f1_score(gold == 1, positive))
 

@@ -1,8 +1,8 @@
 """Every metric on the official dev files with fixed answers, against computations which share no code with ours.
 
-The answers are one label for everything, the gold answers, and the gold answers with a tenth flipped by a seed. The gold
-answers are read from the files in plain Python. The references are scikit-learn, scipy, and for group metrics their
-definition.
+The answers are one label for everything, the gold answers, and the gold answers with a tenth flipped by a seed. The
+gold answers are read from the files in plain Python. The references are scikit-learn, scipy, and for group metrics
+their definition.
 """
 
 import json
@@ -88,7 +88,7 @@ def objects(file):
 
 
 def answered(golds, words, which):
-    """Answers to rows with these gold answers; of the numbers a flipped one is mirrored."""
+    """Return answers to rows with these gold answers; a flipped number is mirrored in its range."""
     if which == "constant":
         return [words[1] if words else 2.5] * len(golds)
     if which == "gold":

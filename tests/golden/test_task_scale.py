@@ -1,6 +1,7 @@
-"""What a mixture of tasks makes of rewards on different scales, by hand.
+"""Rewards of a mixture of tasks on different scales, by hand.
 
-Four answers of one token each: to STS-B, 0, 2, 4 and 0 away from the gold number; to a label task, right, wrong, wrong and right.
+Every task gets four answers of one token each. For STS-B they are 0, 2, 4 and 0 away from the gold number; for a label
+task they are right, wrong, wrong and right.
 """
 
 import pytest
@@ -40,12 +41,12 @@ def test_rewards_of_three_tasks_on_one_scale():
 
 
 def test_advantages_are_whitened_within_a_task():
-    # STS-B: mean 0.4; 0.6, −0.2, −1 and 0.6 from it; their squares' mean is 0.44
+    # STS-B: the mean is 0.4, the deviations are 0.6, −0.2, −1 and 0.6, and their mean square is 0.44
     deviation = 0.44**0.5
     numbers, _ = advantages(scores(STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4))
     assert numbers == pytest.approx([0.6 / deviation, -0.2 / deviation, -1 / deviation, 0.6 / deviation], abs=1e-6)
     percent, _ = advantages(scores(PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4, divided=False))
-    assert percent == pytest.approx(numbers, abs=1e-6), "the scale of a task is not in its advantages, divided or not"
+    assert percent == pytest.approx(numbers, abs=1e-6), "advantages do not depend on the task's scale, divided or not"
     labels, _ = advantages(scores(LABELS, ["Yes", "No", "No", "Yes"], ["Yes"] * 4))
     assert labels == pytest.approx([1.0, -1.0, -1.0, 1.0], abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""Texts and labels that are made to be trouble: each has a defined outcome, and none acts as anything but text."""
+"""Hostile texts and labels: each has a defined outcome, and none acts as anything but text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prompt(tokenizer, text, **settings):
 
 
 def test_non_special_turn_marks_do_not_end_a_turn(tokenizer):
-    """As some fine-tuned models have them: added tokens, and the chat template writes turns with them."""
+    """Some fine-tuned models have such turn marks: added tokens which the chat template writes."""
     tokenizer.add_tokens(
         [AddedToken("<turn>", special=False), AddedToken("</turn>", special=False), AddedToken("film", special=False)]
     )

@@ -1,4 +1,4 @@
-"""The strict reading of answers."""
+"""Strict reading of answers."""
 
 import unicodedata
 

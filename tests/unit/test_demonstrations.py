@@ -1,4 +1,4 @@
-"""Which rows are shown in a few-shot prompt."""
+"""Choice of the rows shown in a few-shot prompt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_first_takes_the_first_labelled_rows() -> None:
 def test_balanced_takes_each_labels_first_rows_in_their_order() -> None:
     train = rows("Yes", "Yes", "Yes", "Yes", "No", None, "No", "No")
     assert chosen(train, 4) == [0, 1, 4, 6]
-    assert chosen(train, 5) == [0, 1, 4, 6, 7]  # the first label of the task has the odd one
+    assert chosen(train, 5) == [0, 1, 4, 6, 7]  # the odd one goes to the first label of the task
     assert chosen(train, 1) == [4]
 
 

@@ -20,7 +20,9 @@ from adjudge.types import Example
 CONTROL = {0, 1, 2}  # <|endoftext|>, <|im_start|> and <|im_end|> of the test tokenizer
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SILENT_SYSTEM = NO_SYSTEM.replace("{{ raise_exception('System role not supported') }}", "").replace(
@@ -161,7 +163,7 @@ def test_only_the_longest_field_is_shortened(tokenizer, style: str) -> None:
     assert prompt.shortened
     assert 190 <= len(prompt.ids) <= 200
     before, _, after = whole.partition("dull and slow")
-    assert text.startswith(f"{before}dull and slow dull")  # instruction, answer form and the short field as they were
+    assert text.startswith(f"{before}dull and slow dull")  # instruction, answer form and the short field are unchanged
     assert text.endswith(after)
     assert controls(prompt.ids) == controls(made.prompt(row(first="a", second="b")).ids)
 
@@ -280,7 +282,8 @@ def test_demonstrations_in_the_plain_form(tokenizer) -> None:
     shown = [Example("a", {"text": "dull"}, "Negative")]
     text = renderer(tokenizer, demonstrations=shown, style="paper").text(row(text="fine"))
     assert text.endswith(
-        "Prompt:\nReview: dull\nAssistant:\n<Judgement>Negative</Judgement>\nPrompt:\nReview: fine\nAssistant:\n<Judgement>"
+        "Prompt:\nReview: dull\nAssistant:\n<Judgement>Negative</Judgement>\n"
+        "Prompt:\nReview: fine\nAssistant:\n<Judgement>"
     )
 
 

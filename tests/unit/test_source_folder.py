@@ -30,7 +30,10 @@ ROWS = {
 """Row counts of (train, dev), as in SOURCES.md of that folder."""
 
 
-MNLI_TEST = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2"
+MNLI_TEST = (
+    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
+    "sentence1 sentence2"
+)
 
 
 def sst2(folder: Path, content: str | bytes, split: str = "dev") -> list[Example]:

@@ -10,15 +10,7 @@ from adjudge.errors import DataError, nearest
 from adjudge.system.console import warn
 from adjudge.tasks.reading.hooks import hook_named
 from adjudge.tasks.reading.hub import load_from_hub
-from adjudge.tasks.reading.rows import (
-    LABELLED,
-    Row,
-    check_columns,
-    text_cells,
-    text_of,
-    to_example,
-    width_error,
-)
+from adjudge.tasks.reading.rows import LABELLED, Row, check_columns, text_cells, text_of, to_example, width_error
 from adjudge.tasks.reading.table import arrow_rows, load_table, read_table
 from adjudge.tasks.reading.text_files import Line, read_json_lines, read_tab_separated
 from adjudge.tasks.reading.vader import FILES, load_vader, vader_folder
