@@ -187,14 +187,14 @@ def test_line_rule_ends_the_answer_at_the_first_line_end():
     assert read_answer("Yes</Judgement>\nNo", LABELS, "line").value == "Yes"
     assert read_answer("3.5\n4", NUMBER, "line").value == 3.5
     for empty in ("\nYes", "", "\n"):
-        assert not read_answer(empty, LABELS, "line").readable
+        assert read_answer(empty, LABELS, "line").value is None
 
 
 def test_tag_rule_requires_a_complete_tag():
     assert read_answer("\nYes\n</Judgement>", LABELS, "tag").value == "Yes"
     for missing in ("Yes", "Yes\n", "Yes</Judgement", "Yes</judgement>"):
-        assert not read_answer(missing, LABELS, "tag").readable
-    assert not read_answer("Yes\nNo</Judgement>", LABELS, "tag").readable
+        assert read_answer(missing, LABELS, "tag").value is None
+    assert read_answer("Yes\nNo</Judgement>", LABELS, "tag").value is None
 
 
 def test_judgement_keeps_the_whole_text():

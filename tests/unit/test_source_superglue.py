@@ -197,7 +197,7 @@ def test_training_rows_of_the_diagnostics_come_from_rte(monkeypatch, name):
         return datasets.Dataset.from_dict({"premise": ["p"], "hypothesis": ["h"], "label": [1], "idx": [0]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: None)
+    monkeypatch.setattr("adjudge.tasks.reading.hub.connection_problem", lambda endpoint: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (example,) = load_split(load_task(name), "train")
     assert (dict(example.fields), example.gold) == ({"premise": "p", "hypothesis": "h"}, "No")

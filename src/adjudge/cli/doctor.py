@@ -32,13 +32,12 @@ def doctor(
     Ends with exit code 1 when something that is needed is missing.
     """
     import json
-    from dataclasses import asdict
 
     from adjudge.setup.doctor import examine
 
     found = examine(data_dir)
     if as_json:
-        typer.echo(json.dumps({"healthy": found.healthy, **asdict(found)}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
     else:
         _show(found)
     if not found.healthy:
@@ -54,14 +53,14 @@ def _show(found: Examination) -> None:
     console = stdout()
     machine = Table("this machine", "", "", box=None, pad_edge=False)
     for finding in found.machine:
-        machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.said))
+        machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.message))
     plans = Table("what would run", "", "", box=None, pad_edge=False)
-    for (_, runs, said), alike in groupby(
-        found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.said)
+    for (_, runs, message), alike in groupby(
+        found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.message)
     ):
         names = [plan.name for plan in alike]
         name = names[0] if len(names) == 1 else f"{names[0].partition('/')[0]}, {len(names)} tasks"
-        plans.add_row(Text(name), Text("yes", "green") if runs else Text("no", "yellow"), Text(said))
+        plans.add_row(Text(name), Text("yes", "green") if runs else Text("no", "yellow"), Text(message))
     console.print(machine)
     console.print()
     console.print(plans)

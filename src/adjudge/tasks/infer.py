@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adjudge.errors import DataError, nearest
+from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import parse_number, text_of
 from adjudge.tasks.reading.table import require_columns, stream_table
-from adjudge.tasks.reading.text_files import plain_name, shorten
+from adjudge.tasks.reading.text_files import plain_name
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.validate import RESERVED, parse_task
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import ModelError, RunError
+from adjudge.system.text import shorten_json
 
 MOST_BYTES = 2**26
 """Bytes of a JSON file that says how to load something; the index of a very large model has some megabytes."""
@@ -60,13 +61,13 @@ def check_adapter(folder: Path) -> None:
             raise RunError(f"{path}: '{key}' is missing, so this is no adapter that adjudge or peft wrote.")
         if key in found and not is_right(found[key]):
             raise RunError(
-                f"{path}: '{key}' is {_shown(found[key])} and must be {wanted}: only plain LoRA adapters are loaded."
+                f"{path}: '{key}' is {shorten_json(found[key])} and must be {wanted}: only plain LoRA adapters are loaded."
             )
     defaults = _defaults()
     for key, value in found.items():
         if key not in _LORA and key not in _NOT_READ and value and (key not in defaults or value != defaults[key]):
             raise RunError(
-                f"{path}: '{key}' is {_shown(value)}. Only plain LoRA adapters are loaded; what else peft can do with an adapter's "
+                f"{path}: '{key}' is {shorten_json(value)}. Only plain LoRA adapters are loaded; what else peft can do with an adapter's "
                 "configuration, importing modules among it, is refused. Take the key out if the adapter does not need it."
             )
 
@@ -96,7 +97,7 @@ def check_model(source: str, options: dict[str, Any]) -> None:
         wrong = [name for name in names.values() if not _is_safe_name(name)] if isinstance(names, dict) else [names]
         if wrong:
             raise ModelError(
-                f"{index}: the weights are said to be in {_shown(wrong[0])}; only safetensors files beside the index are read, because "
+                f"{index}: the weights are said to be in {shorten_json(wrong[0])}; only safetensors files beside the index are read, because "
                 "unpickling runs code."
             )
     if (config := file("config.json")) is not None and (key := _kernel_key(_read_object(config, ModelError))):
@@ -141,8 +142,3 @@ def _defaults() -> dict[str, Any]:
         field.name: field.default if field.default is not dataclasses.MISSING else None
         for field in dataclasses.fields(LoraConfig)
     }
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:60] + "…"

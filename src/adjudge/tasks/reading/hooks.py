@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from adjudge.errors import DataError, TaskError, nearest
 from adjudge.system.console import warn
+from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import LABELLED, Row, as_text
-from adjudge.tasks.reading.text_files import kind_of, shorten
+from adjudge.tasks.reading.text_files import kind_of
 
 Hook = Callable[[Sequence[Row], str], list[Row]]
 """(rows, split) → rows"""

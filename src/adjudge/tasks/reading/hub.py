@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-CONNECT_TIMEOUT_S = 5.0
+from adjudge.system.hub import connection_problem
 
 
 def load_from_hub(path: str, config: str | None, revision: str, split: str) -> Any:
@@ -30,7 +27,7 @@ def load_from_hub(path: str, config: str | None, revision: str, split: str) -> A
             return datasets.load_dataset(path, config, revision=revision, split=split)
         except OSError as error:
             raise OSError(f"HF_HUB_OFFLINE is set, and the client's cache has no copy ({error})") from None
-    problem = unreachable(constants.ENDPOINT)
+    problem = connection_problem(constants.ENDPOINT)
     if problem is None:
         return datasets.load_dataset(path, config, revision=revision, split=split)
     # Left alone, the client retries six times, for 25 s or more, before it uses its cache.
@@ -41,19 +38,6 @@ def load_from_hub(path: str, config: str | None, revision: str, split: str) -> A
             raise OSError(
                 f"{constants.ENDPOINT} cannot be reached ({problem}), and the client's cache has no copy"
             ) from None
-
-
-def unreachable(endpoint: str) -> str | None:
-    """Why no connection to `endpoint` can be opened; None when one can, or when a proxy stands between and only it can tell."""
-    parts = urlsplit(endpoint)
-    if not parts.hostname or parts.scheme in urllib.request.getproxies():
-        return None
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    try:
-        with socket.create_connection((parts.hostname, port), timeout=CONNECT_TIMEOUT_S):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import DataError, nearest
-from adjudge.tasks.reading.text_files import Line, kind_of, shorten
+from adjudge.system.text import shorten
+from adjudge.tasks.reading.text_files import Line, kind_of
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Value
 

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import DataError, nearest
+from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import as_text, check_columns, text_of, to_example, width_error
 from adjudge.tasks.reading.same_text import hash_share, text_key
-from adjudge.tasks.reading.text_files import is_packed, json_lines, plain_name, shorten, tab_separated, text_lines
+from adjudge.tasks.reading.text_files import is_packed, json_lines, plain_name, tab_separated, text_lines
 from adjudge.tasks.spec import TableSource, TaskSpec
 from adjudge.types import Example
 

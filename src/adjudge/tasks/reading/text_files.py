@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adjudge.errors import DataError
+from adjudge.system.text import shorten
 
 MOST_LINE = 2**26
 """Most characters of one line."""
@@ -24,9 +25,6 @@ MOST_UNPACKED = 100
 
 SURELY_NO_BOMB = 2**22
 """Bytes that any gzip file may expand to."""
-
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +210,3 @@ def kind_of(value: Any) -> str:
         dict: "an object",
     }
     return kinds.get(type(value), "null")
-
-
-def shorten(text: str) -> str:
-    r"""Cut a value for use in a message; what a terminal would obey or hide is written as ``\x1b``."""
-    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii") for mark in cut)

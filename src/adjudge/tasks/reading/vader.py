@@ -20,9 +20,10 @@ from adjudge.errors import DataError
 from adjudge.system.console import note
 from adjudge.system.download import VADER, DownloadError, download
 from adjudge.system.files import cache_dir, write_bytes
+from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import gold_of, parse_number, text_of, width_error
 from adjudge.tasks.reading.same_text import hash_share, normal_text
-from adjudge.tasks.reading.text_files import read_tab_separated, shorten
+from adjudge.tasks.reading.text_files import read_tab_separated
 from adjudge.tasks.spec import TaskSpec, VaderSource
 from adjudge.types import Example, Value
 
