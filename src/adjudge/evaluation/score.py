@@ -9,7 +9,7 @@ from typing import Any
 from adjudge.errors import DataError
 from adjudge.evaluation.diagnostics import diagnose
 from adjudge.evaluation.statistics import metric_interval
-from adjudge.tasks.scoring.groups import by_unit, is_grouped
+from adjudge.tasks.reading.groups import by_unit, is_grouped
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 

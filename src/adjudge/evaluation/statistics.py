@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adjudge.errors import DataError
-from adjudge.tasks.scoring.groups import is_grouped
+from adjudge.tasks.reading.groups import is_grouped
 from adjudge.tasks.scoring.metrics import BatchMetric, measure
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
