@@ -55,7 +55,7 @@ def test_the_test_sets_have_their_official_sizes():
 
 
 def test_the_documentation_has_the_forms():
-    page = (Path(__file__).parents[2] / "docs/submission.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/reference/files.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+?)` \| ([\d,]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
     wanted = []
     for form in FORMS:

@@ -84,7 +84,7 @@ def keep_freed_memory() -> bool:
 
     By default a tensor over 32 MB is a mapping of its own that goes back to the system when it is freed, and so does the top of the
     heap: a training step, which makes and frees the same tensors again and again, spends a part of its time in page faults. Peak memory
-    stays the same (docs/performance.md has the figures). Call it before the first tensors are made. Does nothing on another C library,
+    stays the same (docs/notes/engine.md has the figures). Call it before the first tensors are made. Does nothing on another C library,
     where an allocator was preloaded, or where the environment sets glibc's own (MALLOC_…).
     """
     if (
