@@ -61,7 +61,7 @@ def settings_page() -> str:
     for group, keys in groups.items():
         heading = f"## {group}\n\n{summary_of(group)}" if group else "## The run"
         rows = [
-            f"| `{key}` | {shown(default, key)} | {shown(paper, key)} | {meaning or '–'} |".replace("</", "&lt;/")
+            f"| `{key}` | {shown(default, key)} | {shown(paper, key)} | {meaning} |".replace("</", "&lt;/")
             for key, meaning in keys
         ]
         header = "| setting | default | paper | meaning |\n| --- | --- | --- | --- |"

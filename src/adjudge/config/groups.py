@@ -87,9 +87,9 @@ class LoraConfig(Settings):
 class OptimizerConfig(Settings):
     """One optimizer with one schedule."""
 
-    name: Literal["adamw", "adafactor"] = "adamw"
+    name: Literal["adamw", "adafactor"] = Field("adamw", description="adamw, or adafactor with a fixed step")
     lr: float = Field(3e-4, ge=0, description="peak learning rate")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup_share: float = Field(
         0.1,
         ge=0,
@@ -105,8 +105,8 @@ class OptimizerConfig(Settings):
 class RewardConfig(Settings):
     """The score of a judgement, given once at its end."""
 
-    right: float = 1.0
-    wrong: float = -1.0
+    right: float = Field(1.0, description="reward of the right label")
+    wrong: float = Field(-1.0, description="reward of a wrong label")
     unreadable: float = Field(-3.0, description="label tasks; number tasks pay -range/2 for an unreadable answer")
 
 
@@ -116,7 +116,7 @@ class EvaluationConfig(Settings):
     decode: Literal["greedy", "labels"] = Field(
         "greedy", description="read a generated answer, or take the likeliest label"
     )
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, description="rows judged in one pass")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
 
 
@@ -177,11 +177,13 @@ class RuntimeConfig(Settings):
 class SharedSettings(Settings):
     """What every method may read: what to run, and the groups above."""
 
-    method: str = "ppo"
-    task: str = "vader/movies"
-    model: str = "smollm2-135m"
-    seed: int = Field(0, ge=0)
-    preset: Literal["default", "paper"] = "default"
+    method: str = Field("ppo", description="name of the method")
+    task: str = Field("vader/movies", description="name or file of the task; several with commas")
+    model: str = Field("smollm2-135m", description="causal language model: bundled name, folder, or id on the hub")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    preset: Literal["default", "paper"] = Field(
+        "default", description="our settings, or the constants of arXiv 2410.11020"
+    )
     init: str | None = Field(None, description="run folder to start from; its adapter is then the reference too")
     data: DataConfig = DataConfig()
     prompt: PromptConfig = PromptConfig()

@@ -12,8 +12,8 @@ from adjudge.config.groups import OptimizerConfig, RewardConfig, Settings
 class SftConfig(Settings):
     """Supervised fine-tuning on prompt and answer."""
 
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(2, ge=1, description="passes over the training rows")
+    batch_size: int = Field(16, ge=1, description="rows per update")
     micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
     loss: Literal["answer", "sequence"] = Field(
         "answer", description="tokens that count: the answer's, or prompt and answer"
@@ -34,7 +34,9 @@ class PpoConfig(Settings):
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
     value_clip: float = Field(0.2, gt=0, description="clip range of the value")
     value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
-    whiten_advantages: bool = True
+    whiten_advantages: bool = Field(
+        True, description="shift and scale the advantages of a batch to mean 0 and variance 1"
+    )
     kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
     kl_target: float | None = Field(
         6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
@@ -43,9 +45,9 @@ class PpoConfig(Settings):
     stop_kl: float | None = Field(
         0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
     )
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of sampling, and of the policy that is trained")
     top_k: int = Field(0, ge=0, description="0: no limit")
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, gt=0, le=1, description="1: no limit")
     reward: RewardConfig = RewardConfig()
     value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
@@ -55,9 +57,9 @@ class EncoderConfig(Settings):
     """A fine-tuned encoder with a classification or regression head: the baseline to beat."""
 
     model: str = Field("minilm-l6", description="encoder id or folder")
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1)
-    max_tokens: int = Field(256, ge=8)
+    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    batch_size: int = Field(16, ge=1, description="rows per update")
+    max_tokens: int = Field(256, ge=8, description="longest row; the longer text is shortened first")
     optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5, weight_decay=0.01)
 
 
