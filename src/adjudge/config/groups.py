@@ -19,18 +19,19 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Which rows: where they lie and how many are used."""
 
-    data_dir: str | None = Field(None, description="folder with GLUE in the official download layout")
+    data_dir: str | None = Field(None, description="folder with GLUE or SuperGLUE in the official download layout")
     train_rows: int | None = Field(
         None, ge=1, description="training rows drawn by the seed, of a mixture's tasks together; all when unset"
     )
     mixture: str | None = Field(
-        None, description="several tasks: proportional (unset), equal or temperature=T; a comparison's unset is equal"
+        None,
+        description="several tasks: proportional, equal or temperature=T; unset: proportional, in a comparison equal",
     )
     eval_rows: int | None = Field(
         None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
     )
     split: str = Field("dev", description="the split that is judged")
-    drop_overlap: bool = Field(False, description="leave out the training rows whose texts are in the judged split too")
+    drop_overlap: bool = Field(False, description="drop the training rows whose texts are in the judged split too")
 
     @field_validator("mixture")
     @classmethod
@@ -43,9 +44,7 @@ class DataConfig(Settings):
 class PromptConfig(Settings):
     """How a row becomes a prompt."""
 
-    style: Literal["chat", "paper"] = Field(
-        "chat", description="the model's chat template, or the reference's plain form"
-    )
+    style: Literal["chat", "paper"] = Field("chat", description="the model's chat template, or the paper's plain form")
     analysis: Literal[False, True, "before"] = Field(
         False, description="true: the model explains its judgement afterwards; before: it writes an analysis first"
     )
@@ -97,7 +96,7 @@ class OptimizerConfig(Settings):
         description="share of the updates with a rising rate, at least 6 (half of fewer than 12); 0: none",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="after the warm-up, down to zero or constant"
+        "linear", description="after the warm-up: linear or cosine down to zero, or constant"
     )
     max_grad_norm: float | None = Field(1.0, gt=0, description="gradients are scaled down to this norm; unset: never")
 
@@ -107,7 +106,7 @@ class RewardConfig(Settings):
 
     right: float = Field(1.0, description="reward of the right label")
     wrong: float = Field(-1.0, description="reward of a wrong label")
-    unreadable: float = Field(-3.0, description="label tasks; number tasks pay -range/2 for an unreadable answer")
+    unreadable: float = Field(-3.0, description="reward of an unreadable answer; number tasks pay -range/2")
 
 
 class EvaluationConfig(Settings):
@@ -130,10 +129,10 @@ class CheckpointConfig(Settings):
         None, ge=1, description="steps between two judgings of held-out training rows; unset: never"
     )
     validation_rows: int = Field(
-        64, ge=2, description="training rows of each task that are held out for it, out of `data.train_rows`"
+        64, ge=2, description="training rows per task that are held out, taken from `data.train_rows`"
     )
     use: Literal["last", "best"] = Field(
-        "last", description="the weights a run ends with; best: of the best of these judgings"
+        "last", description="weights the run ends with: the last, or the best of these judgings"
     )
 
 
@@ -141,12 +140,12 @@ class GuardConfig(Settings):
     """What PPO warns of, or stops at."""
 
     max_kl: float | None = Field(
-        10.0, gt=0, description="mean KL to the reference of a batch's answers, nats per answer; unset: any"
+        10.0, gt=0, description="largest mean KL to the reference of a batch, nats per answer; unset: any"
     )
-    one_label_share: float = Field(0.95, gt=0, lt=1, description="share of one label in the last 128 answers")
-    unreadable_share: float = Field(0.5, ge=0, lt=1, description="share of unreadable ones in the last 128 answers")
+    one_label_share: float = Field(0.95, gt=0, lt=1, description="largest share of one label in the last 128 answers")
+    unreadable_share: float = Field(0.5, ge=0, lt=1, description="largest share of unreadable answers in the last 128")
     stop_on: tuple[Literal["kl", "one_label", "unreadable"], ...] = Field(
-        (), description="what stops the run, with a checkpoint, instead of a warning"
+        (), description="causes that stop the run, with a checkpoint, instead of a warning: kl, one_label, unreadable"
     )
 
 
@@ -163,7 +162,7 @@ class RuntimeConfig(Settings):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: str | None = Field(
-        None, description="the very model, as it is named, whose own Python code may run; unset: none"
+        None, description="name of the one model whose own Python code may run; unset: none"
     )
 
     @field_validator("trust_remote_code", mode="before")

@@ -24,12 +24,12 @@ class SftConfig(Settings):
 class PpoConfig(Settings):
     """Proximal policy optimisation at token level (arXiv 1707.06347, 1909.08593, 2410.11020)."""
 
-    epochs: int = Field(1, ge=1, description="times the training rows are gone through")
+    epochs: int = Field(1, ge=1, description="passes over the training rows")
     batch_size: int = Field(16, ge=1, description="prompts sampled per step")
     mini_batch_size: int = Field(16, ge=1, description="prompts per update")
     micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
     update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
-    gamma: float = Field(1.0, ge=0, le=1, description="discount")
+    gamma: float = Field(1.0, ge=0, le=1, description="discount of later rewards")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
     value_clip: float = Field(0.2, gt=0, description="clip range of the value")
@@ -45,9 +45,11 @@ class PpoConfig(Settings):
     stop_kl: float | None = Field(
         0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
     )
-    temperature: float = Field(1.0, gt=0, description="of sampling, and of the policy that is trained")
-    top_k: int = Field(0, ge=0, description="0: no limit")
-    top_p: float = Field(1.0, gt=0, le=1, description="1: no limit")
+    temperature: float = Field(1.0, gt=0, description="temperature of sampling, and of the policy that is trained")
+    top_k: int = Field(0, ge=0, description="sample from this many likeliest tokens; 0: no limit")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="sample from the likeliest tokens of this total probability; 1: no limit"
+    )
     reward: RewardConfig = RewardConfig()
     value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)

@@ -29,7 +29,7 @@ from adjudge.version import __version__
 
 HUB_WAIT_S = 5.0
 MEMORY_GIB = 3.0
-"""The demonstration's methods take up to 2.6 GiB each (README.md), one after the other."""
+"""The demonstration's methods take up to 2.6 GiB each (docs/results/vader-movies.md), one after the other."""
 DISK_GIB = 1.0
 """The models take 0.4 GiB, their archives as much again while they are unpacked; a run folder some ten MiB."""
 SPLITS = ("train", "dev", "test")
