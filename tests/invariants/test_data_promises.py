@@ -139,7 +139,7 @@ OFFICIAL = {
     "superglue/wic": (0, 0),
     "superglue/wsc": (0, 0),
 }
-"""Dev rows that are in train too, of the files in shared/data: normalised, exact. The same figures are in docs/tasks.md."""
+"""Dev rows that are in train too, of the files in shared/data: normalised, exact. The same figures are in docs/reference/tasks.md."""
 
 
 def test_every_official_task_is_covered():

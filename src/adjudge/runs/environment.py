@@ -1,7 +1,7 @@
 """What a result depends on beside its settings: the code, the libraries, the machine, the model, the rows.
 
 Written as environment.json when a run starts, so that a difference between two runs can be told from a difference between their machines.
-docs/reproducibility.md describes every field.
+docs/reference/run-folder.md describes every field.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from adjudge.version import __version__
 HUB_WAIT_S = 5.0
 """Seconds to wait for the hub's answer in all: a slow name server has no time-out of ours."""
 MEMORY_GIB = 3.0
-"""Memory for the demonstration: its methods take up to 2.6 GiB each (README.md), one after the other."""
+"""Memory for the demonstration: its methods take up to 2.6 GiB each (docs/results/vader-movies.md), in turn."""
 DISK_GIB = 1.0
 """Disk for the demonstration: models 0.4 GiB, their archives as much while unpacked, a run folder some ten MiB."""
 SPLITS = ("train", "dev", "test")

@@ -83,7 +83,7 @@ def keep_freed_memory() -> bool:
 
     By default a tensor over 32 MB is a mapping of its own, which goes back to the system when it is freed. So does the
     top of the heap. A training step makes and frees the same tensors again and again, and then spends part of its time
-    in page faults. Peak memory stays the same (figures: docs/performance.md).
+    in page faults. Peak memory stays the same (figures: docs/notes/engine.md).
 
     Call this before the first tensors are made. It does nothing on another C library, with a preloaded allocator, or
     when the environment has settings of glibc's own (MALLOC_…).

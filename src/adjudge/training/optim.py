@@ -15,7 +15,7 @@ from adjudge.config import OptimizerConfig
 
 MIN_WARMUP_UPDATES = 6
 """The shortest warm-up there is: a share of few updates is hardly any. PPO over 240 rows takes 15 steps, a tenth of which is 2; it
-was at the full rate in its second step and had collapsed onto one label by its fourth (docs/methods/ppo.md)."""
+was at the full rate in its second step and had collapsed onto one label by its fourth (docs/notes/warm-up.md)."""
 
 
 def build_optimizer(
