@@ -39,8 +39,9 @@ def stdout() -> Console:
 def show_table(table: Mapping[str, Any]) -> None:
     """Print the table and the sentences below it; the averages over a suite; of one method alone its figures per phenomenon."""
     from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
+    from adjudge.report.sentences import table_notes
     from adjudge.report.suites import suite_columns, suite_lines, suite_scores
-    from adjudge.report.tables import rich_lines, rich_table, significance_lines
+    from adjudge.report.terminal import results_table, text_table
 
     console = stdout()
 
@@ -49,12 +50,12 @@ def show_table(table: Mapping[str, Any]) -> None:
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
 
-    show(rich_table(table), significance_lines(table))
+    show(results_table(table), table_notes(table))
     for scored in suite_scores(table):
         console.print()
-        show(rich_lines(*suite_columns(scored)), suite_lines(scored))
+        show(text_table(*suite_columns(scored)), suite_lines(scored))
     if len({str(row["method"]) for row in table["rows"]}) == 1:
         for task in dict.fromkeys(str(row["task"]) for row in table["rows"]):
             if found := phenomena(table, task):
                 console.print()
-                show(rich_lines(*phenomena_columns(found)), [phenomena_line(task, found)])
+                show(text_table(*phenomena_columns(found)), [phenomena_line(task, found)])
