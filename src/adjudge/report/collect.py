@@ -29,7 +29,7 @@ LISTS = ("tests", "summary", "failed", "pending")
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run folder. Without an evaluation, `scores` is None and `predictions` is empty."""
+    """A run folder. Without an evaluation, `scores` is None and `predictions` is empty."""
 
     folder: Path
     task: str
@@ -53,7 +53,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a report shows: the runs, and the table they make (see `adjudge.report.summary`)."""
+    """Contents of a report: the runs, and the table they make (see `adjudge.report.summary`)."""
 
     folders: tuple[Path, ...]
     runs: tuple[RunRecord, ...]
@@ -273,7 +273,7 @@ def _read_spec(path: Path) -> TaskSpec | None:
 
 
 def _read_metrics(folder: Path, state: str) -> list[dict[str, Any]]:
-    """Read what a run logged; for one task of several (RUN/tasks/TASK), the run's records about this task."""
+    """Read a run's log; for one task of several (RUN/tasks/TASK), the run's records of this task."""
     run_folder = folder.parent.parent
     if folder.parent.name != "tasks" or not (run_folder / "tasks.yaml").is_file():
         return _read_records(folder / "metrics.jsonl", torn_end=state != "complete")

@@ -18,13 +18,19 @@ def method_colour(method: str, methods: Sequence[str]) -> int:
 
 
 def label_colour(index: int) -> int:
-    """Return the colour number of a label. Labels go through the hues from the end, away from the first methods."""
+    """Return the colour number of a label.
+
+    Labels use the hues from the last to the first, to stay apart from the first methods.
+    """
     rounds, hue = divmod(index, HUES)
     return rounds * HUES + (HUES - 1 - hue)
 
 
 def colour_rules(count: int) -> str:
-    """Return the style rules of the colour numbers below `count`: ``--c`` is the colour, ``--dash`` the dash pattern."""
+    """Return the style rules of the colour numbers below `count`.
+
+    ``--c`` is the colour, ``--dash`` the dash pattern of curves.
+    """
     return "\n".join(_rule(number) for number in range(count))
 
 

@@ -1,4 +1,7 @@
-"""The comparison's table as text: header and cells, for table.md and the terminal. Input is the mapping of table.json."""
+"""The comparison's table as text: header and cells, for table.md and the terminal.
+
+Input is the mapping of table.json, as in `adjudge.report.summary`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The geometry of learning curves: one panel per logged quantity, one curve per run, in a fixed view box."""
+"""The geometry of learning curves: one panel per logged quantity, one curve per run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One run's curve as SVG path data: the values as logged (drawn faint) and their moving average (drawn strong)."""
+    """The curve of a run as SVG path data: `raw` as logged (drawn faint), `smooth` a moving average."""
 
     name: str
     colour: int
@@ -55,7 +55,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One line chart."""
+    """A line chart in a view box of PANEL_WIDTH × PANEL_HEIGHT."""
 
     key: str
     title: str
@@ -75,7 +75,10 @@ class Panel:
 
 
 def panels(runs: Sequence[tuple[str, int, Records]]) -> list[Panel]:
-    """Return one line chart per numeric quantity that `runs` (name, colour, records) logged, in the order of TITLES."""
+    """Return one line chart per logged numeric quantity, in the order of TITLES.
+
+    `runs` are (name, colour, records).
+    """
     curves: dict[str, list[tuple[str, int, list[Point]]]] = {}
     axes: dict[str, dict[str, None]] = {}
     for name, colour, records in runs:
@@ -114,9 +117,9 @@ def recall_panel(title: str, records: Records) -> Panel | None:
 
 
 def _axis(records: Records) -> tuple[str, list[float]]:
-    """Return the run's x axis: the first of prompts, rows and step which it logged, with a value per record.
+    """Return the run's x axis and its value per record: prompts, rows or step, whichever was logged.
 
-    Counts per step are summed up. Without any of the three, records are numbered.
+    The first of the three counts. Counts per step are summed up. Without any of the three, records are numbered.
     """
     for key in AXES:
         if records and all(is_number(record.get(key)) for record in records):

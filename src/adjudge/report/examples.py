@@ -96,7 +96,7 @@ def example_set(
 
 
 def _choose(row_ids: Sequence[str], errors: Sequence[Sequence[str]], limit: int) -> set[str]:
-    """Choose row ids: run by run the errors (`errors`, one list per run), the run with fewest first, then right rows."""
+    """Choose up to `limit` rows: `errors` run by run (the run with fewest first), then right rows."""
     chosen: set[str] = set()
     for run_errors in sorted(errors, key=len):
         fresh = [row_id for row_id in run_errors if row_id not in chosen]
@@ -113,7 +113,7 @@ def _words(spec: TaskSpec | None, rows: Sequence[Prediction]) -> list[str]:
 
 
 def _answer(prediction: Prediction | None, near: float | None) -> list[Any] | None:
-    """Return [outcome, text as generated, value, probabilities]; None when the run did not judge this row."""
+    """Return [outcome, generated text, value, probabilities]; None for a row the run did not judge."""
     if prediction is None:
         return None
     probabilities = {str(word): round(float(p), 4) for word, p in prediction.probabilities.items() if math.isfinite(p)}

@@ -43,7 +43,7 @@ from adjudge.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """The contents of the page for one task."""
+    """Contents of the page for one task."""
 
     name: str
     anchor: str
@@ -171,7 +171,10 @@ def headline(best_first: Sequence[Summary], tests: Sequence[Mapping[str, Any]]) 
 
 
 def script_json(value: Any) -> Markup:
-    """Return JSON for a script element: ASCII without ``<``, ``>`` and ``&``, so that no text can end the element."""
+    """Return JSON for a script element.
+
+    It is ASCII without ``<``, ``>`` and ``&``, so no text can end the element.
+    """
     dumped = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -209,7 +212,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Make control and bidi characters visible in the texts a template prints; our own markup stays unchanged."""
+    """Make control and bidi characters visible in a template's texts; keep our own markup."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

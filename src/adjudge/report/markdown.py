@@ -1,4 +1,4 @@
-"""table.md: the comparison's table, the averages over GLUE and SuperGLUE, and the figures per phenomenon."""
+"""table.md: the comparison's table, averages over GLUE and SuperGLUE, figures per phenomenon."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
 
 
 def markdown_table(table: Mapping[str, Any]) -> str:
-    """Return the comparison's table, aligned to read well as plain text, and its sentences. Ends with a newline."""
+    """Return the comparison's table, aligned as plain text, and its sentences. Ends with a newline."""
     head, lines = table_columns(table)
     if not lines:
         empty = ["No cell is finished yet.", "", *_bullets(incomplete_lines(table))]

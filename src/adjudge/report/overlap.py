@@ -7,7 +7,7 @@ from typing import Any
 
 
 def overlap_lines(table: Mapping[str, Any]) -> list[str]:
-    """Return one sentence per task with such rows, naming the methods; the largest count where seeds differ."""
+    """Return one sentence per task with such rows: the methods, and the largest count of their seeds."""
     rows = [row for row in table.get("rows") or () if row.get("overlap")]
     lines = []
     for task in dict.fromkeys(str(row["task"]) for row in rows):

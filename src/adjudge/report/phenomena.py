@@ -1,4 +1,4 @@
-"""Figures per linguistic phenomenon, for tasks whose rows name phenomena (GLUE's AX, SuperGLUE's AX-b).
+"""Figures per linguistic phenomenon, for tasks whose rows name them (GLUE's AX, SuperGLUE's AX-b).
 
 Input is the mapping of table.json, as in `adjudge.report.summary`.
 """
@@ -17,7 +17,7 @@ FEW_ROWS = 30
 
 @dataclass(frozen=True, slots=True)
 class Phenomenon:
-    """One phenomenon, or a whole category (`name` is None), with each method's figures by metric."""
+    """A phenomenon, or a whole category (`name` is None), with each method's figures by metric."""
 
     category: str
     name: str | None
@@ -67,7 +67,10 @@ def phenomena(table: Mapping[str, Any], task: str) -> list[Phenomenon]:
 
 
 def phenomena_columns(items: Sequence[Phenomenon]) -> tuple[list[str], list[list[str]]]:
-    """Return header and cells: all metrics of a single method, or the first metric (Matthews) of several methods."""
+    """Return header and cells of the table of phenomena.
+
+    A single method is shown with all its metrics, several methods with their first one (Matthews).
+    """
     methods = list(dict.fromkeys(method for item in items for method in item.figures))
     metrics = list(dict.fromkeys(metric for item in items for figures in item.figures.values() for metric in figures))
     if len(methods) == 1:

@@ -53,7 +53,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class IntervalRow:
-    """One method in an interval chart; positions in percent of the width."""
+    """A method in an interval chart; positions in percent of the width."""
 
     method: str
     colour: int
@@ -145,7 +145,7 @@ class ConfusionCell:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Gold labels against answers of one method, all seeds together; the last column counts unreadable answers."""
+    """Gold labels against answers of a method, all seeds together; the last column is unreadable."""
 
     method: str
     colour: int

@@ -26,7 +26,7 @@ TEST_TITLES = {"mcnemar": "McNemar"}
 
 
 def table_notes(table: Mapping[str, Any]) -> list[str]:
-    """Return all sentences below the table: one per paired test, then the warnings, then the unfinished cells."""
+    """Return all sentences below the table: paired tests, warnings, failed and unfinished cells."""
     return [*verdict_lines(table), *warning_lines(table), *incomplete_lines(table)]
 
 
@@ -60,7 +60,7 @@ def verdict_line(test: Mapping[str, Any], *, with_task: bool = False) -> str:
 
 
 def warning_lines(table: Mapping[str, Any]) -> list[str]:
-    """Return warnings about figures: one-label results, unreadable answers, judged rows that were trained on."""
+    """Return warnings: one-label results, unreadable answers, judged rows that were trained on."""
     rows = list(table.get("rows", ()))
     multi_task = len({str(row["task"]) for row in rows}) > 1
     lines = []

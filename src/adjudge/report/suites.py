@@ -35,7 +35,7 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class SuiteScores:
-    """One method on one suite: the score of each task (None where it is missing), the averages, and what is missing."""
+    """A method on a suite: the score of each task (None where it is missing) and the averages."""
 
     suite: str
     method: str
@@ -64,7 +64,7 @@ def suite_scores(table: Mapping[str, Any]) -> list[list[SuiteScores]]:
 
 
 def suite_lines(scores: Sequence[SuiteScores]) -> list[str]:
-    """Return the sentences below the table of one suite: what the figures are, and what each method lacks."""
+    """Return the sentences below a suite's table: what the figures are, and what each method lacks."""
     lines = [
         "A task's score is the mean of its official metrics, "
         "on the rows judged here and not on the leaderboard's test rows."

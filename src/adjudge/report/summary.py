@@ -23,7 +23,7 @@ UNREADABLE_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric: its value and, where known, the ends of its 95 % interval."""
+    """A metric's value and, where known, the ends of its 95 % interval."""
 
     value: float
     low: float | None = None
@@ -37,7 +37,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One method on one task, over its seeds. Times are in seconds, memory in GiB; None where it was not recorded."""
+    """A method on a task, over its seeds. Figures that were not recorded are None."""
 
     task: str
     method: str
@@ -147,7 +147,10 @@ def collapsed_label(row: Mapping[str, Any]) -> str | None:
 
 
 def most_frequent_gold(row: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Return the most frequent gold label of the judged rows and its share: the accuracy of always answering it."""
+    """Return the most frequent gold label and its share of the rows; None for a row without counts.
+
+    The share is the accuracy of a judge which always answers this label.
+    """
     counts = {str(word): finite(item.get("gold")) or 0.0 for word, item in (row.get("per_label") or {}).items()}
     total = sum(counts.values())
     if not total:

@@ -1,4 +1,4 @@
-"""Tables for the terminal, drawn with rich. Names and words are shown as they are, never read as markup."""
+"""Tables for the terminal, drawn with rich. Names and words are never read as markup."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def results_table(table: Mapping[str, Any]) -> Table:
 
 
 def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """Return a table of any header and cells, the first column aligned at the left and the others at the right."""
+    """Return a table of header and cells, the first column left-aligned, the others right-aligned."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -63,7 +63,7 @@ def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
 
 
 def _broken(head: Sequence[str], line: Sequence[str]) -> list[str]:
-    """Break the cells of one line. With several metrics, brackets go to a second line so that 80 columns are enough."""
+    """Break the cells of one line: with several metrics, 80 columns need a second line for brackets."""
     metrics = head[head.index("method") + 1 : head.index("unreadable")]
     cells = []
     for name, text in zip(head, line, strict=True):

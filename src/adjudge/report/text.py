@@ -33,7 +33,10 @@ def count_text(count: float | None) -> str:
 
 
 def visible(text: str) -> str:
-    """Spell out control, bidi and surrogate characters (``⟦U+202E⟧``) to keep them from disturbing their surroundings."""
+    """Spell out control, bidi and surrogate characters, as in ``⟦U+202E⟧``.
+
+    Printed raw, they would disturb the text around them.
+    """
     return "".join(
         f"⟦U+{ord(char):04X}⟧" if unicodedata.category(char) in {"Cc", "Cs"} or char in _BIDI else char for char in text
     )
