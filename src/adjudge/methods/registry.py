@@ -20,6 +20,8 @@ class Entry:
 
     name: str
     summary: str
+    source: str
+    """The paper it is from."""
     trains: bool
     rows: Literal["none", "demonstrations", "all"]
     """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
@@ -31,6 +33,8 @@ class Entry:
     attribute: str
     mixes: bool = False
     """Whether it can train one adapter on several tasks; the method is then called ``multi-NAME``."""
+    trains_adapter: bool = False
+    """Whether it trains LoRA layers: it can then start from a run (``init``), and learn several tasks at once."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -42,12 +46,15 @@ class Entry:
         return method
 
 
+PAPER = "arXiv 2410.11020"
+
 METHODS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry(
             "zero-shot",
             "the untrained model, asked",
+            PAPER,
             trains=False,
             rows="none",
             settings=("prompt", "answer"),
@@ -58,6 +65,7 @@ METHODS: dict[str, Entry] = {
         Entry(
             "few-shot",
             "the untrained model, shown worked examples and asked",
+            PAPER,
             trains=False,
             rows="demonstrations",
             settings=("prompt", "answer"),
@@ -68,6 +76,7 @@ METHODS: dict[str, Entry] = {
         Entry(
             "sft",
             "LoRA layers trained on the right answers (supervised fine-tuning)",
+            PAPER,
             trains=True,
             rows="all",
             settings=("prompt", "answer", "lora", "sft", "checkpoint"),
@@ -75,10 +84,12 @@ METHODS: dict[str, Entry] = {
             module="adjudge.methods.sft",
             attribute="SFT",
             mixes=True,
+            trains_adapter=True,
         ),
         Entry(
             "ppo",
             "LoRA layers trained on rewards for sampled answers (proximal policy optimisation)",
+            "arXiv 1707.06347",
             trains=True,
             rows="all",
             settings=("prompt", "answer", "lora", "ppo", "checkpoint", "guard"),
@@ -86,10 +97,12 @@ METHODS: dict[str, Entry] = {
             module="adjudge.methods.ppo",
             attribute="PPO",
             mixes=True,
+            trains_adapter=True,
         ),
         Entry(
             "encoder",
             "a BERT-like encoder with a fine-tuned head, the baseline to beat",
+            "arXiv 1810.04805",
             trains=True,
             rows="all",
             settings=("encoder", "checkpoint"),
@@ -99,6 +112,9 @@ METHODS: dict[str, Entry] = {
         ),
     )
 }
+
+COMPARED = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
+"""Methods which `adjudge compare` runs unless others are named."""
 
 
 MULTI = "multi-"
