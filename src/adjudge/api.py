@@ -221,8 +221,8 @@ def _run(
     values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
     if values.get("data.data_dir") is not None:
         values["data.data_dir"] = str(values["data.data_dir"])
-    if method == "encoder" and values.get("model") is not None:
-        values["encoder.model"] = values["model"]
+    if values.get("model") is not None:
+        values[get_entry(method).model] = values["model"]
     config = load_config(preset=preset, values={**values, "method": method, "task": ",".join(names)})
     folder = Path(out) if out is not None else default_folder(names, method, config.seed)
     execute_tasks(config, specs, folder, force=force, resume=resume)

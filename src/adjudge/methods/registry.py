@@ -34,7 +34,9 @@ class Entry:
     mixes: bool = False
     """Whether it can train one adapter on several tasks; the method is then called ``multi-NAME``."""
     trains_adapter: bool = False
-    """Whether it trains LoRA layers: it can then start from a run (``init``), and learn several tasks at once."""
+    """Whether it trains LoRA layers."""
+    starts: bool = False
+    """Whether it can start from the adapter of a finished run (``init``)."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -98,6 +100,7 @@ METHODS: dict[str, Entry] = {
             attribute="PPO",
             mixes=True,
             trains_adapter=True,
+            starts=True,
         ),
         Entry(
             "encoder",
