@@ -105,7 +105,7 @@ def _check(path: Path, *, partial: bool) -> None:
             f"{path} would be refused, or scored wrongly:\n" + "\n".join(f"  - {problem}" for problem in problems)
         )
     typer.echo(
-        f"{path}: its content is right; with --partial, missing files were not checked."
+        f"{path}: its content is right; --partial, so missing files were not looked for."
         if partial
         else f"{path}: nothing is wrong."
     )
