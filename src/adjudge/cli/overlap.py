@@ -74,13 +74,15 @@ def _counts(name: str, train: Sequence[Example], dev: Sequence[Example]) -> list
 
     overlap = measure_overlap(train, dev)
     to_drop = len(train) - len(without_overlap(train, dev))
-    counts_before_share = (len(train), len(dev), overlap.normalised)
-    counts_after_share = (overlap.exact, to_drop, count_contradictions(train))
     return [
         name,
-        *(f"{count:,}" for count in counts_before_share),
+        f"{len(train):,}",
+        f"{len(dev):,}",
+        f"{overlap.normalised:,}",
         f"{100 * overlap.share:.1f} %",
-        *(f"{count:,}" for count in counts_after_share),
+        f"{overlap.exact:,}",
+        f"{to_drop:,}",
+        f"{count_contradictions(train):,}",
     ]
 
 
