@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from adjudge.experiments.multitask import execute_tasks
 from fake_method import reviews
 
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
-from adjudge.experiments.multitask import execute_tasks
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -13,7 +13,14 @@ from adjudge.config.groups import (
     RuntimeConfig,
 )
 from adjudge.config.loading import PRESETS, load_config, parse_config, parse_override, upgrade
-from adjudge.config.methods import EncoderConfig, LoopConfig, PolicyGradientConfig, PpoConfig, SftConfig
+from adjudge.config.methods import (
+    EncoderConfig,
+    LoopConfig,
+    PolicyGradientConfig,
+    PpoConfig,
+    ReinforceConfig,
+    SftConfig,
+)
 from adjudge.config.tree import Config, keys_of, value_of
 
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "PolicyGradientConfig",
     "PpoConfig",
     "PromptConfig",
+    "ReinforceConfig",
     "RewardConfig",
     "RuntimeConfig",
     "SftConfig",

@@ -76,11 +76,15 @@ METHODS: dict[str, Entry] = {
         _prompting(
             "few-shot", "the untrained model, shown examples", PAPER, rows="demonstrations", analysis_before=False
         ),
-        _adapter("sft", "LoRA layers trained on the right answers", PAPER, samples=False, analysis_before=False),
-        _adapter("ppo", "LoRA layers trained on rewards for sampled answers, with a critic", "arXiv 1707.06347"),
+        _adapter("sft", "supervised fine-tuning on the right answers", PAPER, samples=False, analysis_before=False),
+        _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
+        _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
 }
+
+COMPARED = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
+"""Methods which `adjudge compare` runs unless others are named."""
 
 
 MULTI = "multi-"

@@ -41,6 +41,15 @@ def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam:
         return advantage_BR, advantage_BR + value_BR
 
 
+def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Return the sum of each token's reward and all later ones of its response, float32 ``[B, R]``, 0 at padding.
+
+    Equals the advantages of `gae` with gamma = lam = 1 and values of 0. Source: arXiv 2501.03262, section 3.
+    """
+    zeros_BR = torch.zeros_like(reward_BR)
+    return gae(reward_BR, zeros_BR, mask_BR, gamma=1.0, lam=1.0)[0]
+
+
 def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:
     """Shift and scale to mean 0 and (population) variance 1 over all real tokens of the batch; 0 at padding.
 
