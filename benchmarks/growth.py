@@ -58,8 +58,6 @@ COLUMNS = {
 @contextmanager
 def prefix_passes(policy: Any) -> Iterator[list[float]]:
     """Collects the seconds of passes over one row alone that is no packed batch: the shared prefix, when a batch has several rows."""
-    decoder = policy.lm.get_base_model() if hasattr(policy.lm, "get_base_model") else policy.lm
-    decoder = getattr(decoder, decoder.base_model_prefix)
     seconds: list[float] = []
     began: list[float] = []
 
@@ -71,7 +69,10 @@ def prefix_passes(policy: Any) -> Iterator[list[float]]:
         if began:
             seconds.append(now() - began.pop())
 
-    hooks = [decoder.register_forward_pre_hook(before, with_kwargs=True), decoder.register_forward_hook(after)]
+    hooks = [
+        policy.engine.decoder.register_forward_pre_hook(before, with_kwargs=True),
+        policy.engine.decoder.register_forward_hook(after),
+    ]
     try:
         yield seconds
     finally:
@@ -88,7 +89,7 @@ def measure_batch(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str
     policy = side.judge.policy
     with prefix_passes(policy) as passes:
         for _ in range(PREFIX_REPEATS):
-            policy.forget_prefix()
+            policy.forget_prefix(reference=True)
             policy.prefill(spec.prompt_ids[:size])
     result = meter.result(size)
     seconds = result["seconds"][0]

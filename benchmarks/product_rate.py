@@ -131,12 +131,12 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     whole = needed_tokens(prompts, taught)
 
     def forward() -> None:
-        policy.forget_prefix()
+        policy.forget_prefix(reference=True)
         with torch.no_grad():
             answer_pass(policy, prompts, taught, 1.0)
 
     def reference() -> None:
-        policy.forget_prefix()
+        policy.forget_prefix(reference=True)
         with torch.no_grad(), policy.reference():
             answer_pass(policy, prompts, taught, 1.0)
 

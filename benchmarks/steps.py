@@ -40,11 +40,11 @@ class Variant:
 
 
 def _no_sharing() -> list[Any]:
-    from adjudge.models import policy
+    from adjudge.models.engine import forward
 
-    build = policy.build_batch
+    build = forward.build_batch
     return [
-        patch.object(policy, "build_batch", lambda *rows, **named: build(*rows, **{**named, "share_prefix": False}))
+        patch.object(forward, "build_batch", lambda *rows, **named: build(*rows, **{**named, "share_prefix": False}))
     ]
 
 
@@ -55,19 +55,19 @@ def _no_keeping() -> list[Any]:
 
 
 def _copied() -> list[Any]:
-    from adjudge.models import policy
+    from adjudge.models.engine import forward
 
     def copy(cache: Any, rows: int) -> Any:
         cache.batch_repeat_interleave(rows)
         return cache
 
-    return [patch.object(policy, "expand", copy), *_no_keeping()]
+    return [patch.object(forward, "expand", copy), *_no_keeping()]
 
 
 def _not_fused() -> list[Any]:
-    from adjudge.models import policy
+    from adjudge.models.engine import forward
 
-    return [patch.object(policy, "fuse", lambda _: None)]
+    return [patch.object(forward, "fuse", lambda _: None)]
 
 
 def _fused_attention() -> list[Any]:
@@ -77,9 +77,9 @@ def _fused_attention() -> list[Any]:
 
 
 def _whole_last_layer() -> list[Any]:
-    from adjudge.models import policy
+    from adjudge.models.engine import forward
 
-    return [patch.object(policy, "trim_last_layer", lambda _: False)]
+    return [patch.object(forward, "trim_last_layer", lambda _: False)]
 
 
 def _first_pass_anew() -> list[Any]:
@@ -89,18 +89,21 @@ def _first_pass_anew() -> list[Any]:
 
 
 def _logits_everywhere() -> list[Any]:
-    from adjudge.models.policy import Policy
+    from adjudge.models.engine.forward import Engine
 
-    run, packed = Policy._run, Policy._run_packed
+    padded, packed = Engine._run_padded, Engine._run_packed
 
-    def with_logits(self: Policy, found: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+    def with_logits(engine: Engine, result: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         # Their sum times zero: the logits are computed, and gone back through, and change nothing.
-        return found[0] + 0.0 * self.logits(found[0]).sum(), found[1]
+        hidden, cache = result
+        return hidden + 0.0 * engine.logits(hidden).sum(), cache
 
     return [
-        patch.object(Policy, "_run", lambda self, *rows, **named: with_logits(self, run(self, *rows, **named))),
         patch.object(
-            Policy, "_run_packed", lambda self, *rows, **named: with_logits(self, packed(self, *rows, **named))
+            Engine, "_run_padded", lambda self, *rows, **named: with_logits(self, padded(self, *rows, **named))
+        ),
+        patch.object(
+            Engine, "_run_packed", lambda self, *rows, **named: with_logits(self, packed(self, *rows, **named))
         ),
     ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from adjudge.config import LoraConfig, load_config
+from adjudge.models.engine.batch import TokenBatch
 from adjudge.models.policy import Policy, load_policy
 
 
@@ -25,6 +26,15 @@ def trained_looking(folder: Path, **values: Any) -> Policy:
         for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return policy.eval()
+
+
+def padded_with(batch: TokenBatch, token: int) -> TokenBatch:
+    """Return the batch with another token at its padding."""
+    return replace(
+        batch,
+        ids_BT=batch.ids_BT.masked_fill(~batch.mask_BT, token),
+        response_BR=batch.response_BR.masked_fill(~batch.response_mask_BR, token),
+    )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The bundled small model on real sentences: what the whole chain rests on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,12 @@ def test_the_untrained_model_answers_with_label_words(judge, rows):
 
 def test_a_shared_prefix_changes_no_answer_of_the_real_model(judge, rows):
     shared = judge.judge(rows[:4], probabilities=True)
-    judge.policy.share_prefix = False
+    abilities = judge.policy.abilities
+    judge.policy.use(replace(abilities, shares_prefix=False))
     try:
         plain = judge.judge(rows[:4], probabilities=True)
     finally:
-        judge.policy.share_prefix = True
+        judge.policy.use(abilities)
     for one, other in zip(shared, plain, strict=True):
         assert one.text == other.text
         assert one.probabilities["Positive"] == pytest.approx(other.probabilities["Positive"], abs=1e-3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from policies import trained_looking
+from policies import padded_with, trained_looking
 
 from adjudge.config import load_config
 from adjudge.evaluation.predict import PromptedJudge
@@ -51,7 +51,7 @@ def rows(policy: Policy) -> tuple[list[list[int]], list[list[int]]]:
 
 def figures(policy: Policy, *, share: bool, side: str = "right", pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     prompts, responses = rows(policy)
-    batch = build_batch(prompts, responses, share_prefix=share, side=side, pad_id=pad_id)
+    batch = padded_with(build_batch(prompts, responses, share_prefix=share, side=side), pad_id)
     hidden = policy.hidden(batch)
     logp = policy.logits(hidden).log_softmax(-1).gather(1, batch.response_BR[batch.response_mask_BR][:, None])[:, 0]
     return logp, policy.value(hidden)
@@ -82,7 +82,7 @@ def test_batch_size_changes_nothing(policy: Policy) -> None:
 
 def test_shared_prefix_gives_the_same_figures_and_gradients(policy: Policy) -> None:
     prompts, _ = rows(policy)
-    assert len(build_batch(prompts, [[]] * 4).prefix_C) > 5, "the rows do share a prefix"
+    assert len(build_batch(prompts, [[]] * 4, side="left").prefix_C) > 5, "the rows do share a prefix"
     shared, plain = figures(policy, share=True), figures(policy, share=False)
     for one, other in zip(shared, plain, strict=True):
         torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
@@ -262,7 +262,7 @@ def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> Non
             return answer_pass(policy, prompts, responses, 1.0)[0]
 
     def anew() -> torch.Tensor:
-        policy._kept.clear()
+        policy.forget_prefix(reference=True)
         return logp()
 
     first = logp()
@@ -328,7 +328,7 @@ def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> No
     with torch.no_grad(), again.reference():
         assert torch.equal(again.hidden(again.batch([prompt[:20] for prompt in prompts], [[7], [8, 9]])), shorter)
         assert torch.equal(again.hidden(again.batch(prompts, [[7], [8]])), first)
-    kept, copy = (each._kept["reference"].cache for each in (policy, again))
+    kept, copy = (each.engine.prefixes._kept["reference"].cache for each in (policy, again))
     for one, other in zip(kept.layers, copy.layers, strict=True):
         assert torch.equal(one.keys, other.keys)
         assert torch.equal(one.values, other.values)

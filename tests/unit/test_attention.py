@@ -50,7 +50,7 @@ def test_figures_and_gradients_are_those_of_attention_row_by_row(
     monkeypatch.setattr(
         attention, "PLAIN_WEIGHTS" if way == "fused" else "KEPT_WEIGHTS", 2**20 if way == "plain" else 0
     )
-    batch = build_batch(PROMPTS, [[], [], []], share_prefix=share)
+    batch = build_batch(PROMPTS, [[], [], []], share_prefix=share, side="left")
     packing = Packing.of(batch, torch.arange(3), torch.full((3,), -1))
     given = tensors(packing, cached, torch.float64)
     ours, theirs = packed_attention(None, *given, None, packing=packing, scaling=SCALE)[0], row_by_row(*given, packing)
@@ -64,7 +64,7 @@ def test_figures_and_gradients_are_those_of_attention_row_by_row(
 def test_sixteen_bits_sum_in_thirty_two(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if way == "fused":
         monkeypatch.setattr(attention, "PLAIN_WEIGHTS", 0)
-    packing = Packing.of(build_batch(PROMPTS, [[], [], []]), torch.arange(3), torch.full((3,), -1))
+    packing = Packing.of(build_batch(PROMPTS, [[], [], []], side="left"), torch.arange(3), torch.full((3,), -1))
     given = tensors(packing, False, torch.float64)
     found = packed_attention(None, *(tensor.bfloat16() for tensor in given), None, packing=packing, scaling=SCALE)[0]
     assert found.dtype == torch.bfloat16
@@ -73,6 +73,6 @@ def test_sixteen_bits_sum_in_thirty_two(way: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("named", [{"dropout": 0.1}, {"softcap": 30.0}, {"sliding_window": 6}])
 def test_what_a_packed_sequence_cannot_do_is_refused(named: dict[str, float]) -> None:
-    packing = Packing.of(build_batch(PROMPTS, [[], [], []]), torch.arange(3), torch.full((3,), -1))
+    packing = Packing.of(build_batch(PROMPTS, [[], [], []], side="left"), torch.arange(3), torch.full((3,), -1))
     with pytest.raises(NotImplementedError, match="window"):
         packed_attention(None, *tensors(packing, False, torch.float32), None, packing=packing, **named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def figures(policy: Policy) -> list[torch.Tensor]:
 
 
 def padded(policy: Policy) -> Policy:
-    policy._unpack()
+    policy.use(replace(policy.abilities, packs=False))
     return policy
 
 
@@ -46,7 +47,7 @@ def padded(policy: Policy) -> Policy:
 def test_who_packs(family: str, packs: bool, request: pytest.FixtureRequest) -> None:
     policy = trained_looking(request.getfixturevalue(family))
     assert policy.packs == packs
-    assert policy.share_prefix
+    assert policy.abilities.shares_prefix
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -58,7 +59,8 @@ def test_packed_and_padded_agree_in_figures_and_gradients(
         trained_looking(request.getfixturevalue(family)),
         padded(trained_looking(request.getfixturevalue(family))),
     )
-    packed.share_prefix = plain.share_prefix = share
+    for policy in (packed, plain):
+        policy.use(replace(policy.abilities, shares_prefix=share))
     assert packed.packs and not plain.packs
     for one, other in zip(figures(packed), figures(plain), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5 * max(20.0, float(other.abs().max())), rtol=1e-4)
@@ -89,7 +91,7 @@ def test_what_is_sampled_from_a_packed_prefill_is_the_same(
 def test_no_padding_reaches_the_layers(tiny_llama: Path) -> None:
     policy = trained_looking(tiny_llama)
     seen: list[int] = []
-    policy._decoder[0].register_forward_pre_hook(
+    policy.engine.decoder.register_forward_pre_hook(
         lambda _m, _i, named: seen.append(named["input_ids"].numel()), with_kwargs=True
     )
     figures(policy)
@@ -112,7 +114,7 @@ def test_the_layout_of_a_packing(side: str) -> None:
     assert packing.position_M.tolist() == [1, 1, 2, 3, 1, 2]
     assert packing.grid_BT.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 5]]
     assert packing.real_M.tolist() == [0, 3, 4, 5, 6, 7]
-    ids_BT = packing.ids_M[packing.place_BT]
+    ids_BT = packing.ids_M[packing.token_BT]
     assert ids_BT[batch.mask_BT].tolist() == packing.ids_M.tolist()
     assert packing.mask_BTS[1].tolist() == [[True, True, False, False], [True, True, True, False], [True] * 4]
 
@@ -138,7 +140,7 @@ def test_attention_dropout_is_left_to_the_library(tiny_llama: Path, tmp_path: Pa
 def test_the_model_still_answers_by_itself(tiny_llama: Path) -> None:
     """Its attention has our name now; calls that bring no packing get transformers' own."""
     policy = trained_looking(tiny_llama)
-    assert policy._decoder[0].config._attn_implementation == ATTENTION
+    assert policy.engine.decoder.config._attn_implementation == ATTENTION
     ids, mask = torch.tensor([[0, 5, 6, 7], [5, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     ours = policy.lm.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=4, pad_token_id=0)
     theirs = padded(policy).lm.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=4, pad_token_id=0)
@@ -148,7 +150,7 @@ def test_the_model_still_answers_by_itself(tiny_llama: Path) -> None:
 def test_the_last_layer_is_computed_only_where_it_is_asked_for(tiny_llama: Path) -> None:
     policy = trained_looking(tiny_llama)
     seen: list[int] = []
-    first, last = (layer.mlp.down_proj for layer in (policy._decoder[0].layers[0], policy._decoder[0].layers[-1]))
+    first, last = (layer.mlp.down_proj for layer in (policy.engine.decoder.layers[0], policy.engine.decoder.layers[-1]))
     for module in (first, last):
         module.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     with torch.no_grad():
@@ -156,7 +158,6 @@ def test_the_last_layer_is_computed_only_where_it_is_asked_for(tiny_llama: Path)
     tokens = sum(map(len, PROMPTS)) + sum(len(response) - 1 for response in RESPONSES)
     common = len(policy.batch(PROMPTS, RESPONSES).prefix_C)
     assert seen[-2:] == [tokens - common * len(PROMPTS), sum(map(len, RESPONSES))]
-    policy._decoder[0].layers[-1].__dict__.pop("forward")
-    policy._trimmed = False
+    policy.use(replace(policy.abilities, trims_last_layer=False))
     with torch.no_grad():
         torch.testing.assert_close(policy.hidden(policy.batch(PROMPTS, RESPONSES)), hidden, atol=1e-6, rtol=1e-5)

@@ -144,7 +144,7 @@ def test_the_end_of_turn_is_known_to_model_and_policy():
 def test_a_policy_trains_on_it_with_the_prefix_shared(name, dtype):
     config = load_config(values={"model": name, "runtime.dtype": dtype, "runtime.device": "cpu"})
     policy = load_policy(config, adapter=True)
-    assert policy.share_prefix
+    assert policy.abilities.shares_prefix
     head = policy.tokenizer("Is it Positive or Negative? ").input_ids
     prompts = [[*head, *policy.tokenizer(text).input_ids] for text in TEXTS]
     hidden = policy.hidden(policy.batch(prompts, [[7, 8] for _ in prompts]))

@@ -1,4 +1,4 @@
-"""Token batches: prompts and responses as tensors, the tokens that all rows begin with kept apart.
+"""Token batches: prompts and responses as tensors, with the tokens that all rows begin with kept apart.
 
 Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the rest (padded), ``R`` response tokens (padded).
 """
@@ -19,8 +19,9 @@ Side = Literal["left", "right"]
 class TokenBatch:
     """Rows of ``prefix + rest``; each rest is the rest of the prompt and the response.
 
-    `answer_BR` points at the places (in `ids_BT`) whose hidden state predicts each response token; padding points at place 0
-    and is masked by `response_mask_BR`. Masks are True for real tokens and come from lengths, never from token values.
+    `answer_BR` points at the columns of `ids_BT` whose hidden state predicts each response token. Padding points at
+    column 0 and is masked by `response_mask_BR`. Masks are True for real tokens and come from lengths, never from
+    token values.
     """
 
     prefix_C: Tensor
@@ -38,59 +39,56 @@ class TokenBatch:
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest prefix that all `rows` share, leaving at least one token of each row out of it."""
+    """Return the length of the longest prefix of all `rows`, leaving at least one token of each row out of it."""
     ordered = [list(row) for row in rows]
-    shared = shared_start(
-        min(ordered), max(ordered)
-    )  # what these two share, all share: they are the ends in lexicographic order
+    # The first and the last row in lexicographic order share what all rows share.
+    shared = shared_start(min(ordered), max(ordered))
     return max(0, min(shared, min(len(row) for row in rows) - 1))
 
 
 def shared_start(first: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows have in common from their beginning."""
+    """Return how many tokens two rows have in common from their beginning."""
     pairs = zip(first, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(other)))
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(other)))
 
 
 def build_batch(
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
     *,
+    side: Side,
     device: torch.device | str = "cpu",
     share_prefix: bool = True,
-    side: Side = "left",
-    pad_id: int = 0,
 ) -> TokenBatch:
-    """Pack prompts and their responses (empty ones to sample from) into one `TokenBatch`.
+    """Lay prompts and their responses (empty ones to sample from) out in one `TokenBatch`, padded on `side`.
 
-    The last response token is not fed to the model, since nothing is predicted from it. With an empty response the batch ends at the
-    prompt's last token and ``R`` is 1: the place that predicts the first token. Any `pad_id` serves, since masks come from lengths.
+    The last response token is not fed to the model, since nothing is predicted from it. With an empty response the row
+    ends at the prompt's last token and ``R`` is 1: the column that predicts the first token.
     """
     prefix = common_prefix(prompts) if share_prefix else 0
     rests = [[*prompt[prefix:], *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
     width, longest = max(map(len, rests)), max(1, *map(len, responses))
-    ids = torch.full((len(rests), width), pad_id)
+    ids = torch.zeros(len(rests), width, dtype=torch.long)
     mask = torch.zeros(len(rests), width, dtype=torch.bool)
     position = torch.zeros(len(rests), width, dtype=torch.long)
     answer = torch.zeros(len(rests), longest, dtype=torch.long)
-    response_ids = torch.full((len(rests), longest), pad_id)
+    response_ids = torch.zeros(len(rests), longest, dtype=torch.long)
     response_mask = torch.zeros(len(rests), longest, dtype=torch.bool)
     for row, (prompt, response, rest) in enumerate(zip(prompts, responses, rests, strict=True)):
         begin = width - len(rest) if side == "left" else 0
         ids[row, begin : begin + len(rest)] = torch.tensor(rest)
         mask[row, begin : begin + len(rest)] = True
         position[row, begin : begin + len(rest)] = torch.arange(prefix, prefix + len(rest))
-        places = max(1, len(response))
-        answer[row, :places] = torch.arange(places) + begin + len(prompt) - prefix - 1
+        predicted = max(1, len(response))
+        answer[row, :predicted] = torch.arange(predicted) + begin + len(prompt) - prefix - 1
         response_ids[row, : len(response)] = torch.tensor(response, dtype=torch.long)
         response_mask[row, : len(response)] = True
-    tensors = (
-        torch.tensor(list(prompts[0][:prefix]), dtype=torch.long),
-        ids,
-        mask,
-        position,
-        answer,
-        response_ids,
-        response_mask,
+    return TokenBatch(
+        prefix_C=torch.tensor(list(prompts[0][:prefix]), dtype=torch.long).to(device),
+        ids_BT=ids.to(device),
+        mask_BT=mask.to(device),
+        position_BT=position.to(device),
+        answer_BR=answer.to(device),
+        response_BR=response_ids.to(device),
+        response_mask_BR=response_mask.to(device),
     )
-    return TokenBatch(*(tensor.to(device) for tensor in tensors))

@@ -1,6 +1,7 @@
-"""Activations computed again in the backward pass instead of kept (``runtime.checkpoint_activations``): less memory, more time.
+"""Activation checkpointing (``runtime.checkpoint_activations``): less memory, more time.
 
-One decoder layer at a time keeps only its input. A layer that writes to a cache is left as it is: its second run would write twice.
+Each decoder layer keeps only its input and is run again in the backward pass. A pass that writes to a cache is not
+checkpointed: its second run would write twice.
 Source: arXiv 1604.06174, section 4.
 """
 
@@ -17,7 +18,7 @@ from adjudge.errors import ModelError
 
 
 def checkpoint_layers(decoder: nn.Module, name: str) -> None:
-    """Let every layer of `decoder` compute its activations again. Raises ModelError when its layers cannot be told."""
+    """Checkpoint every layer of `decoder`. Raises ModelError when it has no layers of a known kind."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
@@ -34,4 +35,4 @@ def _checkpointed(self: Any, *args: Any, **named: Any) -> Any:
     cache = named.get("cache", named.get("past_key_values"))  # the second is its name before transformers 5.24
     if not torch.is_grad_enabled() or cache is not None:
         return forward(self, *args, **named)
-    return checkpoint(lambda *given: forward(self, *given, **named), *args, use_reentrant=False)
+    return checkpoint(lambda *inputs: forward(self, *inputs, **named), *args, use_reentrant=False)

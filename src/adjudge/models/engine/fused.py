@@ -1,11 +1,13 @@
-"""The same layers with fewer passes over memory: LoRA products, gated MLPs and RMS norms that write their gradients by hand.
+"""LoRA layers, gated MLPs and RMS norms with hand-written gradients: the same figures, fewer passes over memory.
 
-A LoRA layer as a library runs it keeps six tensors for its backward pass and adds a full-width intermediate; a gated MLP keeps its
-activation three times over. Here each is one autograd function that keeps its inputs, recomputes what is cheap, and accumulates into the
-matrix product's own output. Adapters stay float32 parameters (the optimizer's master weights) and are cast where they are used, so
-that a bfloat16 network computes in bfloat16 throughout. Nothing else changes: same parameters, same mathematics.
+A library's LoRA layer keeps six tensors for its backward pass and adds a full-width intermediate. A library's gated MLP
+keeps its activation three times over. Here each is one autograd function that keeps its inputs, recomputes what is
+cheap, and accumulates into the matrix product's own output.
 
-`fuse` swaps the forward of the layers it knows on one model; every other layer is left as it is.
+Adapters stay float32 parameters (the optimizer's master weights) and are cast where they are used, so a bfloat16
+network computes in bfloat16 throughout. Parameters and mathematics stay the same.
+
+`fuse` replaces the forward of layers of known kinds on one model and leaves every other layer alone.
 
 Shapes: ``N`` tokens (all leading dimensions), ``I`` inputs, ``O`` outputs, ``K`` rank.
 Source: arXiv 2106.09685, section 4.1 (LoRA); 1910.07467, equation 4 (RMS norm); 2002.05202, equation 6 (gated MLP).
@@ -20,24 +22,26 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from adjudge.models.engine.precision import at_least_float32
+
 GATED_MLPS = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
-"""Classes of transformers whose forward is exactly what is written here (Gemma's norm, for one, is not)."""
+"""Classes of transformers with exactly the forward that is computed here (Gemma's norm, for one, differs)."""
 
 SILUS = ("SiLU", "SiLUActivation")
-"""torch's class and that of transformers."""
+"""The class of torch and the class of transformers."""
 
 
-class Low(NamedTuple):
-    """The low-rank part of a layer: ``y += scale · (x downᵀ) upᵀ`` with down ``[K, I]`` and up ``[O, K]``."""
+class LowRank(NamedTuple):
+    """The low-rank part of a layer: ``y += scale · (x aᵀ) bᵀ`` with a ``[K, I]`` and b ``[O, K]``."""
 
-    down: Tensor
-    up: Tensor
+    a: Tensor
+    b: Tensor
     scale: float
 
 
 def fuse(model: nn.Module) -> None:
-    """Swap the forward of every layer of `model` that is known here. Calling it again, after adapters were added, is fine."""
+    """Replace the forward of every layer of a known kind. May be called again, after adapters were added."""
     from peft.tuners.lora.layer import Linear as LoraLinear
 
     for module in model.modules():
@@ -50,8 +54,11 @@ def fuse(model: nn.Module) -> None:
             module.forward = MethodType(_lora_forward, module)  # type: ignore[method-assign]
 
 
-def low_rank(layer: Any) -> Low | None:
-    """The adapter that is switched on at `layer`; None when none is. Raises NotImplementedError when it is of a kind unknown here."""
+def low_rank(layer: Any) -> LowRank | None:
+    """Return the active adapter of `layer`, None when it has none.
+
+    Raises NotImplementedError for an adapter or a state that only peft's own forward supports.
+    """
     if not hasattr(layer, "lora_A"):
         return None
     if layer.disable_adapters or layer.merged:
@@ -70,11 +77,11 @@ def low_rank(layer: Any) -> Low | None:
     biased = layer.lora_A[name].bias is not None or layer.lora_B[name].bias is not None
     if more or drops or trains_base or biased or name in layer.lora_variant:
         raise NotImplementedError
-    return Low(layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name]))
+    return LowRank(layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name]))
 
 
 def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    if args or kwargs:  # an adapter named for each row, for one
+    if args or kwargs:  # for example an adapter named for each row
         return type(self).forward(self, x, *args, **kwargs)
     try:
         low = low_rank(self)
@@ -83,25 +90,40 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base = self.base_layer
     if low is None:
         return nn.functional.linear(x, base.weight, base.bias)
-    return _LoraLinear.apply(x, base.weight, base.bias, low.down, low.up, low.scale)
+    return _LoraLinear.apply(x, base.weight, base.bias, low.a, low.b, low.scale)
 
 
 def _mlp_forward(self: Any, x: Tensor) -> Tensor:
     layers = (self.gate_proj, self.up_proj, self.down_proj)
-    # Hooks run where a layer is called, which the function below does not do.
+    # Hooks run where a layer is called, and the function below calls none.
     if any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers):
         return type(self).forward(self, x)
     try:
-        lows = [low_rank(layer) for layer in layers]
+        gate, up, down = (low_rank(layer) for layer in layers)
     except NotImplementedError:
         return type(self).forward(self, x)
     bases = [getattr(layer, "base_layer", layer) for layer in layers]
-    known = [low for low in lows if low is not None]
-    if len(known) < len(lows) or any(type(base) is not nn.Linear or base.bias is not None for base in bases):
-        gate = nn.functional.silu(self.gate_proj(x), inplace=not torch.is_grad_enabled())
-        return self.down_proj(gate * self.up_proj(x))
-    weights = [base.weight for base in bases]
-    return _GatedMlp.apply(x, *weights, *(matrix for low in known for matrix in low[:2]), *(low.scale for low in known))
+    plain = all(type(base) is nn.Linear and base.bias is None for base in bases)
+    if gate is None or up is None or down is None or not plain:
+        activation = nn.functional.silu(self.gate_proj(x), inplace=not torch.is_grad_enabled())
+        return self.down_proj(activation * self.up_proj(x))
+    return _GatedMlp.apply(
+        *_MlpSlots(
+            x=x,
+            gate_weight=bases[0].weight,
+            up_weight=bases[1].weight,
+            down_weight=bases[2].weight,
+            gate_a=gate.a,
+            gate_b=gate.b,
+            up_a=up.a,
+            up_b=up.b,
+            down_a=down.a,
+            down_b=down.b,
+            gate_scale=gate.scale,
+            up_scale=up.scale,
+            down_scale=down.scale,
+        )
+    )
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
@@ -109,103 +131,121 @@ def _norm_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def _product(
-    x_NI: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+    x_NI: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Output ``[N, O]`` of a LoRA layer and the inner ``[N, K]`` that its backward pass needs."""
-    inner_NK = x_NI @ down.t()
+    """Return the output ``[N, O]`` of a LoRA layer, and the inner product ``[N, K]`` for its backward pass."""
+    inner_NK = x_NI @ a.t()
     y_NO = nn.functional.linear(x_NI, weight, bias)
-    return y_NO.addmm_(inner_NK, up.t(), alpha=scale), inner_NK
+    return y_NO.addmm_(inner_NK, b.t(), alpha=scale), inner_NK
 
 
 def _back(
-    grad_NO: Tensor, weight: Tensor, down: Tensor, up: Tensor, scale: float, into: Tensor | None = None
+    grad_NO: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, into: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Gradient at a LoRA layer's input ``[N, I]`` (added to `into` when given) and at its inner ``[N, K]``."""
-    inner_NK = (grad_NO @ up).mul_(scale)
+    """Return the gradients at a LoRA layer's input ``[N, I]`` and at its inner product ``[N, K]``.
+
+    The first is added to `into`, if that is passed.
+    """
+    inner_NK = (grad_NO @ b).mul_(scale)
     grad_NI = grad_NO @ weight if into is None else into.addmm_(grad_NO, weight)
-    return grad_NI.addmm_(inner_NK, down), inner_NK
+    return grad_NI.addmm_(inner_NK, a), inner_NK
 
 
 class _LoraLinear(torch.autograd.Function):
+    """``x Wᵀ + bias + scale · (x aᵀ) bᵀ``; keeps x and the inner product."""
+
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
-        down_c, up_c = down.to(x.dtype), up.to(x.dtype)
-        y_NO, inner_NK = _product(x_NI, weight, bias, down_c, up_c, scale)
-        ctx.save_for_backward(x_NI, inner_NK, weight, down, up)
+        y_NO, inner_NK = _product(x_NI, weight, bias, a.to(x.dtype), b.to(x.dtype), scale)
+        ctx.save_for_backward(x_NI, inner_NK, weight, a, b)
         ctx.scale, ctx.shape = scale, x.shape
         return y_NO.view(*x.shape[:-1], y_NO.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x_NI, inner_NK, weight, down, up = ctx.saved_tensors
+        x_NI, inner_NK, weight, a, b = ctx.saved_tensors
         grad_NO = grad.reshape(-1, grad.shape[-1])
-        down_c, up_c = down.to(grad.dtype), up.to(grad.dtype)
+        cast_a, cast_b = a.to(grad.dtype), b.to(grad.dtype)
         if ctx.needs_input_grad[0]:
-            grad_NI, grad_inner_NK = _back(grad_NO, weight, down_c, up_c, ctx.scale)
+            grad_NI, grad_inner_NK = _back(grad_NO, weight, cast_a, cast_b, ctx.scale)
             grad_x = grad_NI.view(ctx.shape)
         else:
-            grad_inner_NK, grad_x = (grad_NO @ up_c).mul_(ctx.scale), None
-        return grad_x, None, None, _grad(grad_inner_NK, x_NI, down), _grad(grad_NO, inner_NK, up, ctx.scale), None
+            grad_inner_NK, grad_x = (grad_NO @ cast_b).mul_(ctx.scale), None
+        return grad_x, None, None, _grad(grad_inner_NK, x_NI, a), _grad(grad_NO, inner_NK, b, ctx.scale), None
+
+
+class _MlpSlots(NamedTuple):
+    """The arguments of `_GatedMlp` in their order, and, in the same order, their gradients."""
+
+    x: Any = None
+    gate_weight: Any = None
+    up_weight: Any = None
+    down_weight: Any = None
+    gate_a: Any = None
+    gate_b: Any = None
+    up_a: Any = None
+    up_b: Any = None
+    down_a: Any = None
+    down_b: Any = None
+    gate_scale: Any = None
+    up_scale: Any = None
+    down_scale: Any = None
+
+    def cast(self, dtype: torch.dtype) -> _MlpSlots:
+        """Return the same with the adapters in `dtype`."""
+        names = ("gate_a", "gate_b", "up_a", "up_b", "down_a", "down_b")
+        return self._replace(**{name: getattr(self, name).to(dtype) for name in names})
 
 
 class _GatedMlp(torch.autograd.Function):
-    """``down(silu(gate(x)) · up(x))``, all three with LoRA; keeps x, gate(x) and up(x), and computes their product again."""
+    """``down(silu(gate(x)) · up(x))``, all three with LoRA; keeps x, gate(x) and up(x), and computes the rest again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor, *rest: Any) -> Tensor:
-        *adapters, scale_gate, scale_up, scale_down = rest
-        gate_a, gate_b, up_a, up_b, down_a, down_b = (adapter.to(x.dtype) for adapter in adapters)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        kept = _MlpSlots(*arguments)
+        x, mlp = kept.x, kept.cast(kept.x.dtype)
         x_NI = x.reshape(-1, x.shape[-1])
-        gate_NO, inner_gate = _product(x_NI, w_gate, None, gate_a, gate_b, scale_gate)
-        up_NO, inner_up = _product(x_NI, w_up, None, up_a, up_b, scale_up)
-        y_NI, inner_down = _product(nn.functional.silu(gate_NO).mul_(up_NO), w_down, None, down_a, down_b, scale_down)
-        ctx.save_for_backward(x_NI, gate_NO, up_NO, inner_gate, inner_up, inner_down, w_gate, w_up, w_down, *adapters)
-        ctx.scales, ctx.shape = (scale_gate, scale_up, scale_down), x.shape
+        gate_NO, inner_gate = _product(x_NI, mlp.gate_weight, None, mlp.gate_a, mlp.gate_b, mlp.gate_scale)
+        up_NO, inner_up = _product(x_NI, mlp.up_weight, None, mlp.up_a, mlp.up_b, mlp.up_scale)
+        act_NO = nn.functional.silu(gate_NO).mul_(up_NO)
+        y_NI, inner_down = _product(act_NO, mlp.down_weight, None, mlp.down_a, mlp.down_b, mlp.down_scale)
+        tensors = kept[1:-3]  # weights and adapters, the latter in their own dtype
+        ctx.save_for_backward(gate_NO, up_NO, inner_gate, inner_up, inner_down, x_NI, *tensors)
+        ctx.scales, ctx.shape = kept[-3:], x.shape
         return y_NI.view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x_NI, gate_NO, up_NO, inner_gate, inner_up, inner_down, w_gate, w_up, w_down, *adapters = ctx.saved_tensors
-        gate_a, gate_b, up_a, up_b, down_a, down_b = (adapter.to(grad.dtype) for adapter in adapters)
-        scale_gate, scale_up, scale_down = ctx.scales
+        gate_NO, up_NO, inner_gate, inner_up, inner_down, *tensors = ctx.saved_tensors
+        kept = _MlpSlots(*tensors, *ctx.scales)
+        x_NI, mlp = kept.x, kept.cast(grad.dtype)
         grad_NI = grad.reshape(-1, grad.shape[-1])
-        grad_hidden, grad_inner_down = _back(grad_NI, w_down, down_a, down_b, scale_down)
+        grad_hidden, grad_inner_down = _back(grad_NI, mlp.down_weight, mlp.down_a, mlp.down_b, mlp.down_scale)
         act = nn.functional.silu(gate_NO)
-        grad_down_a = _grad(grad_inner_down, act * up_NO, adapters[4])
+        grad_down_a = _grad(grad_inner_down, act * up_NO, kept.down_a)
         grad_up = act.mul_(grad_hidden)
         grad_gate = torch.ops.aten.silu_backward(grad_hidden.mul_(up_NO), gate_NO)
-        grad_x, grad_inner_gate = _back(grad_gate, w_gate, gate_a, gate_b, scale_gate)
-        grad_x, grad_inner_up = _back(grad_up, w_up, up_a, up_b, scale_up, into=grad_x)
-        return (
-            grad_x.view(ctx.shape),
-            None,
-            None,
-            None,
-            _grad(grad_inner_gate, x_NI, adapters[0]),
-            _grad(grad_gate, inner_gate, adapters[1], scale_gate),
-            _grad(grad_inner_up, x_NI, adapters[2]),
-            _grad(grad_up, inner_up, adapters[3], scale_up),
-            grad_down_a,
-            _grad(grad_NI, inner_down, adapters[5], scale_down),
-            None,
-            None,
-            None,
+        grad_x, grad_inner_gate = _back(grad_gate, mlp.gate_weight, mlp.gate_a, mlp.gate_b, mlp.gate_scale)
+        grad_x, grad_inner_up = _back(grad_up, mlp.up_weight, mlp.up_a, mlp.up_b, mlp.up_scale, into=grad_x)
+        return tuple(
+            _MlpSlots(
+                x=grad_x.view(ctx.shape),
+                gate_a=_grad(grad_inner_gate, x_NI, kept.gate_a),
+                gate_b=_grad(grad_gate, inner_gate, kept.gate_b, kept.gate_scale),
+                up_a=_grad(grad_inner_up, x_NI, kept.up_a),
+                up_b=_grad(grad_up, inner_up, kept.up_b, kept.up_scale),
+                down_a=grad_down_a,
+                down_b=_grad(grad_NI, inner_down, kept.down_b, kept.down_scale),
+            )
         )
 
 
 def _grad(out_NA: Tensor, in_NB: Tensor, parameter: Tensor, scale: float = 1.0) -> Tensor:
-    """Gradient ``[A, B]`` of an adapter matrix, in the parameter's own dtype (float32)."""
+    """Return the gradient ``[A, B]`` of an adapter matrix, in the parameter's own dtype (float32)."""
     return (out_NA.t() @ in_NB).to(parameter.dtype).mul_(scale)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is in float64."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -213,7 +253,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = _wide(x)
+        wide = at_least_float32(x)
         inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, inverse, weight)
         return (wide * inverse).to(x.dtype).mul_(weight)
@@ -222,10 +262,10 @@ class _RmsNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, inverse, weight = ctx.saved_tensors
-        wide, scaled = _wide(x), _wide(grad * weight)
+        wide, scaled = at_least_float32(x), at_least_float32(grad * weight)
         along = (scaled * wide).sum(-1, keepdim=True).mul_(inverse.pow(3)).div_(x.shape[-1])
         grad_x = scaled.mul_(inverse).addcmul_(wide, along, value=-1).to(x.dtype)
         grad_weight = None
         if ctx.needs_input_grad[1]:
-            grad_weight = (_wide(grad) * wide * inverse).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
+            grad_weight = (at_least_float32(grad) * wide * inverse).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
         return grad_x, grad_weight, None

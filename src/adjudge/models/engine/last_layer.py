@@ -1,6 +1,6 @@
-"""The last decoder layer, computed only for tokens whose hidden state is asked for: nobody reads what it makes of the others.
+"""The last decoder layer, run only for tokens whose hidden state is requested: nobody reads its output for the others.
 
-Its attention still sees every token's keys and values; what follows attention, three quarters of the layer, is spared.
+Its attention still sees every token's keys and values. What follows attention, three quarters of the layer, is saved.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from adjudge.models.engine.packing import Packing
 
 LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
-"""Classes of transformers whose forward is exactly what is written here."""
+"""Classes of transformers with exactly the forward that `_forward` computes."""
 
 
-def trim_last_layer(decoder: nn.Module) -> bool:
-    """Let a packed pass through `decoder` end in the tokens that are asked for; whether its last layer is of a kind known here."""
+def trim_last_layer(decoder: Any) -> bool:
+    """Let packed passes through `decoder` end in the requested tokens; return False for an unknown kind of layer."""
     layers = getattr(decoder, "layers", None)
     if not layers or type(layers[-1]).__name__ not in LAYERS:
         return False
@@ -25,10 +25,16 @@ def trim_last_layer(decoder: nn.Module) -> bool:
     return True
 
 
+def restore_last_layer(decoder: Any) -> None:
+    """Undo `trim_last_layer`."""
+    layer: nn.Module = decoder.layers[-1]
+    layer.__dict__.pop("forward", None)
+
+
 def _forward(self: Any, hidden_states: Tensor, *, packing: Packing | None = None, **named: Any) -> Any:
     if packing is None:
         return type(self).forward(self, hidden_states, **named)
     attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), packing=packing, **named)
-    place_K = packing.wanted_K + hidden_states.shape[1] - len(packing.ids_M)
-    picked = hidden_states[:, place_K] + attended[:, place_K]
+    index_K = packing.wanted_K + hidden_states.shape[1] - len(packing.ids_M)
+    picked = hidden_states[:, index_K] + attended[:, index_K]
     return picked + self.mlp(self.post_attention_layernorm(picked))

@@ -1,0 +1,227 @@
+"""The forward pass: padded, prefix-shared and packed batches, and sampling from a key-value cache.
+
+One forward serves sampling, training and evaluation. The tokens that all prompts begin with (instruction, answer form,
+demonstrations) run once per batch, in the backward pass too: their keys and values are computed for one row and
+repeated, and the gradients of all rows flow back through that one row. Without gradient they are kept from pass to pass
+(`PrefixStore`). Logits exist only where an answer token is predicted, never over the whole prompt.
+
+Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the longest rest, ``M`` response tokens,
+``K`` requested tokens, ``D`` width, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adjudge.models.engine.abilities import Abilities, candidates, probe
+from adjudge.models.engine.attention import ATTENTION, register
+from adjudge.models.engine.batch import Side, TokenBatch, build_batch
+from adjudge.models.engine.checkpointing import checkpoint_layers
+from adjudge.models.engine.fused import fuse
+from adjudge.models.engine.last_layer import restore_last_layer, trim_last_layer
+from adjudge.models.engine.packing import Packing
+from adjudge.models.engine.prefix import Prefilled, PrefixStore, expand
+
+
+def build_engine(model: Any, name: str) -> Engine:
+    """Return an engine for a causal LM, with its layers fused and its abilities probed.
+
+    Raises ModelError when the logits computed here differ from the model's own.
+    """
+    engine = Engine(model, name)
+    engine.fuse_layers()
+    trims_last_layer = trim_last_layer(engine.decoder)
+    probe(engine, candidates(engine.decoder, trims_last_layer=trims_last_layer))
+    return engine
+
+
+class Engine:
+    """Runs a causal LM over batches of prompts and responses. Build one with `build_engine`."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.model = model
+        """The network itself, without peft's wrapper; adapters are layers inside it."""
+        self.name = name
+        self.decoder = getattr(model, model.base_model_prefix)
+        self.abilities = candidates(self.decoder, trims_last_layer=False)[-1]
+        self.prefixes = PrefixStore(model)
+        self.training = True
+        """Like `nn.Module.training`: dropout may be on, so each pass computes its prefix anew."""
+        self.checkpoints = False
+        """Activations are computed again in the backward pass."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return torch.device(self.model.device)
+
+    def use(self, abilities: Abilities) -> None:
+        """Run the model with other abilities from now on, and forget every kept prefix."""
+        config = self.decoder.config
+        if abilities.packs:
+            register()
+            config._attn_implementation = ATTENTION
+        elif config._attn_implementation == ATTENTION:
+            config._attn_implementation = "sdpa"
+        if self.abilities.trims_last_layer and not abilities.trims_last_layer:
+            restore_last_layer(self.decoder)
+        self.abilities = abilities
+        self.prefixes.forget_all()
+
+    def fuse_layers(self) -> None:
+        """Fuse all layers of known kinds, and forget every kept prefix. Call it again after adapters were added."""
+        fuse(self.model)
+        self.prefixes.forget_all()
+
+    def checkpoint_activations(self) -> None:
+        """Keep only each layer's input for the backward pass. Raises ModelError when no layers are known."""
+        checkpoint_layers(self.decoder, self.name)  # replaces the last layer's trimmed forward
+        self.checkpoints = True
+        # Padded rows share the prefix through a cache, which cannot be written twice.
+        shares_prefix = self.abilities.shares_prefix and self.abilities.packs
+        self.abilities = replace(self.abilities, trims_last_layer=False, shares_prefix=shares_prefix)
+
+    def batch(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], side: Side = "right"
+    ) -> TokenBatch:
+        """Lay rows out for `hidden` or `prefill` (see `build_batch`)."""
+        # Without position ids (ALiBi), a gap between prefix and rest would count as distance.
+        share = self.abilities.shares_prefix and (side == "right" or self.abilities.takes_positions)
+        batch = build_batch(prompts, responses, device=self.device, share_prefix=share, side=side)
+        if len(batch.prefix_C) and self._exceeds_window(batch):  # the gap would count against the window too
+            batch = build_batch(prompts, responses, device=self.device, share_prefix=False, side=side)
+        return batch
+
+    def hidden(self, batch: TokenBatch) -> Tensor:
+        """Return the last hidden states that predict the response's real tokens, ``[M, D]``."""
+        row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
+        column_M = batch.answer_BR[batch.response_mask_BR]
+        if self._packs(batch):
+            return self._run_packed(batch, Packing.of(batch, row_M, column_M), keep_cache=False)[0]
+        hidden_BTD, _ = self._run_padded(batch, keep_cache=False)
+        return hidden_BTD[row_M, column_M]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits over the vocabulary in float32, ``[…, D] → […, V]``."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        config = self.model.config.get_text_config()
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = cap * torch.tanh(logits / cap)
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / scaling
+        if (scale := getattr(config, "logit_scale", None)) is not None and not isinstance(scale, str):
+            logits = logits * scale
+        return logits
+
+    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Prefilled:
+        """Run prompts once and return their cache, to sample or score labels from; `grad` lets gradients flow."""
+        batch = self.batch(prompts, [[] for _ in prompts], side="left")
+        with torch.set_grad_enabled(grad):
+            if self._packs(batch):
+                row_B = torch.arange(len(prompts), device=self.device)
+                packing = Packing.of(batch, row_B, torch.full_like(row_B, -1))
+                hidden_BD, cache = self._run_packed(batch, packing, keep_cache=True)
+                packing.spread(cache)
+            else:
+                hidden_BTD, cache = self._run_padded(batch, keep_cache=True)
+                hidden_BD = hidden_BTD[:, -1]
+            return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BD, grad)
+
+    def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
+        """Feed further tokens of every row; return their hidden states ``[B, T, D]`` and the new state.
+
+        `state` itself is used up.
+        """
+        added = ids_BT.shape[1]
+        mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
+        positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
+        with torch.set_grad_enabled(state.grad):
+            hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache)
+            return hidden_BTD, Prefilled(cache, mask, positions[:, -1], hidden_BTD[:, -1], state.grad)
+
+    def prefix_cache(self, prefix_C: Tensor) -> Any:
+        """Return the keys and values of the common prefix, in one row."""
+        if self._computes_anew:
+            return self._extend_prefix(prefix_C, 0, None)
+        done, cache = self.prefixes.reuse(prefix_C)
+        keep = 2 * done < len(prefix_C) and self.prefixes.may_keep()
+        if keep:  # computed as a whole, so that a resumed run can compute exactly the same from the ids
+            done, cache = 0, None
+        if done < len(prefix_C):
+            cache = self._extend_prefix(prefix_C, done, cache)
+        if keep:
+            self.prefixes.keep(prefix_C, cache)
+        return cache
+
+    @property
+    def _computes_anew(self) -> bool:
+        """True where a prefix is part of the backward pass, or differs from pass to pass (dropout)."""
+        return torch.is_grad_enabled() or self.training
+
+    def _packs(self, batch: TokenBatch) -> bool:
+        return self.abilities.packs and not self._exceeds_window(batch)
+
+    def _exceeds_window(self, batch: TokenBatch) -> bool:
+        """True if a row may be longer than the model's attention window (Mistral, Qwen2 with sliding windows)."""
+        window = getattr(self.decoder.config, "sliding_window", None)
+        return window is not None and batch.attention_mask.shape[1] > window
+
+    def _run_padded(self, batch: TokenBatch, *, keep_cache: bool) -> tuple[Tensor, Any]:
+        """Return the hidden states of all tokens, ``[B, T, D]``, and the cache."""
+        cache = None
+        common = len(batch.prefix_C)
+        if common:
+            cache = expand(self.prefix_cache(batch.prefix_C), len(batch.ids_BT))
+        return self._decode(
+            batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0
+        )
+
+    def _run_packed(self, batch: TokenBatch, packing: Packing, *, keep_cache: bool) -> tuple[Tensor, Any]:
+        """Return the hidden states of the requested tokens, ``[K, D]``, and the cache of the packed sequence."""
+        common = len(batch.prefix_C)
+        ids, positions, cache = packing.ids_M, packing.position_M, None
+        if common and self._computes_anew:
+            ids = torch.cat([batch.prefix_C, ids])
+            positions = torch.cat([torch.arange(common, device=self.device), positions])
+        elif common:
+            cache = expand(self.prefix_cache(batch.prefix_C), 1)
+        hidden, cache = self._decode(
+            ids[None], None, positions[None], cache, use_cache=keep_cache or cache is not None, packing=packing
+        )
+        if self.abilities.trims_last_layer:
+            return hidden[0], cache
+        return hidden[0, -len(packing.ids_M) :][packing.wanted_K], cache
+
+    def _extend_prefix(self, prefix_C: Tensor, done: int, cache: Any) -> Any:
+        """Return a cache of the whole prefix; `cache` holds its first `done` tokens."""
+        positions = torch.arange(done, len(prefix_C), device=self.device)[None]
+        ones = torch.ones(1, len(prefix_C), dtype=torch.bool, device=self.device)
+        return self._decode(prefix_C[None, done:], ones, positions, cache)[1]
+
+    def _decode(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        cache: Any,
+        *,
+        use_cache: bool = True,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Call the decoder; return its last hidden states and its cache."""
+        if torch.is_grad_enabled():
+            self.prefixes.forget_acting()
+        named: dict[str, Any] = {"position_ids": positions} if self.abilities.takes_positions else {}
+        if packing is not None:
+            # transformers passes a mask of four dimensions on unchanged, and builds none of its own.
+            named |= {"packing": packing, "attention_mask": packing.mask_BTS[:, None]}
+        elif mask is not None:
+            named["attention_mask"] = mask.long()
+        named[self.abilities.cache_name] = cache
+        out = self.decoder(input_ids=ids, use_cache=use_cache, return_dict=True, **named)
+        return out.last_hidden_state, out.cache if hasattr(out, "cache") else out.past_key_values
