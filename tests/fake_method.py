@@ -13,6 +13,7 @@ import pytest
 from adjudge.errors import DataError
 from adjudge.methods import registry
 from adjudge.methods.base import Method, Trained
+from adjudge.runs import environment
 from adjudge.runs.folder import Run
 from adjudge.system.files import write_text
 from adjudge.tasks import infer_task
@@ -79,6 +80,7 @@ def install(
     module.METHOD = Method(train, load)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(registry.METHODS, name, replace(registry.METHODS[name], module=module.__name__, model="model"))
+    monkeypatch.setattr(environment, "model_identity", lambda model: {"name": model, "sha256": {}})
     return built
 
 

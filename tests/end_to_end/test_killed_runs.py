@@ -25,7 +25,7 @@ def kill(*options: str) -> str:
 def test_killed_at_any_moment_is_as_if_never_killed() -> None:
     said = kill("--kills", "32", "--seed", "1")
     found = re.findall(r"^(\S+): (\d+) kills in", said, re.MULTILINE)
-    assert [method for method, _ in found] == ["sft", "ppo", "encoder", "multi-ppo"]
+    assert [method for method, _ in found] == ["sft", "ppo", "reinforce", "encoder", "multi-ppo"]
     assert sum(int(kills) for _, kills in found) >= 32
 
 

@@ -155,8 +155,8 @@ def test_the_seed_decides_a_mixture_bit_for_bit(
         ]
         return load_file(tmp_path / name / "adapter/adapter_model.safetensors"), records
 
-    (first, logged), (again, logged_again), (other, _) = outcome("a", 5), outcome("bb", 5), outcome("ccc", 6)
-    assert logged == logged_again
+    (first, records), (again, records_again), (other, _) = outcome("a", 5), outcome("bb", 5), outcome("ccc", 6)
+    assert records == records_again
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 

@@ -194,11 +194,11 @@ def test_a_log_that_was_changed_is_not_gone_on_with(tiny_llama: Path, tmp_path: 
 
 @pytest.mark.parametrize("what", ["model", "version"])
 def test_a_checkpoint_of_something_else_is_refused(what: str, tiny_llama: Path, tmp_path: Path) -> None:
-    from adjudge.training.session import Carried, trained
+    from adjudge.training.state import Carried, trained_weights
 
     layer = torch.nn.Linear(2, 2)
     parts = {
-        "trained": trained(layer),
+        "trained": trained_weights(layer),
         "optimizer": Carried(dict, lambda _: None),
         "scheduler": Carried(dict, lambda _: None),
     }
@@ -209,7 +209,9 @@ def test_a_checkpoint_of_something_else_is_refused(what: str, tiny_llama: Path, 
         run.set_state("interrupted")
         again = Run.create(tmp_path / "run", Config(), resume=True)
         other = (
-            {"trained": trained(torch.nn.Linear(3, 2))} if what == "model" else {"more": Carried(dict, lambda _: None)}
+            {"trained": trained_weights(torch.nn.Linear(3, 2))}
+            if what == "model"
+            else {"more": Carried(dict, lambda _: None)}
         )
         with again, Session(again, {**parts, **other}):
             pass
@@ -259,11 +261,11 @@ def test_a_step_that_was_through_is_not_done_twice(
 
 
 def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
-    from adjudge.training.session import Carried, trained
+    from adjudge.training.state import Carried
 
     layer = torch.nn.Linear(2, 2)
     parts = {
-        "trained": trained(layer),
+        "trained": trained_weights(layer),
         "optimizer": Carried(dict, lambda _: None),
         "scheduler": Carried(dict, lambda _: None),
     }

@@ -97,7 +97,7 @@ def test_a_signal_writes_a_checkpoint_and_has_a_code_of_its_own(
     assert "--resume" in again.stderr
     done = run(*slow, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "going on after step" in done.stderr
+    assert "resuming after step" in done.stderr
     assert filecmp.cmpfiles(whole, out, EQUAL, shallow=False) == (list(EQUAL), [], [])
     assert not (out / "checkpoints").exists()
     idle = run(*slow, "--resume")

@@ -106,14 +106,15 @@ def test_drop_overlap_removes_every_text_of_the_eval_split(tmp_path, method, tra
                     **{f"data.{key}": value for key, value in {**data, "drop_overlap": drop}.items()},
                 }
             ),
-            spec,
+            [spec],
         )
         for drop in (False, True)
     )
-    assert keys(plain[0]) & keys(load_split(spec, "dev"))
-    assert not keys(clean[0]) & keys(load_split(spec, "dev"))
-    assert len(clean[0]) == (train_rows or 30)
-    assert clean[1] == plain[1]
+    (plain_part,), (clean_part,) = plain.parts, clean.parts
+    assert keys(plain_part.rows) & keys(load_split(spec, "dev"))
+    assert not keys(clean_part.rows) & keys(load_split(spec, "dev"))
+    assert len(clean_part.rows) == (train_rows or 30)
+    assert clean.eval_rows == plain.eval_rows
 
 
 OFFICIAL = {

@@ -55,7 +55,7 @@ def test_after_an_analysis_the_judgement_is_opened_once(tokenizer, analysis: str
     assert opened.texts == ["It is slow.</Analysis>\n<Judgement>", "</Analysis>\n<Judgement>"]
     for prompt, text in zip(opened.prompts, opened.texts, strict=True):
         assert tokenizer.decode(prompt) == f"Review.\n<Analysis>{text}"
-    for prompt, kept, written in zip(opened.prompts, opened.kept, opened.template_spans, strict=True):
+    for prompt, kept, written in zip(opened.prompts, opened.kept, opened.template, strict=True):
         assert len(prompt) == len(asked[0]) + kept + written
     assert opened.kept == [len(ids_of(tokenizer, analysis)), 0]
 

@@ -262,7 +262,7 @@ def test_training_rows_that_are_judged_too_are_left_out_before_they_are_drawn(le
         "sft": (0, 10),
     }
     assert (
-        "2 of the 12 training rows of train are in dev too and are left out (data.drop_overlap)."
+        "2 of the 12 training rows of train are in dev too and are dropped (data.drop_overlap)."
         in capsys.readouterr().err
     )
     assert "among the training rows" not in (tmp_path / "out/table.md").read_text()

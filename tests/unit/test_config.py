@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adjudge.config import Config, keys_of, load_config, parse_config, parse_override, value_of
+from adjudge.config import Config, keys_of, load_config, parse_config, parse_override, upgrade, value_of
 from adjudge.errors import ConfigError
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_override_is_refused(text):
     [
         ("ppo.clp=1", "'ppo.clp' is no setting. Did you mean 'ppo.clip'?"),
         ("pppo.clip=1", "Did you mean 'ppo.clip'?"),
-        ("lr=1", "sft.optimizer.lr, ppo.optimizer.lr, encoder.optimizer.lr"),
+        ("lr=1", "sft.optimizer.lr, ppo.optimizer.lr, reinforce.optimizer.lr, encoder.optimizer.lr"),
         ("qwertz=1", "`adjudge settings`"),
         ("seed.x=1", "'seed.x' is no setting"),
         ("ppo.clip.deep.er=1", "is no setting"),
@@ -179,3 +179,19 @@ def test_every_key_has_a_value():
 def test_every_preset_names_only_settings_there_are():
     for file in (Path(__file__).parents[2] / "src/adjudge/config/presets").glob("*.yaml"):
         assert load_config(preset=file.stem).preset == file.stem
+
+
+def test_a_renamed_setting_is_an_error_that_names_the_new_one(tmp_path):
+    (tmp_path / "old.yaml").write_text("ppo:\n  init: runs/sft\n")
+    for options in ({"overrides": ["ppo.init=runs/sft"]}, {"file": tmp_path / "old.yaml"}):
+        with pytest.raises(ConfigError, match=r"'ppo\.init' is now 'init'"):
+            load_config(**options)
+
+
+def test_settings_of_an_older_run_folder_come_under_todays_names():
+    older = {"method": "multi-ppo", "task": "a,b", "ppo": {"init": "runs/sft", "clip": 0.1}}
+    upgraded = upgrade(older)
+    assert upgraded == {"method": "ppo", "task": "a,b", "init": "runs/sft", "ppo": {"clip": 0.1}}
+    assert older["ppo"]["init"] == "runs/sft"
+    assert parse_config(upgraded).init == "runs/sft"
+    assert upgrade({"ppo": {"init": None}})["init"] is None

@@ -51,7 +51,7 @@ def test_a_run_leaves_it_behind_before_it_trains(tmp_path, monkeypatch):
     assert seen[0]["data"]["tasks"] == {
         spec.name: {"files": {str(table): hashlib.sha256(table.read_bytes()).hexdigest()}}
     }
-    assert seen[0]["model"] is None  # the fake needs none
+    assert seen[0]["model"] == {"name": "smollm2-135m", "sha256": {}}
     evaluate_run(tmp_path / "run", split="train")
     assert (tmp_path / "run/evaluations/reviews-train-greedy/environment.json").is_file()
 
@@ -94,9 +94,7 @@ def test_a_copy_outside_a_source_tree_has_no_commit_and_the_same_hash(found, tmp
     ):
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
     shutil.copytree(ROOT / "src/adjudge", tmp_path / "lib/python/site-packages/adjudge")
-    code = (
-        "from adjudge import environment as e; import json; print(json.dumps([e.source_commit(), e._source_sha256()]))"
-    )
+    code = "from adjudge.runs import environment as e; import json; print(json.dumps([e.source_commit(), e._source_sha256()]))"
     place = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "lib/python/site-packages")}
     said = subprocess.run([sys.executable, "-c", code], env=place, capture_output=True, text=True, check=True).stdout
     assert json.loads(said) == [{"commit": None, "dirty": None}, found["adjudge"]["sha256"]]

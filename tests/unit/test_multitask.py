@@ -4,6 +4,7 @@ import re
 
 import pytest
 from fake_method import MIXED, by_first_word, install, write_reviews
+from running import logged
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, ModelError, RunError
@@ -66,7 +67,7 @@ def ids(spec, count, seed=0):
 def test_a_mixture_leaves_a_result_for_each_task_and_their_mean(tasks, built, tmp_path):
     scores = execute(settings("method=ppo", "data.train_rows=56"), tasks, tmp_path / "r")
     run = Run.open(tmp_path / "r")
-    assert (run.state, run.config.method, run.config.task) == ("complete", "multi-ppo", "own/reviews,topics,stars")
+    assert (run.state, run.config.method, run.config.task) == ("complete", "ppo", "own/reviews,topics,stars")
     assert read_tasks(tmp_path / "r") == tasks
     assert result_folders(tmp_path / "r") == [
         tmp_path / "r/tasks" / name for name in ("own-reviews", "topics", "stars")
@@ -375,7 +376,7 @@ def test_records_say_what_was_drawn(tasks, built, tmp_path):
     training = read_json(tmp_path / "r/training.json")
     assert (training["tasks"]["stars"]["task_rows"], training["tasks"]["stars"]["overlap"]) == (8, 0)
     assert training["train_rows"] == 56
-    assert [record["task"] for record in Run.open(tmp_path / "r").metrics()] == ["own/reviews", "topics", "stars"]
+    assert [record["task"] for record in logged(Run.open(tmp_path / "r"))] == ["own/reviews", "topics", "stars"]
 
 
 def test_a_submission_takes_all_tasks_of_a_run_over_several(tmp_path):

@@ -203,7 +203,7 @@ def test_an_analysis_after_the_judgement_changes_nothing_before_it(policy: Polic
     """The judgement is the one that the same prompt gets when nothing follows."""
     explaining = judge_of(policy, **ANALYSED, **{"prompt.analysis": True, "evaluation.decode": decode})
     silent = judge_of(policy, **{"evaluation.decode": decode})
-    silent.renderer = explaining.renderer
+    silent.task.renderer = explaining.task.renderer
     for more, less in zip(
         explaining.judge(rows(6), probabilities=True), silent.judge(rows(6), probabilities=True), strict=True
     ):

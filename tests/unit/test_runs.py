@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from running import logged
 
 from adjudge.config import Config, load_config
 from adjudge.errors import RunError
@@ -146,10 +147,10 @@ def test_records_are_appended(tmp_path):
     run = Run.create(tmp_path / "r", Config())
     run.log({"step": 1, "loss": 0.5})
     run.log({"step": 2, "loss": 0.25})
-    assert [record["step"] for record in run.metrics()] == [1, 2]
+    assert [record["step"] for record in logged(run)] == [1, 2]
     with pytest.raises(ValueError, match="JSON compliant"):
         run.log({"loss": float("nan")})
-    assert len(run.metrics()) == 2
+    assert len(logged(run)) == 2
 
 
 def test_a_damaged_line_is_named_with_its_number(tmp_path):
@@ -184,5 +185,5 @@ def test_a_lone_surrogate_is_written_and_reads_back(tmp_path):
     run = Run.create(tmp_path / "r", Config())
     run.log({"text": "a\ud800b"})
     run.write_predictions("dev", [Prediction("1", {"text": "\udfff é"}, "Yes", "\ud800", None)])
-    assert run.metrics() == [{"text": "a\ud800b"}]
+    assert logged(run) == [{"text": "a\ud800b"}]
     assert run.predictions("dev")[0].fields == {"text": "\udfff é"}

@@ -75,7 +75,7 @@ def evaluate(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
-    from adjudge.methods.registry import get_entry
+    from adjudge.methods.registry import parse_name
     from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note
 
@@ -85,7 +85,7 @@ def evaluate(
         for folder, scores in _judge_with_run(ctx.params):
             show_scores(scores, folder)
         return
-    entry = get_entry(method or "")
+    entry, _ = parse_name(method or "")
     if entry.trains:
         raise ConfigError(f"{method} must be trained first: adjudge train {method}; then adjudge evaluate --run DIR.")
     settings = options.build_config(ctx.params)

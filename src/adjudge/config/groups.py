@@ -168,6 +168,8 @@ class RuntimeConfig(Settings):
     @field_validator("trust_remote_code", mode="before")
     @classmethod
     def _by_name(cls, trusted: Any) -> Any:
+        if trusted is False:  # reads naturally for "none"
+            return None
         if trusted is True:
             raise ValueError("write the name of the model whose code may run, not true")
         return trusted

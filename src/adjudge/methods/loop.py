@@ -70,7 +70,7 @@ class Loop(Generic[TaskT, RowT]):
     """Iterates over the steps that are left. A context manager: entering it resumes the run where it was.
 
     `tasks` is handed out with each step, in the order of `parts`; `rows` are each task's rows as the method prepared them.
-    `held_out` rows are judged by `judges` while training. `save` writes what was trained into the run folder.
+    `held_out` rows are judged by `judges` while training. `save` writes what was trained, named `what` in messages, into the run folder.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Loop(Generic[TaskT, RowT]):
         held_out: Sequence[Sequence[Example]],
         save: Callable[[], None],
         *,
+        what: str = "the encoder",
         dropout: bool = True,
         padded: bool = True,
         several_updates_per_step: bool = False,
@@ -98,7 +99,7 @@ class Loop(Generic[TaskT, RowT]):
         """Draws the answers."""
         self.multi_task = len(specs) > 1
         self._run, self._module, self._dropout = run, module, dropout
-        self._tasks, self._judges, self._specs, self._save = tasks, judges, specs, save
+        self._tasks, self._judges, self._specs, self._save, self._what = tasks, judges, specs, save, what
         self._total = sum(map(len, rows)) * settings.epochs
         self._batches = Batches(
             rows, settings.batch_size, settings.epochs, self.order, lambda row: row.tokens, padded=padded
@@ -170,7 +171,7 @@ class Loop(Generic[TaskT, RowT]):
 
     def finish(self) -> Trained:
         """Save what was trained, and return the judges. Raises NotFiniteError instead of saving weights that are not finite."""
-        check_weights(self._module, f"what {self._run.config.method} trained")
+        check_weights(self._module, self._what)
         self._save()
         return Trained(self._judges, self._session.rows, self._session.earlier_s)
 
@@ -224,6 +225,7 @@ def adapter_loop(
         [part.spec for part in parts],
         held_out,
         save,
+        what="the adapter",
         dropout=not samples,
         padded=not policy.packs,
         several_updates_per_step=samples,
