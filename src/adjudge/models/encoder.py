@@ -98,7 +98,7 @@ class Encoder:
         return logits_NL
 
     def _columns(self, rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
-        """Return first and second texts for the tokenizer; either all rows of a task have a second text or none has."""
+        """Return first and second texts for the tokenizer; all rows of a task have a second text or none."""
         seconds = [self._plain(row.second) for row in rows if row.second is not None]
         return [self._plain(row.first) for row in rows], seconds or None
 
@@ -115,14 +115,15 @@ class Encoder:
 
 
 def texts_of(fields: Mapping[str, str]) -> Texts:
-    """Return a row's texts: the first field, and all others joined by line ends as the second text of a pair."""
+    """Return a row as a pair of texts: the first field, and the others joined by line ends."""
     first, *others = fields.values()
     return Texts(first, "\n".join(others) if others else None)
 
 
 def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequence[str] | None) -> Encoder:
-    """Load the encoder `name` (bundled, folder or hub id) with a head for `words`, or a regression head without words.
+    """Load the encoder `name`: bundled, a folder, or a hub id.
 
+    The head has one output per word of `words`, or a single one for regression when `words` is empty.
     A head that does not fit is replaced by a new one, drawn from torch's global generator: seed it first. With
     ``words=None`` the model keeps the head it was saved with.
     Raises ModelError when the model is not found, is not an encoder, lacks weights, or has no fast tokenizer.

@@ -39,7 +39,7 @@ def acting_tokens(tokenizer: Any, template: str = "") -> tuple[str, ...]:
 
 
 def pieces(text: str, apart: Sequence[str]) -> list[str]:
-    """Split a text into pieces that spell none of the tokens `apart`: each is cut after its first character."""
+    """Split a text into pieces that spell none of the tokens `apart`, which are cut after one character."""
     if not apart:
         return [text]
     inside = "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in apart)
@@ -56,7 +56,7 @@ def plain_ids(tokenizer: Any, text: str, apart: Sequence[str] = ()) -> list[int]
 
 
 def end_of_tokens(tokenizer: Any, text: str, tokens: int, apart: Sequence[str] = ()) -> int:
-    """Return the index of the character after the first `tokens` tokens (at least one) of an encodable text."""
+    """Return where the first `tokens` tokens (at least one) of an encodable text end, in characters."""
     begin = 0
     for piece in pieces(text, apart):
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
@@ -68,5 +68,5 @@ def end_of_tokens(tokenizer: Any, text: str, tokens: int, apart: Sequence[str] =
 
 
 def widest_token(tokenizer: Any) -> int:
-    """Return the largest number of characters in a token of the vocabulary: an upper bound of characters per token."""
+    """Return the number of characters of the longest token in the vocabulary."""
     return max((len(token) for token in tokenizer.get_vocab()), default=1)

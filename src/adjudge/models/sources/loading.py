@@ -54,7 +54,7 @@ LOAD_ERRORS = (
 
 
 def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
-    """Load a causal LM for use as a fixed network, and its tokenizer: eval mode, no parameter requires a gradient.
+    """Load a causal LM and its tokenizer; the LM is in eval mode and no parameter requires a gradient.
 
     `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name or owner/name@revision), or a
     random model (``random:llama-2-7b``, see `adjudge.models.sources.random_models`). Weights are read from safetensors
@@ -98,7 +98,7 @@ def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
 
 
 def _with_attention(name: str, make: Callable[[str], Any]) -> Any:
-    """Make a model with sdpa attention, or with plain attention where its family lacks sdpa. Raises ModelError."""
+    """Make a model with sdpa attention, or plain attention where its family lacks it. Raises ModelError."""
     try:
         with quiet():
             try:
@@ -137,7 +137,7 @@ def quantized(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
 
 
 def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
-    """Return the source from which `from_pretrained` loads the model `name`, and the options that go with it.
+    """Return the source that `from_pretrained` loads the model `name` from, and its options.
 
     Raises ModelError for an unknown name, and for a random model: the caller needs trained weights.
     """
@@ -149,7 +149,7 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(
-                f"{folder} holds no model: it has no config.json. A model folder is a folder that `save_pretrained` wrote."
+                f"{folder} holds no model: it has no config.json. Name a folder that `save_pretrained` wrote."
             )
         return str(folder), options
     hub_id = split_hub_id(name)
@@ -172,10 +172,10 @@ def model_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_commit(name: str) -> str | None:
-    """Return the commit of a model from the hub; None for a bundled model, a folder, and a name that is not a hub id.
+    """Return the commit of a model from the hub.
 
-    With it, tokenizer and weights come from one commit, and the commit can be recorded. Raises ModelError when neither
-    the hub nor its cache has the model.
+    Returns None for a bundled model, a folder, and a name that is not a hub id. Loading tokenizer and weights by commit
+    keeps them together, and a run records it. Raises ModelError when neither the hub nor its cache has the model.
     """
     hub_id = None if name in BUNDLED or Path(name).expanduser().is_dir() else split_hub_id(name)
     if hub_id is None:
@@ -187,8 +187,9 @@ def resolve_commit(name: str) -> str | None:
 
 
 def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
-    """Load the fast tokenizer of the model at `source`; for a random model, the bundled model's, cut to size.
+    """Load the fast tokenizer of the model at `source`.
 
+    A random model gets the bundled model's tokenizer, cut to size.
     Raises ModelError when it cannot be loaded, is not fast, or has neither a pad nor an end token.
     """
     from transformers import AutoTokenizer
@@ -203,8 +204,8 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
         raise explain_load(name, error) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
-            f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot say which characters a token covers. "
-            "Convert it with transformers' `convert_slow_tokenizer`, or use another model."
+            f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot tell which characters a token "
+            "covers. Convert it with transformers' `convert_slow_tokenizer`, or use another model."
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
@@ -221,8 +222,8 @@ def explain_load(name: str, error: Exception) -> ModelError:
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if "connect to" in text or "local_files_only" in text or "offline" in text.lower():
         return ModelError(
-            f"There is no folder {name} here; as a hub id, it is not in the hub's cache, and the hub cannot be reached. "
-            f"Without the hub, use a bundled model ({', '.join(BUNDLED)}) or name a folder that holds the model."
+            f"There is no folder {name} here; as a hub id, it is not in the hub's cache, and the hub cannot be reached."
+            f" Without the hub, use a bundled model ({', '.join(BUNDLED)}) or name a folder that holds the model."
         )
     if "safetensors" in text and "does not appear to have" in text:
         return ModelError(
@@ -257,7 +258,9 @@ def resolve_device(runtime: RuntimeConfig) -> torch.device:
 
 
 def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
-    """Return the precision of the frozen network. Adapters, value head and log-probabilities are always float32.
+    """Return the precision of the frozen network.
+
+    Adapters, value head and log-probabilities are always float32.
 
     ``auto`` on CUDA: bfloat16 where the GPU computes in it, else float32 (float16 overflows without loss scaling).
     ``auto`` on a CPU: bfloat16 only with `has_fast_bfloat16`. On an AVX2 machine a bfloat16 matrix product was measured
@@ -300,8 +303,9 @@ def has_fast_bfloat16() -> bool:
 
 
 def lora_targets(model: nn.Module, configured: Sequence[str] | None = None) -> list[str]:
-    """Return the names of the modules that get a LoRA adapter, as peft matches them (last name, or end of the path).
+    """Return the names of the modules that get a LoRA adapter.
 
+    peft matches a name with a module's last name, or with the end of its path.
     If `configured` is None these are all linear layers but the output head, found by looking at the modules:
 
     - Llama, SmolLM2, Mistral, Qwen2, Qwen3, Gemma: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
@@ -323,7 +327,8 @@ def lora_targets(model: nn.Module, configured: Sequence[str] | None = None) -> l
     for target in configured:
         if not any(path == target or path.endswith(f".{target}") for path in paths):
             raise ModelError(
-                f"lora.targets: no linear layer of {type(model).__name__} is called '{target}'.{nearest(target, adaptable)}"
+                f"lora.targets: no linear layer of {type(model).__name__} is called '{target}'."
+                f"{nearest(target, adaptable)}"
             )
     if not configured:
         raise ModelError("lora.targets is empty; name at least one module, or leave it unset for all linear layers.")

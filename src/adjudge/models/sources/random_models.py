@@ -1,4 +1,4 @@
-"""Models built from a configuration with random weights: right for timing and memory, useless for answers.
+"""Models with random weights: right for measuring time and memory, useless for answers.
 
 `random:llama-2-7b` has the shape of that model and none of its knowledge. Only the bundled model is downloaded, whose
 tokenizer it borrows. Code that reports accuracy refuses it (`refuse_random`). Imports no torch until a model is built.
@@ -26,7 +26,7 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model family of transformers, and the settings of one size as its publisher's config.json states them."""
+    """A model family of transformers, and one size's settings from its publisher's config.json."""
 
     family: str
     settings: Mapping[str, Any]
@@ -193,7 +193,7 @@ def _refill_rotary(model: Any, config: Any, device: torch.device | str) -> None:
 
 
 def name_special_tokens(model: Any, tokenizer: Any) -> None:
-    """Set the tokenizer's begin, end and pad tokens on the model, as a published model's configuration does."""
+    """Set the tokenizer's begin, end and pad tokens on the model, as published models have them."""
     from transformers import GenerationConfig
 
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
@@ -203,10 +203,11 @@ def name_special_tokens(model: Any, tokenizer: Any) -> None:
 
 
 def cut_tokenizer(tokenizer: Any, vocabulary: int) -> Any:
-    """Return the byte-level BPE `tokenizer` with only its first `vocabulary` tokens; unchanged if it has no more.
+    """Return the byte-level BPE `tokenizer` with only its first `vocabulary` tokens, or itself if it fits.
 
     Merges that need or make a later token are dropped, so a text becomes more tokens and still decodes to itself.
-    Special tokens and the chat template stay. Raises ValueError when a special token or a single character would be lost.
+    Special tokens and the chat template stay.
+    Raises ValueError when a special token or a single character would be lost.
     """
     if len(tokenizer) <= vocabulary:
         return tokenizer

@@ -48,7 +48,7 @@ _NOT_READ = ("base_model_name_or_path", "revision", "peft_version")
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise RunError unless `folder` holds a plain LoRA adapter: safetensors, and a configuration of known keys.
+    """Raise RunError unless `folder` holds a plain LoRA adapter: safetensors and only known keys.
 
     Other keys of peft's may be present at their default or empty, as peft writes the keys it does not use.
     """
@@ -67,8 +67,8 @@ def check_adapter(folder: Path) -> None:
     for key, value in config.items():
         if key not in _LORA and key not in _NOT_READ and value and (key not in defaults or value != defaults[key]):
             raise RunError(
-                f"{path}: '{key}' is {_shown(value)}. Only plain LoRA adapters are loaded, because peft imports modules "
-                "for some other keys. Remove the key if the adapter does not need it."
+                f"{path}: '{key}' is {_shown(value)}. Only plain LoRA adapters are loaded, because peft imports "
+                "modules for some other keys. Remove the key if the adapter does not need it."
             )
 
 
@@ -90,8 +90,8 @@ def check_model(source: str, options: dict[str, Any]) -> None:
 
     if file(ADAPTER_CONFIG) is not None:
         raise ModelError(
-            f"{source} holds an adapter ({ADAPTER_CONFIG}); a model without one is needed. Name the adapter's base model. "
-            "To continue from an adapter that adjudge trained, name its run (init)."
+            f"{source} holds an adapter ({ADAPTER_CONFIG}); a model without one is needed. Name the adapter's base "
+            "model. To continue from an adapter that adjudge trained, name its run (init)."
         )
     if (index := file(_WEIGHT_INDEX)) is not None:
         names = _read_object(index, ModelError).get("weight_map")
@@ -106,7 +106,7 @@ def check_model(source: str, options: dict[str, Any]) -> None:
 
 
 def _kernel_key(config: dict[str, Any]) -> str | None:
-    """Return the key, at any depth, for which transformers would load an attention from the hub; None without one."""
+    """Return the key, at any depth, that makes transformers load an attention from the hub."""
     for key, value in config.items():
         if key.lstrip("_") in ("attn_implementation", "experts_implementation") and "/" in str(value):
             return key
