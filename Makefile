@@ -31,13 +31,14 @@ ROUNDS ?= 2
 BENCH ?=
 BENCH_OPTIONS = $(if $(DATA_DIR),--task glue/sst2 --data-dir "$(DATA_DIR)",--task vader/movies) --out $(BENCH_OUT) $(BENCH)
 
-.PHONY: help setup demo bench test lint clean
+.PHONY: help setup demo bench docs test lint clean
 
 help:
 	@echo "make setup    make $(VENV) with everything in it (again: nothing to do)"
 	@echo "make demo     compare $(DEMO_METHODS) on rated movie sentences, write $(OUT)/report.html"
 	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
-	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/performance.md"
+	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/results/speed.md"
+	@echo "make docs     build the documentation's site: site/index.html"
 	@echo "make test     lint, format, types, tests"
 	@echo "make lint     lint, format, types"
 	@echo "make clean    remove $(VENV) and what tools left behind; runs/ and the model cache stay"
@@ -80,8 +81,19 @@ bench: setup
 	@$(BIN)/python -m benchmarks.growth $(BENCH_OPTIONS)
 	@echo "==> what each step gives"
 	@$(BIN)/python -m benchmarks.steps --rounds $(ROUNDS) $(BENCH_OPTIONS)
-	@$(BIN)/python -m benchmarks.table --out $(BENCH_OUT) --write docs/performance.md
-	@echo "==> the tables: docs/performance.md"
+	@$(BIN)/python -m benchmarks.table --out $(BENCH_OUT) --write docs/results/speed.md
+	@echo "==> the tables: docs/results/speed.md"
+
+# tools/ on the path: the extension that writes formulas as MathML lies there.
+docs: $(VENV)/.docs
+	@echo "==> building the documentation"
+	@PYTHONPATH=tools $(BIN)/zensical build --strict --clean
+	@echo "==> the site: site/index.html"
+
+$(VENV)/.docs: $(READY)
+	@echo "==> installing what builds the documentation"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[docs]'
+	@touch $@
 
 test: lint
 	@echo "==> tests"
@@ -96,5 +108,5 @@ lint: setup
 	@$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) build dist site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

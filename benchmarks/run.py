@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.table import render
 
     print(render(options.out))
-    print(f"kept in {options.out}; into the page with: python -m benchmarks.table --write docs/performance.md")
+    print(f"kept in {options.out}; into the page with: python -m benchmarks.table --write docs/results/speed.md")
     failed = any("error" in one.get("ours", {}) for rounds in found.values() for one in rounds)
     return int(failed or bool(missing and options.pairs))
 

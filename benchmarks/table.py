@@ -1,7 +1,7 @@
 """Render what was measured to Markdown, and put it into a page.
 
 python -m benchmarks.table                                   # print it
-python -m benchmarks.table --write docs/performance.md       # put it between the page's markers
+python -m benchmarks.table --write docs/results/speed.md       # put it between the page's markers
 """
 
 from __future__ import annotations

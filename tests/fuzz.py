@@ -1,4 +1,4 @@
-"""Generated answers, files, task files and submissions: only our own errors come out, and no answer is guessed.
+"""Fuzz answers, files, task files and submissions: only our own errors may be raised, and no answer is guessed.
 
 python tests/fuzz.py --answers 1000000 --files 10000 --tasks 10000 --submissions 2000 --seed 0
 
@@ -96,7 +96,7 @@ BATCH = 100
 
 
 def specs(rng: Random) -> Iterator[TaskSpec]:
-    """Tasks with labels that begin each other, of several scripts, and with numbers, without end."""
+    """Yield endless tasks: labels of several scripts, some a prefix of others, and numbers."""
     while True:
         if rng.random() < 0.15:
             low = rng.choice([-4, 0, 1])
@@ -108,7 +108,7 @@ def specs(rng: Random) -> Iterator[TaskSpec]:
 
 
 def answer(rng: Random, spec: TaskSpec) -> str:
-    """A response: a word of the task or nearly one, with marks around it."""
+    """Return a response: a word of the task or nearly one, with marks around it."""
     words = spec.words or ("3", "0.5", "-1", "1e3", "007", "٣", "3,5", ".5", "5.0000001", "9" * 400, "inf", "1_0")
     text = rng.choice(words)
     if rng.random() < 0.2:
@@ -116,18 +116,18 @@ def answer(rng: Random, spec: TaskSpec) -> str:
     if rng.random() < 0.1:
         text = unicodedata.normalize(rng.choice(["NFC", "NFD", "NFKC", "NFKD"]), text)
     if rng.random() < 0.3:
-        place = rng.randint(0, len(text))
-        text = text[:place] + rng.choice([*MARKS, *words, chr(rng.randrange(0x110000))]) + text[place:]
+        index = rng.randint(0, len(text))
+        text = text[:index] + rng.choice([*MARKS, *words, chr(rng.randrange(0x110000))]) + text[index:]
     if rng.random() < 0.1 and text:
-        place = rng.randrange(len(text))
-        text = text[:place] + text[place + 1 :]
+        index = rng.randrange(len(text))
+        text = text[:index] + text[index + 1 :]
     return (
         rng.choice(("", "", "", " ", "\t", *MARKS)) + text + "".join(rng.choice(ENDS) for _ in range(rng.randint(0, 3)))
     )
 
 
 def could_be(text: str, spec: TaskSpec, stop: str) -> set[str | float]:
-    """Every answer that a response could be taken for, by another way than the parser's: patterns over folded text."""
+    """Return every answer a response could mean, found with patterns over folded text, not with the parser."""
     if stop == "tag" and "</Judgement>" not in text:
         return set()
     body = (re.split(r"[\r\n]", text)[0] if stop == "line" else text).split("</Judgement>")[0]
@@ -139,22 +139,22 @@ def could_be(text: str, spec: TaskSpec, stop: str) -> set[str | float]:
         tail = rf"[\s{re.escape(FINAL_PUNCTUATION)}\u037e]*"
         numbers = [re.fullmatch(rf"\s*([+-]?[0-9]+(?:\.[0-9]+)?){tail}", each) for each in bodies[1:]]
         return {
-            float(found[1]) for found in numbers if found and spec.number.low <= float(found[1]) <= spec.number.high
+            float(match[1]) for match in numbers if match and spec.number.low <= float(match[1]) <= spec.number.high
         }
-    found: set[str | float] = set()
+    possible: set[str | float] = set()
     for word in spec.words:
         parts = _plain(word).rstrip(FINAL_PUNCTUATION + " ").split()
         pattern = r"\s*" + r"\s+".join(map(re.escape, parts)) + rf"[\s{re.escape(FINAL_PUNCTUATION)}]*"
-        found |= {word for each in bodies if re.fullmatch(pattern, _plain(each))}
-    return found
+        possible |= {word for each in bodies if re.fullmatch(pattern, _plain(each))}
+    return possible
 
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
 
 
-def fuzz_answers(count: int, rng: Random, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
-    """Read generated answers; counts what they were read as. Fails where one is guessed, lost or not rewarded."""
+def fuzz_answers(count: int, rng: Random, report: Callable[[int], None] = lambda done: None) -> Counter[str]:
+    """Read generated answers and count the outcomes. Fails when one is guessed, lost or not rewarded."""
     counts: Counter[str] = Counter()
     made = specs(rng)
     for begin in range(0, count, BATCH):
@@ -170,7 +170,7 @@ def fuzz_answers(count: int, rng: Random, tell: Callable[[int], None] = lambda d
         gold = spec.words[0] if spec.words else spec.number.low
         scores = rewards(judgements, [gold] * len(texts), spec, RewardConfig())
         assert len(scores) == len(texts) and all(map(math.isfinite, scores))
-        tell(begin + len(texts))
+        report(begin + len(texts))
     names = {True: "read", False: "unreadable"}
     return Counter({f"{kind}, {names[readable]}": number for (kind, readable), number in counts.items()})
 
@@ -188,7 +188,7 @@ class Parrot:
 
 
 def load_table_file(path: Path, rng: Random) -> str:
-    """Read a table as a user would: make a task of it, load both splits, judge its rows and write them out again."""
+    """Read a table as a user would: infer a task, load both splits, judge its rows and write them out again."""
     columns, rows = read_table(path)
     assert all(list(row) == columns for row in rows)
     spec = infer_task(path, ["text"], "label")
@@ -212,7 +212,7 @@ def load_task_rows(name: str, folder: Path) -> str:
 
 
 def _check(spec: TaskSpec, examples: list) -> None:
-    """What every loaded row promises."""
+    """Check the promises about loaded rows."""
     assert len({example.id for example in examples}) == len(examples) or spec.source.hook is not None
     for example in examples:
         assert all(isinstance(text, str) for text in example.fields.values())
@@ -232,8 +232,10 @@ def load_task_file(path: Path) -> str:
     return "loaded"
 
 
-def fuzz_files(count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
-    """Load generated tables and files of the official layouts; counts the outcomes by kind."""
+def fuzz_files(
+    count: int, rng: Random, folder: Path, report: Callable[[int], None] = lambda done: None
+) -> Counter[str]:
+    """Load generated tables and files of the official layouts; count the outcomes by kind."""
     counts: Counter[str] = Counter()
     for number in range(count):
         if rng.random() < 0.6:
@@ -243,37 +245,39 @@ def fuzz_files(count: int, rng: Random, folder: Path, tell: Callable[[int], None
             made = damaged_task_rows(rng, folder)
             counts[f"{made.kind}: {_outcome(made, lambda made=made: load_task_rows(made.kind, folder))}"] += 1
             made.path.unlink()
-        tell(number + 1)
+        report(number + 1)
     return counts
 
 
-def fuzz_tasks(count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None) -> Counter[str]:
-    """Load generated task files."""
+def fuzz_tasks(
+    count: int, rng: Random, folder: Path, report: Callable[[int], None] = lambda done: None
+) -> Counter[str]:
+    """Load generated task files and count the outcomes."""
     counts: Counter[str] = Counter()
     for number in range(count):
         made = damaged_task(rng, folder)
         counts[_outcome(made, lambda made=made: load_task_file(made.path))] += 1
-        tell(number + 1)
+        report(number + 1)
     return counts
 
 
 def fuzz_submissions(
-    count: int, rng: Random, folder: Path, tell: Callable[[int], None] = lambda done: None
+    count: int, rng: Random, folder: Path, report: Callable[[int], None] = lambda done: None
 ) -> Counter[str]:
-    """Check generated submissions."""
+    """Check generated submissions and count the outcomes."""
     counts: Counter[str] = Counter()
     for number in range(count):
         made = damaged_submission(rng, folder)
         with made.path.open("rb") as stream:
-            found = check_zip(stream, "a.zip")
-        assert all(str(problem).isprintable() for problem in found)
-        counts["with problems" if found else "right"] += 1
-        tell(number + 1)
+            problems = check_zip(stream, "a.zip")
+        assert all(str(problem).isprintable() for problem in problems)
+        counts["with problems" if problems else "right"] += 1
+        report(number + 1)
     return counts
 
 
 def _outcome(made: Made, load: Callable[[], str]) -> str:
-    """What came of it: ``loaded``, or the name of our error. Anything else is passed on with the file that caused it."""
+    """Return ``loaded`` or the name of our error. Any other error is raised again, naming a copy of the file."""
     try:
         return load()
     except AdjudgeError as error:
@@ -286,31 +290,31 @@ def _outcome(made: Made, load: Callable[[], str]) -> str:
 
 
 def main() -> None:
-    """Run the numbers that are asked for and print the counts."""
+    """Run the requested numbers of cases and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("answers", "files", "tasks", "submissions", "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     console.quiet = True
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, run in {
             "answers": fuzz_answers,
-            "files": lambda *given: fuzz_files(*given[:2], folder, *given[2:]),
-            "tasks": lambda *given: fuzz_tasks(*given[:2], folder, *given[2:]),
-            "submissions": lambda *given: fuzz_submissions(*given[:2], folder, *given[2:]),
+            "files": lambda *args: fuzz_files(*args[:2], folder, *args[2:]),
+            "tasks": lambda *args: fuzz_tasks(*args[:2], folder, *args[2:]),
+            "submissions": lambda *args: fuzz_submissions(*args[:2], folder, *args[2:]),
         }.items():
-            count, began = getattr(asked, name), time.monotonic()
+            count, began = getattr(options, name), time.monotonic()
             every = max(BATCH, count // 10)
             if not count:
                 continue
 
-            def tell(done: int, name: str = name, every: int = every) -> None:
+            def report(done: int, name: str = name, every: int = every) -> None:
                 if done % every == 0:
                     print(f"  {name}: {done:,}", file=sys.stderr, flush=True)
 
-            counts = run(count, Random(asked.seed), tell)
-            print(f"{count:,} {name}, seed {asked.seed}, {time.monotonic() - began:.0f} s")
+            counts = run(count, Random(options.seed), report)
+            print(f"{count:,} {name}, seed {options.seed}, {time.monotonic() - began:.0f} s")
             for outcome, number in sorted(counts.items()):
                 print(f"  {number:9,}  {outcome}")
 

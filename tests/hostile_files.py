@@ -1,4 +1,4 @@
-"""Damaged files, made from small right ones: tables, files of the official layouts, task files and submissions."""
+"""Make damaged files from small valid ones: tables, files of the official layouts, task files and submissions."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ TAGS = (
 
 @dataclass(frozen=True)
 class Made:
-    """A file that was made, and of what kind."""
+    """A generated file and its kind."""
 
     kind: str
     path: Path
 
 
 def damage(rng: Random, content: bytes) -> bytes:
-    """The content with up to four things done to it, or none."""
+    """Return the content with zero to four random changes."""
     for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
         content = rng.choice(_WAYS)(rng, content)
     return content
@@ -109,8 +109,8 @@ def _flip(rng: Random, content: bytes) -> bytes:
 
 
 def _insert(rng: Random, content: bytes) -> bytes:
-    place = rng.randint(0, len(content))
-    return content[:place] + rng.choice(MARKS).encode("utf-8", "surrogatepass") + content[place:]
+    index = rng.randint(0, len(content))
+    return content[:index] + rng.choice(MARKS).encode("utf-8", "surrogatepass") + content[index:]
 
 
 def _lines(rng: Random, content: bytes) -> bytes:
@@ -142,7 +142,7 @@ _WAYS: tuple[Callable[[Random, bytes], bytes], ...] = (
 
 
 def damaged_table(rng: Random, folder: Path) -> Made:
-    """A table of texts and labels (or numbers), damaged, of any kind that can be read."""
+    """Make a damaged table of texts and labels (or numbers), of any supported kind."""
     numbers = rng.random() < 0.2
     rows = [
         {"text": f"{rng.choice(('a', *MARKS))} row {n}", "label": str(n / 2) if numbers else rng.choice(("no", "yes"))}
@@ -175,7 +175,7 @@ def _jsonl(rng: Random, rows: list[dict[str, Any]]) -> bytes:
 
 
 def _odd(rng: Random, value: Any) -> Any:
-    """JSON with now and then a value of another kind in it."""
+    """Return a JSON value with a few random changes of kind."""
     if rng.random() < 0.005:
         return rng.choice(JSON_VALUES)
     if isinstance(value, dict):
@@ -224,7 +224,7 @@ NESTED: dict[str, Any] = {
 
 
 def damaged_task_rows(rng: Random, folder: Path) -> Made:
-    """A dev file of an official task, damaged, below `folder` in the official layout."""
+    """Make a damaged dev file of an official task, below `folder` in the official layout."""
     name = rng.choice(_official())
     files = load_task(name).source.files
     content = _jsonl(rng, [NESTED[name]] * 4) if name in NESTED else _glue_rows(name)
@@ -236,11 +236,11 @@ def damaged_task_rows(rng: Random, folder: Path) -> Made:
 
 @cache
 def _official() -> list[str]:
-    """Tasks whose dev file is in their own folder and of a layout that is made here."""
-    found = {name: load_task(name).source.files for name in list_tasks() if name.startswith(("glue/", "superglue/"))}
+    """Return the tasks whose dev file is in their own folder and has a layout which this module can make."""
+    sources = {name: load_task(name).source.files for name in list_tasks() if name.startswith(("glue/", "superglue/"))}
     return [
         name
-        for name, files in found.items()
+        for name, files in sources.items()
         if files
         and "dev" in files.splits
         and "/" not in files.splits["dev"]
@@ -266,18 +266,18 @@ def _glue_rows(name: str) -> bytes:
 
 
 def damaged_task(rng: Random, folder: Path) -> Made:
-    """A task file, made from a built-in one."""
+    """Make a damaged task file from a built-in one."""
     name = rng.choice(list_tasks())
     text = resources.files("adjudge.tasks").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     lines = text.split("\n")
     for _ in range(rng.choice((0, 1, 1, 2))):
-        place = rng.randrange(len(lines))
-        key, colon, rest = lines[place].partition(": ")
+        index = rng.randrange(len(lines))
+        key, colon, rest = lines[index].partition(": ")
         value = rng.choice(
             (*TAGS, *MARKS, "[" * 50, "~", "{}", "[]", "- a", "{a: {b: c}}", "'{{ text.__class__ }}'", rest[::-1])
         )
-        lines[place] = rng.choice(
-            (f"{key}{colon}{value}", "", lines[place] * 2, f"{lines[place]}\n{lines[place]}", f"  {lines[place]}")
+        lines[index] = rng.choice(
+            (f"{key}{colon}{value}", "", lines[index] * 2, f"{lines[index]}\n{lines[index]}", f"  {lines[index]}")
         )
     path = folder / "task.yaml"
     content = "\n".join(lines).encode("utf-8", "surrogatepass")
@@ -291,7 +291,7 @@ def _right(name: str) -> bytes:
 
 
 def damaged_submission(rng: Random, folder: Path) -> Made:
-    """A zip with some files of a submission in it, damaged inside or outside."""
+    """Make a zip with some files of a submission, damaged inside or outside."""
     names = rng.sample(
         ("WNLI.tsv", "WSC.jsonl", "CB.jsonl", "AX-g.jsonl", "COPA.jsonl", "MultiRC.jsonl"), rng.randint(1, 3)
     )

@@ -1,4 +1,4 @@
-"""A folder in the layout of the hub client's cache, so that of loading from the hub only the network is not tried."""
+"""The hub client's cache for tests: loading from the hub works without the network."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ OLD, NEW = "1" * 40, "2" * 40
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Let the hub's name not resolve; returns the list of the names that were asked for, in order."""
-    asked: list[object] = []
+    """Make name resolution fail; return the list of names that will have been looked up, in order."""
+    looked_up: list[object] = []
 
     def fail(host: object, *_: object, **__: object) -> None:
-        asked.append(host)
+        looked_up.append(host)
         raise socket.gaierror("Name or service not known")
 
     monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    return asked
+    return looked_up
 
 
 def cache_model(cache: Path, repo: str, model: Path, commit: str, *refs: str) -> None:
-    """Put a model folder there as one commit of `repo`, which the branches or tags `refs` name."""
-    place = cache / f"models--{repo.replace('/', '--')}"
-    shutil.copytree(model, place / "snapshots" / commit)
-    (place / "refs").mkdir(exist_ok=True)
+    """Copy a model folder into the cache as one commit of `repo`, named by the branches or tags `refs`."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    shutil.copytree(model, folder / "snapshots" / commit)
+    (folder / "refs").mkdir(exist_ok=True)
     for ref in refs:
-        (place / "refs" / ref).write_text(commit)
+        (folder / "refs" / ref).write_text(commit)

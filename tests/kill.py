@@ -28,6 +28,7 @@ import sklearn.metrics  # noqa: F401
 import torch
 import transformers.models.bert.modeling_bert
 import transformers.models.llama.modeling_llama  # noqa: F401
+from adjudge.experiments.multitask import execute_tasks
 from conftest import save_tiny, tiny_llama_config
 from fake_method import write_reviews
 from transformers import BertConfig, BertForSequenceClassification
@@ -37,7 +38,6 @@ import adjudge.methods.encoder
 import adjudge.methods.ppo
 import adjudge.methods.sft  # noqa: F401
 from adjudge.config import load_config
-from adjudge.experiments.multitask import execute_tasks
 from adjudge.tasks import infer_task
 
 METHODS = ("sft", "ppo", "encoder", "multi-ppo")

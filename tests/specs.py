@@ -1,4 +1,4 @@
-"""Small tasks for tests of what only needs to know which answers there are."""
+"""Small tasks for tests that only need a set of answers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from adjudge.tasks.spec import TaskSpec
 
 
 def label_task(*words: str, **changes: Any) -> TaskSpec:
-    """Texts in one field, answered with one of `words` (raw labels "0", "1", … in that order); `changes` are fields of the spec."""
+    """Return a task with one text field, answered with one of `words`.
+
+    Its raw labels are "0", "1", … in the order of `words`; `changes` are other fields of the spec.
+    """
     return _task(
-        **{"labels": {str(place): word for place, word in enumerate(words)}, "metrics": ("accuracy",), **changes}
+        **{"labels": {str(index): word for index, word in enumerate(words)}, "metrics": ("accuracy",), **changes}
     )
 
 
 def number_task(low: float, high: float, decimals: int = 1, **changes: Any) -> TaskSpec:
-    """Texts in one field, answered with a number."""
+    """Return a task with one text field, answered with a number."""
     return _task(**{"number": {"low": low, "high": high, "decimals": decimals}, "metrics": ("pearson",), **changes})
 
 

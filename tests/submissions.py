@@ -1,4 +1,4 @@
-"""Submissions for tests: right files of every form, zips of them, and what is said about one that was spoilt."""
+"""Submissions for tests: right files of every form, and zips of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from adjudge.submission.formats import SUITES, Form, form_of_file
 
 PASSAGE_OPTIONS = 60
-"""Answer options of a passage of our MultiRC, in questions of 6."""
+"""Answer options per passage of our MultiRC, in questions of 6."""
 
 
 def right_lines(form: Form) -> list[str]:
-    """The lines of a right file; every label occurs."""
+    """Return the lines of a right file in which every label occurs."""
     if form.shape == "options":
         return [_passage(form, start) for start in range(0, form.rows, PASSAGE_OPTIONS)]
     if form.shape == "entity":
@@ -35,12 +35,12 @@ def _passage(form: Form, start: int) -> str:
 
 
 def right_file(form: Form) -> bytes:
-    """A right file."""
+    """Return a right file."""
     return "".join(f"{line}\n" for line in right_lines(form)).encode()
 
 
 def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip of these files."""
+    """Return a zip of these files."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", method) as archive:
         for name, data in files.items():
@@ -49,19 +49,19 @@ def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
 
 
 def right_files(suite: str) -> dict[str, bytes]:
-    """All the files of a suite, right."""
+    """Return all files of a suite, right."""
     return {form.file: right_file(form) for form in SUITES[suite]}
 
 
 def form_of(name: str) -> Form:
-    """The form of a file that there is."""
+    """Return the form of a known file."""
     form = form_of_file(name)
     assert form is not None
     return form
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write a file, its folders too."""
+    """Write a file and its folders; return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path

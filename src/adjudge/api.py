@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, DataError, nearest
-from adjudge.experiments.execute import load_judge
-from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
-from adjudge.methods.registry import get_entry, multi_name
+from adjudge.experiments.evaluate import evaluate_tasks, load_judges
+from adjudge.experiments.execute import execute
+from adjudge.methods.registry import entry_for, parse_name, shown_name
 from adjudge.runs.folder import Run
-from adjudge.runs.tasks import joint_name, pick_task, read_task, read_tasks
+from adjudge.runs.tasks import default_folder, pick_task, read_task, read_tasks
 from adjudge.tasks import infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -39,7 +39,7 @@ class FinishedRun:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config: Config = Run.open(folder).config
-        self._judges: dict[str, Any] = {}
+        self._judges: dict[str, Judge] = {}
 
     def __repr__(self) -> str:
         return f"FinishedRun({str(self.folder)!r})"
@@ -61,20 +61,18 @@ class FinishedRun:
 
     @property
     def judge(self) -> Judge:
-        """What judges: see `adjudge.evaluation.predict.Judge`. Raises RunError as `judge_of`."""
+        """The judge of its one task (see `adjudge.evaluation.predict.Judge`). Raises RunError as `judge_of`."""
         return self.judge_of(None)
 
     def judge_of(self, task: str | None) -> Judge:
-        """What judges one of the run's tasks, which needs no name where there is one.
+        """Return the judge of one of the run's tasks; a run over one task needs no name.
 
         Raises RunError when the run's training is not complete, or it was not trained on such a task.
         """
         spec = pick_task(self.folder, task)
-        if spec.name not in self._judges:
-            other = next(iter(self._judges.values()), None)  # its policy serves all tasks
-            self._judges[spec.name] = other.asked_about(spec) if other else load_judge(self.folder, spec=spec)[2]
-        found: Judge = self._judges[spec.name]
-        return found
+        if not self._judges:
+            self._judges = load_judges(self.folder)
+        return self._judges[spec.name]
 
     def predict(
         self, rows: Iterable[str | Mapping[str, str]] | Any, *, task: str | None = None, probabilities: bool = True
@@ -88,12 +86,12 @@ class FinishedRun:
         return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
     def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
-        """Judge labelled rows and return the scores; the options are those of `adjudge.experiments.execute.evaluate_run`.
+        """Judge labelled rows and return the scores; the options are those of `adjudge.experiments.evaluate.evaluate_run`.
 
         Without a `task`: the run's own; where these are several, ``tasks`` holds the scores of each.
         """
-        found = evaluate_tasks(self.folder, spec=None if task is None else as_task(task), **options)
-        return found[0][1] if len(found) == 1 else {"tasks": {scores["task"]: scores for _, scores in found}}
+        results = evaluate_tasks(self.folder, spec=None if task is None else as_task(task), **options)
+        return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
 
 
 def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
@@ -130,7 +128,7 @@ def train(
     With `resume`, a run of these settings that was stopped goes on where it was.
     Raises ConfigError, TaskError, DataError, ModelError or RunError, as the command line says them.
     """
-    if not get_entry(method).trains:
+    if not parse_name(method)[0].trains:
         raise ConfigError(f"{method} is not trained: use adjudge.evaluate('{method}', task).")
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
     return _run(method, task, out, preset, {**options, **overrides}, force=force, resume=resume)
@@ -151,7 +149,7 @@ def evaluate(
     **overrides: Any,
 ) -> FinishedRun:
     """Judge a task's evaluation rows with an untrained model: `method` is "zero-shot" or "few-shot". Otherwise as `train`."""
-    if get_entry(method).trains:
+    if parse_name(method)[0].trains:
         raise ConfigError(
             f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run."
         )
@@ -215,20 +213,15 @@ def _run(
     resume: bool = False,
 ) -> FinishedRun:
     specs = [as_task(task)] if isinstance(task, str | Path | TaskSpec) else [as_task(each) for each in task]
-    if len(specs) > 1:
-        method = multi_name(method)
     names = [spec.name for spec in specs]
+    entry = entry_for(method, len(specs))
     values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
     if values.get("data.data_dir") is not None:
         values["data.data_dir"] = str(values["data.data_dir"])
-    if method == "encoder" and values.get("model") is not None:
-        values["encoder.model"] = values["model"]
-    config = load_config(preset=preset, values={**values, "method": method, "task": ",".join(names)})
-    folder = Path(out) if out is not None else default_folder(names, method, config.seed)
-    execute_tasks(config, specs, folder, force=force, resume=resume)
+    if values.get("model") is not None:
+        values[entry.model] = values["model"]
+    config = load_config(preset=preset, values={**values, "method": entry.name, "task": ",".join(names)})
+    shown = shown_name(entry.name, len(specs))
+    folder = Path(out) if out is not None else default_folder(names, shown, config.seed)
+    execute(config, specs, folder, force=force, resume=resume)
     return FinishedRun(folder)
-
-
-def default_folder(tasks: Sequence[str], method: str, seed: int) -> Path:
-    """``runs/TASK/METHOD-seedN``."""
-    return Path("runs") / joint_name(tasks) / f"{method}-seed{seed}"

@@ -1,4 +1,4 @@
-"""Every error a user can cause, each saying what was wrong, where, and what to do."""
+"""The errors a user can cause. Each message says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class AdjudgeError(Exception):
-    """Base of our own errors: the command line prints the message and no traceback."""
+    """Base class of our errors; the command line prints the message without a traceback."""
 
 
 class ConfigError(AdjudgeError):
@@ -19,11 +19,11 @@ class TaskError(AdjudgeError):
 
 
 class DataError(AdjudgeError):
-    """A data file, row or field that cannot be read as the task says. Names file, line and field."""
+    """A data file, row or field that does not fit the task. The message names file, line and field."""
 
 
 class ModelError(AdjudgeError):
-    """A model that cannot be loaded, or cannot do what is asked of it."""
+    """A model that cannot be loaded, or cannot be used as requested."""
 
 
 class RunError(AdjudgeError):
@@ -31,21 +31,21 @@ class RunError(AdjudgeError):
 
 
 class NotFiniteError(AdjudgeError):
-    """A loss, reward, gradient or weight that is not finite; raised before the update is made."""
+    """A loss, reward, gradient or weight that is not finite; raised before the update."""
 
 
 class GuardError(AdjudgeError):
-    """Training that was stopped because it goes wrong in a way that `guard.stop_on` names."""
+    """Training that was stopped by a guard listed in `guard.stop_on`."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as Ctrl-C is KeyboardInterrupt: what runs is put in order and ends."""
+    """SIGTERM, handled like Ctrl-C: the current work is left in order and the program ends."""
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest of `right`, or a list of what there is.
+    """Return `` Did you mean 'x'?`` for the closest of `right`, or a list of all of them.
 
-    Begins with a space, so that it can be added to the end of a sentence.
+    The text begins with a space, so it can follow a sentence.
     """
     options = [str(option) for option in right]
     close = difflib.get_close_matches(str(wrong), options, n=1, cutoff=0.5)

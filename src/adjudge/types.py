@@ -1,9 +1,8 @@
-"""What flows through the house: examples, prompts, judgements, predictions.
+"""The data types that every room shares: examples, prompts, judgements, predictions.
 
-Legend of the shape letters used everywhere as suffixes: ``B`` prompts in a batch, ``P`` prompt tokens,
-``R`` response tokens,
-``T`` prompt and response tokens, ``V`` vocabulary, ``D`` hidden width, ``L`` labels, ``N`` rows, ``S`` resamples.
-Masks are boolean with True = a real token.
+Shapes are suffixes of names: ``B`` prompts in a batch, ``P`` prompt tokens, ``R`` response tokens, ``T`` prompt and
+response tokens, ``V`` vocabulary, ``D`` hidden width, ``L`` labels, ``N`` rows, ``S`` resamples. Masks are boolean with
+True = a real token.
 """
 
 from __future__ import annotations
@@ -12,24 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Value = str | float
-"""An answer that could be read: a label word for label tasks, a number for number tasks."""
+"""A readable answer: a label word for label tasks, a number for number tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a task: named texts and, where it is labelled, the gold answer.
-
-    `gold` is the answer *word* (``"Positive"``) of a label task, the number of a number task, or None when unlabelled.
-    `id` is unique within its split and names the row in errors and prediction files, e.g. ``"dev.tsv:17"`` (file and line).
-    """
+    """One row of a task: named texts and, if labelled, the gold answer."""
 
     id: str
+    """Name of the row in errors and prediction files, unique in its split: file and line, as ``"dev.tsv:17"``."""
     fields: Mapping[str, str]
     gold: Value | None = None
+    """The answer word (``"Positive"``) of a label task, the number of a number task; None when unlabelled."""
     group: str = ""
-    """Rows of one group are scored together (the answer options of a question); empty for a row that stands alone."""
+    """Rows of one group are scored together, such as the answer options of a question; empty for a single row."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """What is known of the row and never shown to a model: its official index, the phenomenon it tests."""
+    """Facts about the row that a model never sees, such as its official index or the phenomenon it tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +40,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What could be read from a response. `value` is None when it was unreadable; it is never guessed."""
+    """The answer read from a response. An unreadable one has the value None; it is never guessed."""
 
     text: str
     value: Value | None
 
-    @property
-    def readable(self) -> bool:
-        """Whether the text was one answer and nothing else."""
-        return self.value is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One judged row: what was asked, what came back, what it was read as."""
+    """One judged row: the example, the response, and the answer read from it."""
 
     id: str
     fields: Mapping[str, str]
@@ -64,16 +56,17 @@ class Prediction:
     text: str
     value: Value | None
     probabilities: Mapping[str, float] = field(default_factory=dict)
-    """Probability per label word (sums to 1 over the labels); empty when not asked for or for number tasks."""
+    """Probability per label word, summing to 1; empty for number tasks or when not requested."""
     group: str = ""
+    """The example's group."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """As in the example."""
+    """The example's tags."""
 
     @classmethod
     def of(
         cls, example: Example, text: str, value: Value | None, probabilities: Mapping[str, float] | None = None
     ) -> Prediction:
-        """What came back for `example`."""
+        """Return the prediction for `example`."""
         return cls(
             example.id, example.fields, example.gold, text, value, probabilities or {}, example.group, example.tags
         )

@@ -1,4 +1,4 @@
-"""The command line as a user runs it, with tiny random models: processes of their own, real training, Ctrl-C."""
+"""The command line as a user runs it, with tiny random models: separate processes, real training, Ctrl-C."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def own(tmp_path_factory, tiny_llama):
     return ["--data", file, "--text", "text", "--label", "label", "--model", tiny_llama, "--train-rows", "8", *SMALL]
 
 
-def test_compare_runs_each_cell_in_a_process_of_its_own_and_reuses_it(own, tmp_path):
+def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(own, tmp_path):
     out = tmp_path / "out"
     first = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
     table = json.loads((out / "table.json").read_text())
@@ -56,7 +56,7 @@ def test_compare_runs_each_cell_in_a_process_of_its_own_and_reuses_it(own, tmp_p
     assert json.loads((out / "table.json").read_text())["rows"] == table["rows"]
 
 
-def test_a_cell_that_fails_in_its_process_says_why(own, tmp_path):
+def test_failed_cell_reports_the_reason(own, tmp_path):
     (tmp_path / "model").mkdir()
     result = adjudge(
         "compare", *own, "--model", tmp_path / "model", "--methods", "sft", "--out", tmp_path / "out", code=1
@@ -68,7 +68,7 @@ def test_a_cell_that_fails_in_its_process_says_why(own, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_comparison_that_is_stopped_takes_its_cell_along(how, own, tmp_path):
+def test_stopped_comparison_stops_its_cell(how, own, tmp_path):
     cell = tmp_path / "out/reviews/sft/seed-0"
     process = subprocess.Popen(
         command("compare", *own, "--methods", "sft", "--out", tmp_path / "out", "sft.epochs=5000"),
@@ -79,13 +79,13 @@ def test_a_comparison_that_is_stopped_takes_its_cell_along(how, own, tmp_path):
         wait_for(lambda: (cell / "metrics.jsonl").is_file() or process.poll() is not None, 120)
         assert process.poll() is None, process.stderr.read()
         process.send_signal(how)
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "is incomplete" in said
-        assert "Traceback" not in said
+        assert "is incomplete" in stderr
+        assert "Traceback" not in stderr
     wait_for(lambda: Run.open(cell).state != "running", 60)
     assert Run.open(cell).state == "interrupted"
 

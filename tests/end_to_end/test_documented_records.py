@@ -1,21 +1,21 @@
-"""Every field that a run writes is on the page that describes it."""
+"""Compare the fields that a run writes with the pages that describe them."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+from adjudge.experiments.multitask import execute_tasks
 from fake_method import reviews
 
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
-from adjudge.experiments.multitask import execute_tasks
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def documented(page):
-    """Names in the first cells of the tables of a page."""
+    """Return the names in the first cells of the tables of a page."""
     cells = re.findall(r"^\| ([^|]+) \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
@@ -35,16 +35,16 @@ def run(request, tiny_llama, tmp_path_factory):
     return request.param, folder / "run"
 
 
-def test_what_is_logged_is_on_the_methods_page(run):
+def test_logged_fields_are_on_the_page_of_the_method(run):
     method, folder = run
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert records
     assert {key for record in records for key in record} - documented(f"methods/{method}.md") == set()
 
 
-def test_what_a_run_folder_holds_is_on_its_page(run):
+def test_files_and_fields_of_a_run_folder_are_documented(run):
     _, folder = run
-    known = documented("run-folder.md")
+    known = documented("reference/run-folder.md")
     scores, training = (json.loads((folder / name).read_text()) for name in ("scores.json", "training.json"))
     prediction = json.loads((folder / "predictions" / "dev.jsonl").read_text().splitlines()[0])
     assert (set(scores) | set(training) | set(prediction)) - known == set()
@@ -52,7 +52,7 @@ def test_what_a_run_folder_holds_is_on_its_page(run):
     assert names - {name.partition("/")[0] + "/" if "/" in name else name for name in known} == set()
 
 
-def test_what_a_run_over_several_tasks_holds_is_documented(tiny_llama, tmp_path):
+def test_files_and_fields_of_a_run_over_several_tasks_are_documented(tiny_llama, tmp_path):
     spec = reviews(tmp_path, rows=24)
     tasks = [spec, spec.model_copy(update={"name": "more"})]
     values = {"method": "ppo", "model": str(tiny_llama), "data.train_rows": 8, "evaluation.resamples": 100}
@@ -61,7 +61,7 @@ def test_what_a_run_over_several_tasks_holds_is_documented(tiny_llama, tmp_path)
     for method, folder in (("ppo", tmp_path / "run"), ("sft", tmp_path / "sft")):
         records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert {key for record in records for key in record} - documented(f"methods/{method}.md") == set()
-    page = (DOCS / "run-folder.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference/run-folder.md").read_text(encoding="utf-8")
     files = [tmp_path / "run" / name for name in ("scores.json", "training.json", "tasks/more/scores.json")]
     keys = {key for file in files for key in json.loads(file.read_text())}
     assert {key for key in keys if f"`{key}`" not in page} == set()

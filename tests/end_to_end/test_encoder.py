@@ -203,7 +203,7 @@ def test_what_is_no_encoder_is_refused(tmp_path):
 def test_the_bundled_encoder_learns_from_real_sentences(tmp_path):
     from adjudge.setup.fetch import fetch
     from adjudge.tasks.catalogue import load_task
-    from adjudge.tasks.reading.rows import take_rows
+    from adjudge.tasks.reading.draw import take_rows
     from adjudge.tasks.reading.sources import load_split
 
     try:

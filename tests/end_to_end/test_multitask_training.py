@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.experiments.compare import compare
-from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from adjudge.methods.ppo import PPO
 from adjudge.methods.sft import SFT
 from adjudge.runs.folder import Run

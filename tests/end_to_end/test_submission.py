@@ -1,4 +1,4 @@
-"""A submission as a user makes it: a tiny random model judges test sets of official size, and the zip is checked."""
+"""A submission from the command line: a tiny random model judges test sets of official size."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def adjudge(*arguments, code=0):
 
 @pytest.fixture
 def data(tmp_path):
-    """SuperGLUE's folder for COPA: a few dev rows, and test rows as many as the site has."""
+    """SuperGLUE's folder for COPA: a few dev rows, and all test rows of the official size."""
     for split, rows in (("val", 4), ("test", 500)):
         label = {"label": 1} if split == "val" else {}
         row = {"choice1": "wet", "choice2": "dry", "question": "effect"}
@@ -34,14 +34,14 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_run_becomes_a_zip_that_is_right(data, tmp_path, tiny_llama):
+def test_a_run_becomes_a_right_zip(data, tmp_path, tiny_llama):
     run, out = tmp_path / "copa", tmp_path / "superglue.zip"
     model = ["--method", "zero-shot", "--model", tiny_llama, "--data-dir", data, *FAST]
     adjudge("evaluate", "--task", "superglue/copa", "--out", run, *model)
     submission = ["submit", "--run", run, "--out", out, "--partial"]
     assert (
         "500 of 500 answers could not be read" in adjudge(*submission, code=2).stderr
-    )  # it says nothing that is an answer
+    )  # a random model gives no readable answer
     adjudge(*submission, "--decode", "labels")
     with zipfile.ZipFile(out) as archive:
         records = [json.loads(line) for line in archive.read("COPA.jsonl").decode().splitlines()]

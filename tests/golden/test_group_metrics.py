@@ -1,4 +1,4 @@
-"""Metrics of rows that are scored together, and the intervals and tests that draw whole groups."""
+"""Metrics of grouped rows, and intervals and tests which resample whole groups."""
 
 import json
 import random
@@ -21,7 +21,7 @@ RECORD = label_task("No", "Yes", metrics=("record_f1", "record_em"))
 
 
 def options(*questions: str) -> list[Prediction]:
-    """A question is written as its options' gold and answer: "TT TF FT F-" (the dash is an unreadable answer)."""
+    """Return the options of questions, each written as gold and answer: "TT TF FT F-" (a dash is unreadable)."""
     words = {"T": "True", "F": "False", "-": None}
     return [
         Prediction(f"{question}/{option}", {}, words[pair[0]], "", words[pair[1]], group=f"q{question}")
@@ -34,23 +34,23 @@ def value(spec, name, predictions):
     return score(spec.model_copy(update={"metrics": (name,)}), predictions, resamples=100)["metrics"][name]["value"]
 
 
-def test_answer_options_by_hand():
-    # tp 2, fn 1, fp 1; the first and the last question are right in all their options.
+def test_f1a_and_group_exact_by_hand():
+    # tp 2, fn 1, fp 1; all options of the first and the last question are right.
     rows = options("TT FF", "TF FT FF", "TT")
     assert value(OPTIONS, "f1a", rows) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert value(OPTIONS, "group_exact", rows) == pytest.approx(2 / 3)
-    found = score(OPTIONS, rows, resamples=100)
-    assert (found["n"], found["groups"]) == (6, 3)
+    scores = score(OPTIONS, rows, resamples=100)
+    assert (scores["n"], scores["groups"]) == (6, 3)
 
 
-def test_an_unreadable_option_is_a_wrong_one():
+def test_unreadable_option_counts_as_wrong():
     assert value(OPTIONS, "group_exact", options("TT F-", "TT FF")) == 0.5
     assert value(OPTIONS, "f1a", options("T- TT")) == value(OPTIONS, "f1a", options("TF TT"))
     assert value(OPTIONS, "f1a", options("F- TT")) == value(OPTIONS, "f1a", options("FT TT"))
     assert value(OPTIONS, "f1a", options("F- T-")) == 0.0
 
 
-def test_where_the_rows_of_a_group_stand_is_no_matter():
+def test_order_of_rows_does_not_matter():
     rows = options("TT FT FF", "TF FF", "TT TT", "FF")
     turned = random.Random(3).sample(rows, len(rows))
     for name in OPTIONS.metrics:
@@ -58,7 +58,7 @@ def test_where_the_rows_of_a_group_stand_is_no_matter():
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews"])
-def test_the_value_of_a_row_metric_does_not_hang_on_groups(name):
+def test_row_metrics_do_not_depend_on_groups(name):
     spec = label_task("a", "b", "c", metrics=(name,))
     rng = np.random.default_rng(4)
     answers = (
@@ -74,7 +74,7 @@ def pair(first: str | None, second: str | None, name: str, gold: str = "Yes") ->
     return [Prediction(f"{name}/{i}", {}, gold, "", got, group=name) for i, got in enumerate((first, second))]
 
 
-def test_parity_is_the_share_of_pairs_with_equal_answers_right_or_wrong():
+def test_parity_is_the_share_of_pairs_with_equal_answers():
     rows = [*pair("Yes", "Yes", "a"), *pair("No", "No", "b"), *pair("Yes", "No", "c"), *pair("No", "Yes", "d")]
     assert value(PAIRS, "gender_parity", rows) == 0.5
 
@@ -91,26 +91,26 @@ def test_a_minimal_pair_has_two_rows():
 
 
 def query(name: str, golds: list[str], **candidates: float) -> list[Prediction]:
-    """A query whose candidates are Yes with these probabilities ("_" in a name stands for a space)."""
+    """Return a query whose candidates have these probabilities of Yes; "_" in a name stands for a space."""
     return [
         Prediction(
-            f"{name}/{place}",
+            f"{name}/{index}",
             {},
             "Yes" if text.replace("_", " ") in golds else "No",
             "",
-            None,  # what was decoded does not count
+            None,  # the decoded answer is ignored
             {"No": 1 - chance, "Yes": chance},
             name,
             {"candidate": text.replace("_", " "), "answers": json.dumps(golds)},
         )
-        for place, (text, chance) in enumerate(candidates.items())
+        for index, (text, chance) in enumerate(candidates.items())
     ]
 
 
 def test_the_best_candidate_is_scored_against_all_gold_answers():
     rows = [
         *query("a", ["Saturday Night Live", "SNL"], NBC=0.2, SNL=0.4),
-        # One of two words shared with one of three: 2 · 1 / (2 + 3); with the other gold answer none.
+        # Two words share one with a gold answer of three: 2 · 1 / (2 + 3). The other gold answer shares none.
         *query("b", ["Tracy Jamal Morgan", "Tracy"], James_Morgan=0.9, Tracy=0.8),
         *query("c", ["Edinburgh Zoo"], China=0.3, Edinburgh_Zoo=0.1),
     ]
@@ -118,49 +118,58 @@ def test_the_best_candidate_is_scored_against_all_gold_answers():
     assert value(RECORD, "record_f1", rows) == pytest.approx((1 + 2 / 5 + 0) / 3)
 
 
-def test_of_equally_probable_candidates_the_first_is_taken():
+def test_first_of_equally_probable_candidates_wins():
     assert value(RECORD, "record_em", query("a", ["B"], A=0.5, B=0.5)) == 0.0
     assert value(RECORD, "record_em", query("a", ["A"], A=0.5, B=0.5)) == 1.0
 
 
-def test_answers_are_compared_as_squad_compares_them():
+def test_answers_are_compared_as_in_squad():
     assert normal_answer("The U.S.  Open,\tan event") == "us open event"
     assert exact_match("the Beatles", "Beatles!") == 1.0
     assert exact_match("theBeatles", "Beatles") == 0.0
     assert token_f1("new york new york", "New York") == pytest.approx(2 * 2 / (4 + 2))
-    assert token_f1("The", "A") == 0.0  # no word is left to share, though both are empty
+    assert token_f1("The", "A") == 0.0  # both are empty, so they share no word
     assert exact_match("The", "A") == 1.0
 
 
-def test_what_record_needs_and_lacks_is_named():
+def test_missing_inputs_of_record_metrics_are_reported():
     (row,) = query("a", ["A"], A=0.5)
 
     def changed(**fields):
         kept = {name: getattr(row, name) for name in Prediction.__slots__}
         return [Prediction(**{**kept, **fields})]
 
-    for rows, said in [
+    for rows, message in [
         (changed(probabilities={}), r"group 'a': row a/0 has no probability of 'Yes'.*Judge it again"),
         (changed(tags={"candidate": "A"}), r"row a/0 has no tag 'answers'"),
         (changed(tags={"candidate": "A", "answers": ""}), r"row a/0 has no tag 'answers'.*labelled split"),
         (changed(tags={"candidate": "", "answers": '["A"]'}), r"row a/0 has no tag 'candidate'"),
-        (changed(tags={"candidate": "A", "answers": "[]"}), r"'answers' is '\[\]' and must be a JSON list"),
-        (changed(tags={"candidate": "A", "answers": "A, B"}), r"'answers' is 'A, B' and must be a JSON list"),
-        (changed(tags={"candidate": "A", "answers": "[1]"}), r"'answers' is '\[1\]' and must be a JSON list"),
-        (changed(group=""), r"'record_f1' scores groups of rows, and row a/0 belongs to none"),
+        (
+            changed(tags={"candidate": "A", "answers": "[]"}),
+            r"'answers' must be a JSON list of at least one text, not '\[\]'",
+        ),
+        (
+            changed(tags={"candidate": "A", "answers": "A, B"}),
+            r"'answers' must be a JSON list of at least one text, not 'A, B'",
+        ),
+        (
+            changed(tags={"candidate": "A", "answers": "[1]"}),
+            r"'answers' must be a JSON list of at least one text, not '\[1\]'",
+        ),
+        (changed(group=""), r"'record_f1' scores groups of rows, but row a/0 belongs to no group"),
         (changed(gold=None), r"row a/0 has no gold answer"),
     ]:
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             score(RECORD, rows, resamples=100)
 
 
-def test_only_metrics_that_rank_answers_ask_for_probabilities():
+def test_only_ranking_metrics_need_probabilities():
     assert needs_probabilities(RECORD)
     assert not needs_probabilities(OPTIONS)
     assert not needs_probabilities(number_task(0, 5))
 
 
-def test_numbers_have_no_metric_of_groups():
+def test_number_tasks_have_no_group_metrics():
     rows = [Prediction(str(i), {}, 1.0, "", 2.0, group="a") for i in range(3)]
     with pytest.raises(TaskError, match="its answers are numbers and its rows are in groups"):
         score(number_task(0, 5), rows, resamples=100)
@@ -169,7 +178,7 @@ def test_numbers_have_no_metric_of_groups():
 
 
 def drawn(groups: int, seed: int, right: float = 0.75) -> list[Prediction]:
-    """Groups of 1 to 6 rows whose rows are right or wrong together, mostly."""
+    """Return groups of 1 to 6 rows; most groups are right or wrong together."""
     rng = random.Random(seed)
     rows = []
     for group in range(groups):
@@ -190,24 +199,24 @@ def f1_of(rows):
 
 
 def by_group(rows):
-    found = {}
+    groups = {}
     for row in rows:
-        found.setdefault(row.group, []).append(row)
-    return list(found.values())
+        groups.setdefault(row.group, []).append(row)
+    return list(groups.values())
 
 
-def test_the_interval_is_that_of_a_cluster_bootstrap():
+def test_interval_equals_a_cluster_bootstrap():
     rows = drawn(70, 1)
-    found = metric_interval(OPTIONS, "f1a", [rows], resamples=4000, seed=0)
+    interval = metric_interval(OPTIONS, "f1a", [rows], resamples=4000, seed=0)
     groups, rng = by_group(rows), random.Random(5)
     values = [f1_of([row for group in rng.choices(groups, k=len(groups)) for row in group]) for _ in range(4000)]
     low, high = np.percentile(values, [2.5, 97.5])
-    assert found["value"] == pytest.approx(f1_of(rows))
-    assert (found["low"], found["high"]) == (pytest.approx(low, abs=0.012), pytest.approx(high, abs=0.012))
+    assert interval["value"] == pytest.approx(f1_of(rows))
+    assert (interval["low"], interval["high"]) == (pytest.approx(low, abs=0.012), pytest.approx(high, abs=0.012))
 
 
-def test_rows_that_stand_or_fall_together_count_as_one():
-    # A coin is written once or ten times: in groups both have the same interval, ten rows that stand alone a far smaller one.
+def test_copies_in_one_group_count_as_one_row():
+    # Each coin is one row or ten copies. Grouped, both have the same interval; ungrouped, ten copies narrow it.
     rng = random.Random(2)
     coins = [rng.random() < 0.7 for _ in range(40)]
 
@@ -242,13 +251,13 @@ def test_the_permutation_test_swaps_whole_groups():
     assert test["p"] == pytest.approx(exact, abs=0.03)
 
 
-def test_mcnemar_is_not_made_on_rows_that_hang_together():
+def test_mcnemar_is_not_used_for_grouped_rows():
     spec = OPTIONS.model_copy(update={"metrics": ("accuracy",)})
     runs = {("mine", "a"): [drawn(20, 1)], ("mine", "b"): [drawn(20, 2)]}
     assert [test["test"] for test in compare_methods([spec], runs, resamples=100)] == ["paired permutation"]
 
 
-def test_runs_with_other_groups_are_not_compared():
+def test_runs_with_different_groups_are_not_compared():
     rows = drawn(6, 1)
     moved = [Prediction(r.id, {}, r.gold, "", r.value, group="elsewhere") for r in rows]
     with pytest.raises(DataError, match="a and b have the same rows in different groups"):

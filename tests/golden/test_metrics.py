@@ -7,7 +7,7 @@ import sklearn.metrics
 from specs import label_task, number_task
 
 from adjudge.errors import DataError, TaskError
-from adjudge.tasks.scoring.metrics import METRICS, compute, encode, measure
+from adjudge.tasks.scoring.metrics import METRICS, encode, measure
 from adjudge.types import Prediction
 
 BINARY = label_task("No", "Yes", metrics=("accuracy", "f1", "matthews"))
@@ -15,10 +15,20 @@ NUMBER = number_task(0, 5, metrics=("pearson", "spearman", "mae"))
 
 
 def _batch(task, name, gold_SN, pred_SN):
-    """The metric of many resamples of rows at once; a resample is what the metric keeps of each of its rows."""
+    """Return the metric of many resamples of rows at once; each resample holds the encoded answers of its rows."""
     answer = task.words[0] if task.words else 0.0
     metric = measure(task, name, [Prediction("0", {}, answer, "", answer)]).value
     return metric(np.stack([gold_SN, pred_SN]))
+
+
+def _value(task, name, golds, values):
+    """Return one metric of rows that are not grouped."""
+    rows = [
+        Prediction(str(index), {}, gold, "", value)
+        for index, (gold, value) in enumerate(zip(golds, values, strict=True))
+    ]
+    measured = measure(task, name, rows)
+    return float(measured.value(measured.kept_CU[:, None])[0])
 
 
 def _draw(n_labels, rows, seed, unreadable=0.2):
@@ -30,56 +40,56 @@ def _draw(n_labels, rows, seed, unreadable=0.2):
 
 @pytest.mark.parametrize("n_labels", [2, 3, 5])
 @pytest.mark.parametrize("unreadable", [0.0, 0.3])
-def test_label_metrics_are_those_of_scikit_learn(n_labels, unreadable):
+def test_label_metrics_equal_scikit_learn(n_labels, unreadable):
     pairs = [_draw(n_labels, 60, seed, unreadable) for seed in range(20)]
     gold_SN, pred_SN = (np.stack(side) for side in zip(*pairs, strict=True))
     task = label_task(*[f"w{i}" for i in range(n_labels)])
-    found = {name: _batch(task, name, gold_SN, pred_SN) for name in ("accuracy", "f1", "macro_f1", "matthews")}
+    values = {name: _batch(task, name, gold_SN, pred_SN) for name in ("accuracy", "f1", "macro_f1", "matthews")}
     for row, (gold, pred) in enumerate(pairs):
-        assert found["accuracy"][row] == pytest.approx(sklearn.metrics.accuracy_score(gold, pred))
-        assert found["matthews"][row] == pytest.approx(sklearn.metrics.matthews_corrcoef(gold, pred))
+        assert values["accuracy"][row] == pytest.approx(sklearn.metrics.accuracy_score(gold, pred))
+        assert values["matthews"][row] == pytest.approx(sklearn.metrics.matthews_corrcoef(gold, pred))
         present = sorted({*gold, *pred} - {-1})
         macro = sklearn.metrics.f1_score(gold, pred, labels=present, average="macro", zero_division=0)
-        assert found["macro_f1"][row] == pytest.approx(macro)
-        # Unreadable = the wrong one of positive and the rest.
+        assert values["macro_f1"][row] == pytest.approx(macro)
+        # An unreadable answer counts as whichever of positive and negative is wrong.
         positive = np.where(pred == -1, gold != 1, pred == 1)
-        assert found["f1"][row] == pytest.approx(sklearn.metrics.f1_score(gold == 1, positive))
+        assert values["f1"][row] == pytest.approx(sklearn.metrics.f1_score(gold == 1, positive))
 
 
-def test_number_metrics_are_those_of_scipy():
+def test_number_metrics_equal_scipy():
     rng = np.random.default_rng(0)
     gold_SN = np.round(rng.uniform(0, 5, (15, 40)), 1)
     pred_SN = np.round(np.clip(gold_SN + rng.normal(0, 1.5, gold_SN.shape), 0, 5), 0)  # many ties
-    found = {name: _batch(NUMBER, name, gold_SN, pred_SN) for name in ("pearson", "spearman", "mae")}
+    values = {name: _batch(NUMBER, name, gold_SN, pred_SN) for name in ("pearson", "spearman", "mae")}
     for row, (gold, pred) in enumerate(zip(gold_SN, pred_SN, strict=True)):
-        assert found["pearson"][row] == pytest.approx(scipy.stats.pearsonr(gold, pred).statistic)
-        assert found["spearman"][row] == pytest.approx(scipy.stats.spearmanr(gold, pred).statistic)
-        assert found["mae"][row] == pytest.approx(sklearn.metrics.mean_absolute_error(gold, pred))
+        assert values["pearson"][row] == pytest.approx(scipy.stats.pearsonr(gold, pred).statistic)
+        assert values["spearman"][row] == pytest.approx(scipy.stats.spearmanr(gold, pred).statistic)
+        assert values["mae"][row] == pytest.approx(sklearn.metrics.mean_absolute_error(gold, pred))
 
 
 def test_binary_metrics_by_hand():
     # tp 2, fn 1, fp 1, tn 1.
     gold, pred = ["Yes", "Yes", "Yes", "No", "No"], ["Yes", "Yes", "No", "Yes", "No"]
-    assert compute(BINARY, "accuracy", gold, pred) == pytest.approx(3 / 5)
-    assert compute(BINARY, "f1", gold, pred) == pytest.approx(4 / 6)
-    assert compute(BINARY, "matthews", gold, pred) == pytest.approx((2 * 1 - 1 * 1) / (3 * 3 * 2 * 2) ** 0.5)
+    assert _value(BINARY, "accuracy", gold, pred) == pytest.approx(3 / 5)
+    assert _value(BINARY, "f1", gold, pred) == pytest.approx(4 / 6)
+    assert _value(BINARY, "matthews", gold, pred) == pytest.approx((2 * 1 - 1 * 1) / (3 * 3 * 2 * 2) ** 0.5)
 
 
-def test_the_positive_label_is_the_second_unless_named():
+def test_positive_label_defaults_to_the_second():
     gold, pred = ["Yes", "Yes", "Yes", "No"], ["Yes", "Yes", "Yes", "Yes"]
-    assert compute(BINARY, "f1", gold, pred) == pytest.approx(6 / 7)
-    assert compute(label_task("No", "Yes", metrics=("f1",), positive="No"), "f1", gold, pred) == 0.0
+    assert _value(BINARY, "f1", gold, pred) == pytest.approx(6 / 7)
+    assert _value(label_task("No", "Yes", metrics=("f1",), positive="No"), "f1", gold, pred) == 0.0
     with pytest.raises(TaskError, match="Did you mean 'Yes'"):
-        compute(label_task("No", "Yes", metrics=("f1",), positive="yes"), "f1", gold, pred)
+        _value(label_task("No", "Yes", metrics=("f1",), positive="yes"), "f1", gold, pred)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews"])
 @pytest.mark.parametrize("row", range(6))
-def test_an_unreadable_answer_is_never_a_right_one(name, row):
+def test_unreadable_answer_is_never_correct(name, row):
     gold = ["Yes", "No", "Yes", "No", "Yes", "No"]
     other = "No" if gold[row] == "Yes" else "Yes"
     right, wrong, unreadable = (
-        compute(BINARY, name, gold, [*gold[:row], value, *gold[row + 1 :]]) for value in (gold[row], other, None)
+        _value(BINARY, name, gold, [*gold[:row], value, *gold[row + 1 :]]) for value in (gold[row], other, None)
     )
     assert right == 1.0
     assert unreadable < 1.0
@@ -89,25 +99,25 @@ def test_an_unreadable_answer_is_never_a_right_one(name, row):
 
 def test_all_unreadable_is_zero():
     for name in ("accuracy", "f1", "macro_f1", "matthews"):
-        assert compute(BINARY, name, ["Yes", "No"], [None, None]) == 0.0
+        assert _value(BINARY, name, ["Yes", "No"], [None, None]) == 0.0
 
 
 def test_an_unreadable_number_becomes_the_farther_end():
     gold, pred = encode(NUMBER, [0.0, 2.0, 2.5, 4.0], [None, None, None, 3.0])
     assert gold.tolist() == [0.0, 2.0, 2.5, 4.0]
     assert pred.tolist() == [5.0, 5.0, 0.0, 3.0]
-    assert compute(NUMBER, "mae", [0.0, 4.0], [None, 4.0]) == 2.5
+    assert _value(NUMBER, "mae", [0.0, 4.0], [None, 4.0]) == 2.5
 
 
 def test_undefined_metrics_are_zero():
     equal = [0.1] * 30  # its mean is not exactly 0.1
     varied = [i / 10 for i in range(30)]
     for name in ("pearson", "spearman"):
-        assert compute(NUMBER, name, varied, equal) == 0.0
-        assert compute(NUMBER, name, equal, varied) == 0.0
-        assert compute(NUMBER, name, [1.0], [1.0]) == 0.0
-    assert compute(BINARY, "matthews", ["Yes", "No"], ["Yes", "Yes"]) == 0.0
-    assert compute(BINARY, "f1", ["No", "No"], ["No", "No"]) == 0.0
+        assert _value(NUMBER, name, varied, equal) == 0.0
+        assert _value(NUMBER, name, equal, varied) == 0.0
+        assert _value(NUMBER, name, [1.0], [1.0]) == 0.0
+    assert _value(BINARY, "matthews", ["Yes", "No"], ["Yes", "Yes"]) == 0.0
+    assert _value(BINARY, "f1", ["No", "No"], ["No", "No"]) == 0.0
 
 
 def test_counts_of_large_splits_do_not_overflow():
@@ -118,28 +128,28 @@ def test_counts_of_large_splits_do_not_overflow():
 
 def test_perfect_correlation_is_exactly_one():
     values = [0.1, 0.7, 1.3, 2.9]
-    assert compute(NUMBER, "pearson", values, values) == 1.0
-    assert compute(NUMBER, "mae", values, values) == 0.0
+    assert _value(NUMBER, "pearson", values, values) == 1.0
+    assert _value(NUMBER, "mae", values, values) == 0.0
     assert not METRICS["mae"].higher_is_better
 
 
-def test_unknown_and_unfitting_metrics_are_explained():
+def test_unknown_and_unsuitable_metrics_are_explained():
     with pytest.raises(TaskError, match="Did you mean 'accuracy'"):
-        compute(BINARY, "acuracy", ["Yes"], ["Yes"])
+        _value(BINARY, "acuracy", ["Yes"], ["Yes"])
     with pytest.raises(TaskError, match="Use: pearson, spearman, mae"):
-        compute(NUMBER, "accuracy", [1.0], [1.0])
+        _value(NUMBER, "accuracy", [1.0], [1.0])
     with pytest.raises(TaskError, match="Use: accuracy, f1"):
-        compute(BINARY, "mae", ["Yes"], ["Yes"])
+        _value(BINARY, "mae", ["Yes"], ["Yes"])
 
 
-def test_bad_rows_are_named():
+def test_bad_rows_are_reported():
     with pytest.raises(DataError, match="row 1 has no gold"):
-        compute(BINARY, "accuracy", ["Yes", None], ["Yes", "Yes"])
+        _value(BINARY, "accuracy", ["Yes", None], ["Yes", "Yes"])
     with pytest.raises(DataError, match=r"row 0: 'yes'.*Did you mean 'Yes'"):
-        compute(BINARY, "accuracy", ["Yes"], ["yes"])
-    with pytest.raises(DataError, match="row 1: nan is no number"):
-        compute(NUMBER, "mae", [1.0, 1.0], [None, float("nan")])
+        _value(BINARY, "accuracy", ["Yes"], ["yes"])
+    with pytest.raises(DataError, match="row 1: nan is not a number"):
+        _value(NUMBER, "mae", [1.0, 1.0], [None, float("nan")])
     with pytest.raises(DataError, match="2 predictions for 1"):
-        compute(BINARY, "accuracy", ["Yes"], ["Yes", "No"])
+        encode(BINARY, ["Yes"], ["Yes", "No"])
     with pytest.raises(DataError, match="no rows"):
-        compute(BINARY, "accuracy", [], [])
+        _value(BINARY, "accuracy", [], [])

@@ -1,7 +1,8 @@
-"""Every metric on the official dev files, with fixed answers, against computations that share no code with ours.
+"""Every metric on the official dev files with fixed answers, against computations which share no code with ours.
 
-The answers: one label for everything, the gold answers, and the gold answers with a tenth flipped by a seed. The gold answers are
-read from the files in plain Python here; the references are scikit-learn, scipy, and for the metrics of groups their definition.
+The answers are one label for everything, the gold answers, and the gold answers with a tenth flipped by a seed. The
+gold answers are read from the files in plain Python. The references are scikit-learn, scipy, and for group metrics
+their definition.
 """
 
 import json
@@ -24,10 +25,10 @@ from adjudge.types import Prediction
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_glue = pytest.mark.skipif(
-    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout"
+    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not next to the checkout"
 )
 needs_superglue = pytest.mark.skipif(
-    not (DATA / "superglue").is_dir(), reason="the official SuperGLUE folder is not beside the checkout"
+    not (DATA / "superglue").is_dir(), reason="the official SuperGLUE folder is not next to the checkout"
 )
 ANSWERS = ("constant", "gold", "flipped")
 
@@ -57,7 +58,7 @@ SUPERGLUE_FILES = {
     "superglue/axb": ("AX-b/AX-b.jsonl", TWO_WAY),
     "superglue/axg": ("AX-g/AX-g.jsonl", TWO_WAY),
 }
-"""File, column (or place) of the gold answer, and the answer word of each raw label."""
+"""File, column (or its index) of the gold answer, and the answer word of each raw label."""
 
 REFERENCES = {
     "accuracy": sklearn.metrics.accuracy_score,
@@ -68,7 +69,7 @@ REFERENCES = {
 
 
 def flips(*key) -> bool:
-    """A tenth of all keys, whatever their order."""
+    """Return True for a tenth of all keys, independent of their order."""
     return random.Random(repr(key)).random() < 0.1
 
 
@@ -87,7 +88,7 @@ def objects(file):
 
 
 def answered(golds, words, which):
-    """Answers to rows with these gold answers; of the numbers a flipped one is mirrored."""
+    """Return answers to rows with these gold answers; a flipped number is mirrored in its range."""
     if which == "constant":
         return [words[1] if words else 2.5] * len(golds)
     if which == "gold":
@@ -108,34 +109,34 @@ def reference(metric, golds, answers, words):
 
 
 def figures(spec, rows, values, probabilities=None):
-    """The value of each metric of the task, without an interval's cost."""
+    """Return the value of each metric of the task, with few resamples to save time."""
     shares = probabilities or [None] * len(rows)
-    judged = [Prediction.of(*row) for row in zip(rows, map(str, values), values, shares, strict=True)]
-    found = score(spec, judged, resamples=100)["metrics"]
-    return {name: figure["value"] for name, figure in found.items()}
+    predictions = [Prediction.of(*row) for row in zip(rows, map(str, values), values, shares, strict=True)]
+    metrics = score(spec, predictions, resamples=100)["metrics"]
+    return {name: figure["value"] for name, figure in metrics.items()}
 
 
 def check_rows(name, golds, which):
-    """Rows that stand alone: our loader's rows with the answers, against the references with the file's own gold answers."""
+    """Compare metrics of our loader's rows with the references on the file's own gold answers; return our values."""
     spec = load_task(name)
     rows = load_split(spec, "dev", DATA)
     assert [row.gold for row in rows] == golds
     answers = answered(golds, spec.words, which)
-    found = figures(spec, rows, answers)
+    values = figures(spec, rows, answers)
     official = {metric for suite in SUITES for member in suite.members for metric in member.parts.get(name, ())}
-    assert official <= set(found)
-    for metric, value in found.items():
+    assert official <= set(values)
+    for metric, value in values.items():
         if metric in {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mae"}:
             assert value == pytest.approx(reference(metric, golds, answers, spec.words), abs=1e-12), metric
-    return found
+    return values
 
 
 @needs_glue
 @pytest.mark.parametrize("which", ANSWERS)
 @pytest.mark.parametrize("name", sorted(GLUE_FILES))
 def test_metrics_of_glue(name, which):
-    found = check_rows(name, gold_of_glue(name), which)
-    for metric, value in found.items():
+    values = check_rows(name, gold_of_glue(name), which)
+    for metric, value in values.items():
         if which == "gold":
             assert value == pytest.approx(0 if metric == "mae" else 1)
         if which == "flipped" and metric == "accuracy":
@@ -147,8 +148,8 @@ def test_metrics_of_glue(name, which):
 @pytest.mark.parametrize("name", sorted(SUPERGLUE_FILES))
 def test_metrics_of_superglue(name, which):
     file, words = SUPERGLUE_FILES[name]
-    found = check_rows(name, [words[str(line["label"])] for line in objects(file)], which)
-    assert which != "gold" or set(found.values()) == {1.0}
+    values = check_rows(name, [words[str(line["label"])] for line in objects(file)], which)
+    assert which != "gold" or set(values.values()) == {1.0}
 
 
 @needs_superglue
@@ -174,24 +175,24 @@ def test_f1a_and_exact_match_of_multirc(which):
             for option in question["answers"]:
                 key = (str(passage["idx"]), str(question["idx"]), str(option["idx"]))
                 gold = option["label"] == 1
-                said = {"constant": True, "gold": gold, "flipped": gold != flips(*key)}[which]
-                answers[key] = "True" if said else "False"
-                hits, golds, positives = hits + (gold and said), golds + gold, positives + said
-                same = same and gold == said
+                answer = {"constant": True, "gold": gold, "flipped": gold != flips(*key)}[which]
+                answers[key] = "True" if answer else "False"
+                hits, golds, positives = hits + (gold and answer), golds + gold, positives + answer
+                same = same and gold == answer
             right.append(same)
     precision, recall = hits / positives, hits / golds
     spec = load_task("superglue/multirc")
     rows = load_split(spec, "dev", DATA)
     assert len(rows) == len(answers) == 4848 and len(right) == 953
-    found = figures(
+    values = figures(
         spec, rows, [answers[row.tags["passage_idx"], row.tags["question_idx"], row.tags["idx"]] for row in rows]
     )
-    assert found["f1a"] == pytest.approx(2 * precision * recall / (precision + recall))
-    assert found["group_exact"] == pytest.approx(fmean(right))
+    assert values["f1a"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert values["group_exact"] == pytest.approx(fmean(right))
 
 
 def squad_words(text):
-    """Words of an answer as SQuAD 1.1 compares them."""
+    """Return the words of an answer as SQuAD 1.1 compares them."""
     kept = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
     return [word for word in re.split(r"\s+", re.sub(r"\b(a|an|the)\b", " ", kept)) if word]
 
@@ -228,9 +229,9 @@ def test_token_f1_and_exact_match_of_record(which, split):
     rows = load_split(spec, {"train": "train", "val": "dev"}[split], DATA)
     assert len(rows) == len(chances)
     shares = [chances[row.tags["idx"], row.tags["candidate"]] for row in rows]
-    found = figures(spec, rows, [row.gold for row in rows], [{"No": 1 - share, "Yes": share} for share in shares])
-    assert found["record_f1"] == pytest.approx(fmean(f1))
-    assert found["record_em"] == pytest.approx(fmean(exact))
+    values = figures(spec, rows, [row.gold for row in rows], [{"No": 1 - share, "Yes": share} for share in shares])
+    assert values["record_f1"] == pytest.approx(fmean(f1))
+    assert values["record_em"] == pytest.approx(fmean(exact))
     assert which != "gold" or fmean(exact) == fmean(f1) == 1.0
 
 
@@ -238,7 +239,10 @@ CATEGORIES = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Kno
 
 
 def phenomena_of_file(name):
-    """Of each row of a diagnostic set: its gold answer and the (category, phenomenon) pairs it tests, None for any of a category."""
+    """Return the gold answers of a diagnostic set, and the (category, phenomenon) pairs of each row.
+
+    The phenomenon None stands for any in its category.
+    """
     if name == "glue/ax":
         lines = (DATA / "glue" / "AX/diagnostic-full.tsv").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         head = lines[0].split("\t")
@@ -261,15 +265,15 @@ def test_figures_per_phenomenon(name):
     golds, named = phenomena_of_file(name)
     spec = load_task(name)
     answers = answered(golds, spec.words, "flipped")
-    judged = [
+    predictions = [
         Prediction.of(row, "", answer) for row, answer in zip(load_split(spec, "dev", DATA), answers, strict=True)
     ]
-    found = diagnose(spec, [judged], resamples=100)
-    assert {(item["category"], item["phenomenon"]) for item in found} == set().union(*named)
-    assert len(found) == 37
-    for item in found:
-        mine = [place for place, pairs in enumerate(named) if (item["category"], item["phenomenon"]) in pairs]
-        pairs = [golds[place] for place in mine], [answers[place] for place in mine]
+    values = diagnose(spec, [predictions], resamples=100)
+    assert {(item["category"], item["phenomenon"]) for item in values} == set().union(*named)
+    assert len(values) == 37
+    for item in values:
+        mine = [index for index, pairs in enumerate(named) if (item["category"], item["phenomenon"]) in pairs]
+        pairs = [golds[index] for index in mine], [answers[index] for index in mine]
         assert item["n"] == len(mine) >= 18
         assert item["metrics"]["matthews"]["value"] == pytest.approx(sklearn.metrics.matthews_corrcoef(*pairs))
         assert item["metrics"]["accuracy"]["value"] == pytest.approx(sklearn.metrics.accuracy_score(*pairs))

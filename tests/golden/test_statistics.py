@@ -26,7 +26,7 @@ ACCURACY, F1 = (measure(TASK, name, [Prediction("0", {}, "No", "", "No")]).value
 
 
 def _kept(gold, pred_KN):
-    """What a metric of rows keeps of K runs: gold and predicted label."""
+    """Return what a metric of rows keeps of K runs: gold and predicted labels."""
     return np.stack([np.stack([gold, pred]) for pred in np.atleast_2d(pred_KN)])
 
 
@@ -44,7 +44,7 @@ def _run(golds, values, ids=None):
     ]
 
 
-def test_the_interval_is_that_of_scipys_percentile_bootstrap():
+def test_interval_agrees_with_scipys_percentile_bootstrap():
     gold, pred = _draw(200, 0.8, 1)
     value, low, high = bootstrap_interval(ACCURACY, _kept(gold, pred), resamples=4000, seed=0)
     right = (gold == pred).astype(float)
@@ -56,7 +56,7 @@ def test_the_interval_is_that_of_scipys_percentile_bootstrap():
     assert high == pytest.approx(expected.high, abs=0.01)
 
 
-def test_the_interval_of_f1_agrees_with_scipys():
+def test_interval_of_f1_agrees_with_scipys():
     gold, pred = _draw(120, 0.7, 2)
     value, low, high = bootstrap_interval(F1, _kept(gold, pred), resamples=3000, seed=0)
     expected = scipy.stats.bootstrap(
@@ -73,14 +73,14 @@ def test_the_interval_of_f1_agrees_with_scipys():
     assert high == pytest.approx(expected.high, abs=0.02)
 
 
-def test_seeds_of_the_same_rows_are_no_more_data():
+def test_more_seeds_on_the_same_rows_do_not_narrow_the_interval():
     gold, pred = _draw(100, 0.7, 3)
     one = bootstrap_interval(ACCURACY, _kept(gold, pred), resamples=500, seed=0)
     same = bootstrap_interval(ACCURACY, _kept(gold, np.stack([pred] * 5)), resamples=500, seed=0)
     assert same == pytest.approx(one)
 
 
-def test_over_seeds_the_value_is_the_mean_and_rows_are_drawn_jointly():
+def test_value_is_the_mean_over_seeds_and_rows_are_drawn_jointly():
     gold = np.zeros(50, dtype=int)
     first = np.arange(50) % 2
     # The two runs are right on complementary rows: their mean is ½ in every resample.
@@ -91,7 +91,7 @@ def test_over_seeds_the_value_is_the_mean_and_rows_are_drawn_jointly():
     )
 
 
-def test_the_same_seed_gives_the_same_interval_and_chunks_make_no_odds(monkeypatch):
+def test_same_seed_gives_the_same_interval_for_any_chunk_size(monkeypatch):
     gold, pred = _draw(40, 0.7, 4)
     whole = bootstrap_interval(F1, _kept(gold, pred), resamples=300, seed=7)
     assert bootstrap_interval(F1, _kept(gold, pred), resamples=300, seed=7) == whole
@@ -104,14 +104,14 @@ def test_the_same_seed_gives_the_same_interval_and_chunks_make_no_odds(monkeypat
     )
 
 
-def test_one_row_and_no_rows():
+def test_interval_of_one_row_and_of_no_rows():
     assert bootstrap_interval(ACCURACY, _kept(np.array([1]), np.array([1])), resamples=100, seed=0) == (1.0, 1.0, 1.0)
     with pytest.raises(DataError, match="There are no rows"):
         bootstrap_interval(ACCURACY, _kept(np.array([], dtype=int), np.array([], dtype=int)), resamples=100, seed=0)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 0), (3, 9), (10, 10), (1, 40)])
-def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
+def test_mcnemar_agrees_with_scipys_binomial_test(only_a, only_b):
     a = np.array([1] * only_a + [0] * only_b + [1, 0, 1], dtype=bool)
     b = np.array([0] * only_a + [1] * only_b + [1, 0, 1], dtype=bool)
     expected = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
@@ -120,13 +120,13 @@ def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
 
 
 def test_mcnemar_by_hand():
-    # Five rows that only a got right: 2 · ½⁵.
+    # Only a got the five rows right: 2 · ½⁵.
     assert mcnemar(np.ones(5), np.zeros(5)) == pytest.approx(1 / 16)
     with pytest.raises(ValueError, match="same rows"):
         mcnemar(np.ones(5), np.zeros(4))
 
 
-def test_the_permutation_test_approaches_full_enumeration():
+def test_permutation_test_approaches_full_enumeration():
     rng = np.random.default_rng(6)
     gold = rng.integers(2, size=9)
     a, b = np.where(rng.random((2, 9)) < 0.85, gold, 1 - gold), np.where(rng.random((2, 9)) < 0.4, gold, 1 - gold)
@@ -149,7 +149,7 @@ def test_the_permutation_test_approaches_full_enumeration():
     assert p == pytest.approx(exact, abs=0.03)
 
 
-def test_the_permutation_test_of_accuracy_is_scipys():
+def test_permutation_test_of_accuracy_agrees_with_scipys():
     gold, a = _draw(150, 0.8, 8)
     b = np.where(np.random.default_rng(9).random(150) < 0.68, gold, 1 - gold)
     _, p = paired_permutation(ACCURACY, _kept(gold, a), _kept(gold, b), resamples=5000, seed=0)
@@ -165,7 +165,7 @@ def test_the_permutation_test_of_accuracy_is_scipys():
     assert p == pytest.approx(mcnemar(a == gold, b == gold), abs=0.03)
 
 
-def test_equal_methods_do_not_differ_and_p_is_never_zero():
+def test_permutation_test_of_equal_methods_and_of_extremes():
     gold, pred = _draw(60, 0.7, 10)
     assert paired_permutation(F1, _kept(gold, pred), _kept(gold, pred), resamples=200, seed=0) == (0.0, 1.0)
     difference, p = paired_permutation(ACCURACY, _kept(gold, gold), _kept(gold, 1 - gold), resamples=200, seed=0)
@@ -173,7 +173,7 @@ def test_equal_methods_do_not_differ_and_p_is_never_zero():
     assert p == 1 / 201
 
 
-def test_repeating_the_seeds_of_a_method_changes_nothing():
+def test_repeated_seeds_leave_the_permutation_test_unchanged():
     gold, a = _draw(80, 0.75, 11)
     _, b = _draw(80, 0.65, 12)
     one = paired_permutation(ACCURACY, _kept(gold, a), _kept(gold, b), resamples=500, seed=0)
@@ -189,7 +189,7 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-def test_the_table_of_tests():
+def test_tests_of_all_pairs_and_tasks():
     gold, a = _draw(60, 0.9, 13)
     _, b = _draw(60, 0.5, 14)
     other = label_task("No", "Yes", name="other", metrics=("f1",))
@@ -213,7 +213,7 @@ def test_the_table_of_tests():
     assert compare_methods([TASK], {("mine", "sft"): [_run(gold, a)]}, resamples=300) == []
 
 
-def test_rows_are_matched_by_id_and_not_by_place():
+def test_rows_are_matched_by_id():
     gold, a = _draw(30, 0.8, 15)
     turned = list(range(29, -1, -1))
     runs = {("mine", "a"): [_run(gold, a)], ("mine", "b"): [_run(gold[::-1], a[::-1], ids=turned)]}
@@ -223,7 +223,7 @@ def test_rows_are_matched_by_id_and_not_by_place():
     assert first == second == _run(gold, a)
 
 
-def test_unreadable_answers_are_wrong_in_the_tests_too():
+def test_unreadable_answers_count_as_wrong_in_paired_tests():
     gold = np.ones(8, dtype=int)
     runs = {("mine", "a"): [_run(gold, gold)], ("mine", "b"): [_run(gold, -gold)]}
     (test,) = compare_methods([TASK], runs, resamples=100)
@@ -231,7 +231,7 @@ def test_unreadable_answers_are_wrong_in_the_tests_too():
     assert test["p"] == pytest.approx(2 / 2**8)
 
 
-def test_predictions_on_different_rows_are_not_compared():
+def test_predictions_on_different_rows_are_refused():
     def compare(first, second):
         return compare_methods([TASK], {("mine", "a"): [first], ("mine", "b"): [second]}, resamples=100)
 
@@ -256,11 +256,11 @@ FIGURES = {
     "spearman": (0.27969003962471034, 0.0205488931536652, 0.5026758851501866, 0.004987531172069825),
     "mae": (0.6444444444444445, 0.4775000000000001, 0.8666666666666667, 0.004987531172069825),
 }
-"""Value, low, high and p of the rows below, as the version that knew no groups gave them (0162045)."""
+"""Value, low, high and p of the rows below, from the version before groups of rows (0162045)."""
 
 
 @pytest.mark.parametrize("name", list(FIGURES))
-def test_figures_of_rows_that_stand_alone_stay_as_they_were_published(name):
+def test_figures_of_ungrouped_rows_are_unchanged(name):
     rng = np.random.default_rng(21)
     gold = rng.integers(3, size=90)
     answers = [np.where(rng.random(90) < 0.6, gold, rng.integers(-1, 3, size=90)) for _ in range(2)]

@@ -1,6 +1,7 @@
-"""What a mixture of tasks makes of rewards on different scales, by hand.
+"""Rewards of a mixture of tasks on different scales, by hand.
 
-Four answers of one token each: to STS-B, 0, 2, 4 and 0 away from the gold number; to a label task, right, wrong, wrong and right.
+Every task gets four answers of one token each. For STS-B they are 0, 2, 4 and 0 away from the gold number; for a label
+task they are right, wrong, wrong and right.
 """
 
 import pytest
@@ -9,7 +10,7 @@ from specs import label_task, number_task
 
 from adjudge.config import RewardConfig
 from adjudge.rewards import reward_size, rewards
-from adjudge.rl.gae import gae, whiten
+from adjudge.rl.advantages import gae, whiten
 from adjudge.rl.kl import token_rewards
 from adjudge.types import Judgement
 
@@ -19,7 +20,7 @@ MASK = torch.ones(4, 1, dtype=torch.bool)
 
 
 def advantages(scores, beta=0.0, kl=0.0):
-    """Advantages and returns of answers of one token, values 0."""
+    """Return advantages and returns of one-token answers, with all values 0."""
     logp = torch.full((4, 1), kl)
     reward = token_rewards(torch.tensor(scores), logp, torch.zeros(4, 1), MASK, beta)
     advantage, returned = gae(reward, torch.zeros(4, 1), MASK, 1.0, 0.95)
@@ -27,8 +28,8 @@ def advantages(scores, beta=0.0, kl=0.0):
 
 
 def scores(spec, values, golds, divided=True):
-    found = rewards([Judgement(str(value), value) for value in values], golds, spec, CONFIG)
-    return [score / reward_size(spec, CONFIG) for score in found] if divided else found
+    rewarded = rewards([Judgement(str(value), value) for value in values], golds, spec, CONFIG)
+    return [score / reward_size(spec, CONFIG) for score in rewarded] if divided else rewarded
 
 
 def test_rewards_of_three_tasks_on_one_scale():
@@ -40,18 +41,18 @@ def test_rewards_of_three_tasks_on_one_scale():
 
 
 def test_advantages_are_whitened_within_a_task():
-    # STS-B: mean 0.4; 0.6, −0.2, −1 and 0.6 from it; their squares' mean is 0.44
+    # STS-B: the mean is 0.4, the deviations are 0.6, −0.2, −1 and 0.6, and their mean square is 0.44
     deviation = 0.44**0.5
     numbers, _ = advantages(scores(STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4))
     assert numbers == pytest.approx([0.6 / deviation, -0.2 / deviation, -1 / deviation, 0.6 / deviation], abs=1e-6)
     percent, _ = advantages(scores(PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4, divided=False))
-    assert percent == pytest.approx(numbers, abs=1e-6), "the scale of a task is not in its advantages, divided or not"
+    assert percent == pytest.approx(numbers, abs=1e-6), "advantages do not depend on the task's scale, divided or not"
     labels, _ = advantages(scores(LABELS, ["Yes", "No", "No", "Yes"], ["Yes"] * 4))
     assert labels == pytest.approx([1.0, -1.0, -1.0, 1.0], abs=1e-6)
 
 
-def test_the_penalty_and_the_value_loss_see_one_scale():
-    """A token with a log-ratio of 2 nats and beta 0.05 costs 0.1 of rewards that reach 1 in each task, and not 0.1 of 50."""
+def test_penalty_and_value_loss_use_one_scale():
+    """With beta 0.05 a log-ratio of 2 nats costs 0.1 where rewards reach 1 in each task, not 0.1 of 50."""
     for spec, values, golds in (
         (STSB, [4.0, 2.0, 0.0, 4.0], [4.0] * 4),
         (PERCENT, [80.0, 40.0, 0.0, 80.0], [80.0] * 4),

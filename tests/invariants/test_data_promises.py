@@ -8,7 +8,7 @@ from adjudge.config import load_config
 from adjudge.experiments.execute import rows_for
 from adjudge.system.files import write_bytes
 from adjudge.tasks import find_overlap, infer_task, list_tasks, load_split, load_task, measure_overlap
-from adjudge.tasks.reading.rows import normal_text
+from adjudge.tasks.reading.same_text import normal_text
 from adjudge.tasks.reading.vader import FILES, vader_folder
 from adjudge.types import Example
 
@@ -20,7 +20,7 @@ def keys(examples: list[Example]) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
+def test_equal_texts_of_a_table_share_a_split(tmp_path, seed):
     path = tmp_path / "rows.csv"
     lines = [
         f"{variant},{label}"
@@ -40,8 +40,8 @@ def test_equal_texts_of_a_users_table_share_a_split(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_rows_of_a_group_of_a_users_table_share_a_split(tmp_path, seed):
-    # Four rows a page; a text that two pages have links them, directly or over a third one.
+def test_groups_of_a_table_share_a_split(tmp_path, seed):
+    # Four rows per page; a text on two pages links them, directly or through a third one.
     lines = [
         f"text {page if page % 10 > 2 else page // 10 * 10} {row},xy,{page}" for page in range(60) for row in range(4)
     ]
@@ -56,13 +56,13 @@ def test_the_rows_of_a_group_of_a_users_table_share_a_split(tmp_path, seed):
     assert not keys(train) & keys(dev)
 
 
-def test_the_split_of_a_users_table_does_not_hang_on_the_order_of_its_rows(tmp_path):
+def test_split_of_a_table_does_not_depend_on_row_order(tmp_path):
     lines = [f"text {n},{'xy'[n % 2]}" for n in range(50)]
-    found = []
+    dev_keys = []
     for name, order in (("a.csv", lines), ("b.csv", lines[::-1])):
         (tmp_path / name).write_text("text,label\n" + "\n".join(order) + "\n", encoding="utf-8")
-        found.append(keys(load_split(infer_task(tmp_path / name, ["text"], "label"), "dev")))
-    assert found[0] == found[1]
+        dev_keys.append(keys(load_split(infer_task(tmp_path / name, ["text"], "label"), "dev")))
+    assert dev_keys[0] == dev_keys[1]
 
 
 @pytest.mark.parametrize("part", sorted(FILES))
@@ -87,14 +87,14 @@ def test_overlap_between_files_is_detected(tmp_path):
 
 @pytest.mark.parametrize("method", ["few-shot", "sft", "ppo", "encoder"])
 @pytest.mark.parametrize(("train_rows", "eval_rows"), [(None, None), (20, 5)])
-def test_without_overlap_no_text_of_the_judged_split_can_be_drawn(tmp_path, method, train_rows, eval_rows):
-    """Whatever is drawn of the judged split: it may be judged in full later."""
+def test_drop_overlap_removes_every_text_of_the_eval_split(tmp_path, method, train_rows, eval_rows):
+    """The whole eval split counts, however few rows are drawn: it may be judged in full later."""
     leaked = [f" Text  {n} " if n % 2 else f"text {n}" for n in range(0, 60, 2)]
     for name, texts in (
         ("train", [f"text {n}" for n in range(60)]),
         ("dev", [*leaked, *(f"new {n}" for n in range(10))]),
     ):
-        lines = [f'"{text}",{"xy"[place % 2]}' for place, text in enumerate(texts)]
+        lines = [f'"{text}",{"xy"[index % 2]}' for index, text in enumerate(texts)]
         (tmp_path / f"{name}.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     spec = infer_task(tmp_path / "train.csv", ["text"], "label", dev=tmp_path / "dev.csv")
     data = {"train_rows": train_rows, "eval_rows": eval_rows}
@@ -139,18 +139,18 @@ OFFICIAL = {
     "superglue/wic": (0, 0),
     "superglue/wsc": (0, 0),
 }
-"""Dev rows that are in train too, of the files in shared/data: normalised, exact. The same figures are in docs/tasks.md."""
+"""Dev rows that are in train too, of the files in shared/data: normalised, exact. The same figures are in docs/reference/tasks.md."""
 
 
-def test_every_official_task_is_looked_at():
+def test_every_official_task_is_covered():
     assert set(OFFICIAL) == {name for name in list_tasks() if name.startswith(("glue/", "superglue/"))}
 
 
 @pytest.mark.skipif(
-    not (DATA / "glue").is_dir(), reason="the official GLUE and SuperGLUE folders are not beside the checkout"
+    not (DATA / "glue").is_dir(), reason="the official GLUE and SuperGLUE folders are not next to the checkout"
 )
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_overlap_of_the_official_splits_is_known(name):
     spec = load_task(name)
-    found = measure_overlap(load_split(spec, "train", DATA), load_split(spec, "dev", DATA))
-    assert (found.normalised, found.exact) == OFFICIAL[name]
+    overlap = measure_overlap(load_split(spec, "train", DATA), load_split(spec, "dev", DATA))
+    assert (overlap.normalised, overlap.exact) == OFFICIAL[name]

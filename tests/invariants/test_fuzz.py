@@ -1,4 +1,4 @@
-"""A small number of what `tests/fuzz.py` generates by the million, and the same promises as properties."""
+"""A small sample of the cases that `tests/fuzz.py` generates by the million, and the same promises as properties."""
 
 import string
 from random import Random
@@ -29,7 +29,7 @@ def quiet(monkeypatch):
     monkeypatch.setattr(console, "quiet", True)
 
 
-def test_generated_answers_are_read_as_the_oracle_reads_them():
+def test_generated_answers_are_read_like_the_oracle():
     counts = fuzz_answers(4000, Random(0))
     assert counts.total() == 4000
     assert min(counts.values()) > 0 and len(counts) == 4
@@ -47,11 +47,11 @@ def test_generated_task_files_are_loaded_or_end_in_our_errors(tmp_path):
     assert counts.total() == 80 and set(counts) == {"loaded", "TaskError"}
 
 
-def test_generated_submissions_are_gone_through(tmp_path):
+def test_generated_submissions_are_checked(tmp_path):
     assert fuzz_submissions(30, Random(0), tmp_path)["with problems"] == 30
 
 
-def test_the_oracle_is_as_strict_as_it_has_to_be():
+def test_oracle_is_strict_enough():
     spec = label_task("No", "Not")
     assert could_be("no.", spec, "line") == {"No"}
     for text in ("Not sure", "(No)", "No\u200b", "", "\nNo", "Nо"):  # the last with a Cyrillic letter
@@ -61,7 +61,7 @@ def test_the_oracle_is_as_strict_as_it_has_to_be():
 
 @SOME
 @given(WORDS, st.text(max_size=12), STOPS)
-def test_any_words_a_task_allows_are_read_as_they_are_taught(words, noise, stop):
+def test_any_allowed_words_are_read_as_taught(words, noise, stop):
     spec = label_task(*words)
     tree = {**spec.model_dump(mode="json", exclude_defaults=True), "source": {"table": {"train": "a.csv"}}}
     if any("labels" in mistake for mistake in mistakes_of(tree)):
@@ -70,8 +70,8 @@ def test_any_words_a_task_allows_are_read_as_they_are_taught(words, noise, stop)
     assert [judgement.value for judgement in judgements] == words
     guessed = read_answer(noise, spec, stop)
     assert guessed.value is None or folded(guessed.value) in folded(noise.partition("</Judgement>")[0] + " ")
-    found = rewards([*judgements, guessed], [words[0]] * (len(words) + 1), spec, RewardConfig())
-    assert len(found) == len(words) + 1
+    scores = rewards([*judgements, guessed], [words[0]] * (len(words) + 1), spec, RewardConfig())
+    assert len(scores) == len(words) + 1
 
 
 @SOME
@@ -102,7 +102,7 @@ def test_any_bytes_are_a_table_or_a_data_error(tmp_path_factory, suffix):
 
 @SOME
 @given(st.binary(max_size=200))
-def test_any_bytes_are_no_task(tmp_path_factory, content):
+def test_random_bytes_are_never_a_task(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("task") / "task.yaml"
     path.write_bytes(content)
     assert validate_task(path)

@@ -307,5 +307,5 @@ def test_a_chat_template_that_reaches_for_python(model, tmp_path, marker, escape
     path = tmp_path / "task.yaml"
     path.write_text(TASK, encoding="utf-8")
     _, tokenizer = load_causal_lm(str(model), CPU)
-    with pytest.raises(ModelError, match="chat template cannot carry this prompt"):
+    with pytest.raises(ModelError, match="chat template cannot hold this prompt"):
         Renderer(tokenizer, load_task(path), PromptConfig())

@@ -4,13 +4,13 @@ import random
 
 import pytest
 import torch
+from adjudge.experiments.multitask import execute_tasks
 from conftest import make_tokenizer
 from fake_method import reviews
 from transformers import BertConfig, BertModel
 
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
-from adjudge.experiments.multitask import execute_tasks
 from adjudge.experiments.rerun import compare_runs, environment_lines, rerun
 
 SMALL = {

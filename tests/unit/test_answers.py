@@ -1,4 +1,4 @@
-"""The strict reading of answers."""
+"""Strict reading of answers."""
 
 import unicodedata
 
@@ -38,7 +38,7 @@ NUMBER = number_task(0, 5)
         "Yes</Judgement></Judgement>",
     ],
 )
-def test_one_label_is_read_with_whitespace_case_and_final_punctuation_aside(text):
+def test_label_is_read_ignoring_white_space_case_and_final_punctuation(text):
     assert read_label(text, YES_NO) == "Yes"
 
 
@@ -81,7 +81,7 @@ def test_anything_else_is_unreadable(text):
     assert read_label(text, YES_NO) is None
 
 
-def test_words_of_several_words_and_words_within_words():
+def test_labels_of_several_words_and_labels_within_labels():
     words = ("Option one", "Option two", "Option")
     assert read_label("option \n  ONE.", words) == "Option one"
     assert read_label("Option", words) == "Option"
@@ -89,7 +89,7 @@ def test_words_of_several_words_and_words_within_words():
     assert read_label("Optionone", words) is None
 
 
-def test_words_that_differ_only_in_case_are_told_apart_or_unreadable():
+def test_labels_differing_only_in_case():
     words = ("us", "US", "them")
     assert read_label("us", words) == "us"
     assert read_label(" US. ", words) == "US"
@@ -97,7 +97,7 @@ def test_words_that_differ_only_in_case_are_told_apart_or_unreadable():
     assert read_label("Them", words) == "them"
 
 
-def test_words_that_end_in_punctuation():
+def test_labels_ending_in_punctuation():
     grades = ("C", "C+", "A.", "?", "!")
     assert read_label("C+", grades) == "C+"
     assert read_label("c+.", grades) == "C+"
@@ -110,7 +110,7 @@ def test_words_that_end_in_punctuation():
     assert [read_label(text, both) for text in ("A", "A.", "A..", "a.", "a")] == ["A", "A.", None, None, None]
 
 
-def test_a_word_that_ends_like_a_tag_is_still_a_word():
+def test_label_ending_like_a_tag_is_read():
     assert read_label("a <", ("a <", "a >")) == "a <"
     assert read_label("a <</Judgement>", ("a <", "a >")) == "a <"
 
@@ -181,29 +181,29 @@ def test_negative_ranges_and_negative_zero():
     assert str(read_number("-0", -4, 4)) == "0.0"
 
 
-def test_under_the_line_rule_the_first_line_end_ends_the_answer():
+def test_line_rule_ends_the_answer_at_the_first_line_end():
     assert read_answer("Yes\nbut no", LABELS, "line").value == "Yes"
     assert read_answer("Yes\r\nNo</Judgement>", LABELS, "line").value == "Yes"
     assert read_answer("Yes</Judgement>\nNo", LABELS, "line").value == "Yes"
     assert read_answer("3.5\n4", NUMBER, "line").value == 3.5
     for empty in ("\nYes", "", "\n"):
-        assert not read_answer(empty, LABELS, "line").readable
+        assert read_answer(empty, LABELS, "line").value is None
 
 
-def test_under_the_tag_rule_only_a_complete_tag_ends_the_answer():
+def test_tag_rule_requires_a_complete_tag():
     assert read_answer("\nYes\n</Judgement>", LABELS, "tag").value == "Yes"
     for missing in ("Yes", "Yes\n", "Yes</Judgement", "Yes</judgement>"):
-        assert not read_answer(missing, LABELS, "tag").readable
-    assert not read_answer("Yes\nNo</Judgement>", LABELS, "tag").readable
+        assert read_answer(missing, LABELS, "tag").value is None
+    assert read_answer("Yes\nNo</Judgement>", LABELS, "tag").value is None
 
 
-def test_a_judgement_keeps_the_text_as_it_came():
+def test_judgement_keeps_the_whole_text():
     assert read_answer(" Yes</Judgement>…\n", LABELS, "line").text == " Yes</Judgement>…\n"
     assert read_answer("?", LABELS, "tag").text == "?"
 
 
 @pytest.mark.parametrize("ending", ["", CLOSING_TAG, "\n"])
-def test_what_is_taught_is_read_as_the_same_answer(ending):
+def test_taught_text_is_read_as_the_same_answer(ending):
     for word in LABELS.words:
         assert read_answer(answer_text(word, LABELS) + ending, LABELS, "line").value == word
     for number, text in ((0.0, "0.0"), (2.75, "2.8"), (5.0, "5.0"), (3, "3.0")):
@@ -211,11 +211,11 @@ def test_what_is_taught_is_read_as_the_same_answer(ending):
         assert read_answer(text + ending, NUMBER, "line").value == float(text)
 
 
-def test_a_small_negative_number_is_not_taught_as_minus_zero():
+def test_minus_zero_is_never_taught():
     assert answer_text(-0.04, number_task(-4, 4)) == "0.0"
 
 
-def test_what_is_no_answer_of_the_task_is_not_taught():
+def test_values_that_are_not_answers_are_refused():
     with pytest.raises(DataError, match="Did you mean 'Yes'"):
         answer_text("yess", LABELS)
     for wrong in ("3", float("nan"), 5.5, -0.1):

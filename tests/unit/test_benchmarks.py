@@ -445,5 +445,5 @@ def test_a_folder_without_results_says_how_to_measure(tmp_path, capsys):
 
 
 def test_the_page_has_its_markers():
-    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "results" / "speed.md").read_text(encoding="utf-8")
     assert text.count(table.BEGIN) == text.count(table.END) == 1

@@ -1,20 +1,23 @@
-"""The command line: which options there are, what is said about mistakes, and how a verb ends."""
+"""The command line: its options, its messages about mistakes, and how a verb ends."""
 
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from fake_method import by_first_word, install, reviews, write_reviews
 from typer.testing import CliRunner
 
 from adjudge.cli.main import app
 from adjudge.config import Config, keys_of, load_config, value_of
 from adjudge.experiments.execute import execute
+from adjudge.methods.registry import METHODS, check_methods
 from adjudge.runs.folder import Run
 
 TASK = "--data --dev --text --label --labels"
@@ -26,12 +29,14 @@ OPTIONS = {
     "predict": "--run --input --out --task --decode",
     "report": "--out",
     "rerun": "--out --data-dir --force",
+    "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
     "fetch": "",
     "doctor": "--data-dir --json",
     "settings": "--preset",
 }
+GROUP = typer.main.get_command(app)
 
 
 def invoke(*arguments):
@@ -39,32 +44,45 @@ def invoke(*arguments):
 
 
 def refused(*arguments):
-    """Run a verb that must end with exit code 2 and one message without a traceback; returns the message."""
+    """Run a verb, which must end with exit code 2 and one message without a traceback; return the message."""
     result = invoke(*arguments)
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
     return " ".join(result.stderr.split())
 
 
-def test_the_verbs_and_their_options_are_a_contract():
-    import typer
-
-    group = typer.main.get_command(app)
-    verbs = {name: command for name, command in group.commands.items() if not command.hidden}
+def test_verbs_and_options_are_a_contract():
+    verbs = {name: command for name, command in GROUP.commands.items() if not command.hidden}
     assert set(verbs) == set(OPTIONS)
     for name, command in verbs.items():
-        found = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
-        assert found - {"--help"} == set(OPTIONS[name].split()), name
+        names = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        assert names - {"--help"} == set(OPTIONS[name].split()), name
 
 
 @pytest.mark.parametrize("verb", OPTIONS)
-def test_every_verb_explains_itself_with_an_example(verb):
+def test_help_of_every_verb_has_an_example(verb):
     result = invoke(verb, "--help")
     assert result.exit_code == 0
     assert f"adjudge {verb}" in result.stdout
 
 
-def test_defaults_shown_in_the_help_are_the_configurations():
+EXAMPLES = [
+    pytest.param(example, id=example)
+    for verb in OPTIONS
+    for example in re.findall(r"`adjudge ([^`]+)`", GROUP.commands[verb].epilog)
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_in_the_help_can_be_parsed(example):
+    verb, *arguments = shlex.split(example)
+    params = GROUP.commands[verb].make_context(verb, arguments).params
+    load_config(preset=params.get("preset") or "default", overrides=params.get("overrides") or ())
+    names = [params.get("method"), *(params.get("methods") or "").split(",")]
+    assert check_methods([name for name in names if name] or METHODS)
+
+
+def test_defaults_in_the_help_are_those_of_the_configuration():
     shown = invoke("compare", "--help").stdout
     config = Config()
     for value in (config.task, config.model, config.encoder.model, config.data.split, config.prompt.style):
@@ -72,13 +90,13 @@ def test_defaults_shown_in_the_help_are_the_configurations():
     assert f"({config.evaluation.decode})" in shown
 
 
-def test_help_and_version_come_at_once():
+def test_help_and_version_are_fast():
     import time
 
     began = time.perf_counter()
     result = subprocess.run([sys.executable, "-m", "adjudge", "--help"], capture_output=True, text=True, check=True)
     assert "compare" in result.stdout
-    assert time.perf_counter() - began < 5  # 0.4 s on an idle machine; torch alone would take this long
+    assert time.perf_counter() - began < 5  # 0.6 s on an idle machine; torch alone would take this long
     assert re.fullmatch(r"adjudge \d+\.\d+\.\d+\n", invoke("--version").stdout)
 
 
@@ -134,7 +152,7 @@ def test_help_and_version_come_at_once():
         (["fetch", "smollm"], "Did you mean 'smollm2-135m'?"),
     ],
 )
-def test_a_mistake_is_named_with_what_to_do(arguments, message, tmp_path, monkeypatch):
+def test_mistakes_are_named_with_advice(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in refused(*arguments)
     assert not (tmp_path / "runs").exists()
@@ -152,7 +170,7 @@ def test_unknown_columns_and_labels_are_named(tmp_path):
 @pytest.mark.parametrize(
     "verb", [["train", "sft"], ["train", "encoder"], ["compare"], ["evaluate", "--method", "zero-shot"]]
 )
-def test_an_unknown_model_is_named_before_anything_is_made(verb, tmp_path):
+def test_unknown_model_is_refused_before_a_folder_is_made(verb, tmp_path):
     file = write_reviews(tmp_path / "reviews.csv")
     option, wrong, right = (
         ("--encoder", "minilm-l7", "minilm-l6") if "encoder" in verb else ("--model", "smollm2", "smollm2-135m")
@@ -163,30 +181,30 @@ def test_an_unknown_model_is_named_before_anything_is_made(verb, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_start_for_ppo_that_is_none_is_named(tmp_path):
+def test_init_without_an_adapter_is_refused(tmp_path):
     file = write_reviews(tmp_path / "reviews.csv")
     own = ["--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "out"]
     assert "nowhere holds no adapter" in refused("train", "ppo", *own, "--init", "nowhere")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_traceback_can_be_asked_for(monkeypatch):
+def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("ADJUDGE_TRACEBACK", "1")
     assert type(invoke("train", "pppo").exception).__name__ == "ConfigError"
 
 
-def test_an_unknown_verb_or_option_is_an_error_of_use():
+def test_unknown_verb_or_option_is_a_usage_error():
     assert invoke("trian", "sft").exit_code == 2
     assert invoke("train", "sft", "--modle", "x").exit_code == 2
 
 
-def test_settings_are_all_listed():
+def test_all_settings_are_listed():
     shown = invoke("settings").stdout
     assert all(key in shown for key in keys_of())
     assert "9.0e-06" in invoke("settings", "lr", "--preset", "paper").stdout
 
 
-def test_tasks_count_their_overlap(tmp_path):
+def test_overlap_of_tasks_is_counted(tmp_path):
     folder = tmp_path / "data" / "glue" / "RTE"
     folder.mkdir(parents=True)
     head = "index\tsentence1\tsentence2\tlabel\n"
@@ -204,11 +222,11 @@ def test_tasks_count_their_overlap(tmp_path):
     every = invoke("tasks", "--overlap", "--data-dir", tmp_path / "data")
     assert every.exit_code == 0
     assert cells in " ".join(every.stdout.split())
-    assert "glue/cola is left out: glue/cola: the train rows are not in --data-dir" in every.stderr
+    assert "glue/cola is skipped: glue/cola: the train rows are not in --data-dir" in every.stderr
     assert "vader" not in every.output
 
 
-def test_tasks_are_listed_described_and_checked(tmp_path):
+def test_tasks_are_listed_described_and_validated(tmp_path):
     assert "glue/sst2" in invoke("tasks").stdout
     described = invoke("tasks", "glue/rte", "--prompt-style", "paper").stdout
     assert "⟨premise⟩" in described
@@ -233,13 +251,13 @@ def trained(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_train_leaves_a_run_folder_and_says_where(tmp_path, monkeypatch):
+def test_train_writes_a_run_folder_and_prints_its_path(tmp_path, monkeypatch):
     install(monkeypatch, "sft", by_first_word)
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "reviews.csv")
     own = ["--data", "reviews.csv", "--text", "text", "--label", "label", "--labels", "good=Fine,bad=Poor"]
     result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
-    assert result.exit_code == 2  # the fake answers good and bad, which are not the words asked for
+    assert result.exit_code == 2  # the fake method answers good and bad, which are not among the answer words
     result = invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
     assert result.exit_code == 0, result.output
     folder = tmp_path / "runs" / "reviews" / "sft-seed3"
@@ -291,7 +309,7 @@ def test_options_become_settings(tmp_path, monkeypatch):
     assert (config.method, config.task, config.evaluation.resamples) == ("sft", "reviews", 100)
 
 
-def test_an_interrupted_run_says_that_it_is_incomplete(tmp_path, monkeypatch):
+def test_interrupted_run_is_reported_as_incomplete(tmp_path, monkeypatch):
     def stop(_run):
         raise KeyboardInterrupt
 
@@ -303,7 +321,7 @@ def test_an_interrupted_run_says_that_it_is_incomplete(tmp_path, monkeypatch):
     assert Run.open(tmp_path / "r").state == "interrupted"
 
 
-def test_compare_prints_the_table_and_ends_with_1_when_a_cell_failed(tmp_path, monkeypatch):
+def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path, monkeypatch):
     from adjudge.errors import ModelError
     from adjudge.experiments import compare as comparison
 
@@ -324,13 +342,13 @@ def test_compare_prints_the_table_and_ends_with_1_when_a_cell_failed(tmp_path, m
     assert {"table.json", "table.md", "report.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_evaluate_refuses_to_change_what_was_settled(trained):
+def test_evaluate_refuses_options_fixed_by_training(trained):
     assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
     assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
     assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
 
 
-def test_evaluate_of_a_run_names_mistakes_as_every_verb_does(trained):
+def test_evaluate_of_a_run_names_mistakes(trained):
     assert "'greedy' or 'labels'" in refused("evaluate", "--run", trained, "--decode", "beam")
     new = trained.parent / "new.csv"
     new.write_text("text\nfine\n", encoding="utf-8")
@@ -349,7 +367,7 @@ def test_evaluate_judges_another_split(trained):
     assert (trained / "evaluations" / "reviews-train-greedy-4" / "scores.json").is_file()
 
 
-def test_report_is_made_again(trained):
+def test_report_is_rendered_again(trained):
     (trained / "report.html").unlink(missing_ok=True)
     assert invoke("report", trained).exit_code == 0
     assert (trained / "report.html").is_file()
@@ -374,7 +392,7 @@ def read_csv(path):
         return list(csv.reader(file))
 
 
-def test_predict_keeps_every_column_and_adds_ours(trained, tmp_path):
+def test_predict_keeps_input_columns_and_adds_results(trained, tmp_path):
     source = write_csv(tmp_path / "new.csv")
     result = invoke("predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv")
     assert result.exit_code == 0, result.output
@@ -408,7 +426,7 @@ def test_predict_writes_other_formats_with_types(suffix, trained, tmp_path):
     ]
 
 
-def test_predict_keeps_the_spelling_of_json(trained, tmp_path):
+def test_predict_keeps_the_text_of_json_values(trained, tmp_path):
     source = tmp_path / "new.jsonl"
     lines = [
         '{"text": "good", "x": 1e5, "y": [1, {"a": null}], "z": 1.0 }',
@@ -436,7 +454,7 @@ def test_predict_keeps_the_types_of_parquet(trained, tmp_path):
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").select(["n", "text", "list"]).equals(table)
 
 
-def test_a_column_of_the_input_is_never_overwritten(trained, tmp_path):
+def test_predict_never_overwrites_an_input_column(trained, tmp_path):
     source = write_csv(tmp_path / "new.csv", ["label", "text", "p_good"], [["mine", "good", "0"]])
     result = invoke("predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv")
     assert read_csv(tmp_path / "out.csv")[0] == [
@@ -464,9 +482,7 @@ def test_a_column_of_the_input_is_never_overwritten(trained, tmp_path):
         (["id", "text"], [], "out.csv", "no rows"),
     ],
 )
-def test_what_cannot_be_judged_or_written_is_said_and_nothing_is_written(
-    columns, rows, out, message, trained, tmp_path
-):
+def test_predict_refuses_bad_input_or_output_and_writes_nothing(columns, rows, out, message, trained, tmp_path):
     source = write_csv(tmp_path / "new.csv", columns, rows)
     before = source.read_bytes()
     assert message in refused("predict", "--run", trained, "--input", source, "--out", tmp_path / out)
@@ -489,7 +505,7 @@ def test_predict_answers_numbers(tmp_path, monkeypatch):
     assert [row[3:] for row in read_csv(tmp_path / "out.csv")[:2]] == [["number", "unreadable"], ["2.5", "false"]]
 
 
-def test_the_chain_from_python(tmp_path, monkeypatch):
+def test_train_evaluate_and_predict_from_python(tmp_path, monkeypatch):
     import adjudge
     from adjudge.errors import AdjudgeError
 

@@ -1,4 +1,4 @@
-"""What is said to the person at the terminal."""
+"""Notes, warnings and progress for the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STRANGE = "[bold]reviews[/bold].csv:smile: [/x] 100 %"
 
 
 @pytest.mark.parametrize("say", [console.note, console.warn])
-def test_text_is_printed_as_it_is_on_standard_error(say, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_printed_unchanged_to_standard_error(say, capsys: pytest.CaptureFixture[str]) -> None:
     say(STRANGE)
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -25,7 +25,7 @@ def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_without_a_terminal_a_line_now_and_then(
+def test_without_a_terminal_the_bar_prints_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with console.progress(STRANGE, 40) as bar:
@@ -36,7 +36,7 @@ def test_without_a_terminal_a_line_now_and_then(
     assert f"{STRANGE}: 32 of 40 after 0 s  loss 0.123  word Yes\n" in capsys.readouterr().err
 
 
-def test_in_a_terminal_a_bar_with_the_title_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_terminal_the_bar_shows_the_title_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(
         console,
@@ -51,6 +51,6 @@ def test_in_a_terminal_a_bar_with_the_title_as_it_is(monkeypatch: pytest.MonkeyP
     assert "4/4" in screen.getvalue()
 
 
-def test_an_error_inside_a_bar_comes_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_inside_a_bar_is_raised(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyError), console.progress("x", 1):
         raise KeyError("inside")

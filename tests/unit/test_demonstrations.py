@@ -1,4 +1,4 @@
-"""Which rows are shown in a few-shot prompt."""
+"""Choice of the rows shown in a few-shot prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = number_task(0, 5)
 
 
 def rows(*golds) -> list[Example]:
-    return [Example(str(place), {"text": f"t{place}"}, gold) for place, gold in enumerate(golds)]
+    return [Example(str(index), {"text": f"t{index}"}, gold) for index, gold in enumerate(golds)]
 
 
 def chosen(train, count: int, how: str = "balanced", spec: TaskSpec = LABELS) -> list[int]:
@@ -31,7 +31,7 @@ def test_first_takes_the_first_labelled_rows() -> None:
 def test_balanced_takes_each_labels_first_rows_in_their_order() -> None:
     train = rows("Yes", "Yes", "Yes", "Yes", "No", None, "No", "No")
     assert chosen(train, 4) == [0, 1, 4, 6]
-    assert chosen(train, 5) == [0, 1, 4, 6, 7]  # the first label of the task has the odd one
+    assert chosen(train, 5) == [0, 1, 4, 6, 7]  # the odd one goes to the first label of the task
     assert chosen(train, 1) == [4]
 
 
@@ -47,17 +47,17 @@ def test_numbers_are_spread_over_the_sorted_answers() -> None:
     assert len(set(chosen(rows(*[2.0] * 50), 7, spec=NUMBERS))) == 7
 
 
-def test_none_asked_for_is_none() -> None:
+def test_zero_demonstrations() -> None:
     assert chosen([], 0) == chosen([], 0, "first") == chosen([], 0, spec=NUMBERS) == []
 
 
 @pytest.mark.parametrize("how", ["balanced", "first"])
 def test_too_few_labelled_rows_is_an_error(how: str) -> None:
-    with pytest.raises(DataError, match="3 demonstrations were asked for, but there are 2"):
+    with pytest.raises(DataError, match="3 demonstrations were requested, but there are 2"):
         chosen(rows("Yes", None, "No"), 3, how)
 
 
 @pytest.mark.timeout(60)
-def test_gold_answers_that_the_task_does_not_know_end_in_an_error() -> None:
+def test_unknown_gold_answers_are_an_error() -> None:
     with pytest.raises(DataError, match="maybe"):
         chosen(rows("maybe", "maybe", "Yes"), 3)

@@ -37,8 +37,8 @@ ROWS = judged(
 
 
 def test_rows_are_scored_by_category_and_phenomenon():
-    found = {(item["category"], item["phenomenon"]): item for item in diagnose(TASK, [ROWS], resamples=100)}
-    assert {name: item["n"] for name, item in found.items()} == {
+    by_name = {(item["category"], item["phenomenon"]): item for item in diagnose(TASK, [ROWS], resamples=100)}
+    assert {name: item["n"] for name, item in by_name.items()} == {
         ("Logic", None): 4,
         ("Logic", "Double negation"): 2,
         ("Logic", "Negation"): 2,
@@ -46,16 +46,16 @@ def test_rows_are_scored_by_category_and_phenomenon():
         ("Knowledge", None): 2,
         ("Knowledge", "Common sense"): 2,
     }
-    assert [name for _, name in found][:4] == [None, "Double negation", "Negation", "Universal"]
-    logic = found["Logic", None]["metrics"]
+    assert [name for _, name in by_name][:4] == [None, "Double negation", "Negation", "Universal"]
+    logic = by_name["Logic", None]["metrics"]
     assert logic["accuracy"]["value"] == 0.5
     # Gold Y N Y N; answers Y N unreadable Y: the unreadable one is an answer of its own kind.
     assert logic["matthews"]["value"] == pytest.approx(matthews_corrcoef([1, 0, 1, 0], [1, 0, 2, 1]))
-    assert found["Logic", "Negation"]["metrics"]["matthews"]["value"] == 1.0
-    assert found["Logic", "Universal"]["metrics"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert by_name["Logic", "Negation"]["metrics"]["matthews"]["value"] == 1.0
+    assert by_name["Logic", "Universal"]["metrics"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_the_scores_of_a_run_hold_them_only_where_rows_name_phenomena():
+def test_scores_have_phenomena_only_for_rows_that_name_them():
     assert [item["n"] for item in score(TASK, ROWS, resamples=100)["diagnostics"]] == [4, 2, 2, 2, 2, 2]
     json.dumps(score(TASK, ROWS, resamples=100), allow_nan=False)
     assert "diagnostics" not in score(
@@ -82,9 +82,8 @@ def table(*seeds_of_methods, summary=()):
     return {"rows": rows, "summary": list(summary)}
 
 
-def test_one_method_shows_its_metrics_and_several_their_matthews():
-    found = phenomena(table(("sft", 1)), "glue/ax")
-    head, lines = phenomena_columns(found)
+def test_columns_of_one_method_are_metrics_and_of_several_methods_matthews():
+    head, lines = phenomena_columns(phenomena(table(("sft", 1)), "glue/ax"))
     assert head == ["phenomenon", "rows", "matthews", "accuracy"]
     assert lines[0][:2] == ["Logic, all", "4 (few)"]
     assert lines[2] == ["Logic: Negation", "2 (few)", lines[2][2], lines[2][3]]
@@ -98,7 +97,7 @@ def test_one_method_shows_its_metrics_and_several_their_matthews():
 MANY = [Prediction(f"{n}/{p.id}", {}, p.gold, "", p.value, tags={"Logic": "Negation"}) for n in range(5) for p in ROWS]
 
 
-def test_several_seeds_have_the_pooled_interval_or_none():
+def test_several_seeds_use_the_pooled_interval_or_none():
     mine = diagnose(TASK, [MANY], resamples=100)
     rows = [row("sft", 0.5, seed, task="glue/ax", diagnostics=mine) for seed in range(2)]
     (first, *_) = phenomena({"rows": rows}, "glue/ax")
@@ -113,25 +112,25 @@ def test_several_seeds_have_the_pooled_interval_or_none():
     assert first.figures["sft"]["accuracy"].low == mine[0]["metrics"]["accuracy"]["low"]
 
 
-def test_few_rows_are_said():
-    told = {"rows": [row("sft", 0.5, task="glue/ax", diagnostics=diagnose(TASK, [MANY], resamples=100))]}
-    assert [item.few for item in phenomena(told, "glue/ax")] == [False, False]
-    assert "Few" not in phenomena_line("glue/ax", phenomena(told, "glue/ax"))
+def test_few_rows_are_marked():
+    scored_table = {"rows": [row("sft", 0.5, task="glue/ax", diagnostics=diagnose(TASK, [MANY], resamples=100))]}
+    assert [item.few for item in phenomena(scored_table, "glue/ax")] == [False, False]
+    assert "Few" not in phenomena_line("glue/ax", phenomena(scored_table, "glue/ax"))
     assert "Few: fewer than 30 rows" in phenomena_line("glue/ax", phenomena(table(("sft", 1)), "glue/ax"))
 
 
-def test_table_md_and_the_terminal_hold_them(monkeypatch):
+def test_table_md_and_the_terminal_show_phenomena(monkeypatch):
     text = comparison_markdown(table(("sft", 1), ("ppo", 1)))
     assert "| Logic: Double negation" in text
     assert "glue/ax: Matthews correlation on the rows that test a phenomenon" in text
-    for told, wanted in ((table(("sft", 1)), True), (table(("sft", 1), ("ppo", 1)), False)):
+    for scored_table, wanted in ((table(("sft", 1)), True), (table(("sft", 1), ("ppo", 1)), False)):
         console = Console(width=120, highlight=False, record=True)
         monkeypatch.setattr(show, "stdout", lambda: console)  # noqa: B023
-        show.show_table(told)
+        show.show_table(scored_table)
         assert ("Logic: Double negation" in console.export_text()) == wanted
 
 
-def test_damaged_ones_are_named(tmp_path):
+def test_damaged_phenomena_are_named(tmp_path):
     scores = row("sft", 0.5, task="glue/ax", diagnostics=[{"category": "Logic"}])
     write_json(tmp_path / "table.json", {"rows": [scores]})
     with pytest.raises(RunError, match=r"table\.json: row 0: 'diagnostics' is not a list of objects"):

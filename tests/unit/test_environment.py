@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adjudge.experiments.multitask import execute_tasks
 from fake_method import by_first_word, install, reviews, write_reviews
 from hub_cache import OLD, cache_model, no_network
 from huggingface_hub import constants
@@ -18,7 +19,6 @@ from huggingface_hub import constants
 from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ModelError
 from adjudge.experiments.execute import evaluate_run, execute
-from adjudge.experiments.multitask import execute_tasks
 from adjudge.models.sources.loading import explain_dtype
 from adjudge.runs.environment import COMMAND, command, differences, environment, model_identity
 from adjudge.runs.folder import read_json

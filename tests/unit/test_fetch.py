@@ -30,7 +30,7 @@ def vader_archive():
     return _tar({"vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz": inner})
 
 
-def test_the_rated_sentences_are_fetched_once_and_then_said_to_be_there(cache, monkeypatch, capsys):
+def test_the_rated_sentences_are_fetched_once(cache, monkeypatch, capsys):
     calls = []
 
     def download(package, folder):
@@ -48,7 +48,7 @@ def test_the_rated_sentences_are_fetched_once_and_then_said_to_be_there(cache, m
     assert calls == ["vaderSentiment"]
 
 
-def test_all_is_everything_there_is(cache):
+def test_all_fetches_everything(cache):
     for name in FETCHABLE:
         folder = cache / "vader" if name == "vader" else cache / "models" / name
         folder.mkdir(parents=True)
@@ -66,6 +66,6 @@ def test_no_network_is_a_data_error_for_data(cache, monkeypatch):
         fetch("vader")
 
 
-def test_an_unknown_name_gets_the_nearest(cache):
+def test_an_unknown_fetch_name_suggests_the_nearest(cache):
     with pytest.raises(ConfigError, match="Did you mean 'vader'"):
         fetch("vaders")

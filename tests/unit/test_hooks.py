@@ -1,4 +1,4 @@
-"""Rows that are nested, marked by place, or come in pairs, in the official JSONL layout and in the hub's."""
+"""Hooks: nested rows, text spans and pairs, in the official JSONL layout and the hub's."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ NEWS = {
 
 
 def load(folder: Path, task: str, *objects: object, split: str = "dev") -> list[Example]:
-    """Write objects as the official file of a task and load them."""
+    """Write objects as a task's official file and load them."""
     file = {"dev": "AX-g.jsonl" if task == "axg" else "val.jsonl", "test": "test.jsonl", "train": "train.jsonl"}[split]
     path = folder / FOLDERS[task] / file
     path.parent.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def load(folder: Path, task: str, *objects: object, split: str = "dev") -> list[
 
 
 def load_hub(folder: Path, task: str, columns: dict[str, list], split: str = "validation") -> list[Example]:
-    """Write columns as the hub's file of a task and load them."""
+    """Write columns as a task's hub file and load them."""
     path = folder / "super_glue" / task / f"{split}-00000-of-00001.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
@@ -68,7 +68,7 @@ def load_hub(folder: Path, task: str, columns: dict[str, list], split: str = "va
 
 
 def changed(item: object, *path: str | int, to: object = None) -> object:
-    """A copy of `item` with the value at `path` replaced, or gone."""
+    """Return a copy of `item` with the value at `path` replaced or removed."""
     copy = json.loads(json.dumps(item))
     inner = copy
     for step in path[:-1]:
@@ -84,7 +84,7 @@ def without_answers(item: dict) -> dict:
     return changed(item, "qas", 0, "answers")
 
 
-def test_multirc_has_a_row_for_each_answer_option_also_an_empty_one(tmp_path):
+def test_multirc_has_one_row_per_answer_option(tmp_path):
     first, empty, other = load(tmp_path, "multirc", TOWN)
     assert first == Example(
         "val.jsonl:1:8:20",
@@ -97,7 +97,7 @@ def test_multirc_has_a_row_for_each_answer_option_also_an_empty_one(tmp_path):
     assert (other.fields["question"], other.group, other.tags["idx"]) == ("Who stayed?", "3/9", "22")
 
 
-def test_multirc_of_the_hub_is_the_same(tmp_path):
+def test_multirc_from_the_hub_gives_the_same_rows(tmp_path):
     rows = {
         "paragraph": ["Ann left. \nBob stayed."] * 3,
         "question": ["Who left?", "Who left?", "Who stayed?"],
@@ -113,7 +113,7 @@ def test_multirc_of_the_hub_is_the_same(tmp_path):
     assert [e.id for e in ours] == [f"validation-00000-of-00001.parquet:{number}" for number in (1, 2, 3)]
 
 
-def test_options_of_the_test_file_have_no_gold(tmp_path):
+def test_multirc_test_options_have_no_gold(tmp_path):
     bare = changed(
         changed(TOWN, "passage", "questions", 0, "answers", 0, "label"),
         "passage",
@@ -127,7 +127,7 @@ def test_options_of_the_test_file_have_no_gold(tmp_path):
     assert [e.gold for e in load(tmp_path, "multirc", bare, split="test")] == [None] * 3
 
 
-def test_record_has_a_row_for_each_name(tmp_path):
+def test_record_has_one_row_per_candidate(tmp_path):
     rows = load(tmp_path, "record", NEWS)
     assert [(e.tags["candidate"], e.gold) for e in rows] == [("Ann", "Yes"), ("Ann Ray", "Yes"), ("Bob", "No")]
     assert rows[1] == Example(
@@ -139,7 +139,7 @@ def test_record_has_a_row_for_each_name(tmp_path):
     )
 
 
-def test_record_of_the_hub_is_the_same(tmp_path):
+def test_record_from_the_hub_gives_the_same_rows(tmp_path):
     rows = {
         "passage": [NEWS["passage"]["text"]],
         "query": ["The aunt is @placeholder."],
@@ -155,7 +155,7 @@ def test_record_of_the_hub_is_the_same(tmp_path):
     assert len({e.id for e in ours}) == 3
 
 
-def test_queries_without_answers_are_for_the_test_split(tmp_path):
+def test_record_answers_may_be_missing_only_in_the_test_split(tmp_path):
     rows = load(tmp_path, "record", without_answers(NEWS), split="test")
     assert [(e.gold, e.tags["answers"]) for e in rows] == [(None, "")] * 3
     with pytest.raises(DataError, match=r"val\.jsonl:1: qas\[0\]: there is no answer in field 'answers'.*query of dev"):
@@ -171,7 +171,7 @@ def test_queries_without_answers_are_for_the_test_split(tmp_path):
     assert [e.gold for e in load_hub(tmp_path / "hub", "record", hub, "test")] == [None]
 
 
-def test_every_placeholder_is_filled(tmp_path):
+def test_record_fills_every_placeholder(tmp_path):
     twice = changed(NEWS, "qas", 0, "query", to="@placeholder and @placeholder")
     assert load(tmp_path, "record", twice)[2].fields["statement"] == "[Bob] and [Bob]"
 
@@ -187,7 +187,7 @@ WORD = {
 }
 
 
-def test_the_word_is_marked_at_its_place(tmp_path):
+def test_wic_marks_the_word_at_its_position(tmp_path):
     (example,) = load(tmp_path, "wic", {**WORD, "idx": 4, "label": True, "version": 1.1})
     assert example == Example(
         "val.jsonl:1",
@@ -227,7 +227,7 @@ SPANS = [
 
 
 @pytest.mark.parametrize(("text", "phrase", "at", "pronoun", "pronoun_at", "marked"), SPANS)
-def test_both_spans_are_marked_by_token_index(tmp_path, text, phrase, at, pronoun, pronoun_at, marked):
+def test_wsc_marks_both_spans_by_word_index(tmp_path, text, phrase, at, pronoun, pronoun_at, marked):
     row = span(text, phrase, at, pronoun, pronoun_at)
     (example,) = load(tmp_path, "wsc", row)
     assert example.fields == {"text": marked, "phrase": " ".join(phrase.split()), "pronoun": pronoun}
@@ -236,10 +236,14 @@ def test_both_spans_are_marked_by_token_index(tmp_path, text, phrase, at, pronou
     assert (other.fields, other.gold) == (example.fields, "No")
 
 
-def test_a_span_that_is_elsewhere_is_said(tmp_path, capsys):
+def test_wsc_warns_about_a_span_found_elsewhere(tmp_path, capsys):
     load(tmp_path, "wsc", span("Al met Bo. He left.", "Al", 0, "He", 2), span("Al saw her.", "Al", 0, "her", 2))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "1 of 4 spans are not at their index" in said and "val.jsonl:1 ('He')" in said and "val.jsonl:2" not in said
+    warning = " ".join(capsys.readouterr().err.split())
+    assert (
+        "1 of 4 spans are not at their index" in warning
+        and "val.jsonl:1 ('He')" in warning
+        and "val.jsonl:2" not in warning
+    )
 
 
 PAIR = [
@@ -254,7 +258,7 @@ PAIR = [
 ]
 
 
-def test_two_rows_that_differ_in_gender_are_a_group(tmp_path):
+def test_axg_pairs_are_groups(tmp_path):
     second = [{**row, "hypothesis": "No pen.", "label": "not_entailment"} for row in PAIR]
     rows = load(tmp_path, "axg", *PAIR, *second)
     assert [e.group for e in rows] == ["AX-g.jsonl:1"] * 2 + ["AX-g.jsonl:3"] * 2
@@ -265,7 +269,7 @@ def test_two_rows_that_differ_in_gender_are_a_group(tmp_path):
     assert ours[0].group == ours[1].group != ""
 
 
-def test_training_rows_are_those_of_rte_and_no_pairs(tmp_path):
+def test_axg_training_rows_have_no_pairs(tmp_path):
     folder = tmp_path / "superglue" / "RTE"
     folder.mkdir(parents=True)
     lines = [
@@ -289,24 +293,24 @@ OPTION = {
 }
 
 
-def test_the_second_option_is_the_second(tmp_path):
+def test_copa_options_keep_their_order(tmp_path):
     assert load(tmp_path, "copa", OPTION)[0].gold == "Option two"
     assert load_hub(tmp_path / "hub", "copa", {name: [value] for name, value in OPTION.items()})[0].gold == "Option two"
 
 
 MISTAKES = [
     ("multirc", changed(TOWN, "passage"), r"val\.jsonl:1: there is no field 'passage'"),
-    ("multirc", changed(TOWN, "passage", to="text"), r":1: field 'passage' is text and not an object"),
+    ("multirc", changed(TOWN, "passage", to="text"), r":1: field 'passage' is text, not an object"),
     ("multirc", changed(TOWN, "passage", "questions"), r":1: passage: there is no field 'questions'"),
     (
         "multirc",
         changed(TOWN, "passage", "questions", 1, to=7),
-        r"passage: field 'questions\[1\]' is a whole number and not an object",
+        r"passage: field 'questions\[1\]' is a whole number, not an object",
     ),
     (
         "multirc",
         changed(TOWN, "passage", "questions", 1, "idx", to=True),
-        r"questions\[1\]: field 'idx' is true or false and not a whole",
+        r"questions\[1\]: field 'idx' is true or false, not a whole",
     ),
     (
         "multirc",
@@ -316,7 +320,7 @@ MISTAKES = [
     (
         "multirc",
         changed(TOWN, "passage", "questions", 0, "answers", 1, "label", to=2),
-        r"answers\[1\]: '2' in column 'label' is no label",
+        r"answers\[1\]: '2' in column 'label' is not a label",
     ),
     (
         "multirc",
@@ -333,7 +337,7 @@ MISTAKES = [
     ),
     ("record", changed(NEWS, "passage", "entities", to=[]), r"qas\[0\]: there is no candidate"),
     ("wic", {**WORD, "end1": 99, "label": True}, r":1: fields 'start1' and 'end1' are 9 and 99"),
-    ("wic", {**WORD, "start2": "x", "label": True}, r":1: field 'start2' is text and not a whole number"),
+    ("wic", {**WORD, "start2": "x", "label": True}, r":1: field 'start2' is text, not a whole number"),
     (
         "wsc",
         span("He met him, or him.", "He", 0, "him", 0),
@@ -348,33 +352,33 @@ MISTAKES = [
         r":1: there is no field 'span1_index'",
     ),
     ("wsc", changed(span("He met him.", "He", 0, "him", 2), "target"), r":1: there is no field 'span1_text'"),
-    ("copa", {**OPTION, "question": "reason"}, r":1: field 'question' is 'reason', and neither cause nor effect"),
+    ("copa", {**OPTION, "question": "reason"}, r":1: field 'question' is 'reason', which is neither cause nor effect"),
     ("axg", PAIR[0], r"AX-g\.jsonl:1: the last of 1 rows has no partner"),
 ]
 
 
-@pytest.mark.parametrize(("task", "item", "said"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
-def test_mistakes_are_errors_with_file_line_and_field(tmp_path, task, item, said):
-    with pytest.raises(DataError, match=said):
+@pytest.mark.parametrize(("task", "item", "message"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
+def test_wrong_layouts_raise_errors_with_file_line_and_field(tmp_path, task, item, message):
+    with pytest.raises(DataError, match=message):
         load(tmp_path, task, item)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"label": "not_entailment"}, r"AX-g\.jsonl:2: field 'label' is not that of the row before"),
-        ({"hypothesis": "Other."}, r"AX-g\.jsonl:2: field 'hypothesis' is not that"),
-        ({"premise": PAIR[0]["premise"]}, r"AX-g\.jsonl:2: field 'premise' is that of the row before"),
+        ({"label": "not_entailment"}, r"AX-g\.jsonl:2: field 'label' differs from that of the row before"),
+        ({"hypothesis": "Other."}, r"AX-g\.jsonl:2: field 'hypothesis' differs from that"),
+        ({"premise": PAIR[0]["premise"]}, r"AX-g\.jsonl:2: field 'premise' equals that of the row before"),
     ],
 )
-def test_two_rows_that_are_no_pair_are_an_error(tmp_path, change, said):
-    with pytest.raises(DataError, match=said):
+def test_axg_rows_that_do_not_form_a_pair_are_an_error(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
         load(tmp_path, "axg", PAIR[0], {**PAIR[1], **change})
 
 
-def test_a_damaged_struct_of_the_hub_is_named(tmp_path):
+def test_damaged_struct_of_the_hub_is_reported(tmp_path):
     rows = {"paragraph": ["p"], "question": ["q"], "answer": ["a"], "idx": ["no struct"], "label": [1]}
-    with pytest.raises(DataError, match=r"parquet: row 1: field 'idx' is text and not an object"):
+    with pytest.raises(DataError, match=r"parquet: row 1: field 'idx' is text, not an object"):
         load_hub(tmp_path, "multirc", rows)
 
 

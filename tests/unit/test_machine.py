@@ -1,4 +1,4 @@
-"""The allocator's settings: told once, and only where they are glibc's and nobody else's."""
+"""The allocator's settings: made once, and only for glibc without settings of the user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCRIPT = "from adjudge.system.memory import keep_freed_memory; print(keep_freed_
 FAULTS = """
 import resource, sys, torch
 from adjudge.system.memory import keep_freed_memory
-if sys.argv[1] == "told":
+if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.set_num_threads(1)
 for _ in range(6): torch.ones(2**24).add(1)
@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def said(code: str, *arguments: str, **environment: str) -> str:
+def output_of(code: str, *arguments: str, **environment: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={"PATH": "", **environment},
@@ -32,11 +32,11 @@ def said(code: str, *arguments: str, **environment: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
-def test_what_the_environment_sets_is_left_alone() -> None:
-    assert said(SCRIPT) in ("True True", "False False")  # False where the C library is another one
-    assert said(SCRIPT, MALLOC_ARENA_MAX="2") == "False False"
+def test_allocator_settings_of_the_environment_are_kept() -> None:
+    assert output_of(SCRIPT) in ("True True", "False False")  # False with another C library
+    assert output_of(SCRIPT, MALLOC_ARENA_MAX="2") == "False False"
 
 
-@pytest.mark.skipif(sys.platform != "linux" or said(SCRIPT) != "True True", reason="not glibc")
-def test_freed_memory_is_used_again_without_page_faults() -> None:
-    assert int(said(FAULTS, "told")) * 20 < int(said(FAULTS, "not told"))
+@pytest.mark.skipif(sys.platform != "linux" or output_of(SCRIPT) != "True True", reason="not glibc")
+def test_freed_memory_is_reused_without_page_faults() -> None:
+    assert int(output_of(FAULTS, "keep")) * 20 < int(output_of(FAULTS, "default"))

@@ -3,13 +3,13 @@
 import re
 
 import pytest
+from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from fake_method import MIXED, by_first_word, install, write_reviews
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.experiments.compare import compare
 from adjudge.experiments.execute import evaluate_run, execute, load_judge
-from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from adjudge.methods.registry import METHODS, get_entry, get_method, own_settings
 from adjudge.report.collect import collect
 from adjudge.report.html import render_report

@@ -1,4 +1,4 @@
-"""Recipes: every one is read by --config, and says by which command."""
+"""Check the recipes: each is read by --config and names its command."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 
 
-def test_there_are_recipes_and_each_is_listed():
+def test_every_recipe_is_listed():
     listed = set(re.findall(r"\]\((\S+\.yaml)\)", (FOLDER / "README.md").read_text(encoding="utf-8")))
     assert listed == {path.name for path in RECIPES} != set()
 

@@ -1,4 +1,4 @@
-"""The HTML report, made from run folders that the tests write."""
+"""The HTML report, rendered from run folders which the tests write."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from adjudge.report.curves import panels, recall_panel
 from adjudge.report.examples import example_set, outcome
 from adjudge.report.html import headline, render_report
 from adjudge.report.plots import confusion, interval_chart, scatter, ticks
-from adjudge.report.tables import summarise
+from adjudge.report.summary import summarise
 from adjudge.runs.folder import Run
 from adjudge.system.files import write_json
 from adjudge.types import Prediction
@@ -118,7 +118,7 @@ def comparison(root: Path, *, tests=()) -> Path:
 
 
 class Page(HTMLParser):
-    """What a browser would see: the text, the elements, and what refers to other places."""
+    """The page as a browser sees it: text, elements, references to other places."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -132,12 +132,12 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.references += [
             value for name, value in attrs if name in {"src", "href", "xlink:href", "action", "data", "srcset"}
         ]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        self._script = found.get("id") or "code" if tag == "script" else None
+        self._script = attributes.get("id") or "code" if tag == "script" else None
 
     def handle_endtag(self, tag):
         self._script = None
@@ -174,7 +174,7 @@ TEST = {
 }
 
 
-def test_a_comparison_is_shown(tmp_path):
+def test_page_of_a_comparison(tmp_path):
     page = page_of(comparison(tmp_path, tests=[TEST]))
     assert "Film reviews" in page.text
     assert (
@@ -204,7 +204,7 @@ def suite_runs(root: Path, *tasks: str, **more) -> Path:
     return root
 
 
-def test_the_averages_over_a_suite_are_shown_and_what_they_lack(tmp_path):
+def test_suite_averages_name_their_missing_tasks(tmp_path):
     page = page_of(suite_runs(tmp_path, "glue/sst2", "glue/rte"))
     assert "SST-2 0.700 0.500 MRPC – –" in page.text
     assert "mean of the tasks that are there 0.700 (2 of 9) 0.500 (2 of 9)" in page.text
@@ -213,29 +213,29 @@ def test_the_averages_over_a_suite_are_shown_and_what_they_lack(tmp_path):
     assert "#suite-1" in page.references
 
 
-def test_one_task_of_a_suite_has_no_average(tmp_path):
+def test_single_task_of_a_suite_has_no_average(tmp_path):
     page = page_of(suite_runs(tmp_path, "glue/sst2"))
     assert "mean of the tasks" not in page.text
     assert not any(reference.startswith("#suite") for reference in page.references)
 
 
-def test_phenomena_are_shown_a_method_each(tmp_path):
+def test_phenomena_have_one_column_per_method(tmp_path):
     figures = {
         "matthews": {"value": 0.25, "low": 0.1, "high": 0.4},
         "accuracy": {"value": 0.625, "low": 0.5, "high": 0.7},
     }
-    found = [
+    diagnostics = [
         {"category": "Logic", "phenomenon": None, "n": 80, "metrics": figures},
         {"category": "Logic", "phenomenon": HOSTILE.replace("\ud800", ""), "n": 18, "metrics": figures},
     ]
-    page = page_of(suite_runs(tmp_path, "glue/ax", diagnostics=found))
+    page = page_of(suite_runs(tmp_path, "glue/ax", diagnostics=diagnostics))
     assert "Logic, all 80 0.250 0.100 to 0.400 accuracy 0.625 0.250 0.100 to 0.400 accuracy 0.625" in page.text
     assert "18 (few) 0.250 accuracy 0.625 0.250 accuracy 0.625" in page.text
     assert "Few: fewer than 30 rows" in page.text
     assert "img" not in page.tags
 
 
-def test_nothing_is_fetched(tmp_path):
+def test_page_fetches_nothing(tmp_path):
     page = page_of(comparison(tmp_path))
     assert page.references
     assert all(reference.startswith("#") or reference == "data:," for reference in page.references)
@@ -267,26 +267,26 @@ def test_hostile_text_stays_text(tmp_path):
     assert "<" not in page.scripts["data"]
 
 
-def test_browser_data_holds_each_methods_answer_and_outcome(tmp_path):
-    found = page_of(comparison(tmp_path)).data["tasks"][0]
-    assert found["judges"] == [{"method": "sft", "seed": 0}, {"method": "ppo", "seed": 0}]
-    assert [[answer[0] for answer in row["answers"]] for row in found["rows"]] == [
+def test_browser_data_has_answer_and_outcome_per_method(tmp_path):
+    data = page_of(comparison(tmp_path)).data["tasks"][0]
+    assert data["judges"] == [{"method": "sft", "seed": 0}, {"method": "ppo", "seed": 0}]
+    assert [[answer[0] for answer in row["answers"]] for row in data["rows"]] == [
         ["right", "right"],
         ["wrong", "right"],
         ["right", "right"],
         ["unreadable", "wrong"],
     ]
-    assert found["rows"][3]["answers"][0] == ["unreadable", "Not sure", None, None]
-    assert found["rows"][3]["gold"] == "Positive"
+    assert data["rows"][3]["answers"][0] == ["unreadable", "Not sure", None, None]
+    assert data["rows"][3]["gold"] == "Positive"
 
 
-def test_matrix_cells_link_to_the_filter(tmp_path):
+def test_matrix_cells_link_to_filtered_examples(tmp_path):
     page = page_of(comparison(tmp_path))
     assert "#task=glue%2Fsst2&method=sft&gold=Negative&answer=Positive" in page.references
     assert "#task=glue%2Fsst2&method=sft&gold=Positive&outcome=unreadable" in page.references
 
 
-def test_unfinished_runs_are_listed_and_do_not_fail(tmp_path):
+def test_unfinished_runs_are_listed(tmp_path):
     root = comparison(tmp_path)
     folder = root / "glue-sst2" / "encoder" / "seed-0"
     write_run(folder, "encoder", [], state="interrupted", metrics=[{"step": 1, "loss": 0.5}])
@@ -297,25 +297,25 @@ def test_unfinished_runs_are_listed_and_do_not_fail(tmp_path):
     assert "Loss" in page.text
 
 
-def test_a_comparison_without_a_table_yet(tmp_path):
+def test_comparison_without_a_table(tmp_path):
     write_run(tmp_path / "glue-sst2" / "sft" / "seed-0", "sft", [], state="running")
     assert "No result yet." in page_of(tmp_path).text
 
 
-def test_complete_runs_of_an_earlier_comparison_are_left_out(tmp_path):
+def test_complete_runs_of_an_earlier_comparison_are_skipped(tmp_path):
     root = comparison(tmp_path)
     write_run(root / "glue-sst2" / "old" / "seed-0", "old", judged(("Positive", "Positive")))
     assert [run.method for run in collect([root]).runs] == ["sft", "ppo"]
 
 
-def test_one_run_without_metrics(tmp_path):
+def test_single_run_without_log(tmp_path):
     write_run(tmp_path / "run", "zero-shot", judged(("Positive", "Positive")), value=0.5)
     page = page_of(tmp_path / "run")
     assert "zero-shot reaches accuracy 0.500. 95 % interval 0.400 to 0.600." in page.text
     assert "Learning curves" not in page.text
 
 
-def test_a_number_task_has_a_scatter_plot(tmp_path):
+def test_number_task_has_a_scatter_plot(tmp_path):
     spec = task(None, {"low": 0, "high": 5}, name="glue/stsb", title="Similarity")
     predictions = [Prediction(str(i), {"sentence": "x"}, float(i), str(i), i + 0.4 * i) for i in range(4)] + [
         Prediction("9", {"sentence": "x"}, 2.0, "two", None)
@@ -344,14 +344,21 @@ def test_several_tasks_have_an_overview(tmp_path):
     assert [item["task"] for item in page.data["tasks"]] == ["glue/sst2", "glue/cola"]
 
 
-def test_the_same_cell_in_two_folders_is_told_apart(tmp_path):
+def test_same_cell_in_two_folders_gets_two_names(tmp_path):
     for name in ("first", "second"):
         write_run(tmp_path / name, "ppo", judged(("Positive", "Positive")))
     assert collect([tmp_path / "first", tmp_path / "second"]).methods == ("ppo", "ppo (second)")
 
 
+def test_run_stopped_during_setup_is_interrupted(tmp_path):
+    write_run(tmp_path, "sft", [], state="running")
+    (tmp_path / "status.json").unlink()
+    (run,) = collect([tmp_path]).runs
+    assert (run.state, run.reason) == ("interrupted", "stopped while it was set up")
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("scores.json", "{", "scores.json"),
         ("scores.json", '{"task": "t", "method": "m"}', "has no 'metrics'"),
@@ -363,14 +370,14 @@ def test_the_same_cell_in_two_folders_is_told_apart(tmp_path):
         ("config.yaml", "- 1\n", "holds no settings"),
     ],
 )
-def test_damaged_files_are_named(tmp_path, name, content, said):
+def test_damaged_files_are_named(tmp_path, name, content, message):
     write_run(tmp_path, "sft", judged(("Positive", "Positive")))
     (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(RunError, match=re.escape(said)):
+    with pytest.raises(RunError, match=re.escape(message)):
         collect([tmp_path])
 
 
-def test_folders_that_are_no_runs(tmp_path):
+def test_folders_without_runs_are_refused(tmp_path):
     with pytest.raises(RunError, match="neither a run folder"):
         collect([tmp_path])
     with pytest.raises(RunError, match="no such folder"):
@@ -385,13 +392,13 @@ def test_folders_that_are_no_runs(tmp_path):
         collect([root])
 
 
-def test_examples_keep_all_errors_of_the_best_run_when_there_are_too_many(tmp_path):
+def test_limited_examples_keep_all_errors_of_the_best_run(tmp_path):
     answers = [("Positive", "Negative" if i % 2 else "Positive") for i in range(100)]
     better = [("Positive", "Negative" if i in {6, 8, 60} else "Positive") for i in range(100)]
     write_run(tmp_path / "a", "sft", judged(*answers))
     write_run(tmp_path / "b", "ppo", judged(*better))
-    found = collect([tmp_path / "a", tmp_path / "b"])
-    chosen = example_set("glue/sst2", found.spec("glue/sst2"), found.runs, limit=20)
+    collection = collect([tmp_path / "a", tmp_path / "b"])
+    chosen = example_set("glue/sst2", collection.spec("glue/sst2"), collection.runs, limit=20)
     names = [row["id"] for row in chosen.data["rows"]]
     assert {"dev.tsv:7", "dev.tsv:9", "dev.tsv:61"} <= set(names)
     assert (len(names), chosen.shown, chosen.total, chosen.errors_left_out) == (20, 20, 100, 53 - 20)
@@ -406,7 +413,7 @@ def test_outcomes():
     assert (of(2.0, 2.5, 0.5), of(2.0, 2.6, 0.5)) == ("right", "wrong")
 
 
-def test_headline_without_a_test_claims_nothing():
+def test_headline_without_a_paired_test():
     rows = [
         {"task": "t", "method": m, "primary": "accuracy", "n": 9, "metrics": {"accuracy": {"value": v}}}
         for m, v in (("a", 0.5), ("b", 0.7))
@@ -425,7 +432,7 @@ def test_confusion_counts():
     ]
 
 
-def test_confusion_of_many_labels_keeps_every_row():
+def test_confusion_of_many_labels_counts_every_row():
     answers = [(f"label {i % 30}", f"label {i % 7}") for i in range(300)]
     matrix = confusion("sft", 2, (), judged(*answers))
     assert len(matrix.rows) == 11
@@ -433,7 +440,7 @@ def test_confusion_of_many_labels_keeps_every_row():
     assert all(sum(cell.count for cell in cells) == total for _, total, cells in matrix.rows)
 
 
-def test_interval_chart_places_values_within_the_axis():
+def test_interval_chart_keeps_values_inside_the_axis():
     rows = [
         {
             "task": "t",
@@ -460,7 +467,7 @@ def test_ticks_cover_the_range(low, high):
     assert 2 <= len(marks) <= 8
 
 
-def test_panels_draw_what_was_logged():
+def test_panels_of_logged_quantities():
     long = [
         {"step": s, "rows": 16, "loss": 1 / s, "odd_thing": 2.0, "note": "text", "flag": True, "recall": {"a": None}}
         for s in range(1, 2000)
@@ -469,11 +476,11 @@ def test_panels_draw_what_was_logged():
     assert [panel.key for panel in drawn] == ["loss", "odd_thing"]
     assert [curve.name for curve in drawn[0].curves] == ["sft", "ppo"]
     assert len(drawn[0].curves[0].xs) <= 240
-    assert drawn[0].x_range[1] > 16 * 1900  # rows a step are summed up
+    assert drawn[0].x_range[1] > 16 * 1900  # rows per step are summed up
     assert recall_panel("recall", long) is None
 
 
-def test_scatter_counts_unreadable_and_survives_none_read():
+def test_scatter_with_unreadable_answers_only():
     rows = [Prediction(str(i), {}, 1.0, "?", None) for i in range(3)]
     plot = scatter("sft", 2, (0.0, 5.0), rows)
     assert (plot.n, plot.unreadable, plot.dots) == (3, 3, ())

@@ -1,4 +1,4 @@
-"""What a table says of judged rows that were trained on."""
+"""Warnings about judged rows that were among the training rows."""
 
 from adjudge.report.overlap import overlap_lines
 
@@ -7,7 +7,7 @@ def row(task, method, overlap, n=100, **more):
     return {"task": task, "method": method, "overlap": overlap, "n": n, **more}
 
 
-def test_one_sentence_a_task_names_the_methods_and_the_largest_count():
+def test_sentence_per_task_names_the_methods_and_the_largest_count():
     rows = [
         row("a", "zero-shot", 0, overlap_exact=0),
         row("a", "sft", 3, overlap_exact=2),
@@ -23,7 +23,7 @@ def test_one_sentence_a_task_names_the_methods_and_the_largest_count():
     ]
 
 
-def test_runs_of_an_earlier_version_and_other_evaluations_are_read():
+def test_rows_without_overlap_counts():
     assert overlap_lines({}) == overlap_lines({"rows": [row("a", "sft", None), {"task": "a", "method": "ppo"}]}) == []
     (line,) = overlap_lines({"rows": [row("a", "sft", 1200, n=None)]})
     assert line == "a: 1,200 of the judged rows are among the training rows too (sft): the figures may flatter"

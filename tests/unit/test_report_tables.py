@@ -1,4 +1,4 @@
-"""The comparison as text."""
+"""The comparison as text: summaries, table.md, the terminal's table and the sentences below it."""
 
 import re
 
@@ -6,19 +6,11 @@ import pytest
 from rich.console import Console
 
 from adjudge.report.markdown import markdown_table
-from adjudge.report.tables import (
-    decimal,
-    incomplete_lines,
-    p_text,
-    ranked,
-    rich_table,
-    significance_lines,
-    summarise,
-    test_line,
-    visible,
-)
-
-test_line.__test__ = False  # a function of ours, no test
+from adjudge.report.sentences import incomplete_lines, table_notes, verdict_line
+from adjudge.report.summary import best_values, ranked, summarise
+from adjudge.report.terminal import results_table
+from adjudge.report.text import decimal, p_text, visible
+from adjudge.tasks.scoring.metrics import METRICS, Metric
 
 
 def row(method: str, value: float, seed: int = 0, **more) -> dict:
@@ -55,7 +47,7 @@ TEST = {
 def rendered(table: dict, width: int = 200) -> str:
     console = Console(width=width)
     with console.capture() as shown:
-        console.print(rich_table(table))
+        console.print(results_table(table))
     return shown.get()
 
 
@@ -73,47 +65,57 @@ def test_markdown_table_is_exact():
     )
 
 
-def test_markdown_escapes_what_would_break_a_table():
+def test_markdown_escapes_names():
     text = markdown_table({"rows": [row("a|b\n<img src=x>", 0.5)], "tests": []})
     line = text.splitlines()[2]
     assert "a\\|b⟦U+000A⟧\\<img src=x>" in line
     assert line.replace("\\|", "").count("|") == 7
 
 
-def test_no_rows_yet():
+def test_table_without_rows():
     text = markdown_table({"rows": [], "tests": [], "unfinished": 2})
     assert text == "No cell is finished yet.\n\n- 2 cells are not finished yet\n"
 
 
-def test_one_seed_keeps_its_interval_and_several_without_a_pooled_one_have_none():
-    single, several = summarise({"rows": [row("sft", 0.8), row("ppo", 0.8, 0), row("ppo", 0.9, 1)]})
+def test_interval_of_one_seed_is_kept_and_several_seeds_need_a_pooled_one():
+    single, multiple = summarise({"rows": [row("sft", 0.8), row("ppo", 0.8, 0), row("ppo", 0.9, 1)]})
     assert (single.metrics["accuracy"].low, single.metrics["accuracy"].high) == pytest.approx((0.78, 0.82))
-    assert several.metrics["accuracy"].value == pytest.approx(0.85)
-    assert several.metrics["accuracy"].low is None
-    assert several.seeds == (0, 1)
+    assert multiple.metrics["accuracy"].value == pytest.approx(0.85)
+    assert multiple.metrics["accuracy"].low is None
+    assert multiple.seeds == (0, 1)
 
 
-def test_several_seeds_take_the_pooled_interval():
+def test_several_seeds_use_the_pooled_interval():
     pooled = {"task": "glue/sst2", "method": "ppo", "metrics": {"accuracy": {"value": 0.85, "low": 0.8, "high": 0.88}}}
-    (found,) = summarise({"rows": [row("ppo", 0.8, 0), row("ppo", 0.9, 1)], "summary": [pooled]})
-    assert str(found.metrics["accuracy"]) == "0.850 [0.800, 0.880]"
+    (summary,) = summarise({"rows": [row("ppo", 0.8, 0), row("ppo", 0.9, 1)], "summary": [pooled]})
+    assert str(summary.metrics["accuracy"]) == "0.850 [0.800, 0.880]"
 
 
-def test_unreadable_is_the_mean_and_memory_the_largest_over_seeds():
-    (found,) = summarise(
+def test_seeds_give_the_mean_of_unreadable_answers_and_the_peak_of_memory():
+    (summary,) = summarise(
         {"rows": [row("ppo", 0.8, 0, unreadable=1), row("ppo", 0.9, 1, unreadable=4, peak_rss_gib=2.5)]}
     )
-    assert (found.unreadable, found.unreadable_share, found.peak_rss_gib) == (2.5, 0.025, 2.5)
+    assert (summary.unreadable, summary.unreadable_share, summary.peak_rss_gib) == (2.5, 0.025, 2.5)
 
 
-def test_ranked_knows_metrics_where_less_is_better():
+@pytest.mark.parametrize("metric", ["mae", "error_rate"])
+def test_error_metrics_are_ranked_and_bolded_by_their_smallest_value(metric, monkeypatch):
+    error_rate = Metric("error_rate", "Error rate", "labels", METRICS["accuracy"].measure, higher_is_better=False)
+    monkeypatch.setitem(METRICS, "error_rate", error_rate)
+
     def scored(method: str, value: float) -> dict:
-        return row(method, 0.5, primary="rmse", metrics={"rmse": {"value": value, "low": value, "high": value}})
+        return row(method, 0.5, primary=metric, metrics={metric: {"value": value, "low": value, "high": value}})
 
-    assert [item.method for item in ranked(summarise({"rows": [scored("a", 0.9), scored("b", 0.2)]}))] == ["b", "a"]
+    table = {"rows": [scored("a", 0.9), scored("b", 0.2)]}
+    assert [item.method for item in ranked(summarise(table))] == ["b", "a"]
+    assert best_values(summarise(table), [metric]) == {metric: 0.2}
+    console = Console(width=100, force_terminal=True, color_system="standard")
+    with console.capture() as shown:
+        console.print(results_table(table))
+    assert re.findall(r"\x1b\[1m *(0\.\d+)", shown.get()) == ["0.200"]
 
 
-def test_task_is_a_column_only_with_several_tasks():
+def test_task_column_needs_several_tasks():
     one = markdown_table({"rows": [row("ppo", 0.5)]})
     two = markdown_table({"rows": [row("ppo", 0.5), row("ppo", 0.5, task="glue/cola")], "tests": [TEST]})
     assert not one.startswith("| task")
@@ -135,7 +137,7 @@ MIXED = {
 }
 
 
-def test_tasks_with_other_metrics_share_two_columns():
+def test_tasks_with_different_metrics_share_two_columns():
     lines = markdown_table(MIXED).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:5]] for line in lines[:1] + lines[2:6]]
     assert cells == [
@@ -149,10 +151,10 @@ def test_tasks_with_other_metrics_share_two_columns():
 
 
 @pytest.mark.parametrize("width", [100, 160])
-def test_the_terminal_shows_mixed_tasks_whole_and_the_best_primary_metric_bold(width):
+def test_terminal_table_with_mixed_tasks_bolds_the_best_primary_metric(width):
     console = Console(width=width, force_terminal=True, color_system="standard")
     with console.capture() as shown:
-        console.print(rich_table(MIXED))
+        console.print(results_table(MIXED))
     styled = shown.get()
     assert "superglue/multirc" in styled
     bold = re.findall(r"\x1b\[1m *(\w+ 0\.\d+)", styled)
@@ -160,20 +162,20 @@ def test_the_terminal_shows_mixed_tasks_whole_and_the_best_primary_metric_bold(w
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_rich_table_shows_every_figure(width):
+def test_terminal_table_shows_every_figure(width):
     text = rendered({"rows": [row("zero-shot", 0.55, unreadable=3), row("ppo", 0.884)]}, width)
     for wanted in ("zero-shot", "0.550 [0.530, 0.570]", "3 (3.0 %)", "1,000", "142 / 3.2", "1.50", "100 rows judged"):
         assert wanted in text
 
 
-def test_rich_table_with_two_metrics_fits_80_columns():
+def test_terminal_table_with_two_metrics_fits_80_columns():
     two = {"accuracy": {"value": 0.9, "low": 0.88, "high": 0.92}, "mcc": {"value": -0.1, "low": -0.2, "high": 0.0}}
     text = rendered({"rows": [row("zero-shot", 0.9, metrics=two), row("ppo", 0.9, metrics=two)]}, 80)
     assert "[0.880, 0.920]" in text
     assert "[−0.200, 0.000]" in text
 
 
-def test_rich_table_reads_no_markup_in_names():
+def test_terminal_table_shows_markup_in_names_as_text():
     assert "[bold]x[/bold]" in rendered({"rows": [row("[bold]x[/bold]", 0.5)]})
 
 
@@ -194,8 +196,8 @@ def test_rich_table_reads_no_markup_in_names():
         ),
     ],
 )
-def test_sentence_of_a_test(change, wanted):
-    assert test_line(TEST | change) == wanted
+def test_verdict_of_a_paired_test(change, wanted):
+    assert verdict_line(TEST | change) == wanted
 
 
 def collapsed(word: str, **more) -> dict:
@@ -206,41 +208,39 @@ def collapsed(word: str, **more) -> dict:
     return row("zero-shot", 0.5, per_label=gold, majority={"word": word, "share": 1.0, "one_label": True}, **more)
 
 
-def test_a_constant_is_reported_as_one():
-    assert significance_lines({"rows": [collapsed("Negative")]}) == [
+def test_one_label_for_every_row_is_a_warning():
+    assert table_notes({"rows": [collapsed("Negative")]}) == [
         "zero-shot answers Negative for every row (a majority-label result)"
     ]
-    assert significance_lines({"rows": [collapsed("Positive")]}) == [
+    assert table_notes({"rows": [collapsed("Positive")]}) == [
         "zero-shot answers Positive for every row (a one-label result)"
     ]
 
 
-def test_a_constant_in_one_of_two_seeds_names_the_seed():
+def test_one_label_in_one_of_two_seeds_names_the_seed():
     other = row("zero-shot", 0.6, 1, majority={"word": "Negative", "share": 0.6, "one_label": False})
-    (line,) = significance_lines({"rows": [collapsed("Negative"), other]})
+    (line,) = table_notes({"rows": [collapsed("Negative"), other]})
     assert line == "zero-shot (seed 0) answers Negative for every row (a majority-label result)"
 
 
-def test_many_unreadable_answers_are_a_warning_and_few_are_not():
-    assert significance_lines({"rows": [row("sft", 0.5, unreadable=4)]}) == []
-    (line,) = significance_lines({"rows": [row("sft", 0.5, unreadable=7)]})
+def test_many_unreadable_answers_are_a_warning():
+    assert table_notes({"rows": [row("sft", 0.5, unreadable=4)]}) == []
+    (line,) = table_notes({"rows": [row("sft", 0.5, unreadable=7)]})
     assert line == "sft: 7 (7.0 %) of 100 answers are unreadable and count as wrong"
 
 
-def test_unreadable_answers_do_not_count_where_metrics_take_probabilities():
-    (line,) = significance_lines(
+def test_unreadable_warning_for_metrics_of_probabilities():
+    (line,) = table_notes(
         {"rows": [row("sft", 0.5, unreadable=70, primary="record_f1", metrics=figures(record_f1=0.5))]}
     )
     assert (
         line == "sft: 70 (70.0 %) of 100 answers are unreadable; its metrics take probabilities and do not count them"
     )
-    (line,) = significance_lines(
-        {"rows": [row("sft", 0.5, unreadable=70, metrics=figures(accuracy=0.5, record_f1=0.5))]}
-    )
+    (line,) = table_notes({"rows": [row("sft", 0.5, unreadable=70, metrics=figures(accuracy=0.5, record_f1=0.5))]})
     assert line.endswith("unreadable and count as wrong")
 
 
-def test_failed_and_missing_cells_are_said():
+def test_failed_and_unfinished_cells_are_listed():
     table = {
         "rows": [],
         "failed": [{"task": "t", "method": "ppo", "seed": 1, "reason": "out of memory"}],
@@ -249,12 +249,12 @@ def test_failed_and_missing_cells_are_said():
     assert incomplete_lines(table) == ["t: ppo (seed 1) failed: out of memory", "1 cell is not finished yet"]
 
 
-def test_small_numbers():
+def test_rounding_and_signs_of_numbers():
     assert decimal(-0.0001) == "0.000"
     assert decimal(-0.25) == "−0.250"
     assert p_text(0.04999) == "p = 0.050"
 
 
-def test_invisible_characters_are_written_out():
+def test_invisible_characters_are_spelled_out():
     assert visible("a\u202eb\ud800c\x00") == "a⟦U+202E⟧b⟦U+D800⟧c⟦U+0000⟧"
     assert visible("naïve 日本 שלום") == "naïve 日本 שלום"

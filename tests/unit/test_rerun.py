@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from adjudge.experiments.multitask import execute_tasks
 from fake_method import by_first_word, install, reviews, write_reviews
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -13,7 +14,6 @@ from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import RunError
 from adjudge.experiments.execute import evaluate_run, execute
-from adjudge.experiments.multitask import execute_tasks
 from adjudge.experiments.rerun import compare_runs, environment_lines, rerun
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_json

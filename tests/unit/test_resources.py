@@ -1,4 +1,4 @@
-"""Memory as Linux tells it, with and without a container's limit."""
+"""Memory as Linux reports it, with and without a container's limit."""
 
 import pytest
 
@@ -15,7 +15,8 @@ def system(root, files):
 
 
 MEMINFO = {
-    "proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0\n"
+    "proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\n"
+    "MemAvailable:    8388608 kB\nHugePages_Total:       0\n"
 }
 TWO, ONE = "sys/fs/cgroup/memory.", "sys/fs/cgroup/memory/memory."
 
@@ -32,11 +33,11 @@ TWO, ONE = "sys/fs/cgroup/memory.", "sys/fs/cgroup/memory/memory."
         ({f"{ONE}limit_in_bytes": "9223372036854771712\n", f"{ONE}usage_in_bytes": "1"}, 16, 8),
     ],
 )
-def test_a_containers_limit_counts_where_it_is_lower(limits, total, free, tmp_path):
+def test_a_lower_container_limit_counts(limits, total, free, tmp_path):
     system(tmp_path, MEMINFO | limits)
     assert (memory_gib(tmp_path), available_gib(tmp_path)) == (total, free)
 
 
-def test_elsewhere_what_is_installed_counts_as_available(tmp_path):
+def test_without_linux_files_the_installed_memory_counts_as_available(tmp_path):
     assert memory_gib(tmp_path) == available_gib(tmp_path)
     assert memory_gib(tmp_path) > 0.1

@@ -1,4 +1,4 @@
-"""The figures of one run."""
+"""The scores of one run."""
 
 import json
 
@@ -17,50 +17,50 @@ def _predictions(*pairs):
     return [Prediction(f"dev.tsv:{row}", {}, gold, str(value), value) for row, (gold, value) in enumerate(pairs, 2)]
 
 
-def test_the_figures_of_a_label_task():
-    found = score(LABELS, _predictions(("Yes", "Yes"), ("Yes", None), ("No", "No"), ("No", "Yes")), resamples=200)
-    assert (found["n"], found["primary"], found["unreadable"]) == (4, "matthews", 1)
-    assert list(found["metrics"]) == ["matthews", "accuracy"]
-    accuracy = found["metrics"]["accuracy"]
+def test_scores_of_a_label_task():
+    scores = score(LABELS, _predictions(("Yes", "Yes"), ("Yes", None), ("No", "No"), ("No", "Yes")), resamples=200)
+    assert (scores["n"], scores["primary"], scores["unreadable"]) == (4, "matthews", 1)
+    assert list(scores["metrics"]) == ["matthews", "accuracy"]
+    accuracy = scores["metrics"]["accuracy"]
     assert accuracy["value"] == 0.5
     assert 0 <= accuracy["low"] < 0.5 < accuracy["high"] <= 1
-    assert found["per_label"] == {
+    assert scores["per_label"] == {
         "No": {"recall": 0.5, "gold": 2, "predicted": 1},
         "Yes": {"recall": 0.5, "gold": 2, "predicted": 2},
         "Maybe": {"recall": None, "gold": 0, "predicted": 0},
     }
-    assert found["majority"] == {"word": "Yes", "share": 0.5, "one_label": False}
-    json.dumps(found, allow_nan=False)
+    assert scores["majority"] == {"word": "Yes", "share": 0.5, "one_label": False}
+    json.dumps(scores, allow_nan=False)
 
 
-def test_one_label_for_everything_is_reported_as_that():
-    found = score(LABELS, _predictions(("Yes", "Yes"), ("No", "Yes"), ("Yes", "Yes"), ("No", None)), resamples=100)
-    assert found["majority"] == {"word": "Yes", "share": 0.75, "one_label": True}
-    assert found["per_label"]["No"] == {"recall": 0.0, "gold": 2, "predicted": 0}
+def test_one_label_for_everything_is_reported():
+    scores = score(LABELS, _predictions(("Yes", "Yes"), ("No", "Yes"), ("Yes", "Yes"), ("No", None)), resamples=100)
+    assert scores["majority"] == {"word": "Yes", "share": 0.75, "one_label": True}
+    assert scores["per_label"]["No"] == {"recall": 0.0, "gold": 2, "predicted": 0}
 
 
-def test_nothing_readable():
-    found = score(LABELS, _predictions(("Yes", None), ("No", None)), resamples=100)
-    assert found["majority"] == {"word": None, "share": 0.0, "one_label": False}
-    assert found["unreadable"] == 2
-    assert found["metrics"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+def test_scores_without_a_readable_answer():
+    scores = score(LABELS, _predictions(("Yes", None), ("No", None)), resamples=100)
+    assert scores["majority"] == {"word": None, "share": 0.0, "one_label": False}
+    assert scores["unreadable"] == 2
+    assert scores["metrics"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_the_figures_of_a_number_task():
-    found = score(NUMBER, _predictions((1.0, 1.5), (2.0, 2.0), (4.0, 4.5), (0.0, None)), resamples=100)
-    assert found["metrics"]["mae"]["value"] == pytest.approx((0.5 + 0 + 0.5 + 5) / 4)
-    assert found["unreadable"] == 1
-    assert "per_label" not in found
-    json.dumps(found, allow_nan=False)
+def test_scores_of_a_number_task():
+    scores = score(NUMBER, _predictions((1.0, 1.5), (2.0, 2.0), (4.0, 4.5), (0.0, None)), resamples=100)
+    assert scores["metrics"]["mae"]["value"] == pytest.approx((0.5 + 0 + 0.5 + 5) / 4)
+    assert scores["unreadable"] == 1
+    assert "per_label" not in scores
+    json.dumps(scores, allow_nan=False)
 
 
-def test_the_same_seed_gives_the_same_intervals():
+def test_same_seed_gives_the_same_intervals():
     rows = _predictions(*[("Yes", "Yes"), ("No", "Yes"), ("No", "No")] * 10)
     assert score(LABELS, rows, resamples=200) == score(LABELS, rows, resamples=200)
     assert score(LABELS, rows, resamples=200, seed=1)["metrics"] != score(LABELS, rows, resamples=200)["metrics"]
 
 
-def test_rows_without_a_gold_answer_cannot_be_scored():
+def test_rows_without_a_gold_answer_are_refused():
     with pytest.raises(DataError, match=r"row dev\.tsv:3 has no gold answer"):
         score(LABELS, _predictions(("Yes", "Yes"), (None, "Yes")), resamples=100)
     with pytest.raises(DataError, match="no predictions"):

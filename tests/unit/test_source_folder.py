@@ -1,4 +1,4 @@
-"""Rows from the official download layout: what is text, what is a mistake, what is found where."""
+"""Rows from the official download layout: their texts, their mistakes, and the paths to them."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_glue = pytest.mark.skipif(
-    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not beside the checkout"
+    not (DATA / "glue").is_dir(), reason="the official GLUE folder is not next to the checkout"
 )
 
 ROWS = {
@@ -27,10 +27,13 @@ ROWS = {
     "glue/wnli": (635, 71),
     "glue/ax": (10471, 1104),
 }
-"""Rows that SOURCES.md in the folder states."""
+"""Row counts of (train, dev), as in SOURCES.md of that folder."""
 
 
-MNLI_TEST = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2"
+MNLI_TEST = (
+    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
+    "sentence1 sentence2"
+)
 
 
 def sst2(folder: Path, content: str | bytes, split: str = "dev") -> list[Example]:
@@ -46,7 +49,7 @@ def texts(examples: list[Example]) -> list[str]:
 
 @needs_glue
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_every_official_file_loads_whole(name):
+def test_official_files_load_completely(name):
     spec = load_task(name)
     for split, count in zip(("train", "dev"), ROWS[name], strict=True):
         examples = load_split(spec, split, DATA)
@@ -61,7 +64,7 @@ def test_every_official_file_loads_whole(name):
     ("name", "file"),
     [("glue/mrpc", "MRPC/dev.tsv"), ("glue/cola", "CoLA/dev.tsv"), ("glue/ax", "AX/diagnostic-full.tsv")],
 )
-def test_an_id_names_the_line_and_its_cells_are_the_fields(name, file):
+def test_ids_name_the_line_of_the_fields(name, file):
     lines = (DATA / "glue" / file).read_text(encoding="utf-8").split("\n")
     for example in load_split(load_task(name), "dev", DATA):
         cells = lines[int(example.id.rsplit(":", 1)[1]) - 1].split("\t")
@@ -80,7 +83,7 @@ def test_the_task_folder_is_found_at_each_depth():
     assert load_split(diagnostic, "train", str(DATA)) == load_split(diagnostic, "train", DATA / "glue")
 
 
-def test_quotes_are_text_and_only_line_ends_split(tmp_path):
+def test_quotes_are_text_and_only_newlines_end_lines(tmp_path):
     odd = 'a "quoted\u2028 \x85 \x0b \x0c \x1c \r text'
     examples = sst2(tmp_path, f'sentence\tlabel\n"begins\t1\n{odd}\t0\nends"\t1\n')
     assert texts(examples) == ['"begins', odd, 'ends"']
@@ -106,7 +109,7 @@ BROKEN = [
     ),
     ("sentence\tlabel\nfine\t1\textra\n", r"dev\.tsv:2: the row has 3 columns.*after field 'label'.*'extra'"),
     ("sentence\tlabel\n\nfine\t1\n", r"dev\.tsv:2: the row has 1 column"),
-    ("sentence\tlabel\nfine\t2\n", r"dev\.tsv:2: '2' in column 'label' is no label of glue/sst2.*0, 1"),
+    ("sentence\tlabel\nfine\t2\n", r"dev\.tsv:2: '2' in column 'label' is not a label of glue/sst2.*0, 1"),
     ("sentence\tlabel\n \t1\n", r"dev\.tsv:2: field 'sentence'.*is empty"),
     ("sentence\tlabel\nfine\t\n", r"dev\.tsv:2: the label column 'label' is empty"),
     ("sentense\tlabel\nfine\t1\n", r"dev\.tsv: there is no column 'sentence'. Did you mean 'sentense'\?"),
@@ -118,9 +121,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_files_are_errors_with_their_place(tmp_path, content, said):
-    with pytest.raises(DataError, match=said):
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_files_raise_errors_with_location(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
         sst2(tmp_path, content)
 
 
@@ -135,7 +138,7 @@ def test_cola_has_no_header_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("score", "said"),
+    ("score", "message"),
     [
         ("abc", "is not a number"),
         ("nan", "is not a number"),
@@ -144,16 +147,16 @@ def test_cola_has_no_header_line(tmp_path):
         ("-1", "outside"),
     ],
 )
-def test_scores_are_numbers_in_range(tmp_path, score, said):
+def test_scores_are_numbers_in_range(tmp_path, score, message):
     columns = [*(f"c{number}" for number in range(7)), "sentence1", "sentence2", "score"]
     (tmp_path / "STS-B").mkdir()
     path = tmp_path / "STS-B" / "dev.tsv"
     path.write_text("\t".join(columns) + "\n" + "\t".join("x" * 9) + f"\t{score}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{said}"):
+    with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{message}"):
         load_split(load_task("glue/stsb"), "dev", tmp_path)
 
 
-def test_rows_without_majority_label_are_left_out_and_counted(tmp_path, capsys):
+def test_rows_without_majority_label_are_dropped_with_a_warning(tmp_path, capsys):
     columns = [f"c{number}" for number in range(8)] + ["sentence1", "sentence2", "label1", "gold_label"]
     rows = [["x"] * 8 + ["p", "h", "neutral", gold] for gold in ("neutral", "-", "entailment", "-")]
     (tmp_path / "MNLI").mkdir()
@@ -173,12 +176,12 @@ def qqp(folder: Path, good: int, broken: int) -> list[Example]:
     return load_split(load_task("glue/qqp"), "train", folder)
 
 
-def test_the_few_cut_lines_of_the_big_qqp_file_are_left_out_and_said(tmp_path, capsys):
+def test_few_cut_lines_of_a_large_qqp_file_are_dropped_with_a_warning(tmp_path, capsys):
     assert len(qqp(tmp_path, 19_998, 2)) == 19_998
-    assert "2 of 20,000 rows are broken and left out" in capsys.readouterr().err.replace("\n", " ")
+    assert "2 of 20,000 rows are broken and dropped" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_more_cut_lines_than_that_are_an_error(tmp_path):
+def test_too_many_cut_lines_are_an_error(tmp_path):
     with pytest.raises(DataError, match=r"train\.tsv:19999: the row has 3 columns"):
         qqp(tmp_path, 19_997, 3)
 
@@ -188,7 +191,7 @@ def test_one_cut_line_in_a_small_file_is_an_error(tmp_path):
         qqp(tmp_path, 10, 1)
 
 
-def test_what_is_not_there_names_every_path_tried(tmp_path):
+def test_missing_rows_list_every_path_tried(tmp_path):
     with pytest.raises(DataError) as raised:
         load_split(load_task("glue/sst2"), "dev", tmp_path)
     for path in ("glue/SST-2/dev.tsv", "SST-2/dev.tsv", "glue/sst2/validation-*.parquet", "sst2/validation-*.parquet"):
@@ -216,7 +219,7 @@ TESTS = {
     "glue/wnli": ("WNLI/test.tsv", "index sentence1 sentence2", {"sentence1": 1, "sentence2": 2}),
     "glue/ax": ("AX/diagnostic.tsv", "index sentence1 sentence2", {"premise": 1, "hypothesis": 2}),
 }
-"""The unlabelled file, the columns of the official one, and which of them are texts."""
+"""The unlabelled file, its official columns, and the column index of each field."""
 
 
 def test_every_glue_task_has_its_test_file():
@@ -224,23 +227,27 @@ def test_every_glue_task_has_its_test_file():
 
 
 @pytest.mark.parametrize("name", sorted(TESTS))
-def test_an_unlabelled_file_has_its_official_index_and_no_gold(tmp_path, name):
-    file, header, places = TESTS[name]
+def test_unlabelled_rows_have_the_official_index_and_no_gold(tmp_path, name):
+    file, header, indices = TESTS[name]
     columns = header.split("|" if "|" in header else " ")
     rows = [[str(7 * number), *(f'{column} "{number}' for column in columns[1:])] for number in range(3)]
     path = tmp_path / "glue" / file
     path.parent.mkdir(parents=True)
     path.write_text("\n".join("\t".join(cells) for cells in [columns, *rows]) + "\n", encoding="utf-8")
-    wanted = [
+    expected = [
         Example(
-            f"{path.name}:{line}", {field: cells[place] for field, place in places.items()}, None, "", {"idx": cells[0]}
+            f"{path.name}:{line}",
+            {field: cells[index] for field, index in indices.items()},
+            None,
+            "",
+            {"idx": cells[0]},
         )
         for line, cells in enumerate(rows, 2)
     ]
-    assert load_split(load_task(name), "test", tmp_path) == wanted
+    assert load_split(load_task(name), "test", tmp_path) == expected
 
 
-def test_no_row_of_a_test_file_is_left_out(tmp_path):
+def test_no_row_of_a_test_file_is_dropped(tmp_path):
     (tmp_path / "QQP").mkdir()
     lines = ["id\tquestion1\tquestion2", *(f"{number}\tWhy?\tWhy not?" for number in range(20_000)), "half\trow"]
     (tmp_path / "QQP" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -248,7 +255,7 @@ def test_no_row_of_a_test_file_is_left_out(tmp_path):
         load_split(load_task("glue/qqp"), "test", tmp_path)
 
 
-def test_an_empty_second_question_is_a_row_of_qqp(tmp_path):
+def test_empty_second_question_of_qqp_is_allowed(tmp_path):
     (tmp_path / "QQP").mkdir()
     lines = ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "7\t1\t2\tWhy?\t\t0", "8\t1\t2\t\tWhy?\t0"]
     path = tmp_path / "QQP" / "train.tsv"
@@ -261,11 +268,11 @@ def test_an_empty_second_question_is_a_row_of_qqp(tmp_path):
 
 
 @needs_glue
-def test_the_diagnostic_has_its_phenomena_and_its_index():
+def test_diagnostic_rows_have_phenomena_and_index():
     task = load_task("glue/ax")
     dev, test = load_split(task, "dev", DATA), load_split(task, "test", DATA)
     assert dev[0].tags["Logic"] == "Negation" and dev[0].tags["Domain"] == "Artificial"
-    assert {name for example in dev for name, what in example.tags.items() if what} == {
+    assert {name for example in dev for name, phenomenon in example.tags.items() if phenomenon} == {
         "Lexical Semantics",
         "Predicate-Argument Structure",
         "Logic",

@@ -1,4 +1,4 @@
-"""SuperGLUE in the official JSONL layout and in the hub's, and every official file counted as SOURCES.md counts it."""
+"""SuperGLUE in the official JSONL layout and the hub's; row counts of the official files are those of SOURCES.md."""
 
 import json
 import re
@@ -19,14 +19,14 @@ from adjudge.types import Example
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(
-    not (DATA / "superglue").is_dir(), reason="the official folders are not beside the checkout"
+    not (DATA / "superglue").is_dir(), reason="the official folders are not next to the checkout"
 )
 SUPERGLUE = [name for name in list_tasks() if name.startswith("superglue/")]
 OFFICIAL = [name for name in list_tasks() if name.startswith(("glue/", "superglue/"))]
 
 
 def stated_rows() -> dict[str, int]:
-    """File to the number of rows that SOURCES.md states: of MultiRC the answer options, of ReCoRD the queries."""
+    """Return the rows per file from SOURCES.md: answer options for MultiRC, queries for ReCoRD."""
     stated = {}
     for line in (DATA / "SOURCES.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -49,7 +49,7 @@ def stated_rows() -> dict[str, int]:
 
 @needs_data
 def test_every_row_of_every_official_file_is_loaded():
-    """None is dropped, also not those with quotes, without a header line, or with an empty answer option."""
+    """No row is dropped, even with quotes, without a header line, or with an empty answer option."""
     counted = {}
     for name in OFFICIAL:
         spec = load_task(name)
@@ -62,13 +62,15 @@ def test_every_row_of_every_official_file_is_loaded():
                 rows = {row.group for row in rows} if name == "superglue/record" else rows
                 counted[path.resolve().relative_to(DATA.resolve()).as_posix()] = len(rows)
     assert counted == stated_rows()
-    there = {path.relative_to(DATA).as_posix() for suffix in ("tsv", "jsonl") for path in DATA.glob(f"*/*/*.{suffix}")}
-    assert set(counted) == there - {"glue/MRPC/dev_ids.tsv"}
+    existing = {
+        path.relative_to(DATA).as_posix() for suffix in ("tsv", "jsonl") for path in DATA.glob(f"*/*/*.{suffix}")
+    }
+    assert set(counted) == existing - {"glue/MRPC/dev_ids.tsv"}
 
 
 @needs_data
 @pytest.mark.parametrize("name", SUPERGLUE)
-def test_official_rows_have_golds_and_their_index(name):
+def test_official_rows_have_gold_answers_and_index(name):
     spec = load_task(name)
     for split in ("train", "dev"):
         rows = load_split(spec, split, DATA)
@@ -98,7 +100,7 @@ def test_both_spans_of_every_official_row_of_wsc_are_marked(split):
 
 
 @needs_data
-def test_the_two_class_diagnostic_has_the_phenomena_of_the_other():
+def test_both_diagnostics_have_the_same_phenomena():
     dev = load_split(load_task("superglue/axb"), "dev", DATA)
     full = load_split(load_task("glue/ax"), "dev", DATA)
     names = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge")
@@ -118,7 +120,7 @@ def boolq(folder: Path, content: str, split: str = "dev") -> list[Example]:
 GOOD = '{"question": "is it", "passage": "It is\\u2028so.", "idx": 7, "label": true}'
 
 
-def test_objects_are_rows_and_true_is_yes(tmp_path):
+def test_jsonl_objects_become_rows(tmp_path):
     (example,) = boolq(tmp_path, f"\ufeff{GOOD}\r\n\n")
     assert example == Example(
         "val.jsonl:1", {"passage": "It is\u2028so.", "question": "is it"}, "Yes", "", {"idx": "7"}
@@ -127,7 +129,7 @@ def test_objects_are_rows_and_true_is_yes(tmp_path):
         assert load_split(load_task("superglue/boolq"), "dev", folder) == [example]
 
 
-def test_the_test_file_needs_no_label(tmp_path):
+def test_label_is_optional_in_the_test_file(tmp_path):
     assert [row.gold for row in boolq(tmp_path, GOOD.replace(', "label": true', ""), "test")] == [None]
     assert [row.gold for row in boolq(tmp_path, GOOD, "test")] == ["Yes"]
 
@@ -135,7 +137,7 @@ def test_the_test_file_needs_no_label(tmp_path):
 BROKEN = [
     (GOOD + "\n{'question': 1}\n", r"val\.jsonl:2: is not JSON"),
     (GOOD + "\n" + GOOD[:-3] + "\n", r"val\.jsonl:2: is not JSON"),
-    (GOOD + "\n\n[1, 2]\n", r"val\.jsonl:3: is a list and not an object: \[1, 2\]"),
+    (GOOD + "\n\n[1, 2]\n", r"val\.jsonl:3: is a list, not an object: \[1, 2\]"),
     ("9" * 5000, r"val\.jsonl:1: is not JSON"),
     ("[" * 100_000, r"val\.jsonl:1: is not JSON"),
     (GOOD.replace("passage", "pasage"), r"val\.jsonl:1: there is no field 'passage'. Did you mean 'pasage'\?"),
@@ -143,17 +145,17 @@ BROKEN = [
     (GOOD.replace("true", "null"), r"val\.jsonl:1: there is no field 'label'"),
     (
         GOOD.replace("true", '"yes"'),
-        r"val\.jsonl:1: 'yes' in column 'label' is no label of superglue/boolq.*false, true",
+        r"val\.jsonl:1: 'yes' in column 'label' is not a label of superglue/boolq.*false, true",
     ),
-    (GOOD.replace('"is it"', '["is", "it"]'), r"val\.jsonl:1: field 'question' is a list and not text"),
+    (GOOD.replace('"is it"', '["is", "it"]'), r"val\.jsonl:1: field 'question' is a list, not text"),
     (GOOD.replace('"is it"', '" "'), r"val\.jsonl:1: field 'question' is empty"),
     ("\n\n", r"val\.jsonl: the file is empty"),
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_files_are_errors_with_file_line_and_field(tmp_path, content, said):
-    with pytest.raises(DataError, match=said):
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_files_raise_errors_with_file_line_and_field(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
         boolq(tmp_path, content)
 
 
@@ -163,7 +165,7 @@ HUB = {
     "superglue/rte": ({"premise": ["one", "two"], "hypothesis": ["eins", "zwei"]}, [0, 1], ["Yes", "No"]),
     "superglue/axb": ({"sentence1": ["one", "two"], "sentence2": ["eins", "zwei"]}, [0, 1], ["Yes", "No"]),
 }
-"""Columns and integer labels of the hub's flat tasks; those with a hook are in test_hooks.py."""
+"""Columns and integer labels of the hub's flat tasks; test_hooks.py has the tasks with a hook."""
 
 
 def save(path: Path, columns: dict[str, list], labels: list[int]) -> None:
@@ -187,19 +189,19 @@ def test_folder_in_the_hubs_layout(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["superglue/axb", "superglue/axg"])
-def test_the_hub_gives_the_diagnostics_the_training_rows_of_rte(monkeypatch, name):
-    asked = []
+def test_training_rows_of_the_diagnostics_come_from_rte(monkeypatch, name):
+    requests = []
 
     def load_dataset(path, config, *, revision, split):
-        asked.append((path, config, revision, split))
+        requests.append((path, config, revision, split))
         return datasets.Dataset.from_dict({"premise": ["p"], "hypothesis": ["h"], "label": [1], "idx": [0]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("adjudge.tasks.reading.hub.unreachable", lambda endpoint: None)
+    monkeypatch.setattr("adjudge.tasks.reading.hub.connection_problem", lambda endpoint: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (example,) = load_split(load_task(name), "train")
     assert (dict(example.fields), example.gold) == ({"premise": "p", "hypothesis": "h"}, "No")
-    assert asked == [("aps/super_glue", "rte", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "train")]
+    assert requests == [("aps/super_glue", "rte", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "train")]
 
 
 LONG = " ".join(f"Sentence {number} of the passage says little." for number in range(200))
@@ -215,7 +217,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", sorted(CUT))
-def test_a_long_passage_is_cut_and_not_what_is_asked_of_it(tiny_llama, name):
+def test_long_passage_is_cut_but_not_the_question(tiny_llama, name):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     prompt = Renderer(tokenizer, load_task(name), PromptConfig(max_tokens=512)).prompt(Example("x", CUT[name]))
     text = tokenizer.decode(prompt.ids)
@@ -225,7 +227,7 @@ def test_a_long_passage_is_cut_and_not_what_is_asked_of_it(tiny_llama, name):
         assert field == "passage" or value in text
 
 
-def test_an_empty_answer_option_and_the_highlights_are_shown(tiny_llama):
+def test_template_shows_empty_options_and_highlights(tiny_llama):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     options = Renderer(tokenizer, load_task("superglue/multirc"), PromptConfig())
     assert "Answer: (empty)\n" in options.text(Example("x", {"passage": "p", "question": "q", "answer": ""}))
@@ -234,7 +236,7 @@ def test_an_empty_answer_option_and_the_highlights_are_shown(tiny_llama):
     assert "One.\n- Two.\n- Three.\n" in shown
 
 
-def test_an_empty_answer_can_be_judged_from_a_table_too():
+def test_prediction_accepts_an_empty_optional_field():
     from adjudge.tasks import examples_for_prediction
 
     row = {"passage": "p", "question": "q", "answer": ""}
@@ -243,8 +245,8 @@ def test_an_empty_answer_can_be_judged_from_a_table_too():
         examples_for_prediction(load_task("superglue/multirc"), [{**row, "question": ""}])
 
 
-def test_numbers_of_a_users_jsonl_keep_their_spelling(tmp_path):
-    """The same reader of lines serves the user's own tables."""
+def test_numbers_of_a_jsonl_table_keep_their_spelling(tmp_path):
+    """The user's own tables are read by the same function."""
     from adjudge.tasks import read_table
 
     (tmp_path / "own.jsonl").write_text(json.dumps({"a": 1}) + '\n{"a": 1.50, "b": [1.0, true]}\n', encoding="utf-8")

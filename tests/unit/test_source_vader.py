@@ -1,4 +1,4 @@
-"""The human-rated sentences: unpacking them safely, and the rows made of them."""
+"""The sentences rated by people: unpacking them safely, and their rows."""
 
 import io
 import tarfile
@@ -59,12 +59,12 @@ def test_only_the_four_files_are_written(tmp_path, cache):
     assert (vader_folder() / FILES["movies"]).read_bytes() == rows(4)
 
 
-def test_a_link_is_not_followed(tmp_path, cache):
+def test_links_in_the_archive_are_not_followed(tmp_path, cache):
     secret = tmp_path / "secret"
     secret.write_text("1\t1\tsecret\r\n")
     members = whole()
     del members[f"hutto_ICWSM_2014/{FILES['news']}"]
-    with pytest.raises(DataError, match=f"there is no {FILES['news']} in it"):
+    with pytest.raises(DataError, match=f"it does not hold {FILES['news']}"):
         extract(sdist(tmp_path, members, {f"hutto_ICWSM_2014/{FILES['news']}": str(secret)}), vader_folder())
     assert not is_fetched()
 
@@ -87,7 +87,7 @@ def test_damaged_archives_leave_nothing_behind(tmp_path, cache, damage):
     assert not any(path.is_file() for path in cache.rglob("*"))
 
 
-def test_rows_are_fetched_when_they_are_first_asked_for(cache, tmp_path, monkeypatch):
+def test_rows_are_fetched_on_first_use(cache, tmp_path, monkeypatch):
     members = whole()
     monkeypatch.setattr(vader, "download", lambda package, folder: sdist(tmp_path, members))
     examples = [example for split in ("train", "dev") for example in load_split(load_task("vader/movies"), split)]
@@ -95,7 +95,7 @@ def test_rows_are_fetched_when_they_are_first_asked_for(cache, tmp_path, monkeyp
     assert examples
 
 
-def test_not_fetched_and_no_network_says_so(cache, monkeypatch):
+def test_missing_rows_without_a_network_are_reported(cache, monkeypatch):
     def download(package, folder):
         raise DownloadError("no route")
 
@@ -126,7 +126,7 @@ def test_threshold_labels_and_numbers(cache):
     assert labelled[0].fields["text"].endswith("caf\u00e9\u2019s.")
 
 
-def test_dev_share_is_near_what_the_task_says_and_never_changes(cache):
+def test_dev_share_is_near_the_setting_and_stable(cache):
     fill("movies", rows(4000))
     spec = load_task("vader/movies")
     dev = load_split(spec, "dev")
@@ -141,7 +141,7 @@ def test_dev_share_is_near_what_the_task_says_and_never_changes(cache):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"1\t2.5\tfine\r\n2\t2.5\r\n", r":2: the row has 2 columns where 3 are expected.*field 'text' is missing"),
         (b"1\t2.5\ta\tb\r\n", r":1: the row has 4 columns"),
@@ -152,13 +152,13 @@ def test_dev_share_is_near_what_the_task_says_and_never_changes(cache):
         (b"1\t2\tcaf\xe9\r\n", r":1: byte 0xe9 is not valid UTF-8"),
     ],
 )
-def test_wrong_rows_are_errors_with_their_place(cache, content, said):
+def test_wrong_rows_raise_errors_with_location(cache, content, message):
     fill("movies", content)
-    with pytest.raises(DataError, match=rf"{FILES['movies']}.*{said}"):
+    with pytest.raises(DataError, match=rf"{FILES['movies']}.*{message}"):
         load_split(load_task("vader/movies"), "dev")
 
 
-def test_a_rating_out_of_range_is_an_error(cache):
+def test_rating_out_of_range_is_an_error(cache):
     fill("movies", b"1\t4.5\tfine\r\n")
     with pytest.raises(DataError, match=r":1: 4\.5 in column 'rating' is outside the range"):
         load_split(load_task("vader/movies-rating"), "dev")

@@ -1,4 +1,4 @@
-"""Submissions that were damaged at random: what is wrong is found, and nothing but a list of problems comes of it."""
+"""Submissions damaged at random: the damage is found, and the result is always a list of problems."""
 
 import io
 import json
@@ -24,11 +24,11 @@ def problems(name, lines):
 
 @EVERY
 @given(st.sampled_from(SMALL), st.data())
-def test_a_row_that_is_lost_doubled_or_moved_is_found(name, data):
+def test_a_lost_repeated_or_moved_row_is_found(name, data):
     lines = list(RIGHT[name])
     first = 1 if name.endswith(".tsv") else 0
     at = data.draw(st.integers(first, len(lines) - 1))
-    to = data.draw(st.integers(first, len(lines) - 1).filter(lambda place: place != at))
+    to = data.draw(st.integers(first, len(lines) - 1).filter(lambda position: position != at))
     how = data.draw(st.sampled_from(["lost", "doubled", "moved"]))
     line = lines[at]
     if how != "doubled":
@@ -40,14 +40,14 @@ def test_a_row_that_is_lost_doubled_or_moved_is_found(name, data):
 
 @EVERY
 @given(st.sampled_from(SMALL), st.data(), st.text(max_size=8))
-def test_a_label_that_is_none_is_found(name, data, label):
+def test_an_unknown_label_is_found(name, data, label):
     form, lines = form_of(name), list(RIGHT[name])
     at = data.draw(st.integers(1, len(lines) - 1))
     index = at - 1 if name.endswith(".tsv") else at
     lines[at] = json.dumps({"idx": index, "label": label}) if form.is_json else f"{index}\t{label}"
-    found = problems(name, lines)
-    assert bool(found) == (label not in form.labels)
-    assert all(str(problem).isprintable() for problem in found)
+    reported = problems(name, lines)
+    assert bool(reported) == (label not in form.labels)
+    assert all(str(problem).isprintable() for problem in reported)
 
 
 JSON = st.recursive(
@@ -62,32 +62,32 @@ JSON = st.recursive(
 
 @EVERY
 @given(st.sampled_from([form.file for form in SUITES["superglue"]]), st.lists(JSON, max_size=4))
-def test_any_json_is_answered_with_problems(name, values):
+def test_any_json_gives_problems(name, values):
     assert problems(name, [json.dumps(value) for value in values])
 
 
 @EVERY
 @given(st.sampled_from([form.file for forms in SUITES.values() for form in forms]), st.binary(max_size=200))
-def test_any_bytes_are_answered_with_problems(name, content):
+def test_any_bytes_give_problems(name, content):
     assert check_file(form_of(name), io.BytesIO(content), name)
 
 
 @EVERY
 @given(st.sampled_from(SMALL), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_file_is_gone_through(name, damage):
+def test_a_damaged_file_is_read_through(name, damage):
     content = bytearray(right_file(form_of(name)))
-    for place, byte in damage:
-        content[place % len(content)] = byte
+    for position, byte in damage:
+        content[position % len(content)] = byte
     for problem in check_file(form_of(name), io.BytesIO(bytes(content)), name):
         assert str(problem).startswith(name)
 
 
 @settings(EVERY, max_examples=600)
 @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=6), st.integers(0, len(SMALL_ZIP)))
-def test_a_damaged_zip_is_gone_through(damage, cut):
+def test_a_damaged_zip_is_read_through(damage, cut):
     content = bytearray(SMALL_ZIP)
-    for place, byte in damage:
-        content[-1 - place % len(content)] = byte
+    for position, byte in damage:
+        content[-1 - position % len(content)] = byte
     if cut % 3 == 0:
         del content[cut:]
     assert check_zip(io.BytesIO(bytes(content)), "a.zip")  # files are missing in any case
@@ -95,7 +95,7 @@ def test_a_damaged_zip_is_gone_through(damage, cut):
 
 @EVERY
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), st.binary(max_size=50))
-def test_any_name_in_a_zip_is_answered(name, content):
-    found = check_zip(io.BytesIO(zipped({name: content})), "a.zip")
-    assert found
-    assert all(str(problem).isprintable() for problem in found)
+def test_any_name_in_a_zip_gives_problems(name, content):
+    reported = check_zip(io.BytesIO(zipped({name: content})), "a.zip")
+    assert reported
+    assert all(str(problem).isprintable() for problem in reported)

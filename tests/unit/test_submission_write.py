@@ -1,4 +1,4 @@
-"""The files of a submission from judged rows: labels as the sites have them, and no answer that nobody gave."""
+"""Files of a submission from judged rows: the sites' labels, and no guessed answers."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from submissions import form_of
 from adjudge.errors import DataError
 from adjudge.submission.check_file import check_file
 from adjudge.submission.formats import FORMS, form_of_task
-from adjudge.submission.write import check_unreadable, official_indices, pack, write_file
+from adjudge.submission.write import first_unknown_rule, official_indices, pack, write_file
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -42,8 +42,8 @@ def spec_of(name: str) -> TaskSpec:
     return label_task(*SPECS[name]["labels"].values(), **SPECS[name])
 
 
-def judged(name: str, answer=None, **tags):
-    """A prediction for each official row; `answer` gives the value for an index, by default the task's words in turn."""
+def predictions_for(name: str, answer=None, **tags):
+    """Return a prediction per official row; `answer` maps index to value (default: the words in turn)."""
     spec, form = spec_of(name), form_of(name)
     words = spec.words or (2.5,)
     give = answer or (lambda index: words[index % len(words)])
@@ -52,7 +52,7 @@ def judged(name: str, answer=None, **tags):
             f"test:{index}",
             {},
             None,
-            "said",
+            "response",
             give(index),
             tags={"idx": str(index), **{k: v(index) for k, v in tags.items()}},
         )
@@ -60,8 +60,8 @@ def judged(name: str, answer=None, **tags):
     ]
 
 
-def written(name: str, predictions, *unreadable: str):
-    """The lines of the file, and for how many rows another answer stands in it."""
+def file_lines(name: str, predictions, *unreadable: str):
+    """Return the lines of the file, and how many unreadable answers were replaced."""
     file = write_file(form_of(name), spec_of(name), predictions, unreadable, "run")
     assert check_file(form_of(name), io.BytesIO(file.text.encode()), name) == []
     return file.text.split("\n")[:-1], file.filled
@@ -83,7 +83,7 @@ def written(name: str, predictions, *unreadable: str):
     ],
 )
 def test_answers_become_the_labels_of_the_site(name, first, second):
-    lines, filled = written(name, judged(name))
+    lines, filled = file_lines(name, predictions_for(name))
     head = ["index\tprediction"] if name.endswith(".tsv") else []
     assert lines[: len(head) + 2] == [*head, first, second]
     assert len(lines) == form_of(name).rows + len(head)
@@ -94,19 +94,21 @@ def test_answers_become_the_labels_of_the_site(name, first, second):
     ("value", "text"), [(0.0, "0"), (5.0, "5"), (3, "3"), (4.75, "4.75"), (1 / 3, "0.333"), (4.9999, "5"), (1e-7, "0")]
 )
 def test_numbers_have_three_decimals_at_most(value, text):
-    lines, _ = written("STS-B.tsv", judged("STS-B.tsv", lambda index: value))
+    lines, _ = file_lines("STS-B.tsv", predictions_for("STS-B.tsv", lambda index: value))
     assert set(lines[1:]) == {f"{index}\t{text}" for index in range(1379)}
 
 
 def test_the_order_of_the_judged_rows_does_not_matter():
-    assert written("WNLI.tsv", judged("WNLI.tsv")[::-1]) == written("WNLI.tsv", judged("WNLI.tsv"))
+    assert file_lines("WNLI.tsv", predictions_for("WNLI.tsv")[::-1]) == file_lines(
+        "WNLI.tsv", predictions_for("WNLI.tsv")
+    )
 
 
-def test_options_lie_in_their_questions_and_passages():
-    rows = judged(
+def test_options_are_nested_in_their_questions_and_passages():
+    rows = predictions_for(
         "MultiRC.jsonl", passage_idx=lambda index: str(index // 100), question_idx=lambda index: str(index // 4)
     )
-    lines, _ = written("MultiRC.jsonl", rows[::-1])
+    lines, _ = file_lines("MultiRC.jsonl", rows[::-1])
     records = [json.loads(line) for line in lines]
     assert [record["idx"] for record in records] == list(range(97))
     questions = [question for record in records for question in record["passage"]["questions"]]
@@ -117,17 +119,17 @@ def test_options_lie_in_their_questions_and_passages():
     }
 
 
-def test_options_without_their_question_have_no_place():
-    rows = judged("MultiRC.jsonl", passage_idx=lambda index: "0")
+def test_options_without_a_question_are_refused():
+    rows = predictions_for("MultiRC.jsonl", passage_idx=lambda index: "0")
     with pytest.raises(DataError, match="row test:0: has no tag 'question_idx'"):
-        written("MultiRC.jsonl", rows)
+        file_lines("MultiRC.jsonl", rows)
 
 
 def candidates(chances=((0.2, "Paris"), (0.7, "Łódź"), (0.7, "Rome"))):
-    """Three candidates for each query of ReCoRD, all of them judged No."""
+    """Return three candidates per query of ReCoRD, all judged No."""
     return [
         Prediction(
-            f"{index}:{place}",
+            f"{index}:{position}",
             {},
             None,
             "No",
@@ -136,12 +138,12 @@ def candidates(chances=((0.2, "Paris"), (0.7, "Łódź"), (0.7, "Rome"))):
             tags={"idx": str(index), "candidate": text},
         )
         for index in range(10_000)
-        for place, (chance, text) in enumerate(chances)
+        for position, (chance, text) in enumerate(chances)
     ]
 
 
-def test_a_query_gets_the_most_probable_candidate_the_first_of_equals():
-    lines, filled = written("ReCoRD.jsonl", candidates())
+def test_a_query_gets_its_most_probable_candidate_the_first_of_equals():
+    lines, filled = file_lines("ReCoRD.jsonl", candidates())
     assert (json.loads(lines[0]), json.loads(lines[-1])) == (
         {"idx": 0, "label": "Łódź"},
         {"idx": 9999, "label": "Łódź"},
@@ -151,32 +153,32 @@ def test_a_query_gets_the_most_probable_candidate_the_first_of_equals():
 
 
 @pytest.mark.parametrize(
-    ("chances", "said"),
+    ("chances", "message"),
     [
         (((None, "Paris"),), "run: query 0: row 0:0 has no probability of 'Yes'"),
         (((0.5, " "),), "run: row 0:0: has no tag 'candidate'"),
     ],
 )
-def test_candidates_that_cannot_be_ranked_are_refused(chances, said):
-    with pytest.raises(DataError, match=said):
-        written("ReCoRD.jsonl", candidates(chances))
+def test_candidates_without_probability_or_text_are_refused(chances, message):
+    with pytest.raises(DataError, match=message):
+        file_lines("ReCoRD.jsonl", candidates(chances))
 
 
 def some_unreadable(name="WNLI.tsv", chances=None):
-    """Rows 3, 6, 9 … are unreadable; of the readable ones most are Yes."""
-    rows = judged(name, lambda index: None if index % 3 == 0 else "No" if index == 1 else "Yes")
+    """Return rows of which every third is unreadable, and most readable ones are Yes."""
+    rows = predictions_for(name, lambda index: None if index % 3 == 0 else "No" if index == 1 else "Yes")
     return [Prediction(row.id, {}, None, "?", row.value, chances or {}, tags=row.tags) for row in rows]
 
 
 def test_unreadable_answers_are_counted_and_refused():
     with pytest.raises(DataError) as raised:
-        written("WNLI.tsv", some_unreadable())
-    said = str(raised.value)
-    assert said.startswith(
+        file_lines("WNLI.tsv", some_unreadable())
+    message = str(raised.value)
+    assert message.startswith(
         "run: 49 of 146 answers could not be read (the first: row test:0), and WNLI.tsv needs one for each row."
     )
-    assert "--decode labels" in said
-    assert "--unreadable likeliest, majority or an answer (No, Yes)" in said
+    assert "--decode labels" in message
+    assert "--unreadable likeliest, majority or an answer (No, Yes)" in message
 
 
 @pytest.mark.parametrize(
@@ -190,45 +192,45 @@ def test_unreadable_answers_are_counted_and_refused():
         (["Yes", "No"], None, 1),
     ],
 )
-def test_what_stands_for_an_unreadable_answer_is_the_first_rule_that_says_it(rules, chances, label):
-    lines, filled = written("WNLI.tsv", some_unreadable(chances=chances), *rules)
+def test_the_first_rule_with_an_answer_replaces_an_unreadable_one(rules, chances, label):
+    lines, filled = file_lines("WNLI.tsv", some_unreadable(chances=chances), *rules)
     assert filled == 49
     assert lines[1:3] == [f"0\t{label}", "1\t0"]
     assert {line.split("\t")[1] for line in lines[1::3]} == {str(label)}
 
 
 @pytest.mark.parametrize("rules", [["likeliest"], ["Neutral"], ["1"], ["2.5"]])
-def test_a_rule_that_says_nothing_for_a_row_leaves_it_refused(rules):
+def test_rows_without_a_matching_rule_are_refused(rules):
     with pytest.raises(DataError, match="49 of 146 answers could not be read"):
-        written("WNLI.tsv", some_unreadable(), *rules)
+        file_lines("WNLI.tsv", some_unreadable(), *rules)
 
 
-def test_majority_of_nothing_says_nothing():
+def test_majority_without_readable_answers_replaces_nothing():
     with pytest.raises(DataError, match="146 of 146 answers could not be read"):
-        written("WNLI.tsv", judged("WNLI.tsv", lambda index: None, x=lambda index: ""), "majority")
+        file_lines("WNLI.tsv", predictions_for("WNLI.tsv", lambda index: None, x=lambda index: ""), "majority")
 
 
 def test_an_unreadable_number_needs_a_number():
-    rows = judged("STS-B.tsv", lambda index: None if index == 7 else 4.0)
+    rows = predictions_for("STS-B.tsv", lambda index: None if index == 7 else 4.0)
     for rules in ([], ["likeliest"], ["majority"], ["Yes"], ["7"]):
         with pytest.raises(
             DataError, match=r"1 of 1,379 answers could not be read .* --unreadable NUMBER, from 0 to 5\."
         ):
-            written("STS-B.tsv", rows, *rules)
-    lines, filled = written("STS-B.tsv", rows, "majority", "2.5")
+            file_lines("STS-B.tsv", rows, *rules)
+    lines, filled = file_lines("STS-B.tsv", rows, "majority", "2.5")
     assert (lines[8], filled) == ("7\t2.5", 1)
 
 
-def test_rules_that_no_task_knows_are_found():
+def test_rules_unknown_to_all_tasks_are_found():
     specs = [spec_of("CB.jsonl"), spec_of("STS-B.tsv")]
-    assert check_unreadable(["likeliest", "majority", "Neutral", "2.5"], specs) is None
-    assert check_unreadable(["likeliest", "neutral"], specs) == "neutral"
-    assert check_unreadable(["5.1"], specs) == "5.1"
-    assert check_unreadable(["2.5"], specs[:1]) == "2.5"
+    assert first_unknown_rule(["likeliest", "majority", "Neutral", "2.5"], specs) is None
+    assert first_unknown_rule(["likeliest", "neutral"], specs) == "neutral"
+    assert first_unknown_rule(["5.1"], specs) == "5.1"
+    assert first_unknown_rule(["2.5"], specs[:1]) == "2.5"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda rows: rows[:-1], r"1 of the 146 rows of the official test set is missing: 145\."),
         (lambda rows: [*rows, rows[7]], r"index, 7 is there more than once\."),
@@ -237,33 +239,37 @@ def test_rules_that_no_task_knows_are_found():
         (lambda rows: [*rows[1:], Prediction("x", {}, None, "", "No")], "row x: has no tag 'idx'"),
         (
             lambda rows: [*rows[1:], Prediction("x", {}, None, "", "No", tags={"idx": "-1"})],
-            "row x: the tag 'idx' is '-1' and no whole",
+            "row x: the tag 'idx' is '-1', not a whole",
         ),
         (lambda rows: [], "146 of the 146 rows"),
     ],
 )
-def test_rows_that_are_not_those_of_the_test_set_are_refused(change, said):
-    rows = change(judged("WNLI.tsv"))
-    with pytest.raises(DataError, match=said):
+def test_rows_other_than_the_test_set_are_refused(change, message):
+    rows = change(predictions_for("WNLI.tsv"))
+    with pytest.raises(DataError, match=message):
         official_indices(form_of("WNLI.tsv"), rows, "run")
-    with pytest.raises(DataError, match=said):
-        written("WNLI.tsv", rows)
+    with pytest.raises(DataError, match=message):
+        file_lines("WNLI.tsv", rows)
 
 
-def test_labels_that_the_site_does_not_know_are_refused():
+def test_labels_unknown_to_the_site_are_refused():
     spec = label_task("Bad", "Good", labels={"bad": "Bad", "1": "Good"})
-    with pytest.raises(DataError, match=r"run: the task's label 'bad' \(Bad\) is none of WNLI\.tsv, which has 0, 1\."):
-        write_file(form_of("WNLI.tsv"), spec, judged("WNLI.tsv"), [], "run")
+    with pytest.raises(
+        DataError, match=r"run: the task's label 'bad' \(Bad\) is not a label of WNLI\.tsv, which has 0, 1\."
+    ):
+        write_file(form_of("WNLI.tsv"), spec, predictions_for("WNLI.tsv"), [], "run")
     with pytest.raises(DataError, match=r"STS-B\.tsv wants numbers"):
         write_file(form_of("STS-B.tsv"), spec, [], [], "run")
     with pytest.raises(DataError, match=r"WNLI\.tsv wants labels"):
         write_file(form_of("WNLI.tsv"), number_task(0, 5), [], [], "run")
-    with pytest.raises(DataError, match=r"row test:0: 7\.0 is no number of the task's range"):
-        written("STS-B.tsv", judged("STS-B.tsv", lambda index: 7.0))
+    with pytest.raises(DataError, match=r"row test:0: 7\.0 is not a number in the task's range"):
+        file_lines("STS-B.tsv", predictions_for("STS-B.tsv", lambda index: 7.0))
 
 
 def test_the_same_answers_give_the_same_zip():
-    files = [write_file(form_of(name), spec_of(name), judged(name), [], "run") for name in ("WSC.jsonl", "CB.jsonl")]
+    files = [
+        write_file(form_of(name), spec_of(name), predictions_for(name), [], "run") for name in ("WSC.jsonl", "CB.jsonl")
+    ]
     first = pack(files)
     assert first == pack(files)
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
@@ -271,7 +277,7 @@ def test_the_same_answers_give_the_same_zip():
         assert archive.read("CB.jsonl").decode() == files[1].text
 
 
-def test_every_form_is_that_of_its_task():
+def test_every_form_is_found_by_its_task():
     assert all(form_of_task(form.task) is form for form in FORMS)
     with pytest.raises(DataError, match=r"Did you mean 'superglue/wsc'"):
         form_of_task("superglue/wssc")

@@ -1,4 +1,4 @@
-"""`adjudge submit`: from runs of a fake method on test sets of official size to a zip that its own check has nothing to say of."""
+"""`adjudge submit`: from runs of a fake method on test sets of official size to a checked zip."""
 
 import io
 import json
@@ -31,11 +31,11 @@ COLUMNS = {
     "glue/stsb": ("index", "sentence1", "sentence2"),
     "glue/wnli": ("index", "sentence1", "sentence2"),
 }
-"""The columns of the official test files that these tests need."""
+"""The columns of the official test files in these tests."""
 
 
 def write_test_set(folder: Path, task: str, rows: int | None = None) -> None:
-    """The unlabelled test file of a task of GLUE, with as many rows as the official one has, or fewer."""
+    """Write the unlabelled test file of a GLUE task, with all official rows or fewer."""
     form, files = form_of_task(task), load_task(task).source.files
     index, *texts = COLUMNS[task]
     lines = ["\t".join([index, *texts])]
@@ -44,7 +44,7 @@ def write_test_set(folder: Path, task: str, rows: int | None = None) -> None:
 
 
 def run_of(task: str, folder: Path, *more: str) -> Path:
-    """A run that has trained for a task, or for several, and was not evaluated."""
+    """Return a run that was trained on one or several tasks and not evaluated."""
     run = Run.create(folder / task, load_config(values={"method": "sft", "task": ",".join([task, *more])}))
     if more:
         write_tasks(run, [load_task(name) for name in (task, *more)])
@@ -57,7 +57,7 @@ def run_of(task: str, folder: Path, *more: str) -> Path:
 
 
 def in_turn(example):
-    """No for an even row, Yes for an odd one."""
+    """Answer No for an even row, Yes for an odd one."""
     return ("No", "Yes")[int(example.tags["idx"]) % 2]
 
 
@@ -85,37 +85,37 @@ def lines_of(path: Path, name: str) -> list[str]:
 
 @pytest.fixture
 def wnli(tmp_path, monkeypatch):
-    """Arguments for a submission of WNLI alone; the fake answers No and Yes in turn."""
+    """Return the arguments for a submission of WNLI alone; the fake judge answers No and Yes in turn."""
     install(monkeypatch, "sft", in_turn)
     write_test_set(tmp_path / "data", "glue/wnli")
     run = run_of("glue/wnli", tmp_path / "runs")
     return ["--run", run, "--data-dir", tmp_path / "data", "--out", tmp_path / "glue.zip", "--partial"]
 
 
-def test_the_test_rows_are_judged_kept_and_written(wnli, tmp_path):
+def test_test_rows_are_judged_kept_and_written(wnli, tmp_path):
     result = made(*wnli)
     out = tmp_path / "glue.zip"
     assert lines_of(out, "WNLI.tsv")[:3] == ["index\tprediction", "0\t0", "1\t1"]
     assert "WNLI.tsv 146 rows" in " ".join(result.stdout.split())
-    judged = Run.open(tmp_path / "runs/glue/wnli").predictions("test")
-    assert len(judged) == 146
-    assert (judged[1].id, judged[1].value, judged[1].gold) == ("test.tsv:3", "Yes", None)
-    assert judged[1].probabilities == {"No": 0.5, "Yes": 0.5}
+    predictions = Run.open(tmp_path / "runs/glue/wnli").predictions("test")
+    assert len(predictions) == 146
+    assert (predictions[1].id, predictions[1].value, predictions[1].gold) == ("test.tsv:3", "Yes", None)
+    assert predictions[1].probabilities == {"No": 0.5, "Yes": 0.5}
     assert check_zip(io.BytesIO(out.read_bytes()), "glue.zip", partial=True) == []
     assert Run.open(tmp_path / "runs/glue/wnli").state == "complete"
 
 
-def test_rows_that_were_judged_are_not_judged_again(wnli, tmp_path, monkeypatch):
+def test_judged_rows_are_not_judged_again(wnli, tmp_path, monkeypatch):
     made(*wnli)
     first = (tmp_path / "glue.zip").read_bytes()
     install(monkeypatch, "sft", lambda example: pytest.fail("judged again"))
-    assert "judged before" in made(*wnli).stderr
+    assert "already judged" in made(*wnli).stderr
     assert (tmp_path / "glue.zip").read_bytes() == first
-    (tmp_path / "data/glue/WNLI/test.tsv").unlink()  # what is judged needs no data
+    (tmp_path / "data/glue/WNLI/test.tsv").unlink()  # judged rows need no data
     made(*wnli)
 
 
-def test_another_way_to_decode_is_judged_apart(wnli, tmp_path, monkeypatch):
+def test_another_decoding_is_judged_separately(wnli, tmp_path, monkeypatch):
     made(*wnli)
     install(monkeypatch, "sft", lambda example: "Yes")
     made(*wnli, "--decode", "labels")
@@ -124,7 +124,7 @@ def test_another_way_to_decode_is_judged_apart(wnli, tmp_path, monkeypatch):
     assert lines_of(tmp_path / "glue.zip", "WNLI.tsv")[1] == "0\t0"
 
 
-def test_training_again_forgets_what_was_judged(wnli, tmp_path):
+def test_training_again_removes_the_judged_rows(wnli, tmp_path):
     made(*wnli)
     run = Run.open(tmp_path / "runs/glue/wnli")
     write_task(Run.create(run.folder, run.config, force=True), load_task("glue/wnli"))
@@ -132,14 +132,14 @@ def test_training_again_forgets_what_was_judged(wnli, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [b"", b'{"id": "test.tsv:9", "fie'])
-def test_a_submission_that_was_stopped_goes_on(cut, wnli, tmp_path, monkeypatch):
+def test_an_interrupted_submission_continues(cut, wnli, tmp_path, monkeypatch):
     monkeypatch.setattr(judging, "CHUNK_ROWS", 50)
-    asked = []
+    judged_rows = []
 
     def stop_at(row):
         def answer(example):
-            asked.append(int(example.tags["idx"]))
-            if asked[-1] == row:
+            judged_rows.append(int(example.tags["idx"]))
+            if judged_rows[-1] == row:
                 raise KeyboardInterrupt
             return in_turn(example)
 
@@ -153,20 +153,20 @@ def test_a_submission_that_was_stopped_goes_on(cut, wnli, tmp_path, monkeypatch)
     assert not (tmp_path / "glue.zip").exists()
     assert partial.read_text().count("\n") == 100
     with partial.open("ab") as file:
-        file.write(cut)  # as when the machine stops in the middle of a line
-    asked.clear()
+        file.write(cut)  # as when the machine stops within a line
+    judged_rows.clear()
     install(monkeypatch, "sft", stop_at(None))
-    assert "going on after row 100 of 146" in made(*wnli).stderr
-    assert asked == list(range(100, 146))
+    assert "continuing after row 100 of 146" in made(*wnli).stderr
+    assert judged_rows == list(range(100, 146))
     assert not partial.exists()
     assert [prediction.tags["idx"] for prediction in Run.open(tmp_path / "runs/glue/wnli").predictions("test")] == [
         str(row) for row in range(146)
     ]
 
 
-def test_rows_of_another_test_file_are_not_taken_over(wnli, tmp_path, monkeypatch):
-    asked = []
-    install(monkeypatch, "sft", lambda example: asked.append(example.id) or "No")
+def test_judged_rows_of_another_test_file_are_not_reused(wnli, tmp_path, monkeypatch):
+    judged_rows = []
+    install(monkeypatch, "sft", lambda example: judged_rows.append(example.id) or "No")
     row = {
         "id": "test.tsv:2",
         "fields": {"sentence1": "other", "sentence2": "text"},
@@ -175,26 +175,28 @@ def test_rows_of_another_test_file_are_not_taken_over(wnli, tmp_path, monkeypatc
         "text": "Yes",
     }
     write(tmp_path / "runs/glue/wnli/predictions/test.jsonl.partial", json.dumps(row).encode() + b"\n")
-    assert "is of other rows" in made(*wnli).stderr
-    assert len(asked) == 146
+    assert "has other rows" in made(*wnli).stderr
+    assert len(judged_rows) == 146
 
 
-@pytest.mark.parametrize(("line", "said"), [("{", ":1: is not JSON"), ('{"id": 1, "x": 2}', ":1: is no judged row")])
-def test_damaged_judged_rows_are_named(line, said, wnli, tmp_path):
+@pytest.mark.parametrize(
+    ("line", "message"), [("{", ":1: is not JSON"), ('{"id": 1, "x": 2}', ":1: is not a judged row")]
+)
+def test_damaged_judged_rows_are_reported_with_their_line(line, message, wnli, tmp_path):
     write(tmp_path / "runs/glue/wnli/predictions/test.jsonl", f"{line}\n".encode())
-    assert f"test.jsonl{said}" in refused(*wnli)
+    assert f"test.jsonl{message}" in refused(*wnli)
 
 
-def test_a_test_file_of_another_size_is_refused_before_it_is_judged(wnli, tmp_path, monkeypatch):
+def test_a_test_file_of_another_size_is_refused_before_judging(wnli, tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: pytest.fail("judged for nothing"))
     write_test_set(tmp_path / "data", "glue/wnli", rows=140)
     assert "6 of the 146 rows of the official test set are missing: 140 to 145" in refused(*wnli)
 
 
-def test_unreadable_answers_are_refused_or_replaced_as_was_said(wnli, tmp_path, monkeypatch):
+def test_unreadable_answers_are_refused_or_replaced_by_the_rule(wnli, tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: None if example.tags["idx"] == "7" else "No")
-    said = refused(*wnli)
-    assert "1 of 146 answers could not be read (the first: row test.tsv:9)" in said
+    message = refused(*wnli)
+    assert "1 of 146 answers could not be read (the first: row test.tsv:9)" in message
     assert not (tmp_path / "glue.zip").exists()
     result = made(*wnli, "--unreadable", "Yes")
     assert lines_of(tmp_path / "glue.zip", "WNLI.tsv")[7:10] == ["6\t0", "7\t1", "8\t0"]
@@ -205,15 +207,15 @@ def test_unreadable_answers_are_refused_or_replaced_as_was_said(wnli, tmp_path, 
     assert "There is:" in refused(*wnli, "--unreadable", "2.5")
 
 
-def test_every_file_says_what_is_unreadable_in_it(tmp_path, monkeypatch):
+def test_unreadable_answers_are_reported_for_every_file(tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: None)
     runs = [run_of(task, tmp_path / "runs") for task in ("glue/wnli", "glue/stsb")]
     for task in ("glue/wnli", "glue/stsb"):
         write_test_set(tmp_path / "data", task)
     arguments = ["--run", *runs, "--data-dir", tmp_path / "data", "--out", tmp_path / "a.zip", "--partial"]
-    said = refused(*arguments)
-    assert "WNLI.tsv needs one" in said
-    assert "STS-B.tsv needs one" in said
+    message = refused(*arguments)
+    assert "WNLI.tsv needs one" in message
+    assert "STS-B.tsv needs one" in message
     made(*arguments, "--unreadable", "No,2.5")
     assert (lines_of(tmp_path / "a.zip", "WNLI.tsv")[1], lines_of(tmp_path / "a.zip", "STS-B.tsv")[1]) == (
         "0\t0",
@@ -221,7 +223,7 @@ def test_every_file_says_what_is_unreadable_in_it(tmp_path, monkeypatch):
     )
 
 
-def test_a_run_of_mnli_judges_the_files_that_its_model_is_to_judge(tmp_path, monkeypatch):
+def test_a_run_of_mnli_also_judges_mnli_mm_and_ax(tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: "Neutral" if "7" in example.tags["idx"] else "Entailment")
     run = run_of("glue/mnli", tmp_path / "runs")
     for task in ("glue/mnli", "glue/mnli-mm", "glue/ax"):
@@ -246,7 +248,7 @@ def test_a_run_of_mnli_judges_the_files_that_its_model_is_to_judge(tmp_path, mon
     assert "Did you mean 'glue/rte'?" in refused(*arguments, "--task", "glue/rt")
 
 
-def test_which_run_gives_which_file(tmp_path):
+def test_each_file_is_planned_with_its_run(tmp_path):
     runs = {task: run_of(task, tmp_path) for task in ("glue/mnli", "glue/ax", "superglue/rte", "glue/rte")}
     parts = plan([runs["glue/mnli"], runs["glue/ax"]], partial=True)
     assert [(part.form.file, part.run.folder) for part in parts] == [
@@ -268,7 +270,7 @@ def test_which_run_gives_which_file(tmp_path):
         plan([runs["glue/mnli"]])
 
 
-def test_one_run_over_several_tasks_gives_the_file_of_each(tmp_path, monkeypatch):
+def test_one_run_over_several_tasks_gives_one_file_per_task(tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: "Entailment" if "premise" in example.fields else "Yes")
     run = run_of("glue/wnli", tmp_path / "runs", "vader/movies", "glue/mnli")
     for task in ("glue/wnli", "glue/ax"):
@@ -286,7 +288,7 @@ def test_one_run_over_several_tasks_gives_the_file_of_each(tmp_path, monkeypatch
     assert "are both runs of glue/wnli" in refused(*arguments, "--run", other, "--task", "glue/wnli")
 
 
-def test_two_runs_of_a_task_and_tasks_of_no_site_are_refused(tmp_path):
+def test_two_runs_of_one_task_and_tasks_of_no_site_are_refused(tmp_path):
     first, second = run_of("glue/rte", tmp_path / "a"), run_of("glue/rte", tmp_path / "b")
     with pytest.raises(RunError, match=r"a/glue/rte and .*b/glue/rte are both runs of glue/rte"):
         plan([first, second], partial=True)
@@ -298,8 +300,8 @@ def test_two_runs_of_a_task_and_tasks_of_no_site_are_refused(tmp_path):
         plan([tmp_path])
 
 
-def test_a_run_that_judged_something_else_before_is_not_mixed_up(tmp_path, monkeypatch):
-    """The rows of its own evaluation are dev rows, and stay where they are."""
+def test_the_runs_own_dev_predictions_are_not_touched(tmp_path, monkeypatch):
+    """The predictions of the run's own evaluation are dev rows and stay unchanged."""
     install(monkeypatch, "sft", in_turn)
     folder = tmp_path / "data"
     header = "index\tsentence1\tsentence2\tlabel"
@@ -312,14 +314,12 @@ def test_a_run_that_judged_something_else_before_is_not_mixed_up(tmp_path, monke
     )
     execute(config, load_task("glue/wnli"), tmp_path / "run")
     before = (tmp_path / "run/predictions/dev.jsonl").read_bytes()
-    made(
-        "--run", tmp_path / "run", "--out", tmp_path / "a.zip", "--partial"
-    )  # the folder with the data is the run's own
+    made("--run", tmp_path / "run", "--out", tmp_path / "a.zip", "--partial")  # the data folder is the run's
     assert (tmp_path / "run/predictions/dev.jsonl").read_bytes() == before
     assert len(Run.open(tmp_path / "run").predictions("test")) == 146
 
 
-def test_the_labelled_official_files_are_the_test_sets_of_axb_and_axg(tmp_path, monkeypatch):
+def test_axg_is_judged_from_its_labelled_official_file(tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: "Yes")
     rows = [
         {
@@ -353,7 +353,7 @@ def question(idx, options):
 
 
 def passages(rows):
-    """MultiRC's file: passages with five questions of six options each."""
+    """Return MultiRC's file: passages with five questions of six options each."""
     lines = []
     for number, start in enumerate(range(0, rows, 30)):
         ranges = [range(at, min(at + 6, rows)) for at in range(start, min(start + 30, rows), 6)]
@@ -362,7 +362,7 @@ def passages(rows):
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def test_nested_rows_come_back_nested(tmp_path, monkeypatch):
+def test_multirc_rows_are_nested_again(tmp_path, monkeypatch):
     install(monkeypatch, "sft", lambda example: ("False", "True")[example.fields["answer"] == "answer 33"])
     write(tmp_path / "data/superglue/MultiRC/test.jsonl", passages(9693))
     run = run_of("superglue/multirc", tmp_path / "runs")
@@ -377,7 +377,7 @@ def test_nested_rows_come_back_nested(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Name the runs with --run DIR"),
         (["runs/a"], "Name the runs with --run DIR"),
@@ -393,12 +393,12 @@ def test_nested_rows_come_back_nested(tmp_path, monkeypatch):
         (["--check", "a.zip", "--unreadable", "No"], "does not go with --unreadable"),
     ],
 )
-def test_mistakes_are_named_with_what_to_do(arguments, said, tmp_path, monkeypatch):
+def test_usage_errors_say_what_to_do(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert said in refused(*arguments)
+    assert message in refused(*arguments)
 
 
-def test_check_says_all_that_is_wrong(tmp_path):
+def test_check_reports_all_problems(tmp_path):
     files = right_files("superglue")
     right = write(tmp_path / "right.zip", zipped(files))
     assert "nothing is wrong" in made("--check", right).stdout
@@ -406,18 +406,18 @@ def test_check_says_all_that_is_wrong(tmp_path):
     lines[4] = '{"idx": 4, "label": "0"}'
     del files["WiC.jsonl"]
     wrong = write(tmp_path / "wrong.zip", zipped(files | {"COPA.jsonl": "\n".join(lines[:-1]).encode()}))
-    said = submit("--check", wrong)
-    assert said.exit_code == 2
-    assert [line.strip() for line in said.stderr.splitlines()] == [
+    result = submit("--check", wrong)
+    assert result.exit_code == 2
+    assert [line.strip() for line in result.stderr.splitlines()] == [
         f"error: {wrong} would be refused, or scored wrongly:",
-        '- COPA.jsonl:5: label: is "0" and none of 0, 1',
+        '- COPA.jsonl:5: label: is "0", not one of 0, 1',
         "- COPA.jsonl: idx: 1 of 500 rows is missing: 499",
         "- wrong.zip: WiC.jsonl is missing; the site wants every file",
     ]
     assert "WiC.jsonl" not in refused("--check", wrong, "--partial")
 
 
-def test_check_of_one_file_and_of_a_part(tmp_path):
+def test_check_of_one_file_and_of_a_partial_zip(tmp_path):
     file = write(tmp_path / "CB.jsonl", right_file(form_of("CB.jsonl")))
     assert "nothing is wrong" in made("--check", file).stdout
     part = write(tmp_path / "part.zip", zipped({"CB.jsonl": file.read_bytes()}))
@@ -425,7 +425,7 @@ def test_check_of_one_file_and_of_a_part(tmp_path):
     assert "ReCoRD.jsonl" in refused("--check", part)
 
 
-def test_no_file_of_a_site_is_without_its_task():
+def test_every_file_of_a_site_has_its_task():
     for form in FORMS:
         spec = load_task(form.task)
         assert spec.is_number == (form.shape == "number")

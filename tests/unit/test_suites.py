@@ -1,4 +1,4 @@
-"""The averages over GLUE and SuperGLUE: what is in them, and what they are called when something is missing."""
+"""The averages over GLUE and SuperGLUE: their tasks, their values, and their names when a task is missing."""
 
 import pytest
 
@@ -20,7 +20,7 @@ BERT = {
     "glue/wnli": {"accuracy": 0.651},
     "glue/ax": {"matthews": 0.396, "accuracy": 0.1},
 }
-"""BERT-large on GLUE's leaderboard, where its score is 80.5; metrics that are not official are off the mark on purpose."""
+"""BERT-large on GLUE's leaderboard, with a score of 80.5; unofficial metrics have wrong values on purpose."""
 
 SUPER_BERT = {
     "superglue/boolq": {"accuracy": 0.774},
@@ -34,7 +34,7 @@ SUPER_BERT = {
     "superglue/axb": {"matthews": 0.230},
     "superglue/axg": {"gender_parity": 0.978, "accuracy": 0.517},
 }
-"""BERT-large in SuperGLUE's paper (arXiv 1905.00537, table 3), where its average is 69.0."""
+"""BERT-large in SuperGLUE's paper (arXiv 1905.00537, table 3), with an average of 69.0."""
 
 
 def rows(figures, method="sft", seed=0):
@@ -62,17 +62,17 @@ def averages(table):
     return {(item.suite, item.method): item.averages for scored in suite_scores(table) for item in scored}
 
 
-def test_the_averages_are_those_of_the_leaderboards():
-    found = averages({"rows": [*rows(BERT), *rows(SUPER_BERT)]})
-    whole, no_wnli = found["GLUE", "sft"]
+def test_averages_match_the_leaderboards():
+    means = averages({"rows": [*rows(BERT), *rows(SUPER_BERT)]})
+    whole, no_wnli = means["GLUE", "sft"]
     assert (whole.name, no_wnli.name) == ("GLUE average", "GLUE average without WNLI")
     assert round(100 * whole.value, 1) == 80.5
     assert no_wnli.value == pytest.approx((9 * whole.value - 0.651) / 8)
-    (super_whole,) = found["SuperGLUE", "sft"]
+    (super_whole,) = means["SuperGLUE", "sft"]
     assert (super_whole.name, round(100 * super_whole.value, 1)) == ("SuperGLUE average", 69.0)
 
 
-def test_the_score_of_a_task_is_the_mean_of_its_official_metrics():
+def test_score_of_a_task_is_the_mean_of_its_official_metrics():
     (scored,) = suite_scores({"rows": rows(BERT)})
     scores = scored[0].scores
     assert scores["MRPC"] == pytest.approx((0.893 + 0.854) / 2)
@@ -82,7 +82,7 @@ def test_the_score_of_a_task_is_the_mean_of_its_official_metrics():
     assert "AX" not in scores
 
 
-def test_each_suite_is_made_of_tasks_and_metrics_there_are():
+def test_suites_name_existing_tasks_and_metrics():
     for suite in SUITES:
         for member in suite.members:
             for task, metrics in member.parts.items():
@@ -92,7 +92,7 @@ def test_each_suite_is_made_of_tasks_and_metrics_there_are():
     assert {name for name in list_tasks() if name.startswith("glue/")} - parts == {"glue/ax"}
 
 
-def test_a_mean_without_a_task_is_never_called_the_average():
+def test_mean_without_a_task_is_not_called_the_average():
     table = {"rows": rows(without(BERT, "glue/rte", "glue/mnli-mm"))}
     whole, no_wnli = averages(table)["GLUE", "sft"]
     assert whole.name == "mean of 7 of 9 GLUE tasks"
@@ -106,20 +106,20 @@ def test_a_mean_without_a_task_is_never_called_the_average():
     assert "mean of the tasks that are there" in text and "(7 of 9)" in text
 
 
-def test_wnli_alone_may_be_missing_from_the_average_without_it():
+def test_average_without_wnli_is_complete_without_wnli():
     whole, no_wnli = averages({"rows": rows(without(BERT, "glue/wnli"))})["GLUE", "sft"]
     assert whole.name == "mean of 8 of 9 GLUE tasks"
     assert (no_wnli.name, no_wnli.complete) == ("GLUE average without WNLI", True)
 
 
-def test_a_task_without_one_of_its_metrics_is_missing():
+def test_task_without_one_of_its_metrics_is_missing():
     partly = {**BERT, "glue/qqp": {"accuracy": 0.9}}
     (scored,) = suite_scores({"rows": rows(partly)})
     assert scored[0].scores["QQP"] is None
     assert scored[0].missing == ("glue/qqp (f1)",)
 
 
-def test_cells_that_did_not_finish_are_missing_and_said():
+def test_unfinished_cells_are_missing_with_a_reason():
     table = {
         "rows": [*rows(BERT), *rows(without(BERT, "glue/rte", "glue/sst2"), "ppo")],
         "failed": [
@@ -144,7 +144,7 @@ def test_cells_that_did_not_finish_are_missing_and_said():
     assert cells[-2] == ["mean of the tasks that are there", "0.805 (9 of 9)", "0.800 (7 of 9)", "–"]
 
 
-def test_methods_on_the_same_tasks_can_be_compared():
+def test_methods_on_the_same_tasks_get_no_warning():
     (scored,) = suite_scores({"rows": [*rows(BERT), *rows(BERT, "ppo")]})
     assert len(suite_lines(scored)) == 1
     assert suite_columns(scored)[1][-2:] == [
@@ -160,7 +160,7 @@ def test_seeds_are_averaged_first():
 
 
 @pytest.mark.parametrize("tasks", [("glue/sst2",), ("glue/mnli", "glue/mnli-mm"), ("glue/ax", "glue/mnli"), ()])
-def test_there_is_nothing_to_average_below_two_tasks(tasks):
+def test_fewer_than_two_tasks_have_no_average(tasks):
     table = {"rows": rows({task: BERT[task] for task in tasks})}
     assert suite_scores(table) == []
     assert "GLUE" not in comparison_markdown(table)

@@ -1,4 +1,4 @@
-"""The built-in tasks, the user's YAML, and what is said about mistakes in it."""
+"""The built-in tasks, tasks from the user's YAML, and messages about mistakes in it."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def write(folder: Path, text: str, name: str = "task.yaml") -> Path:
     return path
 
 
-def test_the_built_in_tasks_are_there():
+def test_list_of_built_in_tasks():
     assert list_tasks() == sorted(EXPECTED)
 
 
@@ -85,14 +85,14 @@ def test_built_in_task(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_built_in_task_reads_alike_in_plain_yaml(name):
-    """Nobody who opens the file with another YAML reader gets False for the answer word No."""
+def test_built_in_labels_survive_a_plain_yaml_reader(name):
+    """Another YAML reader must not turn the answer word No into False."""
     spec = load_task(name)
     plain = yaml.safe_load(spec_to_yaml(spec))
     assert plain.get("labels") == spec.labels
 
 
-def test_number_tasks_have_their_ends():
+def test_ranges_of_number_tasks():
     assert load_task("glue/stsb").number.model_dump() == {"low": 0, "high": 5, "decimals": 1}
     assert load_task("vader/movies-rating").number.model_dump() == {"low": -4, "high": 4, "decimals": 1}
 
@@ -122,7 +122,7 @@ def test_table_is_relative_to_the_yaml_file(tmp_path, monkeypatch):
     assert validate_task(path) == []
 
 
-def test_round_trip_keeps_no_label_and_odd_words(tmp_path):
+def test_round_trip_keeps_a_null_label_and_odd_words(tmp_path):
     text = GOOD.replace("{0: No, 1: Yes}", '{"a: b": "yes # no", "~": "  two  words\\u2028"}') + "label: null\n"
     spec = load_task(write(tmp_path, text))
     assert spec.label is None
@@ -130,7 +130,7 @@ def test_round_trip_keeps_no_label_and_odd_words(tmp_path):
 
 
 MISTAKES = [
-    ("title: A task", "titel: A task", ["'titel' is no key of a task. Did you mean 'title'?", "'title' is missing"]),
+    ("title: A task", "titel: A task", ["'titel' is not a key of a task. Did you mean 'title'?", "'title' is missing"]),
     ("{{ text }}", "{{ txt }}", ["'template' uses 'txt', which is not among the fields. Did you mean 'text'?"]),
     ("{{ text }}", "{{ text", ["'template' is not valid Jinja (line 1)"]),
     ("{{ text }}", "nothing", ["'template' uses no field"]),
@@ -148,16 +148,16 @@ MISTAKES = [
     (
         "{table: {train: rows.csv}}",
         "{hook: wsc, table: {train: rows.csv}}",
-        ["'source.hook' is for the rows of 'files' and 'hub'"],
+        ["'source.hook' needs the rows of 'files' or 'hub'"],
     ),
-    ("{table: {train: rows.csv}}", "{hook: wsc}", ["'source' names no place"]),
+    ("{table: {train: rows.csv}}", "{hook: wsc}", ["'source' is empty"]),
     ("{text: body}", "{text: body, my text: b}", ["'fields.my text' cannot be used in a template"]),
     ("{text: body}", "{text: body, self: b}", ["'fields.self' cannot be used in a template"]),
     ("{text: body}", "{}", ["'fields' is empty"]),
     ("{text: body}", "body", ["'fields' must be a mapping"]),
     ("{0: No, 1: Yes}", "{0: Yes, 1: yes.}", ["'labels.1' and 'labels.0' have the same answer word"]),
     ("{0: No, 1: Yes}", "{0: '', 1: Yes}", ["'labels.0' has the answer word ''"]),
-    ("{0: No, 1: Yes}", "{0: No, 1: '</Judgement>'}", ["'labels.1'", "no '<' can be in it"]),
+    ("{0: No, 1: Yes}", "{0: No, 1: '</Judgement>'}", ["'labels.1'", "must not have a line break or '<'"]),
     ("{0: No, 1: Yes}", "{1: Yes}", ["at least two are needed"]),
     ("{0: No, 1: Yes}", "{0: No, 0: Yes}", [":7:", "the key '0' occurs twice"]),
     ("labels: {0: No, 1: Yes}\n", "", ["neither 'labels' nor 'number'"]),
@@ -169,19 +169,19 @@ MISTAKES = [
     ),
     ("labels: {0: No, 1: Yes}", "number: {low: a, high: 5}", ["'number.low' must be a number"]),
     ("labels: {0: No, 1: Yes}", "number: {low: 1}", ["'number.high' is missing"]),
-    ("[accuracy, f1]", "[acuracy]", ["'acuracy', which is no metric. Did you mean 'accuracy'?"]),
+    ("[accuracy, f1]", "[acuracy]", ["'acuracy', which is not a metric. Did you mean 'accuracy'?"]),
     ("[accuracy, f1]", "[pearson]", ["'pearson', which does not fit answers that are labels"]),
     ("[accuracy, f1]", "[]", ["'metrics' is empty"]),
     ("[accuracy, f1]", "[f1, f1]", ["'f1' twice"]),
     ("[accuracy, f1]", "[accuracy, group_exact]", ["'group_exact', which scores groups of rows", "as 'group'"]),
-    ("labels: {0: No, 1: Yes}", "number: {low: 0, high: 5}\ngroup: page", ["'group' is for tasks with labels"]),
+    ("labels: {0: No, 1: Yes}", "number: {low: 0, high: 5}\ngroup: page", ["'group' is only for tasks with labels"]),
     ("[accuracy, f1]", "accuracy", ["'metrics' must be a list"]),
-    ("metrics", "positive: Maybe\nmetrics", ["'positive' is 'Maybe', which is no answer word"]),
-    ("{table: {train: rows.csv}}", "{}", ["'source' names no place"]),
+    ("metrics", "positive: Maybe\nmetrics", ["'positive' is 'Maybe', which is not an answer word"]),
+    ("{table: {train: rows.csv}}", "{}", ["'source' is empty"]),
     (
         "{table: {train: rows.csv}}",
         "{tabel: {train: rows.csv}}",
-        ["'source.tabel' is no key of a task. Did you mean 'table'?"],
+        ["'source.tabel' is not a key of a task. Did you mean 'table'?"],
     ),
     (
         "{table: {train: rows.csv}}",
@@ -199,16 +199,16 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "said"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
-def test_every_mistake_is_explained(old, new, said, tmp_path):
+@pytest.mark.parametrize(("old", "new", "parts"), MISTAKES, ids=[f"{number}" for number in range(len(MISTAKES))])
+def test_every_mistake_is_explained(old, new, parts, tmp_path):
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new))
     mistakes = "\n".join(validate_task(path))
-    for part in said:
+    for part in parts:
         assert part in mistakes
     with pytest.raises(TaskError) as raised:
         load_task(path)
-    for part in said:
+    for part in parts:
         assert part in str(raised.value)
 
 
@@ -216,18 +216,18 @@ def test_a_good_task_has_no_mistakes(tmp_path):
     assert validate_task(write(tmp_path, GOOD)) == []
 
 
-def test_metrics_of_groups_fit_a_task_whose_rows_have_groups(tmp_path):
+def test_group_metrics_fit_a_task_with_groups(tmp_path):
     text = GOOD.replace("[accuracy, f1]", "[f1a, group_exact]\ngroup: page")
     assert validate_task(write(tmp_path, text)) == []
 
 
-def test_all_mistakes_come_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     text = GOOD.replace("title", "titel").replace("{{ text }}", "{{ txt }}").replace("accuracy", "acuracy")
     assert len(validate_task(write(tmp_path, text))) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"- a\n- b\n", b"\xff\xfe", b"just text"])
-def test_what_is_no_task_at_all(content, tmp_path):
+def test_files_without_a_task(content, tmp_path):
     path = tmp_path / "task.yaml"
     path.write_bytes(content)
     assert len(validate_task(path)) == 1

@@ -1,4 +1,4 @@
-"""From a table and the names of its columns to a task."""
+"""Making a task from a table and the names of its columns."""
 
 import pytest
 from jinja2.sandbox import SandboxedEnvironment
@@ -31,7 +31,7 @@ def test_labels_are_inferred_in_alphabetical_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "labels"),
+    ("cells", "labels"),
     [
         (["1", "0"], {"0": "0", "1": "1"}),
         (["10", "9", "-1"], {"-1": "-1", "9": "9", "10": "10"}),
@@ -42,8 +42,8 @@ def test_labels_are_inferred_in_alphabetical_order(tmp_path):
         (["007", "7.0"], {"007": "007", "7.0": "7.0"}),
     ],
 )
-def test_order_and_words(tmp_path, found, labels):
-    spec = infer_task(table(tmp_path, found * 2), ["review"], "sentiment")
+def test_order_and_words_of_inferred_labels(tmp_path, cells, labels):
+    spec = infer_task(table(tmp_path, cells * 2), ["review"], "sentiment")
     assert list(spec.labels.items()) == list(labels.items())
 
 
@@ -59,7 +59,7 @@ def test_a_label_with_an_equals_sign_in_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (["pos"], r"reviews\.csv:2: 'neg' in column 'sentiment' is not among --labels \(pos\)"),
         (["pos", "neg", "netral"], r"--labels names 'netral', which is not in column 'sentiment'"),
@@ -67,25 +67,25 @@ def test_a_label_with_an_equals_sign_in_it(tmp_path):
         (["pos", "neg", "pos=Good"], r"names 'pos' twice"),
     ],
 )
-def test_wrong_labels(tmp_path, labels, said):
-    with pytest.raises(DataError, match=said):
+def test_wrong_labels(tmp_path, labels, message):
+    with pytest.raises(DataError, match=message):
         infer_task(table(tmp_path, ["neg", "pos"]), ["review"], "sentiment", labels)
 
 
 @pytest.mark.parametrize("labels", [["neg=Same", "pos=same."], ["neg=", "pos"], ["neg=<b>", "pos"]])
-def test_answer_words_that_cannot_be_read_apart(tmp_path, labels):
+def test_ambiguous_answer_words_are_refused(tmp_path, labels):
     with pytest.raises(TaskError, match=r"--labels raw=Word.*\n.*labels\."):
         infer_task(table(tmp_path, ["neg", "pos"]), ["review"], "sentiment", labels)
 
 
-def test_labels_that_differ_in_case_alone_need_words(tmp_path):
+def test_labels_differing_only_in_case_need_words(tmp_path):
     path = table(tmp_path, ["pos", "Pos", "neg"])
     with pytest.raises(TaskError, match="--labels"):
         infer_task(path, ["review"], "sentiment")
 
 
 @pytest.mark.parametrize(
-    ("found", "answer"),
+    ("cells", "answer"),
     [
         ([f"{n / 4}" for n in range(21)], (0.0, 5.0, 1)),
         ([f"{n}" for n in range(0, 110, 10)], (0.0, 100.0, 0)),
@@ -95,17 +95,17 @@ def test_labels_that_differ_in_case_alone_need_words(tmp_path):
         (["0.7", "0.1", *(f"0.{n}5" for n in range(1, 10))], (0.1, 0.95, 2)),
     ],
 )
-def test_many_numbers_make_a_number_task(tmp_path, found, answer):
-    spec = infer_task(table(tmp_path, found), ["review"], "sentiment")
+def test_many_numbers_make_a_number_task(tmp_path, cells, answer):
+    spec = infer_task(table(tmp_path, cells), ["review"], "sentiment")
     assert spec.labels is None
     assert (spec.number.low, spec.number.high, spec.number.decimals) == answer
     assert spec.metrics == ("pearson", "spearman", "mae")
-    assert {e.gold for split in ("train", "dev") for e in load_split(spec, split)} == {float(raw) for raw in found}
+    assert {e.gold for split in ("train", "dev") for e in load_split(spec, split)} == {float(raw) for raw in cells}
     form = {0: "whole number", 1: "one decimal", 2: "2 decimals"}[answer[2]]
     assert form in spec.instruction
 
 
-def test_numbers_up_to_ten_are_labels_and_given_labels_win(tmp_path):
+def test_few_numbers_are_labels_and_listed_labels_win(tmp_path):
     stars = [str(n) for n in range(1, 11)]
     assert not infer_task(table(tmp_path, stars * 2), ["review"], "sentiment").is_number
     more = [str(n) for n in range(12)]
@@ -113,28 +113,28 @@ def test_numbers_up_to_ten_are_labels_and_given_labels_win(tmp_path):
     assert infer_task(table(tmp_path, more), ["review"], "sentiment", more).words == tuple(more)
 
 
-def test_one_cell_among_numbers_that_is_none(tmp_path):
+def test_non_numeric_cell_in_a_number_column(tmp_path):
     with pytest.raises(
-        DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, and the others are"
+        DataError, match=r"reviews\.csv:22: 'n/a' in column 'sentiment' is not a number, but the others are"
     ):
         infer_task(table(tmp_path, [*(str(n) for n in range(20)), "n/a"]), ["review"], "sentiment")
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("cells", "message"),
     [
         (["same", "same"], "every row has 'same'"),
-        ([f"title {n}" for n in range(20)], "20 different values in 20 rows, so it seems to hold no labels"),
+        ([f"title {n}" for n in range(20)], "20 different values in 20 rows, so it does not seem to hold labels"),
         (["pos", " ", "neg"], r"reviews\.csv:3: the label column 'sentiment' is empty"),
     ],
 )
-def test_columns_that_hold_no_labels(tmp_path, found, said):
-    with pytest.raises(DataError, match=said):
-        infer_task(table(tmp_path, found), ["review"], "sentiment")
+def test_columns_without_usable_labels(tmp_path, cells, message):
+    with pytest.raises(DataError, match=message):
+        infer_task(table(tmp_path, cells), ["review"], "sentiment")
 
 
 @pytest.mark.parametrize(
-    ("text", "label", "said"),
+    ("text", "label", "message"),
     [
         (["reviw"], "sentiment", "no column 'reviw'. Did you mean 'review'"),
         (["review"], "sentimant", "no column 'sentimant'. Did you mean 'sentiment'"),
@@ -143,19 +143,19 @@ def test_columns_that_hold_no_labels(tmp_path, found, said):
         ([], "sentiment", "at least one column"),
     ],
 )
-def test_wrong_columns(tmp_path, text, label, said):
-    with pytest.raises(DataError, match=said):
+def test_wrong_columns(tmp_path, text, label, message):
+    with pytest.raises(DataError, match=message):
         infer_task(table(tmp_path, ["a", "b"]), text, label)
 
 
-def test_an_empty_text_is_named(tmp_path):
+def test_empty_text_is_reported(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("review,sentiment\nfine,pos\n,neg\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.csv:3: field 'review' is empty"):
         infer_task(path, ["review"], "sentiment")
 
 
-def test_dev_labels_count_and_paths_are_absolute(tmp_path, monkeypatch):
+def test_labels_of_dev_are_included_and_paths_are_absolute(tmp_path, monkeypatch):
     table(tmp_path, ["a", "b"])
     table(tmp_path, ["c"], name="more.csv")
     monkeypatch.chdir(tmp_path)
@@ -181,7 +181,7 @@ def test_odd_column_names(tmp_path, column):
     assert "{" not in spec.instruction
 
 
-def test_pairs_whose_columns_look_alike(tmp_path):
+def test_similar_column_names_get_different_fields(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("a b,a_b,l\none,two,x\nthree,four,y\n", encoding="utf-8")
     spec = infer_task(path, ["a b", "a_b"], "l")

@@ -1,4 +1,4 @@
-"""The user's own tables: every cell as written, every mistake with its place."""
+"""The user's own tables: cells keep their text, and errors name their location."""
 
 import csv
 
@@ -42,7 +42,7 @@ def test_tsv_quotes_are_text(tmp_path):
     assert rows == [{"text": '"open', "label": "1"}, {"text": 'it""s\u2028', "label": "2"}]
 
 
-def test_jsonl_keeps_spelling_and_fills_what_is_absent(tmp_path):
+def test_jsonl_keeps_spelling_and_fills_missing_keys(tmp_path):
     path = write(
         tmp_path,
         "a.jsonl",
@@ -73,18 +73,18 @@ BROKEN = [
     ("a.csv", b"text,label\na,1\n\xff,1\n", r"a\.csv:3: byte 0xff is not valid UTF-8"),
     ("a.tsv", "text\tlabel\na\n", r"a\.tsv:2: the row has 1 column"),
     ("a.jsonl", '{"text": "a"}\n{"text": \n', r"a\.jsonl:2: is not JSON"),
-    ("a.jsonl", '{"text": "a"}\n["a"]\n', r"a\.jsonl:2: is a list and not an object"),
+    ("a.jsonl", '{"text": "a"}\n["a"]\n', r"a\.jsonl:2: is a list, not an object"),
     ("a.jsonl", "\n", r"a\.jsonl: the file is empty"),
     ("a.parquet", "nothing", r"a\.parquet: cannot be read as Parquet"),
-    ("a.xlsx", "x", r"'\.xlsx' is no kind of table"),
-    ("a.json", "[]", r"'\.json' is no kind of table.*'\.jsonl'"),
+    ("a.xlsx", "x", r"'\.xlsx' is not a supported kind of table"),
+    ("a.json", "[]", r"'\.json' is not a supported kind of table.*'\.jsonl'"),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
-def test_broken_tables_are_errors_with_their_place(tmp_path, name, content, said):
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN, ids=[f"{number}" for number in range(len(BROKEN))])
+def test_broken_tables_raise_errors_with_location(tmp_path, name, content, message):
     path = write(tmp_path, name, content)
-    with pytest.raises(DataError, match=rf"(?s){said}"):
+    with pytest.raises(DataError, match=rf"(?s){message}"):
         read_table(path)
 
 
@@ -93,7 +93,7 @@ def test_no_such_file(tmp_path):
         read_table(tmp_path / "nowhere.csv")
 
 
-def test_another_separator_is_recognised_in_the_message(tmp_path):
+def test_message_hints_at_another_separator(tmp_path):
     with pytest.raises(DataError, match=r"no column 'text'.*separated by semicolons"):
         infer_task(write(tmp_path, "a.csv", "text;label\na;1\n"), ["text"], "label")
     with pytest.raises(DataError, match="separated by tabs"):
@@ -103,7 +103,7 @@ def test_another_separator_is_recognised_in_the_message(tmp_path):
 @pytest.mark.parametrize(
     "columns", [["#1 String", "#2 String"], ["sentence1", "sentence2"], ["sentence2", "#1 String", "extra"]]
 )
-def test_prediction_takes_the_column_or_the_field(columns):
+def test_prediction_reads_the_column_or_the_field(columns):
     rows = [{column: f"{column} {number}" for column in columns} for number in (1, 2)]
     examples = examples_for_prediction(load_task("glue/mrpc"), rows, "new.csv")
     first = columns[0] if columns[0] != "sentence2" else "#1 String"
@@ -114,7 +114,7 @@ def test_prediction_takes_the_column_or_the_field(columns):
     ]
 
 
-def test_prediction_names_what_is_missing(tmp_path):
+def test_prediction_reports_missing_columns_and_empty_fields(tmp_path):
     spec = load_task("glue/sst2")
     with pytest.raises(
         DataError, match=r"new\.csv: there is no column 'sentence', which glue/sst2 needs. Did you mean 'sentense'"
@@ -127,7 +127,7 @@ def test_prediction_names_what_is_missing(tmp_path):
     assert examples_for_prediction(spec, []) == []
 
 
-def test_a_table_with_its_own_dev_file(tmp_path):
+def test_table_with_a_dev_file(tmp_path):
     train = write(tmp_path, "train.csv", "text,label\na,x\nb,y\n")
     dev = write(tmp_path, "dev.tsv", "text\tlabel\nc\ty\n")
     spec = infer_task(train, ["text"], "label", dev=dev)
@@ -143,15 +143,15 @@ def test_too_few_texts_for_a_split(tmp_path):
         load_split(spec, "train")
 
 
-def test_a_row_that_changed_after_the_task_was_made_is_an_error(tmp_path):
+def test_row_changed_after_inferring_the_task_is_an_error(tmp_path):
     path = write(tmp_path, "a.csv", "text,label\na,x\nb,y\nc,x\n")
     spec = infer_task(path, ["text"], "label")
     write(tmp_path, "a.csv", "text,label\na,x\nb,z\nc,x\n")
-    with pytest.raises(DataError, match=r"a\.csv:3: 'z' in column 'label' is no label of a"):
+    with pytest.raises(DataError, match=r"a\.csv:3: 'z' in column 'label' is not a label of a"):
         load_split(spec, "train")
 
 
-def test_a_group_column_that_is_not_there_is_named(tmp_path):
+def test_missing_group_column_is_reported(tmp_path):
     write(tmp_path, "a.csv", "text,label,page\n" + "".join(f"row {n},{'xy'[n % 2]},{n}\n" for n in range(9)))
     spec = infer_task(tmp_path / "a.csv", ["text"], "label").model_copy(update={"group": "pages"})
     with pytest.raises(DataError, match=r"no column 'pages'.*Did you mean 'page'"):

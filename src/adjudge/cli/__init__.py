@@ -1,1 +1,1 @@
-"""The command line: one thin file a verb. What is heavy is imported inside the verb that needs it."""
+"""The command line: one thin file per verb. Heavy imports are inside the verb that needs them."""

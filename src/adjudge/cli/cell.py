@@ -1,4 +1,7 @@
-"""``adjudge cell``: one cell of a comparison, asked for on standard input (see `adjudge.experiments.process`). Not for people."""
+"""``adjudge cell``: run one cell of a comparison, described on standard input. Not for people.
+
+See `adjudge.experiments.process`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def cell() -> None:
     try:
         serve(sys.stdin)
     except AdjudgeError:
-        raise typer.Exit(2) from None  # the run folder holds the reason; the process that asked says it
+        raise typer.Exit(2) from None  # the run folder holds the reason; the calling process reports it
     except Terminated:
         raise typer.Exit(143) from None
     except KeyboardInterrupt:

@@ -10,20 +10,25 @@ from typing import Annotated
 import typer
 
 from adjudge.cli import options
+from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
 from adjudge.cli.show import show_table
+from adjudge.methods.registry import COMPARED, MULTI
 
-EPILOG = (
-    "Examples:\n\n`adjudge compare --train-rows 200 --eval-rows 200`\n\n"
-    "`adjudge compare --task glue/sst2 --data-dir data --train-rows 1000 --seeds 0,1 --out runs/sst2`\n\n"
-    "`adjudge compare --task glue/cola,glue/rte --data-dir data --train-rows 1000 --methods sft,ppo,multi-sft,multi-ppo`\n\n"
-    "`adjudge compare --data reviews.csv --text review --label sentiment --methods zero-shot,sft`"
+EPILOG = options.examples(
+    "adjudge compare --train-rows 200 --eval-rows 200",
+    "adjudge compare --task glue/sst2 --data-dir data --seeds 0,1 --out runs/sst2",
+    f"adjudge compare --task glue/cola,glue/rte --methods {EXAMPLE},{MULTI}{EXAMPLE}",
+    f"adjudge compare --data my.csv --text text --label label --methods {UNTRAINED[0]},{EXAMPLE}",
 )
 
+DEFAULT_METHODS = ",".join(COMPARED)
 
 Methods = Annotated[
     str,
     typer.Option(
-        metavar="NAME,…", help="The methods to compare; multi-sft and multi-ppo train one adapter on all tasks."
+        metavar="NAME,…",
+        help="Methods to compare; `adjudge methods` lists them. "
+        f"With {MULTI} before its name, as in {MULTI}{EXAMPLE}, a method trains one adapter on all tasks.",
     ),
 ]
 
@@ -36,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
 def compare(
     ctx: typer.Context,
     overrides: options.Overrides = None,
-    methods: Methods = "zero-shot,few-shot,sft,ppo,encoder",
+    methods: Methods = DEFAULT_METHODS,
     task: options.Tasks = None,
     mixture: options.Mixture = None,
     data_dir: options.DataDir = None,
@@ -51,7 +56,8 @@ def compare(
     model: options.Model = None,
     encoder: options.Encoder = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N,…", help="One run a seed.", show_default="0", rich_help_panel=options.HOW)
+        str | None,
+        typer.Option(metavar="N,…", help="Seeds; one run per seed.", show_default="0", rich_help_panel=options.HOW),
     ] = None,
     preset: options.Preset = "default",
     config: options.ConfigFile = None,
@@ -62,31 +68,31 @@ def compare(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the comparison.",
+            help="Folder for the comparison.",
             show_default="runs/compare-TASK",
             rich_help_panel=options.PLACE,
         ),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Compare methods: one table with 95 % intervals and paired tests, an HTML report, and a run folder a method and seed.
+    """Compare methods on the same rows, prompts and budget.
 
-    Run again with the same --out, finished runs of the same settings and rows are reused, and one that was stopped goes on where it was.
+    Writes one table with 95 % intervals and paired tests, an HTML report, and one run folder per method and seed.
+
+    With the same --out, finished runs of the same settings and rows are reused, and stopped runs continue.
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
-    from adjudge.methods.registry import check_methods, is_multi
+    from adjudge.methods.registry import check_names, parse_name
     from adjudge.runs.tasks import joint_name
     from adjudge.system.console import warn
 
-    chosen = check_methods(options.split_list(methods, "--methods"))
+    chosen = check_names(options.split_list(methods, "--methods"))
     settings = options.build_config(ctx.params)
     seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
     specs = options.chosen_tasks(ctx.params, settings)
-    if mixture is not None and not any(is_multi(name) for name in chosen):
-        raise ConfigError(
-            "--mixture is for methods that train on several tasks at once: --methods multi-sft,multi-ppo."
-        )
+    if mixture is not None and not any(parse_name(name)[1] for name in chosen):
+        raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
     folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)

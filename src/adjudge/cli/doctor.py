@@ -1,4 +1,4 @@
-"""``adjudge doctor``: what this machine has, and what would run on it."""
+"""``adjudge doctor``: report what this machine has, and what would run on it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adjudge.cli.options import examples
 from adjudge.cli.show import stdout
 
 if TYPE_CHECKING:
     from adjudge.setup.doctor import Examination
 
-EPILOG = "Examples:\n\n`adjudge doctor`\n\n`adjudge doctor --data-dir data`\n\n`adjudge doctor --json`"
+EPILOG = examples("adjudge doctor", "adjudge doctor --data-dir data", "adjudge doctor --json")
 COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
@@ -23,22 +24,21 @@ def add_to(app: typer.Typer) -> None:
 def doctor(
     data_dir: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Also say which tasks' files lie in this folder.", show_default="none"),
+        typer.Option(metavar="DIR", help="Report also which tasks have their files in this folder."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say what this machine has, what would run on it, and what to do about the rest. Nothing is downloaded.
+    """Report what this machine has, what would run on it, and what to do about the rest.
 
-    Ends with exit code 1 when something that is needed is missing.
+    Nothing is downloaded. The exit code is 1 when something necessary is missing.
     """
     import json
-    from dataclasses import asdict
 
     from adjudge.setup.doctor import examine
 
     found = examine(data_dir)
     if as_json:
-        typer.echo(json.dumps({"healthy": found.healthy, **asdict(found)}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
     else:
         _show(found)
     if not found.healthy:
@@ -54,14 +54,14 @@ def _show(found: Examination) -> None:
     console = stdout()
     machine = Table("this machine", "", "", box=None, pad_edge=False)
     for finding in found.machine:
-        machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.said))
+        machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.message))
     plans = Table("what would run", "", "", box=None, pad_edge=False)
-    for (_, runs, said), alike in groupby(
-        found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.said)
+    for (_, runs, message), alike in groupby(
+        found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.message)
     ):
         names = [plan.name for plan in alike]
         name = names[0] if len(names) == 1 else f"{names[0].partition('/')[0]}, {len(names)} tasks"
-        plans.add_row(Text(name), Text("yes", "green") if runs else Text("no", "yellow"), Text(said))
+        plans.add_row(Text(name), Text("yes", "green") if runs else Text("no", "yellow"), Text(message))
     console.print(machine)
     console.print()
     console.print(plans)

@@ -9,16 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from adjudge.cli import options
+from adjudge.cli.method_names import EXAMPLE, UNTRAINED, either
 from adjudge.cli.show import show_scores
 
-EPILOG = (
-    "Examples:\n\n`adjudge evaluate --method few-shot --task glue/rte --data-dir data`\n\n"
-    "`adjudge evaluate --run runs/vader-movies/sft-seed0 --task vader/tweets`\n\n"
-    "`adjudge evaluate --run runs/glue-mnli/sft-seed0 --task glue/ax --data-dir data`\n\n"
-    "`adjudge evaluate --run runs/vader-movies/sft-seed0 --decode labels`"
+EPILOG = options.examples(
+    f"adjudge evaluate --method {UNTRAINED[-1]} --task glue/rte --data-dir data",
+    f"adjudge evaluate --run runs/vader-movies/{EXAMPLE}-seed0 --task vader/tweets",
+    f"adjudge evaluate --run runs/glue-mnli/{EXAMPLE}-seed0 --task glue/ax --data-dir data",
+    f"adjudge evaluate --run runs/vader-movies/{EXAMPLE}-seed0 --decode labels",
 )
-SETTLED = {"model": None, "train_rows": None, "seed": None, "preset": "default", "config": None, "prompt_style": None}
-"""What training settled, so that it cannot be given with ``--run``; with the value that says that it was not given."""
+
+FIXED_BY_TRAINING = {
+    "model": None,
+    "train_rows": None,
+    "seed": None,
+    "preset": "default",
+    "config": None,
+    "prompt_style": None,
+}
+"""Parameters that cannot be given with ``--run``, each with its value when it was not given."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,9 +39,9 @@ def evaluate(
     ctx: typer.Context,
     overrides: options.Overrides = None,
     method: Annotated[
-        str | None, typer.Option(metavar="zero-shot|few-shot", help="Ask the untrained model.", show_default="none")
+        str | None, typer.Option(metavar="NAME", help=f"Prompt the untrained model: {either(UNTRAINED)}.")
     ] = None,
-    run: Annotated[str | None, typer.Option(metavar="DIR", help="A finished run folder.", show_default="none")] = None,
+    run: Annotated[str | None, typer.Option(metavar="DIR", help="Judge with a finished run, in this folder.")] = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     train_rows: options.TrainRows = None,
@@ -54,21 +63,24 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="Folder for the results.",
-            show_default="runs/TASK/METHOD-seedN; for --run the run's own",
+            show_default="runs/TASK/METHOD-seedN; with --run in the run folder",
             rich_help_panel=options.PLACE,
         ),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Judge the rows of a task and score the answers: an untrained model (--method) or what a run trained (--run)."""
-    from adjudge.api import default_folder
+    """Judge a task's rows with an untrained model or a finished run, and score the answers.
+
+    Name one of them, with --method or --run.
+    """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
     from adjudge.methods.registry import get_entry
+    from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note
 
     if (method is None) == (run is None):
-        raise ConfigError("Say what judges: --method zero-shot, --method few-shot, or --run DIR (one of them).")
+        raise ConfigError(f"Name the judge: --method {either(UNTRAINED)}, or --run DIR (one of them).")
     if run is not None:
         for folder, scores in _judge_with_run(ctx.params):
             show_scores(scores, folder)
@@ -84,18 +96,17 @@ def evaluate(
     show_scores(execute(settings, spec, folder, force=force), folder)
 
 
-def _judge_with_run(given: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    """Judge with the run that ``--run`` names; returns the folder of each result, and its scores."""
+def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """Judge with the run that ``--run`` names; return folder and scores of each result."""
     from adjudge.errors import ConfigError
-    from adjudge.experiments.multitask import evaluate_tasks
+    from adjudge.experiments.evaluate import evaluate_tasks
 
-    fixed = [options.option_of(name) for name, absent in SETTLED.items() if given[name] != absent] + list(
-        given["overrides"] or ()
-    )
+    fixed = [options.option_of(name) for name, absent in FIXED_BY_TRAINING.items() if params[name] != absent]
+    fixed += params["overrides"] or ()
     if fixed:
-        raise ConfigError(f"{fixed[0]} was settled when {given['run']} was trained; with --run it cannot be changed.")
-    settings = options.build_config(given)  # says what is wrong with the other options
-    named = any(given[name] is not None for name in ("task", "data", *options.OWN_TABLE))
-    spec = options.only_task(given, settings, "evaluate") if named else None
-    passed_on = {name: given[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force")}
-    return evaluate_tasks(given["run"], spec=spec, **passed_on)
+        raise ConfigError(f"{fixed[0]} was fixed when {params['run']} was trained; with --run it cannot be changed.")
+    settings = options.build_config(params)  # checks the other options, too
+    names_task = any(params[name] is not None for name in ("task", "data", *options.OWN_TABLE))
+    spec = options.only_task(params, settings, "evaluate") if names_task else None
+    passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force")}
+    return evaluate_tasks(params["run"], spec=spec, **passed_on)

@@ -1,4 +1,4 @@
-"""``adjudge fetch``: get what a run needs before it is needed."""
+"""``adjudge fetch``: download models and sentences before they are needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-EPILOG = "Examples:\n\n`adjudge fetch`\n\n`adjudge fetch smollm2-135m`"
+from adjudge.cli.options import examples
+
+EPILOG = examples("adjudge fetch", "adjudge fetch smollm2-135m")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,7 +21,10 @@ def fetch(
         str, typer.Argument(metavar="WHAT", help="smollm2-135m, minilm-l6, vader (rated sentences), or all.")
     ] = "all",
 ) -> None:
-    """Get the small model, the encoder and the rated sentences into the cache, once. Nothing is installed."""
+    """Download the small model, the encoder and the rated sentences into the cache, once.
+
+    Nothing is installed.
+    """
     from adjudge.setup.fetch import fetch as fetch_into_cache
 
     for folder in fetch_into_cache(what):

@@ -13,11 +13,14 @@ from typer.core import TyperGroup
 from adjudge.errors import AdjudgeError, Terminated
 
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
-"""Exit codes: what the user can mend, Ctrl-C, and SIGTERM. 1 is for failed cells, a `rerun` or `doctor` that says no, and our own faults."""
+"""Exit codes: an error the user can correct, Ctrl-C, SIGTERM.
+
+Exit code 1 is for failed cells, a negative result of `rerun` or `doctor`, and our own bugs.
+"""
 
 
 class Verbs(TyperGroup):
-    """Ends a verb with one red paragraph instead of a traceback when the user can mend the cause."""
+    """Ends a verb with one red paragraph instead of a traceback when the user can correct the cause."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb. ``ADJUDGE_TRACEBACK=1`` lets errors through."""
@@ -25,32 +28,37 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
-            _say(
-                f"{word}; {stop.args[0]} is incomplete. The same command goes on there; adjudge train with --resume instead of --force."
-                if stop.args
-                else word
-            )
+            _print_error(f"{word}{_how_to_continue(stop.args[0])}" if stop.args else word)
             raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
         except (AdjudgeError, OSError) as error:
             if os.environ.get("ADJUDGE_TRACEBACK"):
                 raise
-            _say(f"error: {error}{_what_to_do(error)}")
+            _print_error(f"error: {error}{_advice(error)}")
             raise typer.Exit(ERROR) from None
 
 
-def _what_to_do(error: Exception) -> str:
-    """What to do about an error of the system, where its own words do not say it."""
+def _how_to_continue(folder: Any) -> str:
+    return (
+        f"; {folder} is incomplete. Give the same command to continue (adjudge train: with --resume, without --force)."
+    )
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about an error of the operating system, whose own message does not say it."""
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOSPC, errno.EDQUOT):
-        return ". The disk is full; what was written before is whole. Free some space and give the command again (adjudge train with --resume)."
+        return (
+            ". The disk is full; files written before are intact. Free some space and repeat the command "
+            "(adjudge train: with --resume)."
+        )
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return ". Nothing may be written there. Name another folder with --out, or change its permissions."
+        return ". Writing there is not permitted. Name another folder with --out, or change its permissions."
     return ""
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     from adjudge.system.console import console
 
     console.print(text, style="bold red", markup=False)
@@ -63,14 +71,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make a language model judge text, and show fairly how well it does: prompting, SFT, PPO and a fine-tuned encoder "
-    "on the same rows, prompts and budget.",
+    help="Make a language model judge text: prompt it, fine-tune it, or reinforce it. Compare such methods with each "
+    "other and with a fine-tuned encoder, on the same rows, prompts and budget.",
     epilog="Begin with:\n\n`adjudge fetch`\n\n`adjudge compare --train-rows 200 --eval-rows 200`",
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from adjudge.version import __version__
 
         typer.echo(f"adjudge {__version__}")
@@ -80,7 +88,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -93,6 +101,7 @@ def _add_verbs() -> None:
         doctor,
         evaluate,
         fetch,
+        methods,
         predict,
         report,
         rerun,
@@ -102,15 +111,16 @@ def _add_verbs() -> None:
         train,
     )
 
-    for module in (compare, train, evaluate, predict, submit, report, rerun, tasks, fetch, doctor, settings, cell):
+    for module in (compare, train, evaluate, predict, submit, report, rerun, methods, tasks, settings, fetch, doctor):
         module.add_to(app)
+    cell.add_to(app)
 
 
 _add_verbs()
 
 
 def main() -> None:
-    """The entry point of the command ``adjudge``."""
+    """Run the command ``adjudge``."""
     signal.signal(signal.SIGTERM, _terminate)
     app()
 

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adjudge.cli.method_names import STARTERS, either, with_model
+
 if TYPE_CHECKING:
     from adjudge.config import Config
     from adjudge.tasks.spec import TaskSpec
 
 ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
+"""Titles of the panels in a help page."""
 
 Task = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE.yaml",
-        help="Task; `adjudge tasks` lists them.",
+        help="Task to judge; `adjudge tasks` lists them.",
         show_default="vader/movies",
         rich_help_panel=ROWS,
     ),
@@ -27,7 +30,7 @@ Tasks = Annotated[
     typer.Option(
         "--task",
         metavar="NAME,…",
-        help="One task or several; names or .yaml files.",
+        help="One task or several: names (`adjudge tasks` lists them) or .yaml files.",
         show_default="vader/movies",
         rich_help_panel=ROWS,
     ),
@@ -35,21 +38,24 @@ Tasks = Annotated[
 Mixture = Annotated[
     str | None,
     typer.Option(
-        metavar="proportional|equal|temperature=T",
-        help="Shares of several tasks in the training rows of one adapter: by size, alike, or by size^(1/T).",
+        metavar="SHARES",
+        help="Shares of several tasks in the training rows of one adapter: proportional (by size), equal, "
+        "or temperature=T (by size^(1/T)).",
         show_default="proportional; in a comparison equal",
         rich_help_panel=ROWS,
     ),
 ]
 DataDir = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Folder with GLUE in the official download layout.", rich_help_panel=ROWS),
+    typer.Option(
+        metavar="DIR", help="Folder with GLUE or SuperGLUE in the official download layout.", rich_help_panel=ROWS
+    ),
 ]
 TrainRows = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Training rows, drawn by the seed; for `train` on several tasks, of all together.",
+        help="Number of training rows, drawn by the seed. When `train` takes several tasks: of all together.",
         show_default="all",
         rich_help_panel=ROWS,
     ),
@@ -57,11 +63,14 @@ TrainRows = Annotated[
 EvalRows = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Rows judged, the same for every method and seed.", show_default="all", rich_help_panel=ROWS
+        metavar="N",
+        help="Number of judged rows, the same ones for every method and seed.",
+        show_default="all",
+        rich_help_panel=ROWS,
     ),
 ]
 Split = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Split that is judged.", show_default="dev", rich_help_panel=ROWS)
+    str | None, typer.Option(metavar="NAME", help="Split to judge.", show_default="dev", rich_help_panel=ROWS)
 ]
 Data = Annotated[
     str | None,
@@ -73,34 +82,39 @@ Dev = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="A second table to judge.",
-        show_default="a fifth of --data is kept apart",
+        help="A second table, to judge.",
+        show_default="a fifth of --data is held out",
         rich_help_panel=OWN,
     ),
 ]
 Text = Annotated[
     str | None,
-    typer.Option(metavar="COL[,COL]", help="Column with the text, or columns with the texts.", rich_help_panel=OWN),
+    typer.Option(metavar="COL[,COL]", help="Column with the text to judge, or several columns.", rich_help_panel=OWN),
 ]
 Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
 Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help="Labels in order, with answer words, as in 0=Bad,1=Good.",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good.",
         show_default="as in the data",
         rich_help_panel=OWN,
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="ID|DIR", help="Causal language model.", show_default="smollm2-135m", rich_help_panel=HOW),
+    typer.Option(
+        metavar="ID|DIR",
+        help="Causal language model: a bundled one, a hub id or a folder.",
+        show_default="smollm2-135m",
+        rich_help_panel=HOW,
+    ),
 ]
 Encoder = Annotated[
     str | None,
     typer.Option(
         metavar="ID|DIR",
-        help="Encoder that the method `encoder` trains.",
+        help=f"Model for the method {either(with_model('encoder.model'))}.",
         show_default="minilm-l6",
         rich_help_panel=HOW,
     ),
@@ -113,13 +127,13 @@ Preset = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    str | None, typer.Option("--config", metavar="FILE.yaml", help="Settings from a file.", rich_help_panel=HOW)
+    str | None, typer.Option("--config", metavar="FILE.yaml", help="File with settings.", rich_help_panel=HOW)
 ]
 PromptStyle = Annotated[
     str | None,
     typer.Option(
         metavar="chat|paper",
-        help="The model's chat template, or the reference's plain form.",
+        help="Prompts in the model's chat template, or in the paper's plain form.",
         show_default="chat",
         rich_help_panel=HOW,
     ),
@@ -128,28 +142,30 @@ Decode = Annotated[
     str | None,
     typer.Option(
         metavar="greedy|labels",
-        help="Read a generated answer strictly, or take the likeliest label.",
+        help="Read the generated answer strictly, or take the most likely label.",
         show_default="greedy",
         rich_help_panel=HOW,
     ),
 ]
 Init = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="SFT run that `ppo` starts from.", show_default="none", rich_help_panel=HOW),
+    typer.Option(
+        metavar="RUN", help=f"Start {either(STARTERS)} from the adapter of this finished run.", rich_help_panel=HOW
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a run of other settings.", rich_help_panel=PLACE)]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in this folder.", rich_help_panel=PLACE)]
 Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with a run of these settings that was stopped, as if it had not been.",
+        help="Continue a stopped run with the same settings. The result is that of a run without a stop.",
         rich_help_panel=PLACE,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Any setting, as in ppo.clip=0.1; `adjudge settings` lists them.", show_default=False
+        metavar="KEY=VALUE", help="Any setting, as in lora.r=8; `adjudge settings` lists them.", show_default=False
     ),
 ]
 
@@ -168,54 +184,74 @@ SETTING_OF = {
     "decode": "evaluation.decode",
     "init": "init",
 }
-"""The setting that a verb's parameter gives, for those that give one."""
+"""The setting of each parameter that gives one."""
+
 OWN_TABLE = ("text", "label", "labels", "dev")
-"""The parameters that describe the table which ``--data`` names."""
+"""The parameters that describe the table of ``--data``."""
 
 
-def build_config(given: Mapping[str, Any]) -> Config:
-    """Preset, file, ``key=value``, then the options: `given` are the parameters of a verb (``ctx.params``). Raises ConfigError."""
+def examples(*commands: str) -> str:
+    """Return the end of a help page: example commands, one per line."""
+    title = "Examples:" if len(commands) > 1 else "Example:"
+    return "\n\n".join([title, *(f"`{command}`" for command in commands)])
+
+
+def build_config(params: Mapping[str, Any]) -> Config:
+    """Build the configuration from the parameters of a verb (``ctx.params``).
+
+    Later sources win: preset, --config file, KEY=VALUE, options. Raises ConfigError.
+    """
     from adjudge.config import load_config
 
-    values = {setting: given.get(name) for name, setting in SETTING_OF.items()}
-    return load_config(preset=given["preset"], file=given["config"], overrides=given["overrides"] or (), values=values)
+    values = {setting: params.get(name) for name, setting in SETTING_OF.items()}
+    overrides = params["overrides"] or ()
+    return load_config(preset=params["preset"], file=params["config"], overrides=overrides, values=values)
 
 
-def chosen_tasks(given: Mapping[str, Any], config: Config) -> list[TaskSpec]:
-    """The tasks that are asked for: the user's own table, or those named, or the configuration's.
+def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
+    """Return the tasks that the parameters of a verb name.
 
-    `given` are the parameters of a verb. Raises ConfigError when they contradict each other, TaskError and DataError as the tasks do.
+    They come from the user's own table, from --task, or from the configuration.
+    Raises ConfigError when the parameters contradict each other, TaskError and DataError as the tasks do.
     """
     from adjudge.errors import ConfigError
     from adjudge.tasks import infer_task, load_task
 
-    names, data = given["task"], given["data"]
-    text, label, labels, dev = (given[name] for name in OWN_TABLE)
+    names, data = params["task"], params["data"]
+    text, label, labels, dev = (params[name] for name in OWN_TABLE)
     if data is None:
-        alone = [option_of(name) for name in OWN_TABLE if given[name] is not None]
-        if alone:
-            raise ConfigError(f"{alone[0]} describes your own table: name it with --data FILE.")
+        without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
+        if without_data:
+            raise ConfigError(f"{without_data[0]} describes your own table: name the table with --data FILE.")
         return [load_task(name) for name in split_list(names if names is not None else config.task, "--task")]
     if names is not None:
         raise ConfigError("--task and --data both say which rows: give one of them.")
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
-    listed = split_list(labels, "--labels") if labels is not None else None
-    return [infer_task(data, split_list(text, "--text"), label, listed, dev)]
+    pairs = split_list(labels, "--labels") if labels is not None else None
+    return [infer_task(data, split_list(text, "--text"), label, pairs, dev)]
 
 
-def only_task(given: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:
-    """The one task that is asked for. Raises ConfigError when there are several, and as `chosen_tasks`."""
+def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:
+    """Return the one task that the parameters name.
+
+    Raises ConfigError for several, and the errors of `chosen_tasks`.
+    """
     from adjudge.errors import ConfigError
 
-    specs = chosen_tasks(given, config)
+    specs = chosen_tasks(params, config)
     if len(specs) > 1:
         raise ConfigError(f"{verb} takes one task; `adjudge compare` takes several.")
     return specs[0]
 
 
+def option_for(setting: str) -> str:
+    """Return the option that gives a setting, or the setting as KEY=VALUE where there is none."""
+    return next((option_of(name) for name, key in SETTING_OF.items() if key == setting), f"{setting}=VALUE")
+
+
 def option_of(name: str) -> str:
-    """A parameter's name as it is written on the command line."""
+    """Return a parameter's name as it is typed on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -225,12 +261,12 @@ def split_list(text: str, option: str) -> list[str]:
 
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise ConfigError(f"{option} '{text}' has an empty part: write a,b without a comma too many.")
+        raise ConfigError(f"{option} '{text}' has an empty part: write a,b without an extra comma.")
     return parts
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read ``"0,1,2"``. Raises ConfigError for what is no whole number from 0."""
+    """Parse ``"0,1,2"``. Raises ConfigError for a part that is not a whole number from 0."""
     from adjudge.errors import ConfigError
 
     parts = split_list(text, "--seeds")

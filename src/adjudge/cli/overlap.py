@@ -1,4 +1,4 @@
-"""What ``adjudge tasks --overlap`` prints: rows that are in training and among the dev rows too."""
+"""``adjudge tasks --overlap``: count the dev rows that are among the training rows too."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ COLUMNS = (
     "dev rows in train",
     "share",
     "letter for letter",
-    "train rows that go",
+    "train rows to drop",
     "contradictions",
 )
 
 
 def show_overlap(name: str | None, data_dir: str | None) -> None:
-    """Print the counts of one task, with the ids of its rows, or of every task that is read from `data_dir`.
+    """Print the counts of one task, with the ids of its rows, or of every task with files in `data_dir`.
 
-    Raises ConfigError when neither is given, and what reading the rows of the one task raises.
+    Raises ConfigError when neither is given, and DataError when the rows of the one task cannot be read.
     """
     from adjudge.errors import ConfigError
     from adjudge.tasks import find_overlap
 
     if name is None and data_dir is None:
         raise ConfigError(
-            "--overlap needs rows: name a task, or give --data-dir DIR for all tasks that are read from a folder."
+            "--overlap needs rows: name a task, or give --data-dir DIR for all tasks with files in that folder."
         )
     if name is None:
         _show_all(str(data_dir))
@@ -49,16 +49,16 @@ def _show_all(data_dir: str) -> None:
     from adjudge.errors import DataError
     from adjudge.tasks import list_tasks, load_task
 
-    lines, lacking = [], []
+    lines, skipped = [], []
     for name in list_tasks():
         source = load_task(name).source
         if source.files or source.hub:
             try:
                 lines.append(_counts(name, *_rows(name, data_dir)))
             except DataError as error:
-                lacking.append(f"{name} is left out: {error}")
+                skipped.append(f"{name} is skipped: {error}")
     _print(lines)
-    for line in lacking:
+    for line in skipped:
         typer.echo(line, err=True)
 
 
@@ -72,16 +72,17 @@ def _rows(name: str, data_dir: str | None) -> tuple[list[Example], list[Example]
 def _counts(name: str, train: Sequence[Example], dev: Sequence[Example]) -> list[str]:
     from adjudge.tasks import count_contradictions, measure_overlap, without_overlap
 
-    found = measure_overlap(train, dev)
-    counts = (found.exact, len(train) - len(without_overlap(train, dev)), count_contradictions(train))
-    share = f"{100 * found.share:.1f} %"
+    overlap = measure_overlap(train, dev)
+    to_drop = len(train) - len(without_overlap(train, dev))
     return [
         name,
         f"{len(train):,}",
         f"{len(dev):,}",
-        f"{found.normalised:,}",
-        share,
-        *(f"{count:,}" for count in counts),
+        f"{overlap.normalised:,}",
+        f"{100 * overlap.share:.1f} %",
+        f"{overlap.exact:,}",
+        f"{to_drop:,}",
+        f"{count_contradictions(train):,}",
     ]
 
 
@@ -89,9 +90,9 @@ def _print(lines: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
-        shown.add_column(column, justify="left" if column == "task" else "right")
+        table.add_column(column, justify="left" if column == "task" else "right")
     for line in lines:
-        shown.add_row(*map(Text, line))
-    stdout().print(shown)
+        table.add_row(*map(Text, line))
+    stdout().print(table)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from adjudge.cli.options import Decode
+from adjudge.cli.method_names import EXAMPLE
+from adjudge.cli.options import Decode, examples
 
-EPILOG = "Example:\n\n`adjudge predict --run runs/vader-movies/sft-seed0 --input new.csv --out judged.csv`"
+EPILOG = examples(f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,20 +21,26 @@ def add_to(app: typer.Typer) -> None:
 def predict(
     run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder.")],
     source: Annotated[
-        str, typer.Option("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet with the task's columns.")
+        str,
+        typer.Option(
+            "--input", metavar="FILE", help="Rows to judge: CSV, TSV, JSONL or Parquet with the task's columns."
+        ),
     ],
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="The same rows with label, probabilities and unreadable; by its suffix.")
-    ],
+    out: Annotated[str, typer.Option(metavar="FILE", help="File for the judged rows; its suffix names the format.")],
     task: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Which task, of a run over several.", show_default="the run's one"),
+        typer.Option(
+            metavar="NAME", help="Task to judge, for a run over several tasks.", show_default="the run's task"
+        ),
     ] = None,
     decode: Decode = None,
 ) -> None:
-    """Judge new rows: adds the label, a probability per label, and whether the answer was unreadable. Input columns are kept."""
+    """Judge new rows with a finished run.
+
+    Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
+    """
     from adjudge.errors import DataError
-    from adjudge.experiments.execute import load_judge
+    from adjudge.experiments.evaluate import load_judge
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.tasks import pick_task
 

@@ -1,4 +1,4 @@
-"""``adjudge report``: the HTML report, made again from the files."""
+"""``adjudge report``: render the HTML report again from a run's files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-EPILOG = "Examples:\n\n`adjudge report runs/sst2`\n\n`adjudge report runs/a runs/b --out both.html`"
+from adjudge.cli.options import examples
+
+EPILOG = examples("adjudge report runs/sst2", "adjudge report runs/a runs/b --out both.html")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,12 +18,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Comparisons or run folders.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of comparisons or runs.")],
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.html", help="The report.", show_default="DIR/report.html")
+        str | None, typer.Option(metavar="FILE.html", help="File for the report.", show_default="DIR/report.html")
     ] = None,
 ) -> None:
-    """Make one self-contained HTML report from comparisons and run folders."""
+    """Make one self-contained HTML report from comparisons and run folders.
+
+    `compare`, `train` and `evaluate` write such a report themselves.
+    """
     from adjudge.errors import RunError
     from adjudge.report.html import render_report
 

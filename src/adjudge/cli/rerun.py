@@ -1,4 +1,4 @@
-"""``adjudge rerun DIR``: do a run again, and compare."""
+"""``adjudge rerun DIR``: repeat a run and compare the results."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from adjudge.cli import options
+from adjudge.cli.method_names import EXAMPLE
 from adjudge.cli.show import stdout
 
-EPILOG = (
-    "Examples:\n\n`adjudge rerun runs/vader-movies/sft-seed0`\n\n"
-    "`adjudge rerun runs/sst2/glue-sst2/ppo/seed-0 --data-dir data --out runs/again`"
+EPILOG = options.examples(
+    f"adjudge rerun runs/vader-movies/{EXAMPLE}-seed0",
+    f"adjudge rerun runs/sst2/glue-sst2/{EXAMPLE}/seed-0 --data-dir data --out runs/again",
 )
 
 
@@ -22,41 +23,42 @@ def add_to(app: typer.Typer) -> None:
 
 
 def rerun(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a complete run.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a complete run.")],
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Folder of the new run.", show_default="DIR-rerun", rich_help_panel=options.PLACE
+            metavar="DIR", help="Folder for the new run.", show_default="DIR-rerun", rich_help_panel=options.PLACE
         ),
     ] = None,
     data_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where the same data lie now.", show_default="as in the run")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder where the same data are now.", show_default="as in the run"),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Do a run again from its own settings and tasks, and say whether all came out equal: records, tensors, predictions, scores.
+    """Repeat a run from its own settings and tasks, and report whether everything came out equal.
 
-    Ends with exit code 1 when something differs. What differs between the two machines is said first.
+    First the differences between the two environments are listed, then the result for each part: records, tensors,
+    predictions, scores. The exit code is 1 when something differs.
     """
     from rich.table import Table
     from rich.text import Text
 
     from adjudge.experiments.rerun import compare_runs, environment_lines
-    from adjudge.experiments.rerun import rerun as do_again
+    from adjudge.experiments.rerun import rerun as repeat_run
 
-    first, second = Path(folder), do_again(folder, out, data_dir=data_dir, force=force)
+    first, second = Path(folder), repeat_run(folder, out, data_dir=data_dir, force=force)
     lines = environment_lines(first, second)
     console = stdout()
-    shown = "The environment is the same." if not lines else f"The environment differs: {first} → {second}"
-    console.print("\n".join([shown, *(f"  {line}" for line in lines)]), markup=False, soft_wrap=True)
-    table = Table("part", "result", "what, or where first", box=None, pad_edge=False)
+    title = f"The environment differs: {first} → {second}" if lines else "The environment is the same."
+    console.print("\n".join([title, *(f"  {line}" for line in lines)]), markup=False, soft_wrap=True)
+    table = Table("part", "result", "details, or the first difference", box=None, pad_edge=False)
     parts = compare_runs(first, second)
     for part in parts:
         table.add_row(Text(part.name), Text("equal" if part.equal else "differs"), Text(part.said))
     console.print(table)
-    wrong = sum(not part.equal for part in parts)
-    console.print(
-        f"{second}: {'all parts are' if not wrong else f'{wrong} of {len(parts)} parts are not'} equal.", markup=False
-    )
-    if wrong:
+    different = sum(not part.equal for part in parts)
+    verdict = f"{different} of {len(parts)} parts are not equal." if different else "all parts are equal."
+    console.print(f"{second}: {verdict}", markup=False)
+    if different:
         raise typer.Exit(1)

@@ -1,15 +1,20 @@
-"""``adjudge settings``: every setting with its default and what it does."""
+"""``adjudge settings``: every setting with its value and its meaning."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adjudge.cli.options import Preset
+from adjudge.cli.method_names import EXAMPLE
+from adjudge.cli.options import Preset, examples
 from adjudge.cli.show import stdout
 
-EPILOG = "Examples:\n\n`adjudge settings ppo`\n\n`adjudge settings lr --preset paper`\n\nthen `adjudge train ppo ppo.clip=0.1`"
+if TYPE_CHECKING:
+    from adjudge.config import Config
+
+EPILOG = examples("adjudge settings lora", "adjudge settings lr --preset paper", f"adjudge train {EXAMPLE} lora.r=8")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,28 +24,33 @@ def add_to(app: typer.Typer) -> None:
 
 def settings(
     part: Annotated[
-        str | None, typer.Argument(metavar="[PART]", help="Only keys that contain this, as in ppo or lr.")
+        str | None, typer.Argument(metavar="[PART]", help="Only keys that contain this, as in lora or lr.")
     ] = None,
     preset: Preset = "default",
 ) -> None:
-    """List the settings: key, value and meaning. Give any of them to a verb as KEY=VALUE, or in a --config file."""
+    """List the settings: key, value and meaning.
+
+    Give any of them to a verb as KEY=VALUE, or in a --config file. `adjudge methods NAME` lists those of one method.
+    """
+    from adjudge.config import keys_of, load_config
+    from adjudge.errors import ConfigError
+
+    keys = {key: meaning for key, meaning in keys_of().items() if part is None or part in key}
+    if not keys:
+        raise ConfigError(f"No setting has '{part}' in its name. `adjudge settings` lists all of them.")
+    show_settings(load_config(preset=preset), keys)
+
+
+def show_settings(config: Config, keys: Mapping[str, str]) -> None:
+    """Print the values of `keys` (key → meaning) in a table."""
     import yaml
     from rich.table import Table
     from rich.text import Text
 
-    from adjudge.config import keys_of, load_config, value_of
-    from adjudge.errors import ConfigError
+    from adjudge.config import value_of
 
-    config = load_config(preset=preset)
-    shown = Table("key", "value", "meaning", box=None, pad_edge=False)
-    for key, meaning in keys_of().items():
-        if part is None or part in key:
-            value = (
-                yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000)
-                .removesuffix("\n...\n")
-                .strip()
-            )
-            shown.add_row(Text(key), Text(value), Text(meaning))
-    if not shown.row_count:
-        raise ConfigError(f"No setting has '{part}' in its name. `adjudge settings` lists every one.")
-    stdout().print(shown)
+    table = Table("key", "value", "meaning", box=None, pad_edge=False)
+    for key, meaning in keys.items():
+        value = yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000)
+        table.add_row(Text(key), Text(value.removesuffix("\n...\n").strip()), Text(meaning))
+    stdout().print(table)

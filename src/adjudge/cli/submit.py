@@ -1,4 +1,4 @@
-"""``adjudge submit``: the zip that GLUE's or SuperGLUE's site asks for, written from runs, or checked."""
+"""``adjudge submit``: write the zip for GLUE's or SuperGLUE's site from runs, or check one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from adjudge.cli.options import HOW, PLACE, ROWS, DataDir, Decode, option_of, split_list
+from adjudge.cli.method_names import EXAMPLE
+from adjudge.cli.options import HOW, PLACE, ROWS, DataDir, Decode, examples, option_of, split_list
 
-CHECK = "A submission there is"
+CHECK = "Check an existing submission"
 
-EPILOG = (
-    "Examples:\n\n`adjudge submit --run runs/glue/*/sft/seed-0 --data-dir data --out glue.zip`\n\n"
-    "`adjudge submit --run runs/rte --partial --data-dir data --out rte.zip --unreadable likeliest`\n\n"
-    "`adjudge submit --check glue.zip`\n\n`adjudge submit --check CoLA.tsv`"
+EPILOG = examples(
+    f"adjudge submit --run runs/glue/*/{EXAMPLE}/seed-0 --data-dir data --out glue.zip",
+    "adjudge submit --run runs/rte --partial --out rte.zip --unreadable likeliest",
+    "adjudge submit --check glue.zip",
+    "adjudge submit --check CoLA.tsv",
 )
 
 
@@ -31,16 +33,14 @@ def submit(
     ] = None,
     run: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="DIR...", help="Run folders, one for each task.", show_default="none", rich_help_panel=ROWS
-        ),
+        typer.Option(metavar="DIR...", help="Run folders, one for each task.", rich_help_panel=ROWS),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,…",
-            help="Only the files of these tasks.",
-            show_default="all that the runs judge",
+            help="Write only the files of these tasks.",
+            show_default="all tasks of the runs",
             rich_help_panel=ROWS,
         ),
     ] = None,
@@ -50,36 +50,39 @@ def submit(
         str | None,
         typer.Option(
             metavar="RULE,…",
-            help="What stands for an answer that cannot be read: likeliest, majority, or an answer.",
-            show_default="nothing: refuse",
+            help="Replacement for an unreadable answer: likeliest, majority, or an answer.",
+            show_default="none: refuse to write",
             rich_help_panel=HOW,
         ),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Files may be missing, which no site takes.", rich_help_panel=HOW)
+        bool, typer.Option("--partial", help="Allow missing files. No site accepts such a zip.", rich_help_panel=HOW)
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.zip", help="The submission.", show_default="none", rich_help_panel=PLACE)
+        str | None, typer.Option(metavar="FILE.zip", help="File for the submission.", rich_help_panel=PLACE)
     ] = None,
     check: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Say all that is wrong with a zip or one of its files.",
-            show_default="none",
+            help="List every problem of a zip or of one of its files.",
             rich_help_panel=CHECK,
         ),
     ] = None,
 ) -> None:
-    """Write the zip that the site of GLUE or SuperGLUE asks for, judging the test rows with finished runs; or check one."""
+    """Write the zip for the site of GLUE or SuperGLUE, or check one.
+
+    The test rows are judged with finished runs, one for each task.
+    """
     from adjudge.errors import ConfigError
 
-    given = ctx.params
+    params = ctx.params
     if check is not None:
-        wrong = [name for name in ("run", "more", "task", "data_dir", "decode", "unreadable", "out") if given[name]]
-        if wrong:
+        unused = [name for name in ("run", "more", "task", "data_dir", "decode", "unreadable", "out") if params[name]]
+        if unused:
             raise ConfigError(
-                f"--check looks at a file that there is; it does not go with {'--run' if wrong[0] == 'more' else option_of(wrong[0])}."
+                "--check reads an existing file; it does not go with "
+                f"{'--run' if unused[0] == 'more' else option_of(unused[0])}."
             )
         _check(Path(check), partial=partial)
     elif not run:
@@ -89,7 +92,7 @@ def submit(
     elif out is None:
         raise ConfigError("Name the zip with --out FILE.zip.")
     else:
-        _write(given)
+        _write(params)
 
 
 def _check(path: Path, *, partial: bool) -> None:
@@ -102,25 +105,25 @@ def _check(path: Path, *, partial: bool) -> None:
             f"{path} would be refused, or scored wrongly:\n" + "\n".join(f"  - {problem}" for problem in problems)
         )
     typer.echo(
-        f"{path}: what is in it is right; --partial, so missing files were not looked for."
+        f"{path}: its content is right; --partial, so missing files were not looked for."
         if partial
         else f"{path}: nothing is wrong."
     )
 
 
-def _write(given: Mapping[str, Any]) -> None:
+def _write(params: Mapping[str, Any]) -> None:
     from adjudge.submission.submit import submit as make
 
     parts = make(
-        [*given["run"], *(given["more"] or ())],
-        given["out"],
-        tasks=split_list(given["task"], "--task") if given["task"] is not None else None,
-        data_dir=given["data_dir"],
-        decode=given["decode"],
-        unreadable=split_list(given["unreadable"], "--unreadable") if given["unreadable"] is not None else (),
-        partial=given["partial"],
+        [*params["run"], *(params["more"] or ())],
+        params["out"],
+        tasks=split_list(params["task"], "--task") if params["task"] is not None else None,
+        data_dir=params["data_dir"],
+        decode=params["decode"],
+        unreadable=split_list(params["unreadable"], "--unreadable") if params["unreadable"] is not None else (),
+        partial=params["partial"],
     )
     for part, file in parts:
-        filled = f", {file.filled:,} unreadable: {given['unreadable']}" if file.filled else ""
+        filled = f", {file.filled:,} unreadable: {params['unreadable']}" if file.filled else ""
         typer.echo(f"{part.form.file:<13} {part.form.rows:>7,} rows  {part.run.folder}{filled}")
-    typer.echo(f"→ {given['out']}" + (" (--partial: the site wants every file)" if given["partial"] else ""))
+    typer.echo(f"→ {params['out']}" + (" (--partial: the site wants every file)" if params["partial"] else ""))

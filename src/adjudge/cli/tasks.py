@@ -1,4 +1,4 @@
-"""``adjudge tasks``: list the tasks, describe one, explain the mistakes in a task file."""
+"""``adjudge tasks``: list the tasks, describe one, or explain the mistakes in a task file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adjudge.cli.options import DataDir, PromptStyle
+from adjudge.cli.options import DataDir, PromptStyle, examples
 from adjudge.cli.show import stdout
 
 if TYPE_CHECKING:
     from adjudge.tasks.spec import TaskSpec
     from adjudge.types import Example
 
-EPILOG = (
-    "Examples:\n\n`adjudge tasks`\n\n`adjudge tasks glue/rte --data-dir data`\n\n`adjudge tasks --overlap --data-dir data`\n\n"
-    "`adjudge tasks validate my_task.yaml`"
+EPILOG = examples(
+    "adjudge tasks",
+    "adjudge tasks glue/rte --data-dir data",
+    "adjudge tasks --overlap --data-dir data",
+    "adjudge tasks validate my_task.yaml",
 )
 
 
@@ -26,20 +28,19 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tasks(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE.yaml|validate]", help="The task to describe.")
-    ] = None,
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE.yaml]", help="With `validate`: the file to check.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE.yaml|validate]", help="Task to describe.")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE.yaml]", help="File to check, after `validate`.")] = None,
     data_dir: DataDir = None,
     prompt_style: PromptStyle = None,
     overlap: Annotated[
         bool,
-        typer.Option("--overlap", help="Count the dev rows that are among the training rows too, of one task or all."),
+        typer.Option("--overlap", help="Count the dev rows that are among the training rows too, for one task or all."),
     ] = False,
 ) -> None:
-    """List the tasks; describe one, with a prompt as the model sees it; or explain every mistake in a task file."""
+    """List the tasks, describe one, or check a task file.
+
+    A description ends with a prompt as the model sees it. A check explains every mistake in the file.
+    """
     from adjudge.errors import ConfigError
 
     if name == "validate":
@@ -66,11 +67,11 @@ def _list() -> None:
 
     from adjudge.tasks import list_tasks, load_task
 
-    shown = Table("task", "what is judged", "answers", "ranked by", box=None, pad_edge=False)
+    table = Table("task", "what is judged", "answers", "ranked by", box=None, pad_edge=False)
     for name in list_tasks():
         spec = load_task(name)
-        shown.add_row(*(Text(text) for text in (spec.name, spec.title, _answers(spec), spec.primary)))
-    stdout().print(shown)
+        table.add_row(*(Text(text) for text in (spec.name, spec.title, _answers(spec), spec.primary)))
+    stdout().print(table)
 
 
 def _validate(file: str) -> None:
@@ -79,7 +80,10 @@ def _validate(file: str) -> None:
 
     mistakes = validate_task(file)
     if mistakes:
-        raise TaskError(f"{file}: {len(mistakes)} to mend:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+        raise TaskError(
+            f"{file}: {len(mistakes)} {'mistake' if len(mistakes) == 1 else 'mistakes'}:\n"
+            + "\n".join(f"  - {mistake}" for mistake in mistakes)
+        )
     typer.echo(f"{file}: a valid task.")
 
 
@@ -96,7 +100,7 @@ def _describe(name: str, data_dir: str | None, prompt_style: str | None) -> None
         "answers": _answers(spec),
         "metrics": ", ".join(spec.metrics),
         "fields": ", ".join(spec.fields),
-        "rows from": _places(spec),
+        "rows from": _sources(spec),
     }
     typer.echo(spec.name)
     for key, text in lines.items():
@@ -114,21 +118,24 @@ def _answers(spec: TaskSpec) -> str:
     return ", ".join(spec.words)
 
 
-def _places(spec: TaskSpec) -> str:
-    source, places = spec.source, []
+def _sources(spec: TaskSpec) -> str:
+    source, sources = spec.source, []
     if source.files:
-        places.append(f"--data-dir DIR ({source.files.folder})")
+        sources.append(f"--data-dir DIR ({source.files.folder})")
     if source.vader:
-        places.append("adjudge fetch vader")
+        sources.append("adjudge fetch vader")
     if source.table:
-        places.append(source.table.train)
+        sources.append(source.table.train)
     if source.hub:
-        places.append(f"the hub ({source.hub.path}{f', {source.hub.config}' if source.hub.config else ''})")
-    return ", or ".join(places)
+        sources.append(f"the hub ({source.hub.path}{f', {source.hub.config}' if source.hub.config else ''})")
+    return ", or ".join(sources)
 
 
 def _example(spec: TaskSpec, data_dir: str | None) -> tuple[Example, str]:
-    """The first dev row where rows are at hand (nothing is downloaded for a description), else the fields' names."""
+    """Return the first dev row and its origin; without local rows a row of field names.
+
+    Nothing is downloaded for a description.
+    """
     from adjudge.errors import DataError
     from adjudge.tasks import load_split
     from adjudge.types import Example
@@ -145,7 +152,10 @@ def _example(spec: TaskSpec, data_dir: str | None) -> tuple[Example, str]:
 
 
 def _tokenizer_at_hand(style: str) -> tuple[Any, str]:
-    """The bundled model's tokenizer for its chat template, when it is in the cache; else none is needed for the plain form."""
+    """Return a tokenizer and the name of the prompt's form.
+
+    With the bundled model in the cache it is its tokenizer, for its chat template. The plain form needs none.
+    """
     from adjudge.models.sources.bundled import bundled_folder, is_fetched
 
     name = "smollm2-135m"
@@ -157,7 +167,7 @@ def _tokenizer_at_hand(style: str) -> tuple[Any, str]:
 
 
 class _NoTokenizer:
-    """Enough of a tokenizer to read a prompt as text: it has no chat template and no tokens."""
+    """Stands in for a tokenizer where a prompt is only shown as text: no chat template, no tokens."""
 
     bos_token_id = None
     chat_template = None

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from adjudge.cli import options
+from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
 from adjudge.cli.show import show_scores
 
-EPILOG = (
-    "Examples:\n\n`adjudge train sft --task glue/sst2 --data-dir data --train-rows 1000`\n\n"
-    "`adjudge train sft --task glue/cola,glue/rte,glue/stsb --mixture equal --data-dir data --train-rows 3000`\n\n"
-    "`adjudge train ppo --init runs/vader-movies/sft-seed0 ppo.clip=0.1`\n\n"
-    "`adjudge train encoder --data reviews.csv --text review --label sentiment`"
+EPILOG = options.examples(
+    f"adjudge train {EXAMPLE} --task glue/sst2 --data-dir data --train-rows 1000",
+    f"adjudge train {EXAMPLE} --task glue/cola,glue/rte --mixture equal --data-dir data",
+    f"adjudge train {STARTERS[0]} --init runs/vader-movies/{EXAMPLE}-seed0 lora.r=8",
+    f"adjudge train {TRAINED[-1]} --data reviews.csv --text review --label sentiment",
 )
 
 
@@ -25,7 +26,9 @@ def add_to(app: typer.Typer) -> None:
 
 def train(
     ctx: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="sft, ppo or encoder.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help=f"{either(TRAINED)}; `adjudge methods` describes them.")
+    ],
     overrides: options.Overrides = None,
     task: options.Tasks = None,
     mixture: options.Mixture = None,
@@ -55,38 +58,41 @@ def train(
     resume: options.Resume = False,
     force: options.Force = False,
 ) -> None:
-    """Train METHOD on a task, judge the evaluation rows, and leave adapter, predictions, scores and report in a run folder.
+    """Train METHOD on a task and judge the evaluation rows with it.
 
-    sft and ppo take several tasks too: one adapter is trained on a mixture of their rows and judges each.
+    The run folder gets the adapter, predictions, scores and a report.
 
-    Ctrl-C and SIGTERM write a checkpoint first. The same command with --resume goes on, also after a crash, with the same result.
+    Methods that train an adapter take several tasks too: one adapter learns a mixture of their rows and judges all.
+
+    Ctrl-C and SIGTERM write a checkpoint before the run stops. The same command with --resume continues it, also after
+    a crash, and the result is that of a run without a stop.
     """
-    from adjudge.api import default_folder
     from adjudge.errors import ConfigError
-    from adjudge.experiments.multitask import execute_tasks
-    from adjudge.methods.registry import get_entry, multi_name
+    from adjudge.experiments.execute import execute
+    from adjudge.methods.registry import entry_for, parse_name, shown_name
+    from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note, warn
 
     if resume and force:
-        raise ConfigError("--resume goes on with a run, --force replaces it: give one of them.")
-    entry = get_entry(method)
+        raise ConfigError("--resume continues a run, --force replaces it: give one of them.")
+    entry, _ = parse_name(method)
     if not entry.trains:
         raise ConfigError(f"{method} is not trained. Use: adjudge evaluate --method {method}.")
-    if init is not None and entry.name != "ppo":
-        raise ConfigError(f"--init is for ppo; {method} starts from the model itself.")
-    if method == "encoder" and model is not None:
-        warn("the encoder is named by --encoder; --model has no effect here.")
+    if init is not None and not entry.trains_adapter:
+        raise ConfigError(f"--init is for {either(STARTERS)}; {method} starts from the model itself.")
+    if entry.model != "model" and model is not None:
+        warn(f"{entry.name} takes its model from {options.option_for(entry.model)}; --model has no effect here.")
     settings = options.build_config(ctx.params)
     specs = options.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]
-    if len(specs) > 1:
-        method = multi_name(method)
-    elif mixture is not None:
+    entry = entry_for(method, len(specs))
+    if len(specs) == 1 and mixture is not None:
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
-    settings = settings.model_copy(update={"method": method, "task": ",".join(names)})
-    folder = Path(out) if out is not None else default_folder(names, method, settings.seed)
-    note(f"training {method} on {', '.join(names)} → {folder}")
-    scores = execute_tasks(settings, specs, folder, force=force, resume=resume)
+    settings = settings.model_copy(update={"method": entry.name, "task": ",".join(names)})
+    shown = shown_name(entry.name, len(specs))
+    folder = Path(out) if out is not None else default_folder(names, shown, settings.seed)
+    note(f"training {shown} on {', '.join(names)} → {folder}")
+    scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")

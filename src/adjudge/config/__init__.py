@@ -13,7 +13,14 @@ from adjudge.config.groups import (
     RuntimeConfig,
 )
 from adjudge.config.loading import PRESETS, load_config, parse_config, parse_override, upgrade
-from adjudge.config.methods import EncoderConfig, PpoConfig, SftConfig
+from adjudge.config.methods import (
+    EncoderConfig,
+    LoopConfig,
+    PolicyGradientConfig,
+    PpoConfig,
+    ReinforceConfig,
+    SftConfig,
+)
 from adjudge.config.tree import Config, keys_of, value_of
 
 __all__ = [
@@ -25,10 +32,13 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "GuardConfig",
+    "LoopConfig",
     "LoraConfig",
     "OptimizerConfig",
+    "PolicyGradientConfig",
     "PpoConfig",
     "PromptConfig",
+    "ReinforceConfig",
     "RewardConfig",
     "RuntimeConfig",
     "SftConfig",

@@ -19,18 +19,19 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Which rows: where they lie and how many are used."""
 
-    data_dir: str | None = Field(None, description="folder with GLUE in the official download layout")
+    data_dir: str | None = Field(None, description="folder with GLUE or SuperGLUE in the official download layout")
     train_rows: int | None = Field(
         None, ge=1, description="training rows drawn by the seed, of a mixture's tasks together; all when unset"
     )
     mixture: str | None = Field(
-        None, description="several tasks: proportional (unset), equal or temperature=T; a comparison's unset is equal"
+        None,
+        description="several tasks: proportional, equal or temperature=T; unset: proportional, in a comparison equal",
     )
     eval_rows: int | None = Field(
         None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
     )
     split: str = Field("dev", description="the split that is judged")
-    drop_overlap: bool = Field(False, description="leave out the training rows whose texts are in the judged split too")
+    drop_overlap: bool = Field(False, description="drop the training rows whose texts are in the judged split too")
 
     @field_validator("mixture")
     @classmethod
@@ -43,9 +44,7 @@ class DataConfig(Settings):
 class PromptConfig(Settings):
     """How a row becomes a prompt."""
 
-    style: Literal["chat", "paper"] = Field(
-        "chat", description="the model's chat template, or the reference's plain form"
-    )
+    style: Literal["chat", "paper"] = Field("chat", description="the model's chat template, or the paper's plain form")
     analysis: Literal[False, True, "before"] = Field(
         False, description="true: the model explains its judgement afterwards; before: it writes an analysis first"
     )
@@ -87,9 +86,9 @@ class LoraConfig(Settings):
 class OptimizerConfig(Settings):
     """One optimizer with one schedule."""
 
-    name: Literal["adamw", "adafactor"] = "adamw"
+    name: Literal["adamw", "adafactor"] = Field("adamw", description="adamw, or adafactor with a fixed step")
     lr: float = Field(3e-4, ge=0, description="peak learning rate")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup_share: float = Field(
         0.1,
         ge=0,
@@ -97,7 +96,7 @@ class OptimizerConfig(Settings):
         description="share of the updates with a rising rate, at least 6 (half of fewer than 12); 0: none",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="after the warm-up, down to zero or constant"
+        "linear", description="after the warm-up: linear or cosine down to zero, or constant"
     )
     max_grad_norm: float | None = Field(1.0, gt=0, description="gradients are scaled down to this norm; unset: never")
 
@@ -105,9 +104,9 @@ class OptimizerConfig(Settings):
 class RewardConfig(Settings):
     """The score of a judgement, given once at its end."""
 
-    right: float = 1.0
-    wrong: float = -1.0
-    unreadable: float = Field(-3.0, description="label tasks; number tasks pay -range/2 for an unreadable answer")
+    right: float = Field(1.0, description="reward of the right label")
+    wrong: float = Field(-1.0, description="reward of a wrong label")
+    unreadable: float = Field(-3.0, description="reward of an unreadable answer; number tasks pay -range/2")
 
 
 class EvaluationConfig(Settings):
@@ -116,7 +115,7 @@ class EvaluationConfig(Settings):
     decode: Literal["greedy", "labels"] = Field(
         "greedy", description="read a generated answer, or take the likeliest label"
     )
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, description="rows judged in one pass")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
 
 
@@ -130,10 +129,10 @@ class CheckpointConfig(Settings):
         None, ge=1, description="steps between two judgings of held-out training rows; unset: never"
     )
     validation_rows: int = Field(
-        64, ge=2, description="training rows of each task that are held out for it, out of `data.train_rows`"
+        64, ge=2, description="training rows per task that are held out, taken from `data.train_rows`"
     )
     use: Literal["last", "best"] = Field(
-        "last", description="the weights a run ends with; best: of the best of these judgings"
+        "last", description="weights the run ends with: the last, or the best of these judgings"
     )
 
 
@@ -141,12 +140,12 @@ class GuardConfig(Settings):
     """What PPO warns of, or stops at."""
 
     max_kl: float | None = Field(
-        10.0, gt=0, description="mean KL to the reference of a batch's answers, nats per answer; unset: any"
+        10.0, gt=0, description="largest mean KL to the reference of a batch, nats per answer; unset: any"
     )
-    one_label_share: float = Field(0.95, gt=0, lt=1, description="share of one label in the last 128 answers")
-    unreadable_share: float = Field(0.5, ge=0, lt=1, description="share of unreadable ones in the last 128 answers")
+    one_label_share: float = Field(0.95, gt=0, lt=1, description="largest share of one label in the last 128 answers")
+    unreadable_share: float = Field(0.5, ge=0, lt=1, description="largest share of unreadable answers in the last 128")
     stop_on: tuple[Literal["kl", "one_label", "unreadable"], ...] = Field(
-        (), description="what stops the run, with a checkpoint, instead of a warning"
+        (), description="causes that stop the run, with a checkpoint, instead of a warning: kl, one_label, unreadable"
     )
 
 
@@ -163,7 +162,7 @@ class RuntimeConfig(Settings):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: str | None = Field(
-        None, description="the very model, as it is named, whose own Python code may run; unset: none"
+        None, description="name of the one model whose own Python code may run; unset: none"
     )
 
     @field_validator("trust_remote_code", mode="before")
@@ -177,11 +176,13 @@ class RuntimeConfig(Settings):
 class SharedSettings(Settings):
     """What every method may read: what to run, and the groups above."""
 
-    method: str = "ppo"
-    task: str = "vader/movies"
-    model: str = "smollm2-135m"
-    seed: int = Field(0, ge=0)
-    preset: Literal["default", "paper"] = "default"
+    method: str = Field("ppo", description="name of the method")
+    task: str = Field("vader/movies", description="name or file of the task; several with commas")
+    model: str = Field("smollm2-135m", description="causal language model: bundled name, folder, or id on the hub")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    preset: Literal["default", "paper"] = Field(
+        "default", description="our settings, or the constants of arXiv 2410.11020"
+    )
     init: str | None = Field(None, description="run folder to start from; its adapter is then the reference too")
     data: DataConfig = DataConfig()
     prompt: PromptConfig = PromptConfig()

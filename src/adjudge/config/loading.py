@@ -91,6 +91,8 @@ def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
             group = group.get(parent) if isinstance(group, dict) else None
         if isinstance(group, dict) and last in group:
             _put(upgraded, new, group.pop(last))
+    if isinstance(method := upgraded.get("method"), str):
+        upgraded["method"] = method.removeprefix("multi-")  # a run over several tasks names them in `task`
     return upgraded
 
 

@@ -9,11 +9,42 @@ from pydantic import Field
 from adjudge.config.groups import OptimizerConfig, RewardConfig, Settings
 
 
-class SftConfig(Settings):
+class LoopConfig(Settings):
+    """What the outer loop of every training method reads."""
+
+    epochs: int = Field(1, ge=1, description="passes over the training rows")
+    batch_size: int = Field(16, ge=1, description="rows per step")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class PolicyGradientConfig(LoopConfig):
+    """What every method reads which samples answers and learns from their rewards."""
+
+    batch_size: int = Field(16, ge=1, description="prompts sampled per step")
+    mini_batch_size: int = Field(16, ge=1, description="prompts per update")
+    micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
+    update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
+    clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
+    stop_kl: float | None = Field(
+        0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
+    )
+    temperature: float = Field(1.0, gt=0, description="temperature of sampling, and of the policy that is trained")
+    top_k: int = Field(0, ge=0, description="sample from this many likeliest tokens; 0: no limit")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="sample from the likeliest tokens of this total probability; 1: no limit"
+    )
+    reward: RewardConfig = RewardConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
+
+    def is_one_pass(self, rows: int) -> bool:
+        """Return whether all rows of a batch go through the model at once in an update."""
+        return rows <= min(self.mini_batch_size, self.micro_batch_size or rows)
+
+
+class SftConfig(LoopConfig):
     """Supervised fine-tuning on prompt and answer."""
 
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(2, ge=1, description="passes over the training rows")
     micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
     loss: Literal["answer", "sequence"] = Field(
         "answer", description="tokens that count: the answer's, or prompt and answer"
@@ -21,43 +52,37 @@ class SftConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
 
-class PpoConfig(Settings):
+class PpoConfig(PolicyGradientConfig):
     """Proximal policy optimisation at token level (arXiv 1707.06347, 1909.08593, 2410.11020)."""
 
-    epochs: int = Field(1, ge=1, description="times the training rows are gone through")
-    batch_size: int = Field(16, ge=1, description="prompts sampled per step")
-    mini_batch_size: int = Field(16, ge=1, description="prompts per update")
-    micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
-    update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
-    gamma: float = Field(1.0, ge=0, le=1, description="discount")
+    gamma: float = Field(1.0, ge=0, le=1, description="discount of later rewards")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
-    clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
     value_clip: float = Field(0.2, gt=0, description="clip range of the value")
     value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
-    whiten_advantages: bool = True
+    value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
+    whiten_advantages: bool = Field(
+        True, description="shift and scale the advantages of a batch to mean 0 and variance 1"
+    )
     kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
     kl_target: float | None = Field(
         6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
     )
     kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
-    stop_kl: float | None = Field(
-        0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
-    )
-    temperature: float = Field(1.0, gt=0)
-    top_k: int = Field(0, ge=0, description="0: no limit")
-    top_p: float = Field(1.0, gt=0, le=1)
-    reward: RewardConfig = RewardConfig()
-    value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
-    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
 
-class EncoderConfig(Settings):
+class ReinforceConfig(PolicyGradientConfig):
+    """REINFORCE with advantages whitened over the whole batch, without a critic (arXiv 2501.03262)."""
+
+    update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")
+    kl: float = Field(0.05, ge=0, description="weight of the KL to the reference in each token's reward")
+
+
+class EncoderConfig(LoopConfig):
     """A fine-tuned encoder with a classification or regression head: the baseline to beat."""
 
     model: str = Field("minilm-l6", description="encoder id or folder")
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1)
-    max_tokens: int = Field(256, ge=8)
+    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    max_tokens: int = Field(256, ge=8, description="longest row; the longer text is shortened first")
     optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5, weight_decay=0.01)
 
 
@@ -66,4 +91,5 @@ class MethodSettings(Settings):
 
     sft: SftConfig = SftConfig()
     ppo: PpoConfig = PpoConfig()
+    reinforce: ReinforceConfig = ReinforceConfig()
     encoder: EncoderConfig = EncoderConfig()

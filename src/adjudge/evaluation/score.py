@@ -1,4 +1,4 @@
-"""From the predictions of one run to its figures."""
+"""The scores of one run's predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from adjudge.errors import DataError
 from adjudge.evaluation.diagnostics import diagnose
 from adjudge.evaluation.statistics import metric_interval
-from adjudge.tasks.scoring.groups import by_unit, is_grouped
+from adjudge.tasks.reading.groups import by_unit, is_grouped
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -17,13 +17,17 @@ from adjudge.types import Prediction
 def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, seed: int = 0) -> dict[str, Any]:
     """Score one run's predictions with every metric of the task.
 
-    Returns plain values that JSON can hold: ``n``, ``primary`` (the metric's name), ``metrics`` {name: {value, low, high}} with
-    bootstrap 95 % intervals, ``unreadable`` (a count), ``groups`` (a count) where rows are in groups. For label tasks also
-    ``per_label`` {word: {recall, gold, predicted}} (recall is None for a label without gold rows) and ``majority`` {word, share,
-    one_label}: the word predicted most often (None when nothing was readable), its share of all rows, and whether all readable
-    predictions are that one word: then the figures above are those of a constant. Where rows name the phenomena they test,
-    ``diagnostics`` (see `adjudge.evaluation.diagnostics.diagnose`).
-    Raises DataError when there are no predictions, or one without a gold answer.
+    Returns plain values for JSON:
+
+    - ``n`` (rows), ``unreadable`` (rows), and ``groups`` (a count) where rows are in groups;
+    - ``primary``, the name of the primary metric, and ``metrics`` {name: {value, low, high}} with bootstrap 95 %
+      intervals;
+    - label tasks: ``per_label`` {word: {recall, gold, predicted}}; recall is None for a label without gold rows;
+    - label tasks: ``majority`` {word, share, one_label}: the word predicted most often (None when nothing was
+      readable), its share of all rows, and whether every readable prediction is this word, a constant judge;
+    - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`).
+
+    Raises DataError when there are no predictions, or for one without a gold answer.
     """
     if not predictions:
         raise DataError(f"{spec.name}: there are no predictions to score.")

@@ -1,8 +1,10 @@
-"""How sure a figure is, and whether two methods differ: bootstrap intervals, paired tests, Holm's correction.
+"""Statistics of figures and methods: bootstrap intervals, paired tests, Holm's correction.
 
-Shapes: ``N`` rows, ``U`` units, ``C`` what a metric keeps of a unit (see `adjudge.tasks.scoring.metrics`), ``K`` runs (seeds) of one method
-on the same rows, ``S`` resamples. What is sampled is the *unit*: a row, or a group of rows where a task's rows are in groups, since
-the answers within a group are not independent. Runs of a method on one unit stay together, so that more seeds never pass for more data.
+Shapes: ``N`` rows, ``U`` units, ``C`` values a metric keeps of a unit (see `adjudge.tasks.scoring.metrics`), ``K`` runs
+(seeds) of one method on the same rows, ``S`` resamples.
+
+Resampling draws *units*. A unit is a row, or a group of rows where a task's rows are in groups: the answers within a
+group are not independent. All runs of a method on one unit stay together, so more seeds never pass for more data.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adjudge.errors import DataError
-from adjudge.tasks.scoring.groups import is_grouped
+from adjudge.tasks.reading.groups import is_grouped
 from adjudge.tasks.scoring.metrics import BatchMetric, measure
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -28,13 +30,13 @@ Runs = Sequence[Sequence[Prediction]]
 
 LEVEL = 0.95
 CHUNK_CELLS = 2_000_000
-"""Resampled units held in memory at once (16 MB an array)."""
+"""Resampled units held in memory at once (16 MB per array)."""
 
 
 def align_runs(spec: TaskSpec, runs: Runs) -> list[list[Prediction]]:
-    """The runs of one method, each with its rows in the first run's order.
+    """Return the runs of one method, with the rows of each in the first run's order.
 
-    Raises DataError when there is no run or no row, an id occurs twice, the runs judged different rows, or the same row has
+    Raises DataError when there is no run or no row, an id occurs twice, the runs judged different rows, or a row has
     different gold answers or groups.
     """
     if not runs or not runs[0]:
@@ -43,19 +45,25 @@ def align_runs(spec: TaskSpec, runs: Runs) -> list[list[Prediction]]:
 
 
 def metric_interval(spec: TaskSpec, name: str, runs: Runs, resamples: int, seed: int) -> dict[str, float]:
-    """The metric ``value`` of a method's aligned runs, and ``low`` and ``high`` of its interval (see `bootstrap_interval`)."""
+    """Return a metric's ``value``, ``low`` and ``high`` over a method's aligned runs.
+
+    See `bootstrap_interval`.
+    """
     kept_KCU, metric = _measure(spec, name, runs)
     return dict(zip(("value", "low", "high"), bootstrap_interval(metric, kept_KCU, resamples, seed), strict=True))
 
 
 def bootstrap_interval(metric: BatchMetric, kept_KCU: Array, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Return (value, low, high): the metric, averaged over the runs, with its percentile bootstrap 95 % interval.
+    """Return (value, low, high): the metric's mean over runs and its bootstrap 95 % interval.
 
-    `kept_KCU` holds what the metric keeps of K runs on the same units. Units are drawn with replacement, for all runs together;
-    where a unit is a group of rows, this is the cluster bootstrap (Davison and Hinkley 1997, section 3.8).
-    The interval says how far other units of the same kind could move the value; the spread between seeds is part of it only in
-    so far as they are averaged. For a metric that is undefined in some resamples it may not contain the value.
-    Raises DataError when there are no units. Source: Efron (1979); Efron and Tibshirani (1993), chapter 13.
+    `kept_KCU` holds the values kept of K runs on the same units. Units are drawn with replacement, for all runs
+    together, and the interval's ends are percentiles. With groups of rows as units, this is the cluster bootstrap
+    (Davison and Hinkley 1997, section 3.8).
+
+    The interval covers the choice of units: how far other units of the same kind could move the value. The spread
+    between seeds enters only through their mean. With a metric that is undefined in some resamples, the interval may
+    not contain the value. Raises DataError when there are no units.
+    Source: Efron (1979); Efron and Tibshirani (1993), chapter 13.
     """
     units = _units(kept_KCU)
     value = _mean_over_runs(metric, kept_KCU[:, :, None])[0]
@@ -70,10 +78,10 @@ def bootstrap_interval(metric: BatchMetric, kept_KCU: Array, resamples: int, see
 
 
 def mcnemar(correct_a_N: Array, correct_b_N: Array) -> float:
-    """Return the exact two-sided p of McNemar's test: is it a fair coin which of two judges is right where one of them is?
+    """Return the exact two-sided p-value of McNemar's test on two judges of the same rows.
 
-    Of the rows that only one of them got right, the share of either is compared with ½ (binomial). Valid for one run each:
-    its rows must be independent. Source: McNemar (1947), in its exact form.
+    Among the rows only one judge got right, the share of either judge is compared with ½ (binomial test). Needs
+    independent rows, so it is valid for one run per judge. Source: McNemar (1947), in its exact form.
     """
     from scipy.stats import binom
 
@@ -87,12 +95,14 @@ def mcnemar(correct_a_N: Array, correct_b_N: Array) -> float:
 def paired_permutation(
     metric: BatchMetric, a_KCU: Array, b_KCU: Array, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Return (difference a − b of the metric's mean over runs, its two-sided p) by swapping the methods unit by unit.
+    """Return (difference a − b, two-sided p) of the metric's mean over runs.
 
-    If the methods were alike, it would not matter which one judged a unit which way. So the answers of whole units, all runs of
-    a unit together, change sides with probability ½; p = (1 + permutations at least as far from 0) / (1 + permutations).
-    Where the methods have different numbers of runs, each method's runs are repeated up to the least common multiple, which
-    leaves every mean as it is. Raises DataError when there are no units. Source: Phipson and Smyth (2010) for the added 1.
+    Under the null hypothesis the methods are alike, and swapping their answers to a unit changes nothing. So whole
+    units, all runs together, change sides with probability ½:
+    p = (1 + permutations at least as far from 0) / (1 + permutations).
+
+    With different numbers of runs, each method's runs are repeated up to the least common multiple, which keeps every
+    mean. Raises DataError when there are no units. Source: Phipson and Smyth (2010) for the added 1.
     """
     units = _units(a_KCU)
     if a_KCU.shape[1:] != b_KCU.shape[1:]:
@@ -112,21 +122,22 @@ def paired_permutation(
         permuted_S = _mean_over_runs(
             metric, (np.where(swap_SU, b_CU[:, None], a_CU[:, None]) for a_CU, b_CU in pairs)
         ) - _mean_over_runs(metric, (np.where(swap_SU, a_CU[:, None], b_CU[:, None]) for a_CU, b_CU in pairs))
-        # Sums in another order differ in the last bits; what is equal but for these is as far.
+        # Sums in another order differ in the last bits: a difference equal except for these counts as equal.
         as_far += int((np.abs(permuted_S) >= abs(difference) - 1e-9).sum())
     return float(difference), (1 + as_far) / (1 + resamples)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values corrected for their number, in the order given: family-wise error by Holm (1979).
+    """Return the p-values after Holm's correction (family-wise error), in the same order.
 
-    The i-th smallest of m (from 0) is multiplied with m − i, is never below a smaller one, and never above 1.
+    The i-th smallest of m (from 0) is multiplied by m − i; the results never decrease and never exceed 1.
+    Source: Holm (1979).
     """
     corrected = [0.0] * len(p_values)
     highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
     return corrected
 
 
@@ -139,16 +150,17 @@ def compare_methods(
 ) -> list[dict[str, Any]]:
     """Test each pair of methods on the primary metric of each task.
 
-    `runs` maps (task name, method) to the predictions of each of its runs (seeds). Returns, in the order of `specs` and
-    `runs`, one dict per pair: ``task, metric, a, b, difference`` (a − b), ``p, p_holm`` (Holm over the whole list), ``test``.
+    `runs` maps (task name, method) to the predictions of each run (seed). Returns one dict per pair, in the order of
+    `specs` and `runs`: ``task, metric, a, b, difference`` (a − b), ``p, p_holm`` (Holm over the whole list), ``test``.
 
-    ``test`` is "mcnemar" for accuracy with one run per method, else "paired permutation". McNemar is not used on the pooled
-    rows of several seeds: the same row judged by two seeds is no second, independent row, so pooling would count each row K
-    times and make p far too small. Nor is it used on rows in groups. Raises DataError when two methods judged different rows.
+    ``test`` is "mcnemar" for accuracy with one run per method and rows without groups, else "paired permutation".
+    McNemar's test is not used on the pooled rows of several seeds. A row judged by two seeds is not two independent
+    rows, so pooling would count each row K times and make p far too small.
+    Raises DataError when two methods judged different rows.
     """
     tests: list[dict[str, Any]] = []
     for spec in specs:
-        aligned = {method: align_runs(spec, found) for (task, method), found in runs.items() if task == spec.name}
+        aligned = {method: align_runs(spec, seeds) for (task, method), seeds in runs.items() if task == spec.name}
         for a, b in combinations(aligned, 2):
             tests.append(_compare(spec, (a, aligned[a]), (b, aligned[b]), resamples, seed))
     for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
@@ -180,15 +192,18 @@ def _compare(spec: TaskSpec, a: tuple[str, Runs], b: tuple[str, Runs], resamples
 
 
 def _measure(spec: TaskSpec, name: str, runs: Runs) -> tuple[Array, BatchMetric]:
-    """What the metric keeps of aligned runs, kept_KCU, and the metric."""
+    """Return kept_KCU, the values a metric keeps of aligned runs, and the metric."""
     measured = [measure(spec, name, run) for run in runs]
     return np.stack([run.kept_CU for run in measured]), measured[0].value
 
 
 def _aligned(who: str, first: Sequence[Prediction], run: Sequence[Prediction]) -> list[Prediction]:
-    """The rows of `run` in the order of `first`. Raises DataError unless both are judgements of the same rows."""
+    """Return the rows of `run` in the order of `first`.
+
+    Raises DataError unless both judged the same rows.
+    """
     ids, others = (tuple(prediction.id for prediction in rows) for rows in (first, run))
-    ordered = [run[place] for place in _order(who, ids, others)]
+    ordered = [run[index] for index in _order(who, ids, others)]
     if [prediction.gold for prediction in ordered] != [prediction.gold for prediction in first]:
         raise DataError(f"{who} have different gold answers for the same rows. Judge them on the same data.")
     if [prediction.group for prediction in ordered] != [prediction.group for prediction in first]:
@@ -197,20 +212,25 @@ def _aligned(who: str, first: Sequence[Prediction], run: Sequence[Prediction]) -
 
 
 def _order(who: str, ids: tuple[str, ...], others: tuple[str, ...]) -> list[int]:
-    """Places of `ids` within `others`. Raises DataError unless both hold the same ids, each once."""
-    place = {other: index for index, other in enumerate(others)}
-    if len(place) != len(others) or len(set(ids)) != len(ids):
-        twice = next(name for names in (ids, others) for name, count in Counter(names).items() if count > 1)
-        raise DataError(f"{who}: the row id '{twice}' occurs twice; ids must be unique.")
-    if place.keys() != set(ids):
-        lone = sorted(place.keys() ^ set(ids))
+    """Return the positions of `ids` within `others`.
+
+    Raises DataError unless both hold the same ids, each once.
+    """
+    positions = {other: index for index, other in enumerate(others)}
+    if len(positions) != len(others) or len(set(ids)) != len(ids):
+        duplicate = next(name for names in (ids, others) for name, count in Counter(names).items() if count > 1)
+        raise DataError(f"{who}: the row id '{duplicate}' occurs twice; ids must be unique.")
+    if positions.keys() != set(ids):
+        unmatched = sorted(positions.keys() ^ set(ids))
         raise DataError(
-            f"{who} judged different rows ({len(lone)} are in one only, such as '{lone[0]}'). Judge the same rows."
+            f"{who} judged different rows ({len(unmatched)} are in one only, such as '{unmatched[0]}'). "
+            "Judge the same rows."
         )
-    return [place[name] for name in ids]
+    return [positions[name] for name in ids]
 
 
 def _units(kept_KCU: Array) -> int:
+    """Return the number of units. Raises DataError when there are none."""
     if kept_KCU.ndim != 3:
         raise ValueError(f"shape {kept_KCU.shape}: must be (K, C, U)")
     if not kept_KCU.size:
@@ -224,7 +244,7 @@ def _mean_over_runs(metric: BatchMetric, kept_KCSU: Iterable[Array]) -> Array:
 
 
 def _chunks(resamples: int, kept_KCU: Array) -> Iterator[int]:
-    """Split `resamples` so that no chunk holds more than CHUNK_CELLS units of two numbers each."""
+    """Split `resamples` into chunks of at most CHUNK_CELLS units of two numbers each."""
     _, kept, units = kept_KCU.shape
     size = max(1, CHUNK_CELLS // (units * max(1, kept // 2)))
     for begin in range(0, resamples, size):

@@ -31,7 +31,7 @@ STOP_S = 120.0
 def run_isolated(
     config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: Path, *, force: bool = False, resume: bool = False
 ) -> dict[str, Any]:
-    """Run `adjudge.experiments.multitask.execute_tasks` in a new process and return the scores. Its notes and progress show through.
+    """Run `adjudge.experiments.execute.execute` in a new process and return the scores. Its notes and progress show through.
 
     Raises RunError with the reason when it failed; KeyboardInterrupt, after the process has ended, when it was stopped.
     """
@@ -81,7 +81,7 @@ def serve(stream: TextIO) -> None:
 
     The process that asked keeps the stream open while it lives: without it, nobody waits for the result any more.
     """
-    from adjudge.experiments.multitask import execute_tasks
+    from adjudge.experiments.execute import execute
 
     request = json.loads(stream.readline())
     _stop_once()
@@ -89,7 +89,7 @@ def serve(stream: TextIO) -> None:
     folder = Path(request["folder"])
     try:
         specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
-        execute_tasks(
+        execute(
             parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"])
         )
     except AdjudgeError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.errors import RunError
-from adjudge.experiments.multitask import execute_tasks
+from adjudge.experiments.execute import execute
 from adjudge.runs.environment import FILE, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.runs.tasks import read_tasks, result_folders
@@ -60,7 +60,7 @@ def rerun(
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
     specs = read_tasks(folder)
     note(f"doing {folder} again → {target}")
-    execute_tasks(config, specs, target, force=force)
+    execute(config, specs, target, force=force)
     return target
 
 

@@ -1,149 +1,102 @@
 """A fine-tuned encoder: the baseline that a language model has to overtake.
 
-Sequence classification as in BERT (arXiv 1810.04805, section 4.1), for a number task one output trained with the squared error
-on the gold number scaled to 0..1. Differences: the learning rate and the number of epochs are settings and not a grid search,
-evaluation takes the last epoch's weights, every parameter is trained in float32.
+Sequence classification as in BERT. A number task has one output, trained with the squared error on the gold number scaled to
+0..1. Differs from BERT's fine-tuning:
+
+1. The learning rate and the number of epochs are settings, not a grid search.
+2. Evaluation takes the last epoch's weights, unless ``checkpoint.use=best``.
+3. Every parameter is trained in float32.
+
+Source: arXiv 1810.04805, section 4.1.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from adjudge.config import Config
 from adjudge.errors import DataError, RunError
-from adjudge.evaluation.validation import hold_out, validator
-from adjudge.methods.base import Method
+from adjudge.evaluation.encoder import EncoderJudge
+from adjudge.evaluation.validation import hold_out
+from adjudge.methods.base import Method, Trained
+from adjudge.methods.loop import Loop
 from adjudge.models.encoder import Encoder, Texts, load_encoder, texts_of
 from adjudge.runs.folder import Run
-from adjudge.system.console import note, progress
+from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
-from adjudge.training.batches import Batches
-from adjudge.training.guards import check_finite, check_weights, clip_gradients
 from adjudge.training.mixture import TaskRows
-from adjudge.training.optim import build_optimizer
-from adjudge.training.session import Session, Stateful, drawn, trained
-from adjudge.types import Example, Prediction
+from adjudge.training.optim import decay_matrices
+from adjudge.training.updates import accumulate, apply_gradients
+from adjudge.types import Example
 
 FOLDER = "encoder"
 
 
 @dataclass(frozen=True, slots=True)
-class _Labelled:
+class LabelledRow:
+    """A training row's texts and what the head is trained towards."""
+
     texts: Texts
     target: float
     tokens: int
     id: str
 
 
-class EncoderJudge:
-    """A fine-tuned encoder as a judge. Its answers are label words or numbers by construction, so none is unreadable."""
+def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
+    """Fine-tune the encoder on the rows of one task, and save it to the run folder.
 
-    def __init__(self, encoder: Encoder, task: TaskSpec, config: Config) -> None:
-        self.encoder, self.task, self.config = encoder, task, config
-
-    def judge(
-        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
-    ) -> list[Prediction]:
-        """Judge each row (see `adjudge.evaluation.predict.Judge`): the likeliest word, or the number clipped to the task's range.
-
-        Numbers are not rounded; ``text`` shows them with the task's decimals.
-        """
-        rows = [texts_of(example.fields) for example in examples]
-        with progress(title, len(rows)) as bar:
-            logits_NL = self.encoder.score(rows, self.config.evaluation.batch_size, bar.advance)
-        if self.task.number is not None:
-            low, high = self.task.number.low, self.task.number.high
-            values = (low + (high - low) * logits_NL.squeeze(-1).double().clamp(0, 1)).tolist()
-            decimals = self.task.number.decimals
-            return [
-                Prediction.of(row, f"{value:.{decimals}f}", value) for row, value in zip(examples, values, strict=True)
-            ]
-        words = self.task.words
-        predictions = []
-        for example, row, best in zip(
-            examples, logits_NL.softmax(-1).tolist(), logits_NL.argmax(-1).tolist(), strict=True
-        ):
-            shares = dict(zip(words, row, strict=True)) if probabilities else {}
-            predictions.append(Prediction.of(example, words[best], words[best], shares))
-        return predictions
-
-
-def train_encoder(run: Run, task: TaskSpec, rows: Sequence[Example]) -> EncoderJudge:
-    """Fine-tune the encoder on `rows`, log every update, save it to the run folder, and return the judge.
-
-    Seeded by ``config.seed``: the new head, dropout, and the order of the rows. Raises DataError for a row without a gold answer or
-    with an unknown one, ModelError when the encoder cannot be loaded, NotFiniteError before an update that would do harm.
+    Seeded by ``config.seed``: the new head, dropout, and the order of the rows. Raises DataError for a row without a gold
+    answer or with an unknown one, ModelError when the encoder cannot be loaded, NotFiniteError before a harmful update.
     """
     config, settings = run.config, run.config.encoder
-    if not rows:
+    (part,), held_out = hold_out(parts, config.checkpoint, config.seed)
+    task = part.spec
+    if not part.rows:
         raise DataError(f"{task.name}: there are no training rows.")
-    (part,), held = hold_out([TaskRows(task, rows)], config.checkpoint, config.seed)
-    rows = part.rows
-    targets = [target_of(row, task) for row in rows]
+    targets = [target_of(row, task) for row in part.rows]
     torch.manual_seed(config.seed)
     encoder = load_encoder(settings.model, config.runtime, settings.max_tokens, task.words)
-    labelled = _measure(encoder, rows, targets)
-    order = torch.Generator().manual_seed(config.seed)
-    batches = Batches([labelled], settings.batch_size, settings.epochs, order, lambda row: row.tokens)
-    optimizer, scheduler = build_optimizer(parameter_groups(encoder.model), settings.optimizer, len(batches))
-    carried: dict[str, Stateful] = {
-        "trained": trained(encoder.model),
-        "optimizer": optimizer,
-        "scheduler": scheduler,
-        "batches": batches,
-        "order": drawn(order),
-    }
-    judge = EncoderJudge(encoder, task, config)
-    session = Session(run, carried, validate=validator([task], [judge], held))
-    with session, progress("training the encoder", len(batches)) as bar:
-        bar.advance(session.step)
-        for _, batch in session.steps(batches):
-            began, step = time.perf_counter(), session.step
-            encoder.model.train()
-            loss = _loss(encoder, batch, task)
-            check_finite("the loss", loss.detach(), step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = clip_gradients(encoder.model.parameters(), settings.optimizer.max_grad_norm, step)
-            rate = scheduler.get_last_lr()[0]
-            optimizer.step()
-            scheduler.step()
-            record = {"step": step, "rows": session.rows, "loss": loss.item(), "lr": rate, "grad_norm": norm}
-            run.log(record, seconds=time.perf_counter() - began)
-            bar.advance(loss=loss.item())
-    check_weights(encoder.model, "the encoder")
-    encoder.model.eval()
-    encoder.save(run.folder / FOLDER)
-    return judge
+    rows = _labelled(encoder, part.rows, targets)
+    groups, judges = decay_matrices(encoder.model), [EncoderJudge(encoder, task, config)]
+
+    def save() -> None:
+        encoder.model.eval()
+        encoder.save(run.folder / FOLDER)
+
+    loop = Loop(run, settings, encoder.model, groups, [task], [rows], judges, [task], held_out, save)
+    with loop:
+        for step in loop:
+            figures = accumulate(step.rows, None, lambda rows: _loss(encoder, rows, task))
+            max_norm = settings.optimizer.max_grad_norm
+            norm = apply_gradients(loop.optimizer, max_norm, encoder.model.parameters())
+            loop.log(step, {"loss": figures["loss"], "lr": loop.lr, "grad_norm": norm})
+    return loop.finish()
 
 
-def load_judge(run: Run, task: TaskSpec) -> EncoderJudge:
-    """The judge of a finished run. Raises RunError when the folder holds no encoder, or one with other labels."""
+def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
+    """Return the judges of a finished run. Raises RunError when it holds no encoder, or one with other labels."""
     folder = run.folder / FOLDER
     if not (folder / "config.json").is_file():
-        raise RunError(
-            f"{run.folder} holds no trained encoder: there is no {FOLDER}/config.json. Was the run finished?"
-        )
+        raise RunError(f"{run.folder} holds no trained encoder: {FOLDER}/config.json is missing. Was the run finished?")
     name, runtime = str(folder.resolve()), run.config.runtime
     if runtime.trust_remote_code == run.config.encoder.model:  # what was trained carries the code of what it began with
         runtime = runtime.model_copy(update={"trust_remote_code": name})
     encoder = load_encoder(name, runtime, run.config.encoder.max_tokens, None)
-    if encoder.words != task.words:
-        raise RunError(
-            f"{folder}: the encoder answers {', '.join(encoder.words) or 'with a number'}, "
-            f"but the task {task.name} wants {', '.join(task.words) or 'a number'}."
-        )
-    return EncoderJudge(encoder, task, run.config)
+    for task in specs:
+        if encoder.words != task.words:
+            raise RunError(
+                f"{folder}: the encoder answers {', '.join(encoder.words) or 'with a number'}, "
+                f"but the task {task.name} wants {', '.join(task.words) or 'a number'}."
+            )
+    return [EncoderJudge(encoder, task, run.config) for task in specs]
 
 
 def target_of(row: Example, task: TaskSpec) -> float:
-    """What the head is trained towards: the index of the gold word, or the gold number scaled to 0..1. Raises DataError."""
+    """Return the index of the gold word, or the gold number scaled to 0..1. Raises DataError."""
     if task.number is not None:
         if not isinstance(row.gold, (int, float)):
             raise DataError(
@@ -155,39 +108,26 @@ def target_of(row: Example, task: TaskSpec) -> float:
     return task.words.index(str(row.gold))
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
-    """Two groups for the optimizer: weight decay is for matrices, not for biases and normalisation weights (all vectors)."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in parameters if parameter.dim() > 1]},
-        {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _loss(encoder: Encoder, batch: Sequence[_Labelled], task: TaskSpec) -> Tensor:
-    logits_BL = encoder.logits([row.texts for row in batch])
-    targets = [row.target for row in batch]
+def _loss(encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec) -> tuple[Tensor, dict[str, Tensor]]:
+    logits_BL = encoder.logits([row.texts for row in rows])
+    targets = torch.tensor([row.target for row in rows], device=logits_BL.device)
     if task.is_number:
-        return F.mse_loss(logits_BL.squeeze(-1), torch.tensor(targets, device=logits_BL.device))
-    return F.cross_entropy(logits_BL, torch.tensor(targets, dtype=torch.long, device=logits_BL.device))
+        loss = F.mse_loss(logits_BL.squeeze(-1), targets)
+    else:
+        loss = F.cross_entropy(logits_BL, targets.long())
+    return loss, {"loss": loss.detach()}
 
 
-def _measure(encoder: Encoder, rows: Sequence[Example], targets: Sequence[float]) -> list[_Labelled]:
+def _labelled(encoder: Encoder, rows: Sequence[Example], targets: Sequence[float]) -> list[LabelledRow]:
     texts = [texts_of(row.fields) for row in rows]
     lengths = encoder.lengths(texts)
-    shortened = sum(length > encoder.max_tokens for length in lengths)
-    if shortened:
-        note(
-            f"{shortened} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened."
-        )
+    longer = sum(length > encoder.max_tokens for length in lengths)
+    if longer:
+        note(f"{longer} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened.")
     return [
-        _Labelled(text, target, min(length, encoder.max_tokens), row.id)
+        LabelledRow(text, target, min(length, encoder.max_tokens), row.id)
         for text, target, length, row in zip(texts, targets, lengths, rows, strict=True)
     ]
 
 
-ENCODER = Method(
-    name="encoder",
-    build=train_encoder,
-    load=load_judge,
-)
+METHOD = Method(train_encoder, load_judges)

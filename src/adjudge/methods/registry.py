@@ -1,4 +1,4 @@
-"""The methods by name. Names and summaries are here so that listing them imports no torch; each method loads when asked for."""
+"""The methods by name, one line per method. Listing them imports no torch; a method is imported when it is used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from adjudge.config import Config, value_of
+from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -16,165 +17,168 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a method lives, what it needs, and which groups of settings it reads."""
+    """What can be told about a method without importing it."""
 
     name: str
     summary: str
-    trains: bool
-    rows: Literal["none", "demonstrations", "all"]
-    """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
+    source: str
+    """The paper it is from."""
+    module: str
     settings: tuple[str, ...]
     """Groups of `Config` it reads, beside ``data``, ``evaluation`` and ``runtime``."""
-    model: str
-    """The setting that names its model; empty when it needs none."""
-    module: str
-    attribute: str
-    mixes: bool = False
-    """Whether it can train one adapter on several tasks; the method is then called ``multi-NAME``."""
+    trains: bool = True
+    rows: Literal["none", "demonstrations", "all"] = "all"
+    """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
+    model: str = "model"
+    """The setting that names its model."""
+    trains_adapter: bool = True
+    """Whether it trains LoRA layers: it can then start from a run (``init``), and learn several tasks at once."""
+    analysis_before: bool = True
+    """Whether it can go with ``prompt.analysis=before``."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
-        from adjudge.methods.base import Method
-
-        method = getattr(importlib.import_module(self.module), self.attribute)
-        if not isinstance(method, Method):
-            raise TypeError(f"{self.module}.{self.attribute} is no Method")
+        method: Method = importlib.import_module(self.module).METHOD
         return method
 
+
+def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **others: Any) -> Entry:
+    """Return the entry of a method that trains LoRA layers in ``methods/NAME.py`` and reads the settings group NAME."""
+    settings = ("prompt", "answer", "lora", _group(name), "checkpoint", "init", *(("guard",) if samples else ()))
+    return Entry(name, summary, source, f"adjudge.methods.{_group(name)}", settings, **others)
+
+
+def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
+    """Return the entry of a method that prompts the untrained model, in ``methods/prompting/NAME.py``."""
+    module = f"adjudge.methods.prompting.{_group(name)}"
+    return Entry(name, summary, source, module, ("prompt", "answer"), trains=False, trains_adapter=False, **others)
+
+
+def _encoder(name: str, summary: str, source: str) -> Entry:
+    """Return the entry of a method that trains an encoder in ``methods/NAME.py``; its settings name its model."""
+    group = _group(name)
+    settings = (group, "checkpoint")
+    return Entry(
+        name, summary, source, f"adjudge.methods.{group}", settings, model=f"{group}.model", trains_adapter=False
+    )
+
+
+def _group(name: str) -> str:
+    return name.replace("-", "_")
+
+
+PAPER = "arXiv 2410.11020"
 
 METHODS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(
-            "zero-shot",
-            "the untrained model, asked",
-            trains=False,
-            rows="none",
-            settings=("prompt", "answer"),
-            model="model",
-            module="adjudge.methods.prompting",
-            attribute="ZERO_SHOT",
+        _prompting("zero-shot", "the untrained model, asked", PAPER, rows="none"),
+        _prompting(
+            "few-shot", "the untrained model, shown examples", PAPER, rows="demonstrations", analysis_before=False
         ),
-        Entry(
-            "few-shot",
-            "the untrained model, shown worked examples and asked",
-            trains=False,
-            rows="demonstrations",
-            settings=("prompt", "answer"),
-            model="model",
-            module="adjudge.methods.prompting",
-            attribute="FEW_SHOT",
-        ),
-        Entry(
-            "sft",
-            "LoRA layers trained on the right answers (supervised fine-tuning)",
-            trains=True,
-            rows="all",
-            settings=("prompt", "answer", "lora", "sft", "checkpoint"),
-            model="model",
-            module="adjudge.methods.sft",
-            attribute="SFT",
-            mixes=True,
-        ),
-        Entry(
-            "ppo",
-            "LoRA layers trained on rewards for sampled answers (proximal policy optimisation)",
-            trains=True,
-            rows="all",
-            settings=("prompt", "answer", "lora", "ppo", "checkpoint", "guard"),
-            model="model",
-            module="adjudge.methods.ppo",
-            attribute="PPO",
-            mixes=True,
-        ),
-        Entry(
-            "encoder",
-            "a BERT-like encoder with a fine-tuned head, the baseline to beat",
-            trains=True,
-            rows="all",
-            settings=("encoder", "checkpoint"),
-            model="encoder.model",
-            module="adjudge.methods.encoder",
-            attribute="ENCODER",
-        ),
+        _adapter("sft", "supervised fine-tuning on the right answers", PAPER, samples=False, analysis_before=False),
+        _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
+        _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
+        _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
 }
 
+COMPARED = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
+"""Methods which `adjudge compare` runs unless others are named."""
+
 
 MULTI = "multi-"
-"""Begins the name of a method that trains one adapter on several tasks: ``multi-sft`` is ``sft`` on a mixture of their rows."""
-
-
-def is_multi(name: str) -> bool:
-    """Whether a method of this name is trained on several tasks at once."""
-    return name.startswith(MULTI)
-
-
-def multi_name(name: str) -> str:
-    """What a method is called when it is trained on several tasks. Raises ConfigError for one that cannot be."""
-    if not get_entry(name).mixes:
-        able = ", ".join(entry.name for entry in METHODS.values() if entry.mixes)
-        raise ConfigError(
-            f"{name} takes one task; those that train on several at once are: {able}. `adjudge compare` takes several."
-        )
-    return name if is_multi(name) else f"{MULTI}{name}"
+"""Typed and shown before the name of a method that trains one adapter on several tasks: ``multi-sft``."""
 
 
 def get_entry(name: str) -> Entry:
-    """The entry of a method, without importing it; that of ``sft`` for ``multi-sft``. Raises ConfigError that names the nearest."""
-    plain = name.removeprefix(MULTI)
-    if plain not in METHODS or (is_multi(name) and not METHODS[plain].mixes):
-        known = [*METHODS, *(f"{MULTI}{entry.name}" for entry in METHODS.values() if entry.mixes)]
-        raise ConfigError(f"There is no method '{name}'.{nearest(name, known)}")
-    return METHODS[plain]
+    """Return the entry of a method. Raises ConfigError that names the nearest."""
+    if name not in METHODS:
+        raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
+    return METHODS[name]
 
 
-def get_method(name: str) -> Method:
-    """The method of this name. Raises ConfigError that names the nearest."""
-    return get_entry(name).load()
+def known_names() -> list[str]:
+    """Return every name a user may type."""
+    return [*METHODS, *(f"{MULTI}{entry.name}" for entry in METHODS.values() if entry.trains_adapter)]
 
 
-def check_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """The names in their order, each once. Raises ConfigError for one that does not exist, or when there is none."""
-    found = tuple(dict.fromkeys(names))
-    for name in found:
-        get_entry(name)
-    if not found:
+def parse_name(name: str) -> tuple[Entry, bool]:
+    """Return the entry of a name as a user types it, and whether it asks for one adapter on several tasks. Raises ConfigError."""
+    if name not in known_names():
+        raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
+    return METHODS[name.removeprefix(MULTI)], name.startswith(MULTI)
+
+
+def shown_name(name: str, tasks: int) -> str:
+    """Return the name under which a run over so many tasks is shown: ``multi-sft`` for ``sft`` over several."""
+    return f"{MULTI}{name}" if tasks > 1 else name
+
+
+def entry_for(name: str, tasks: int) -> Entry:
+    """Return the entry of a name as a user types it, for a run over so many tasks.
+
+    Raises ConfigError for an unknown name, for ``multi-`` with one task, and for a method that takes only one.
+    """
+    entry, multi = parse_name(name)
+    if multi and tasks < 2:
+        raise ConfigError(f"{name} trains on several tasks: name them with --task NAME,NAME, or use {entry.name}.")
+    if tasks > 1 and not entry.trains_adapter:
+        able = ", ".join(entry.name for entry in METHODS.values() if entry.trains_adapter)
+        raise ConfigError(
+            f"{name} takes one task; those that train on several at once are: {able}. `adjudge compare` takes several."
+        )
+    return entry
+
+
+def check_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names as typed, each once. Raises ConfigError for an unknown one, or when there is none."""
+    distinct = tuple(dict.fromkeys(names))
+    for name in distinct:
+        parse_name(name)
+    if not distinct:
         raise ConfigError(f"No method is named. There is: {', '.join(METHODS)}.")
-    return found
+    return distinct
 
 
 def check_settings(config: Config) -> None:
     """Raise ConfigError for settings that the method cannot follow."""
-    if config.prompt.analysis == "before" and get_entry(config.method).name in ("few-shot", "sft"):
-        use = "show" if config.method == "few-shot" else "teach"
+    entry = get_entry(config.method)
+    if config.prompt.analysis == "before" and not entry.analysis_before:
+        use = "teach" if entry.trains else "show"
         raise ConfigError(
-            f"{config.method} cannot go with prompt.analysis=before: the rows have no analyses to {use}, and judgements alone would tell "
-            f"the model to leave them out. Leave {config.method} out, or take prompt.analysis=true: the analysis then follows the judgement."
+            f"{entry.name} cannot go with prompt.analysis=before: the rows have no analyses to {use}, and judgements alone "
+            f"would tell the model to leave them out. Leave {entry.name} out, or take prompt.analysis=true: the analysis "
+            "then follows the judgement."
+        )
+    if config.init is not None and not entry.trains_adapter:
+        able = ", ".join(entry.name for entry in METHODS.values() if entry.trains_adapter)
+        raise ConfigError(
+            f"{entry.name} cannot start from a run (init): it trains no adapter. Those that can are: {able}."
         )
 
 
-_GROUPS = ("prompt", "answer", "lora", "sft", "ppo", "encoder", "checkpoint", "guard")
+_READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
+"""Settings which not every method reads."""
 
 
-def own_settings(config: Config) -> Config:
-    """The configuration with every group that its method never reads put back to the default.
+def own_settings(config: Config, tasks: int = 1) -> Config:
+    """Return the settings of a run over so many tasks, with every group its method never reads put back to the default.
 
-    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. For the
-    encoder, `model` names the encoder.
+    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. Where a
+    method's settings name its model, `model` is that name.
     """
     entry = get_entry(config.method)
     plain = Config()
-    update: dict[str, Any] = {group: getattr(plain, group) for group in _GROUPS if group not in entry.settings}
-    if "encoder" in entry.settings:
-        update |= {"model": config.encoder.model, "preset": plain.preset}  # no preset changes the encoder
+    update: dict[str, Any] = {name: getattr(plain, name) for name in _READ_BY_SOME if name not in entry.settings}
+    model = value_of(config, entry.model)
+    if entry.model != "model":
+        update |= {"model": model, "preset": plain.preset}  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
-    unread: dict[str, Any] = {} if is_multi(config.method) else {"mixture": None}
+    unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
     update["data"] = config.data.model_copy(update=unread)
-    if entry.model and config.runtime.trust_remote_code != value_of(config, entry.model):
-        update["runtime"] = config.runtime.model_copy(
-            update={"trust_remote_code": None}
-        )  # it is another method's model
+    if config.runtime.trust_remote_code != model:  # it is another method's model
+        update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})
     return config.model_copy(update=update)

@@ -1,10 +1,10 @@
-"""From a response to a judgement, and from a gold answer to the text that training teaches.
+"""Read a response as a judgement, and write a gold answer as the text that training teaches.
 
-Reading is strict: a response is one label word (or one plain number) and nothing else, or it is unreadable. Nothing is
-searched for inside a longer text ("Not sure" is no "No"), and nothing is guessed.
+Reading is strict: a response is one label word (or one plain number) and nothing else, or it is unreadable. An answer
+is not searched for inside a longer text ("Not sure" is not "No"), and never guessed.
 
-What is forgiven: whitespace around and between words, case, and *final* punctuation (`adjudge.tasks.answer_words`). Quotes, brackets,
-markup and anything in front of the answer are not: a quote that closes was opened, so it is not final punctuation alone.
+Differences in white space, case and *final* punctuation are forgiven (`adjudge.tasks.answer_words`). Quotes, brackets,
+markup and text before the answer are not: a closing quote follows an opening one, so it is not just final punctuation.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ _LINE_END = re.compile(r"[\r\n]")
 
 
 def read_label(text: str, words: Sequence[str]) -> str | None:
-    """Return the one of `words` that `text` is, or None when it is unreadable.
+    """Return the one of `words` equal to `text`, or None when the text is unreadable.
 
-    What counts is the text before the first closing tag, or before a beginning of one (``</Jud``) at the very end: an answer
-    that the token limit cut inside the tag. A word is looked for as it stands, then without final punctuation, then also
-    without regard to case (Unicode NFC and case folding). The first of these that finds any decides, and finding several
-    (``a.`` for the words "A" and "A.") is unreadable. So words that differ only in case, or end in punctuation, can be told apart.
+    Only the text before the first closing tag counts. A partial tag at the very end (``</Jud``) is removed too, for
+    answers which the token limit cut inside the tag.
+
+    Words are compared as they stand, then without final punctuation, then also ignoring case (Unicode NFC and case
+    folding). The first comparison with a match decides; several matches (``a.`` for the words "A" and "A.") are
+    unreadable. So words which differ only in case or final punctuation can be told apart.
     """
     body = _before_tag(text)
     longest = max(map(len, words), default=0)
@@ -43,17 +45,20 @@ def read_label(text: str, words: Sequence[str]) -> str | None:
             continue
         for form in _FORMS:
             wanted = form(candidate)
-            found = [word for word in words if wanted and form(word) == wanted]
-            if found:
-                return found[0] if len(found) == 1 else None
+            matches = [word for word in words if wanted and form(word) == wanted]
+            if matches:
+                return matches[0] if len(matches) == 1 else None
     return None
 
 
 def read_number(text: str, low: float, high: float) -> float | None:
-    """Return the plain decimal number that `text` is, or None when it is unreadable or outside low..high (both ends count).
+    """Return `text` as a plain decimal number, or None when it is unreadable.
 
-    Plain: ASCII digits with an optional sign and optional decimals after a point, so "3", "-1.5" and "+2.0", and with final
-    punctuation "3." too, but neither ".5" nor "1e3", "inf", "3,5", "3/5" or "٣". The closing tag is treated as in `read_label`.
+    A number outside low..high (ends included) is unreadable too.
+
+    A plain number has ASCII digits with an optional sign and optional decimals after a point: "3", "-1.5", "+2.0", and
+    with final punctuation "3.". These are unreadable: ".5", "1e3", "inf", "3,5", "3/5", "٣". The closing tag is
+    handled as in `read_label`.
     """
     body = stripped(_without_partial_tag(_before_tag(text)))
     if not _PLAIN_NUMBER.fullmatch(body):
@@ -63,11 +68,13 @@ def read_number(text: str, low: float, high: float) -> float | None:
 
 
 def read_answer(text: str, spec: TaskSpec, stop: Literal["line", "tag"]) -> Judgement:
-    """Read a generated response under one of the two rules for where an answer ends.
+    """Return the judgement of a generated response, under one of two rules for where an answer ends.
 
-    `line` (ours): the answer ends at the first line end, at the closing tag, or where the text ends. An answer that begins with
-    a line end is empty, hence unreadable: it is cut as it was generated. `tag` (arXiv 2410.11020): without a complete closing
-    tag it is unreadable. The judgement keeps the text as it came.
+    `line` (ours): the answer ends at the first line end, the closing tag, or the end of the text. An answer which
+    begins with a line end is empty, hence unreadable, just as generation would cut it.
+
+    `tag` (arXiv 2410.11020): a response without a complete closing tag is unreadable. The judgement keeps the whole
+    text.
     """
     if stop == "tag" and CLOSING_TAG not in text:
         return Judgement(text, None)
@@ -78,27 +85,27 @@ def read_answer(text: str, spec: TaskSpec, stop: Literal["line", "tag"]) -> Judg
 
 
 def answer_text(value: Value, spec: TaskSpec) -> str:
-    """Return what training teaches as the answer: the label word, or the number with the task's decimals.
+    """Return the answer as training teaches it: the label word, or the number with the task's decimals.
 
-    What it returns, `read_answer` reads. Raises DataError for a value that is no answer of this task.
+    `read_answer` can read the result. Raises DataError for a value which is not an answer of this task.
     """
     if spec.number is not None:
         return _number_text(value, spec.number, spec.name)
     if value not in spec.words:
-        raise DataError(f"{spec.name}: {value!r} is none of its answer words.{nearest(str(value), spec.words)}")
+        raise DataError(f"{spec.name}: {value!r} is not one of its answer words.{nearest(str(value), spec.words)}")
     return str(value)
 
 
 def _number_text(value: Value, number: NumberAnswer, task: str) -> str:
     if isinstance(value, str) or not math.isfinite(value) or not number.low <= value <= number.high:
-        raise DataError(f"{task}: {value!r} is no number between {number.low:g} and {number.high:g}.")
+        raise DataError(f"{task}: {value!r} is not a number between {number.low:g} and {number.high:g}.")
     text = f"{value:.{number.decimals}f}"
     if float(text) == 0:
         text = text.removeprefix("-")
     if not number.low <= float(text) <= number.high:
         raise DataError(
-            f"{task}: {value!r} becomes {text} with {number.decimals} decimals, outside {number.low:g} to {number.high:g}. "
-            "Give the number answer more decimals or wider ends."
+            f"{task}: {value!r} becomes {text} with {number.decimals} decimals, outside {number.low:g} to "
+            f"{number.high:g}. Give the number answer more decimals or wider ends."
         )
     return text
 

@@ -1,13 +1,15 @@
-"""From a row to token ids: instruction, answer form, demonstrations, input, and the opened answer slot.
+"""Render a row as token ids.
 
-With ``prompt.analysis=before`` the opened slot is the analysis's.
+A prompt is the instruction, the answer form, the demonstrations, the row's input, and the opened answer slot.
+With ``prompt.analysis=before`` the opened slot is for the analysis. Sampling, training and evaluation use the same
+rendering.
 
-The same rendering serves sampling, training and evaluation. Text that comes from data is tokenised apart from the template's own
-text, with special tokens switched off: ``<|im_end|>`` in a review stays seven characters and ends no turn.
+Text from data is tokenised separately from the template's own text, with special tokens switched off. So
+``<|im_end|>`` in a review stays plain characters and does not end a turn.
 
-Source: the prompt of arXiv 2410.11020 (system instruction, answer form ``<Judgement> … </Judgement>``, opened ``<Judgement>``); the
-plain form (``--prompt-style paper``, and models without a chat template) has its three headings.
-Ours differs in naming every allowed answer in its form: the small model answers in the asked form three times as often.
+Source: the prompt of arXiv 2410.11020 (system instruction, answer form ``<Judgement> … </Judgement>``, opened
+``<Judgement>``). The plain form (``--prompt-style paper``, and models without a chat template) has the paper's three
+headings. Ours differs in writing out every allowed answer: a small model then follows the form three times as often.
 """
 
 from __future__ import annotations
@@ -27,16 +29,16 @@ from adjudge.types import Example, Prompt
 _SLOT = "adjudge-slot-{}-of-the-prompt"
 _SLOTS = re.compile(_SLOT.format(r"(\d+)"))
 _SURELY_SHORT = 20_000
-"""Characters of a field that are tokenised in any case; whether a longer one can fit is found out first."""
+"""A field of up to this many characters is tokenised whole; a longer one is cut first if it cannot fit."""
 
 _LISTED_ANSWERS = 6
-"""Up to this many label words the answer form is written out for each."""
+"""The answer form is written out for each label word, up to this many words."""
 
 
 class Renderer:
     """Renders rows of one task for one tokenizer.
 
-    Raises ConfigError when the fixed part of the prompt alone leaves no room for a row.
+    Rendering raises ConfigError when the fixed part of the prompt leaves too little room for a row.
     """
 
     def __init__(
@@ -52,35 +54,39 @@ class Renderer:
         self._static = self._build_static()
 
     def text(self, example: Example) -> str:
-        """The prompt as a person reads it (special tokens spelled out)."""
+        """Return the prompt as text, with special tokens spelled out."""
         contents = self._contents(example.fields)
         return "".join(contents[int(part)] if index % 2 else part for index, part in enumerate(self._parts))
 
     def prompt(self, example: Example) -> Prompt:
-        """Render and tokenise one row, its longest field shortened when the prompt would exceed `max_tokens`."""
+        """Return one row as a prompt; shorten its longest field when the prompt would exceed `max_tokens`."""
         before, after = self._static
         room = self.config.max_tokens - len(before) - len(after)
         ids, shortened = self._fit(example.fields, room)
         return Prompt(ids=(*before, *ids, *after), shortened=shortened)
 
     def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
-        """Render and tokenise rows, in their order."""
+        """Return the rows as prompts, in their order."""
         return [self.prompt(example) for example in examples]
 
     def _fit(self, fields: Mapping[str, str], room: int) -> tuple[list[int], bool]:
+        """Return the row's ids, at most `room` of them, and whether a field was shortened."""
         bounded, too_long = self._bounded(fields, room)
         if not too_long and len(ids := self._data_ids(self._input(bounded))) <= room:
             return ids, False
         ids = self._data_ids(self._shorten(fields, room))
         if len(ids) > room:
             raise ConfigError(
-                f"The fixed part of the prompt leaves {room} of {self.config.max_tokens} tokens for a row of {self.spec.name}. "
-                "Raise prompt.max_tokens, or lower prompt.demonstrations."
+                f"The fixed part of the prompt leaves {room} of {self.config.max_tokens} tokens for a row of "
+                f"{self.spec.name}. Raise prompt.max_tokens, or lower prompt.demonstrations."
             )
         return ids, True
 
     def _shorten(self, fields: Mapping[str, str], limit: int) -> str:
-        """A row's input, its longest field cut (then the next longest too) until it has `limit` tokens or nothing is left to cut."""
+        """Return a row's input in at most `limit` tokens, if possible.
+
+        The longest field is cut first, down to the next longest, then both, and so on.
+        """
         fields, _ = self._bounded(fields, limit)
         while (over := len(self._data_ids(self._input(fields))) - limit) > 0:
             lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
@@ -91,38 +97,38 @@ class Renderer:
         return self._input(fields)
 
     def _bounded(self, fields: Mapping[str, str], limit: int) -> tuple[dict[str, str], bool]:
-        """The fields without what is beyond `limit` tokens in any case, and whether anything was.
+        """Return the fields without text that is surely beyond `limit` tokens, and whether any was cut.
 
-        A megabyte is not tokenised for the sake of a few hundred tokens.
+        This avoids tokenising a megabyte to get a few hundred tokens.
         """
-        # Stripped first, as the input is: white space that is not shown must not make a field the longest.
+        # Stripped first, as in the input: invisible white space must not make a field the longest.
         stripped = {name: encodable(str(text).strip()) for name, text in fields.items()}
         if max(map(len, stripped.values()), default=0) <= _SURELY_SHORT:
             return stripped, False
         if self._widest is None:
             self._widest = widest_token(self._tokenizer)
         most = max(1, limit) * self._widest
-        return {name: text[: most + 1] for name, text in stripped.items()}, any(
-            len(text) > most for text in stripped.values()
-        )
+        any_cut = any(len(text) > most for text in stripped.values())
+        return {name: text[: most + 1] for name, text in stripped.items()}, any_cut
 
     def _cut(self, text: str, tokens: int) -> str:
+        """Return the first `tokens` tokens of a text, and at least one character less than the whole."""
         end = end_of_tokens(self._tokenizer, text, tokens, self._apart)
         return text[: end if end < len(text) else len(text) - 1].rstrip()
 
     def _build_static(self) -> tuple[list[int], list[int]]:
-        """Ids before and after the row's own text."""
+        """Return the token ids before and after the row's own text."""
         contents = self._contents({})
         row = str(len(contents) - 1)
         halves: tuple[list[int], list[int]] = ([], [])
-        seen = 0
+        half = 0
         for index, part in enumerate(self._parts):
             if index % 2 == 0:
-                halves[seen].extend(self._control_ids(part))
+                halves[half].extend(self._control_ids(part))
             elif part == row:
-                seen = 1
+                half = 1
             else:
-                halves[seen].extend(self._data_ids(contents[int(part)]))
+                halves[half].extend(self._data_ids(contents[int(part)]))
         before, after = halves
         probe = self._tokenizer("x").input_ids
         bos = self._tokenizer.bos_token_id
@@ -131,7 +137,7 @@ class Renderer:
         return before, after
 
     def _contents(self, fields: Mapping[str, str]) -> list[str]:
-        """What fills the slots: the instruction, then input and answer of each demonstration, then the row's input."""
+        """Return the texts of the slots: instruction, input and answer of each demonstration, the row's input."""
         contents = [f"{self.spec.instruction.strip()}\n{answer_form(self.spec, self.config.analysis)}"]
         for demonstration in self._demonstrations:
             if demonstration.gold is None:
@@ -142,7 +148,10 @@ class Renderer:
         return contents
 
     def _template_parts(self) -> list[str]:
-        """The template around the slots: text, slot number, text, slot number, …, text (it ends with the opened answer)."""
+        """Return the template split at its slots: text, slot number, text, …, text.
+
+        The last text ends with the opened answer.
+        """
         slots = 2 + 2 * len(self._demonstrations)
         if self.config.style == "chat" and getattr(self._tokenizer, "chat_template", None):
             return _SLOTS.split(self._chat(slots) + self._opened)
@@ -152,13 +161,17 @@ class Renderer:
         return _SLOTS.split(f"{text}Assistant:\n{self._opened}")
 
     def _chat(self, slots: int) -> str:
+        """Return the model's chat template filled with slots.
+
+        Raises ModelError when it does not show every slot once, in order.
+        """
         turns = [
             {"role": "user" if slot % 2 else "assistant", "content": _SLOT.format(slot)} for slot in range(1, slots)
         ]
         system = {"role": "system", "content": _SLOT.format(0)}
         merged = [{"role": "user", "content": f"{_SLOT.format(0)}\n\n{_SLOT.format(1)}"}, *turns[1:]]
         problems = []
-        for messages in ([system, *turns], merged):  # some templates know no system turn
+        for messages in ([system, *turns], merged):  # some templates have no system turn
             try:
                 text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
             except Exception as error:  # a template may raise anything; it is reported below
@@ -168,7 +181,8 @@ class Renderer:
                 return text
             problems.append("it does not show every turn once, in order")
         raise ModelError(
-            f"The model's chat template cannot carry this prompt ({'; '.join(problems)}). Use --prompt-style paper for the plain form."
+            f"The model's chat template cannot hold this prompt ({'; '.join(problems)}). "
+            "Use --prompt-style paper for the plain form."
         )
 
     def _input(self, fields: Mapping[str, str]) -> str:
@@ -185,7 +199,7 @@ class Renderer:
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:
-    """What says how an answer is written, and where an analysis stands, if one is asked for."""
+    """Return the sentences which tell the model how to write its answer, and where to write an analysis."""
     form = _judgement_form(spec)
     where = f"in one or two sentences, between {OPENING_ANALYSIS} and {CLOSING_ANALYSIS}."
     if analysis == "before":
@@ -205,7 +219,7 @@ def _judgement_form(spec: TaskSpec) -> str:
 
 
 def _level(lengths: Sequence[int], over: int) -> int:
-    """The length to cut all longer fields to, so that `over` tokens go: below the second longest only where that must be."""
+    """Return the length to cut all longer fields to, which removes `over` tokens in total."""
     ordered = sorted(lengths, reverse=True)
     level = 0
     for count, following in enumerate([*ordered[1:], 0], 1):

@@ -1,6 +1,6 @@
-"""Reading what runs leave behind into plain values, for the report.
+"""Read what runs leave behind into plain values for the report.
 
-A run that is not complete is listed with its state; only a file that is damaged is an error.
+An incomplete run is listed with its state. Only a damaged file is an error.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from adjudge.types import Prediction
 DEPTH = 5
 """How many folders below a comparison a run folder may lie (task names such as ``glue/sst2`` take two)."""
 
+LISTS = ("tests", "summary", "failed", "pending")
+"""Lists in table.json beside its rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run folder. `scores` is None and `predictions` is empty when it was not evaluated."""
+    """A run folder. Without an evaluation, `scores` is None and `predictions` is empty."""
 
     folder: Path
     task: str
@@ -36,7 +39,7 @@ class RunRecord:
     state: str
     reason: str
     settings: str
-    """config.yaml as text."""
+    """Text of config.yaml."""
     spec: TaskSpec | None
     metrics: tuple[Mapping[str, Any], ...]
     predictions: tuple[Prediction, ...]
@@ -44,61 +47,61 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has a result."""
+        """True when the run has a result."""
         return self.scores is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Everything a report shows: the runs, and the table they make (see `adjudge.report.tables`)."""
+    """Contents of a report: the runs, and the table they make (see `adjudge.report.summary`)."""
 
     folders: tuple[Path, ...]
     runs: tuple[RunRecord, ...]
     table: Mapping[str, Any]
     provenance: Mapping[str, str] = field(default_factory=dict)
-    """What the files themselves say of their origin: command, version, date."""
+    """Command, version and date, as the files record them."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Task names in the order of the table, then those that have only unfinished runs."""
-        named = [str(row["task"]) for row in self.table["rows"]] + [run.task for run in self.runs]
-        return tuple(dict.fromkeys(named))
+        """Task names in the order of the table, then those with unfinished runs only."""
+        names = [str(row["task"]) for row in self.table["rows"]] + [run.task for run in self.runs]
+        return tuple(dict.fromkeys(names))
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Method names in the order of the table, then those that have only unfinished runs."""
-        named = [str(row["method"]) for row in self.table["rows"]] + [run.method for run in self.runs]
-        return tuple(dict.fromkeys(named))
+        """Method names in the order of the table, then those with unfinished runs only."""
+        names = [str(row["method"]) for row in self.table["rows"]] + [run.method for run in self.runs]
+        return tuple(dict.fromkeys(names))
 
     def spec(self, task: str) -> TaskSpec | None:
-        """The task as its runs recorded it."""
+        """Return the task as its runs recorded it."""
         return next((run.spec for run in self.runs if run.task == task and run.spec is not None), None)
 
 
 def collect(folders: Sequence[Path]) -> Collection:
     """Read comparison folders (with table.json, or with run folders below) and single run folders.
 
-    A method that occurs in several of `folders` with the same task and seed is told apart by its folder's name.
+    When several of `folders` hold the same method, task and seed, the folder's name is added to the method's name.
     Raises RunError when a folder is neither, or a file in it is damaged.
     """
     if not folders:
         raise RunError("There is nothing to report on: name at least one run or comparison folder.")
     runs: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
-    merged: dict[str, list[Any]] = {"tests": [], "summary": [], "failed": [], "pending": []}
+    merged: dict[str, list[Any]] = {name: [] for name in LISTS}
     unfinished = 0
     provenance: dict[str, str] = {}
-    taken: set[tuple[str, str, int | None]] = set()
+    known: set[tuple[str, str, int | None]] = set()
     for folder in map(Path, folders):
-        found, table = _collect_folder(folder)
-        keys = {(str(row["task"]), str(row["method"]), row.get("seed")) for row in table["rows"]}
-        if keys & taken:
-            found, table = _renamed(found, table, folder)
-        taken |= keys
-        runs += found
+        folder_runs, table = _collect_folder(folder)
+        cells = {(str(row["task"]), str(row["method"]), row.get("seed")) for row in table["rows"]}
+        if cells & known:
+            folder_runs, table = _renamed(folder_runs, table, folder)
+        known |= cells
+        runs += folder_runs
         rows += table["rows"]
-        for key, entries in merged.items():
-            entries.extend(table.get(key) or ())
+        for name, entries in merged.items():
+            entries.extend(table.get(name) or ())
         unfinished += int(table.get("unfinished") or 0)
         provenance |= {key: str(table[key]) for key in ("command", "version", "date") if table.get(key)}
     return Collection(
@@ -112,23 +115,20 @@ def read_run(folder: Path) -> RunRecord:
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
     settings, config = _read_yaml(path)
-    status = read_json(folder / "status.json") if (folder / "status.json").is_file() else {"state": "unknown"}
+    state, reason = _read_status(folder / "status.json")
     scores = read_json(folder / "scores.json") if (folder / "scores.json").is_file() else None
-    if not isinstance(status, dict):
-        raise RunError(f"{folder / 'status.json'}: is not a JSON object. Run this cell again with --force.")
     if scores is not None:
         _check_scores(scores, folder / "scores.json")
-    state = str(status.get("state"))
-    known = scores or {}
-    split = str(known.get("split") or (config.get("data") or {}).get("split") or "dev")
+    recorded = scores or {}
+    split = str(recorded.get("split") or (config.get("data") or {}).get("split") or "dev")
     return RunRecord(
         folder=folder,
-        task=str(known.get("task") or config.get("task")),
-        method=str(known.get("method") or config.get("method")),
-        model=str(known.get("model") or config.get("model")),
-        seed=known.get("seed", config.get("seed")),
+        task=str(recorded.get("task") or config.get("task")),
+        method=str(recorded.get("method") or config.get("method")),
+        model=str(recorded.get("model") or config.get("model")),
+        seed=recorded.get("seed", config.get("seed")),
         state=state,
-        reason=str(status.get("reason") or ""),
+        reason=reason,
         settings=settings,
         spec=_read_spec(folder / "task.yaml"),
         metrics=tuple(_read_metrics(folder, state)),
@@ -138,7 +138,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_runs(folder: Path) -> list[RunRecord]:
-    """The run of a folder; of a finished run over several tasks, one for each task."""
+    """Read the run of a folder; a finished run over several tasks gives one record per task."""
     run = read_run(folder)
     if not run.finished or not (folder / "tasks.yaml").is_file():
         return [run]
@@ -146,30 +146,34 @@ def read_runs(folder: Path) -> list[RunRecord]:
 
 
 def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
-    """The runs of one folder and its table, read or made from the runs' scores."""
+    """Return the runs of one folder and its table, read from table.json or made from the runs' scores."""
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder.")
-    if (folder / "config.yaml").is_file() and not (folder / "table.json").is_file():
-        runs = read_runs(folder)
-        return runs, {"rows": [dict(run.scores) for run in runs if run.scores], "tests": []}
-    places = sorted(_run_folders(folder))
-    if not (folder / "table.json").is_file():
-        if not places:
+    has_table = (folder / "table.json").is_file()
+    if (folder / "config.yaml").is_file() and not has_table:
+        return _with_table(read_runs(folder))
+    run_folders = sorted(_run_folders(folder))
+    if not has_table:
+        if not run_folders:
             raise RunError(f"{folder} is neither a run folder (no config.yaml) nor a comparison (no table.json).")
-        runs = [run for place in places for run in read_runs(place)]
-        return runs, {"rows": [dict(run.scores) for run in runs if run.scores], "tests": []}
+        return _with_table([run for run_folder in run_folders for run in read_runs(run_folder)])
     table = read_json(folder / "table.json")
     _check_table(table, folder / "table.json")
-    wanted = [(folder / str(row["run"])).resolve() for row in table["rows"] if row.get("run")]
-    missing = [path for path in wanted if not (path / "config.yaml").is_file()]
+    listed = [(folder / str(row["run"])).resolve() for row in table["rows"] if row.get("run")]
+    missing = [path for path in listed if not (path / "config.yaml").is_file()]
     if missing:
         raise RunError(
             f"{folder / 'table.json'}: names the run folder {missing[0]}, which is not there. Compare again."
         )
-    runs = [read_run(path) for path in wanted]
-    # Cells of an earlier comparison in the same folder are no part of this table; unfinished ones may be, and are listed.
-    others = (read_run(place) for place in places if place.resolve() not in set(wanted))
+    runs = [read_run(path) for path in listed]
+    # A complete run outside the table belongs to an earlier comparison in this folder; an incomplete one may be a cell
+    # of this comparison, and is listed.
+    others = (read_run(run_folder) for run_folder in run_folders if run_folder.resolve() not in set(listed))
     return runs + [run for run in others if not (run.finished and run.state == "complete")], table
+
+
+def _with_table(runs: list[RunRecord]) -> tuple[list[RunRecord], dict[str, Any]]:
+    return runs, {"rows": [dict(run.scores) for run in runs if run.scores], "tests": []}
 
 
 def _run_folders(folder: Path, depth: int = DEPTH) -> Iterable[Path]:
@@ -184,6 +188,8 @@ def _run_folders(folder: Path, depth: int = DEPTH) -> Iterable[Path]:
 def _renamed(
     runs: Sequence[RunRecord], table: Mapping[str, Any], folder: Path
 ) -> tuple[list[RunRecord], dict[str, Any]]:
+    """Add the folder's name to the name of every method."""
+
     def name(method: Any) -> str:
         return f"{method} ({folder.name})"
 
@@ -203,7 +209,7 @@ def _check_table(table: Any, path: Path) -> None:
         _damaged(path, "has no list of rows")
     if not isinstance(table.get("unfinished") or 0, int):
         _damaged(path, "'unfinished' is not a number")
-    for key in ("tests", "summary", "failed", "pending"):
+    for key in LISTS:
         entries = table.get(key) or []
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             _damaged(path, f"'{key}' is not a list of objects")
@@ -223,11 +229,11 @@ def _check_scores(scores: Any, path: Path, where: str = "") -> None:
     ):
         _damaged(path, f"{where}'metrics' is not a mapping of names to value, low and high")
     phenomena = scores.get("diagnostics") or []
-    wanted = {"category", "phenomenon", "n", "metrics"}
+    required = {"category", "phenomenon", "n", "metrics"}
     if not isinstance(phenomena, list) or not all(
-        isinstance(item, dict) and wanted <= item.keys() for item in phenomena
+        isinstance(item, dict) and required <= item.keys() for item in phenomena
     ):
-        _damaged(path, f"{where}'diagnostics' is not a list of objects with {', '.join(sorted(wanted))}")
+        _damaged(path, f"{where}'diagnostics' is not a list of objects with {', '.join(sorted(required))}")
 
 
 def _damaged(path: Path, what: str) -> NoReturn:
@@ -245,6 +251,16 @@ def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
     return text, tree
 
 
+def _read_status(path: Path) -> tuple[str, str]:
+    """Return state and reason as recorded. A run without the file was stopped while it was set up."""
+    if not path.is_file():
+        return "interrupted", "stopped while it was set up"
+    status = read_json(path)
+    if not isinstance(status, dict):
+        raise RunError(f"{path}: is not a JSON object. Run this cell again with --force.")
+    return str(status.get("state")), str(status.get("reason") or "")
+
+
 def _read_spec(path: Path) -> TaskSpec | None:
     if not path.is_file():
         return None
@@ -257,18 +273,18 @@ def _read_spec(path: Path) -> TaskSpec | None:
 
 
 def _read_metrics(folder: Path, state: str) -> list[dict[str, Any]]:
-    """What a run logged. The result of one task of several (RUN/tasks/TASK) has that task's part of what the run logged."""
-    whole = folder.parent.parent
-    if folder.parent.name != "tasks" or not (whole / "tasks.yaml").is_file():
+    """Read a run's log; for one task of several (RUN/tasks/TASK), the run's records of this task."""
+    run_folder = folder.parent.parent
+    if folder.parent.name != "tasks" or not (run_folder / "tasks.yaml").is_file():
         return _read_records(folder / "metrics.jsonl", torn_end=state != "complete")
-    records = _read_records(whole / "metrics.jsonl", torn_end=True)
+    records = _read_records(run_folder / "metrics.jsonl", torn_end=True)
     return [record for record in records if str(record.get("task", "")).replace("/", "-") == folder.name]
 
 
 def _read_records(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; none when it is missing.
+    """Read the objects of a JSON-lines file; none when it is missing.
 
-    With `torn_end` a last line that is cut off is left out: that is what killing a run while it writes leaves behind.
+    With `torn_end`, drop a last line that is cut off, as a run leaves it when it is killed while writing.
     """
     if not path.is_file():
         return []
@@ -282,7 +298,7 @@ def _read_records(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+            record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
         except ValueError as error:  # not UTF-8, not JSON, or NaN
             if torn_end and number == last:
                 break
@@ -293,7 +309,7 @@ def _read_records(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]
     return records
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 

@@ -1,4 +1,4 @@
-"""The geometry of learning curves: one panel a logged quantity, one curve a run, in a fixed view box."""
+"""The geometry of learning curves: one panel per logged quantity, one curve per run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from adjudge.report.plots import COLOURS, Tick, is_number, tick_text, ticks
+from adjudge.report.colours import label_colour
+from adjudge.report.plots import Tick, is_number, tick_text, ticks
 
 PANEL_WIDTH, PANEL_HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 12, 30
 POINTS = 240
-"""Most points drawn of one curve; longer ones are averaged in equal stretches."""
+"""Maximum number of points drawn per curve; longer curves are averaged over equal stretches."""
 
 TITLES = {
     "reward": "Reward per answer",
     "loss": "Loss",
-    "accuracy": "Accuracy of sampled answers",
     "right": "Right answers while training (share)",
     "kl": "KL to the reference (nats)",
     "entropy": "Entropy (nats)",
@@ -31,20 +31,19 @@ TITLES = {
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
 }
-MAIN = ("reward", "loss", "accuracy", "right", "kl", "entropy", "unreadable", "mean_error")
-"""Curves shown at once; the rest opens on a click."""
+MAIN = ("reward", "loss", "right", "kl", "entropy", "unreadable", "mean_error")
+"""Curves shown at once; the others open on a click."""
 
 AXES = ("prompts", "rows", "step")
 AXIS_TITLES = {"prompts": "prompts", "rows": "training rows", "step": "steps"}
-LABEL_COLOURS = (5, 7, 6, 1, 4, 2, 3, 0)
-"""Labels take the colours that the usual methods do not have first."""
 
-NOT_DRAWN = frozenset({*AXES, "seconds", "epoch", "seed", "schema"})
+Point = tuple[float, float]
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One run's curve: the values as logged (faint) and their moving average (strong), as SVG path data."""
+    """The curve of a run as SVG path data: `raw` as logged (drawn faint), `smooth` a moving average."""
 
     name: str
     colour: int
@@ -56,7 +55,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One line chart."""
+    """A line chart in a view box of PANEL_WIDTH × PANEL_HEIGHT."""
 
     key: str
     title: str
@@ -64,47 +63,48 @@ class Panel:
     curves: tuple[Curve, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
+    x_range: Point
+    y_range: Point
     main: bool = True
 
     @property
     def summary(self) -> str:
-        """The chart in words, for those who do not see it."""
+        """The chart in words, for screen readers."""
         ends = [f"{curve.name} from {_figure(curve.ys[0])} to {_figure(curve.ys[-1])}" for curve in self.curves]
         return f"{self.title} over {self.axis}: {'; '.join(ends)}"
 
 
-Records = Sequence[Mapping[str, Any]]
-
-
 def panels(runs: Sequence[tuple[str, int, Records]]) -> list[Panel]:
-    """Line charts of everything numeric that `runs` (name, colour, records) logged, the telling ones first."""
-    found: dict[str, list[tuple[str, int, list[tuple[float, float]]]]] = {}
+    """Return one line chart per logged numeric quantity, in the order of TITLES.
+
+    `runs` are (name, colour, records).
+    """
+    curves: dict[str, list[tuple[str, int, list[Point]]]] = {}
     axes: dict[str, dict[str, None]] = {}
     for name, colour, records in runs:
         axis, xs = _axis(records)
-        series: dict[str, list[tuple[float, float]]] = {}
+        series: dict[str, list[Point]] = {}
         for x, record in zip(xs, records, strict=True):
             for key, value in record.items():
-                if key not in NOT_DRAWN and is_number(value):
+                if key not in AXES and is_number(value):
                     series.setdefault(key, []).append((x, float(value)))
         for key, points in series.items():
-            found.setdefault(key, []).append((name, colour, points))
+            curves.setdefault(key, []).append((name, colour, points))
             axes.setdefault(key, {})[AXIS_TITLES.get(axis, "records")] = None
     order = {key: number for number, key in enumerate(TITLES)}
-    keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
-    titles = [TITLES.get(key, key.replace("_", " ")) for key in keys]
     return [
-        _panel(key, title, " or ".join(axes[key]), found[key], key in MAIN)
-        for key, title in zip(keys, titles, strict=True)
+        _panel(key, TITLES.get(key, key.replace("_", " ")), " or ".join(axes[key]), curves[key], key in MAIN)
+        for key in sorted(curves, key=lambda key: (order.get(key, len(order)), key))
     ]
 
 
 def recall_panel(title: str, records: Records) -> Panel | None:
-    """Per-label recall of one run, a curve a label: a collapse onto one label shows as one line at 1, the others at 0."""
+    """Return the per-label recall of one run, one curve per label; None when none was logged.
+
+    A collapse onto one label shows as one curve at 1 and the others at 0.
+    """
     axis, xs = _axis(records)
-    series: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, list[Point]] = {}
     for x, record in zip(xs, records, strict=True):
         recall = record.get("recall")
         for word, value in recall.items() if isinstance(recall, Mapping) else ():
@@ -112,12 +112,15 @@ def recall_panel(title: str, records: Records) -> Panel | None:
                 series.setdefault(str(word), []).append((x, float(value)))
     if not series:
         return None
-    curves = [(word, LABEL_COLOURS[number % COLOURS], points) for number, (word, points) in enumerate(series.items())]
+    curves = [(word, label_colour(index), points) for index, (word, points) in enumerate(series.items())]
     return _panel("recall", title, AXIS_TITLES.get(axis, "records"), curves, True, (0.0, 1.0))
 
 
 def _axis(records: Records) -> tuple[str, list[float]]:
-    """The x axis of a run: what it logged first of prompts, rows and steps; counts a step are summed up."""
+    """Return the run's x axis and its value per record: prompts, rows or step, whichever was logged.
+
+    The first of the three counts. Counts per step are summed up. Without any of the three, records are numbered.
+    """
     for key in AXES:
         if records and all(is_number(record.get(key)) for record in records):
             xs = [float(record[key]) for record in records]
@@ -131,9 +134,9 @@ def _panel(
     key: str,
     title: str,
     axis: str,
-    series: Sequence[tuple[str, int, list[tuple[float, float]]]],
+    series: Sequence[tuple[str, int, list[Point]]],
     main: bool,
-    y_range: tuple[float, float] | None = None,
+    y_range: Point | None = None,
 ) -> Panel:
     thinned = [(name, colour, _thin(points)) for name, colour, points in series]
     all_x = [x for _, _, points in thinned for x, _ in points]
@@ -175,8 +178,8 @@ def _panel(
     )
 
 
-def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS points: means over equal stretches."""
+def _thin(points: Sequence[Point]) -> list[Point]:
+    """Reduce a curve to at most POINTS points: means over equal stretches."""
     if len(points) <= POINTS:
         return list(points)
     bounds = [round(number * len(points) / POINTS) for number in range(POINTS + 1)]
@@ -184,16 +187,16 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A centred moving average over a tenth of the curve; at both ends over what there is of the window."""
+def _smooth(points: Sequence[Point]) -> list[Point]:
+    """Return a centred moving average over a tenth of the curve; the window is cut off at both ends."""
     half = len(points) // 20
     windows = (points[max(0, number - half) : number + half + 1] for number in range(len(points)))
     return [(x, sum(y for _, y in window) / len(window)) for (x, _), window in zip(points, windows, strict=True)]
 
 
-def _path(points: Iterable[tuple[float, float]]) -> str:
+def _path(points: Iterable[Point]) -> str:
     points = list(points)
-    if len(points) == 1:  # a path of one point draws nothing; a round cap makes a short stroke a dot
+    if len(points) == 1:  # a path of one point draws nothing; with a round cap a short stroke is a dot
         (x, y) = points[0]
         return f"M{x:g} {y:g}h0.01"
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)

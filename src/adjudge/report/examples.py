@@ -1,4 +1,4 @@
-"""The rows that the report's example browser carries: every method's answer to a row side by side."""
+"""The rows in the report's example browser: every method's answer to a row, side by side."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
 EXAMPLES = 2000
-"""Most rows of one task that go into the file; a report of all rows of a large set would not open."""
+"""Maximum number of rows of one task in the file; a browser would not open a report with all rows of a large set."""
 
 NEAR_SHARE = 0.1
-"""A number counts as right in the browser when it is within this share of the task's range of the gold number."""
+"""A number counts as right in the browser within this share of the task's range around the gold number."""
 
 RIGHT, WRONG, UNREADABLE, UNLABELLED = "right", "wrong", "unreadable", "unlabelled"
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleSet:
-    """Chosen rows of one task, as plain values for JSON, and how many there are in all."""
+    """Chosen rows of one task as plain values for JSON, and the number of all rows."""
 
     data: Mapping[str, Any]
     shown: int
     total: int
     errors_left_out: int
-    """Rows that some method got wrong and that are not carried."""
+    """Rows which some method got wrong and which are not in the file."""
     near: float | None
-    """Number tasks: the distance up to which an answer counts as right."""
+    """For number tasks: the distance up to which an answer counts as right."""
 
 
 def outcome(prediction: Prediction, near: float | None = None) -> str:
-    """``right``, ``wrong``, ``unreadable`` or ``unlabelled``; with `near`, a number within it of the gold one is right."""
+    """Return ``right``, ``wrong``, ``unreadable`` or ``unlabelled``.
+
+    With `near`, a number within this distance of the gold number is right.
+    """
     if prediction.value is None:
         return UNREADABLE
     if prediction.gold is None:
@@ -45,58 +48,72 @@ def outcome(prediction: Prediction, near: float | None = None) -> str:
 
 
 def near_of(spec: TaskSpec | None) -> float | None:
-    """The distance up to which a number counts as right in the browser; None for label tasks."""
+    """Return the distance up to which a number counts as right in the browser; None for label tasks."""
     return round((spec.number.high - spec.number.low) * NEAR_SHARE, 6) if spec and spec.number else None
 
 
 def example_set(
     task: str, spec: TaskSpec | None, runs: Sequence[RunRecord], limit: int = EXAMPLES
 ) -> ExampleSet | None:
-    """Choose up to `limit` rows: the errors of the best run first, then those of the next; evenly spaced right ones after that.
+    """Choose up to `limit` rows of a task; None when no run has predictions.
 
-    Returns None when no run of the task has predictions.
+    The errors of the best run come first, then those of the next one. Rows that all runs got right fill the rest,
+    evenly spaced.
     """
     runs = [run for run in runs if run.predictions]
     if not runs:
         return None
     near = near_of(spec)
-    judged = [{p.id: p for p in run.predictions} for run in runs]
+    predictions = [{p.id: p for p in run.predictions} for run in runs]
     rows: dict[str, Prediction] = {}
-    for answers in judged:
-        for name, prediction in answers.items():
-            rows.setdefault(name, prediction)
-    errors = [[n for n, p in answers.items() if outcome(p, near) in {WRONG, UNREADABLE}] for answers in judged]
-    chosen: dict[str, None] = {}
-    for mine in sorted(errors, key=len):
-        fresh = [name for name in mine if name not in chosen]
-        chosen |= dict.fromkeys(_evenly(fresh, limit - len(chosen)))
-    wrong = {name for mine in errors for name in mine}
-    chosen |= dict.fromkeys(_evenly([name for name in rows if name not in wrong], limit - len(chosen)))
-    kept = [name for name in rows if name in chosen]
-    words = list(spec.words) if spec else []
-    words = list(dict.fromkeys([*words, *(str(rows[name].gold) for name in kept if isinstance(rows[name].gold, str))]))
-    names = list(dict.fromkeys(field for name in kept for field in rows[name].fields))
+    for by_id in predictions:
+        for row_id, prediction in by_id.items():
+            rows.setdefault(row_id, prediction)
+    errors = [
+        [row_id for row_id, p in by_id.items() if outcome(p, near) in {WRONG, UNREADABLE}] for by_id in predictions
+    ]
+    chosen = _choose(list(rows), errors, limit)
+    kept = [row_id for row_id in rows if row_id in chosen]
+    fields = list(dict.fromkeys(field for row_id in kept for field in rows[row_id].fields))
     data = {
         "task": task,
         "near": near,
-        "fields": names,
-        "words": words,
+        "fields": fields,
+        "words": _words(spec, [rows[row_id] for row_id in kept]),
         "judges": [{"method": run.method, "seed": run.seed} for run in runs],
         "rows": [
             {
-                "id": name,
-                "fields": [rows[name].fields.get(field) for field in names],
-                "gold": _plain(rows[name].gold),
-                "answers": [_answer(answers.get(name), near) for answers in judged],
+                "id": row_id,
+                "fields": [rows[row_id].fields.get(field) for field in fields],
+                "gold": _plain(rows[row_id].gold),
+                "answers": [_answer(by_id.get(row_id), near) for by_id in predictions],
             }
-            for name in kept
+            for row_id in kept
         ],
     }
-    return ExampleSet(data, len(kept), len(rows), len(wrong - chosen.keys()), near)
+    missing_errors = {row_id for run_errors in errors for row_id in run_errors} - chosen
+    return ExampleSet(data, len(kept), len(rows), len(missing_errors), near)
+
+
+def _choose(row_ids: Sequence[str], errors: Sequence[Sequence[str]], limit: int) -> set[str]:
+    """Choose up to `limit` rows: `errors` run by run (the run with fewest first), then right rows."""
+    chosen: set[str] = set()
+    for run_errors in sorted(errors, key=len):
+        fresh = [row_id for row_id in run_errors if row_id not in chosen]
+        chosen.update(_evenly(fresh, limit - len(chosen)))
+    wrong = {row_id for run_errors in errors for row_id in run_errors}
+    chosen.update(_evenly([row_id for row_id in row_ids if row_id not in wrong], limit - len(chosen)))
+    return chosen
+
+
+def _words(spec: TaskSpec | None, rows: Sequence[Prediction]) -> list[str]:
+    """Return the task's label words, then gold labels of the rows that are not among them."""
+    words = spec.words if spec else ()
+    return list(dict.fromkeys([*words, *(str(row.gold) for row in rows if isinstance(row.gold, str))]))
 
 
 def _answer(prediction: Prediction | None, near: float | None) -> list[Any] | None:
-    """[outcome, text as generated, value, probabilities]; None when the run did not judge this row."""
+    """Return [outcome, generated text, value, probabilities]; None for a row the run did not judge."""
     if prediction is None:
         return None
     probabilities = {str(word): round(float(p), 4) for word, p in prediction.probabilities.items() if math.isfinite(p)}
@@ -104,13 +121,14 @@ def _answer(prediction: Prediction | None, near: float | None) -> list[Any] | No
 
 
 def _plain(value: Any) -> Any:
+    """Return the value, or None for a number JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _evenly(names: Sequence[str], count: int) -> list[str]:
-    """`count` of the names, evenly spaced over the whole; all of them when there are fewer."""
+def _evenly(row_ids: Sequence[str], count: int) -> list[str]:
+    """Return `count` of the ids, evenly spaced over the whole; all of them when there are fewer."""
     if count <= 0:
         return []
-    if len(names) <= count:
-        return list(names)
-    return [names[(2 * number + 1) * len(names) // (2 * count)] for number in range(count)]
+    if len(row_ids) <= count:
+        return list(row_ids)
+    return [row_ids[(2 * number + 1) * len(row_ids) // (2 * count)] for number in range(count)]

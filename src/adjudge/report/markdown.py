@@ -1,4 +1,4 @@
-"""table.md: the comparison's table, the averages over GLUE and SuperGLUE, and the figures per phenomenon."""
+"""table.md: the comparison's table, averages over GLUE and SuperGLUE, figures per phenomenon."""
 
 from __future__ import annotations
 
@@ -7,51 +7,45 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from adjudge.report.columns import LEFT_ALIGNED, table_columns
 from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
+from adjudge.report.sentences import incomplete_lines, rows_line, table_notes
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
-from adjudge.report.tables import LEFT, columns_of, incomplete_lines, rows_text, significance_lines, visible
+from adjudge.report.text import visible
 
 
 def comparison_markdown(table: Mapping[str, Any]) -> str:
-    """The whole of table.md for the mapping of table.json. Ends with a newline."""
+    """Return the whole of table.md for the mapping of table.json. Ends with a newline."""
     parts = [markdown_table(table)]
-    for scored in suite_scores(table):
-        head, lines = suite_columns(scored)
-        parts.append(
-            "\n".join(
-                [*aligned(head, lines, left=head[:1]), "", *(f"- {escaped(line)}" for line in suite_lines(scored)), ""]
-            )
-        )
+    for scores in suite_scores(table):
+        head, lines = suite_columns(scores)
+        parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", *_bullets(suite_lines(scores)), ""]))
     for task in dict.fromkeys(str(row["task"]) for row in table.get("rows", ())):
-        if found := phenomena(table, task):
-            head, lines = phenomena_columns(found)
+        if items := phenomena(table, task):
+            head, lines = phenomena_columns(items)
             parts.append(
-                "\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, found)), ""])
+                "\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, items)), ""])
             )
     return "\n".join(parts)
 
 
 def markdown_table(table: Mapping[str, Any]) -> str:
-    """table.md: an aligned table that also reads well as plain text, then the sentences below it. Ends with a newline."""
-    head, lines = columns_of(table)
+    """Return the comparison's table, aligned as plain text, and its sentences. Ends with a newline."""
+    head, lines = table_columns(table)
     if not lines:
-        return (
-            "\n".join(
-                ["No cell is finished yet.", "", *(f"- {escaped(line)}" for line in incomplete_lines(table))]
-            ).rstrip()
-            + "\n"
-        )
-    text = aligned(head, lines, LEFT)
-    notes = [
-        f"Intervals are 95 %. {rows_text(table)}".strip(),
-        "",
-        *(f"- {escaped(line)}" for line in significance_lines(table)),
-    ]
-    return "\n".join([*text, "", *notes]).rstrip() + "\n"
+        empty = ["No cell is finished yet.", "", *_bullets(incomplete_lines(table))]
+        return "\n".join(empty).rstrip() + "\n"
+    intro = f"Intervals are 95 %. {rows_line(table)}".strip()
+    return (
+        "\n".join([*aligned(head, lines, LEFT_ALIGNED), "", intro, "", *_bullets(table_notes(table))]).rstrip() + "\n"
+    )
 
 
 def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: Collection[str]) -> list[str]:
-    """The lines of a Markdown table whose columns are as wide as their widest cell; those named in `left` begin at the left."""
+    """Return the lines of a Markdown table with columns as wide as their widest cell.
+
+    Columns named in `left` are aligned at the left, the others at the right.
+    """
     cells = [[escaped(text) for text in line] for line in [head, *lines]]
     widths = [max(_width(line[column]) for line in cells) for column in range(len(head))]
     rule = [
@@ -68,12 +62,20 @@ def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: Collectio
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is; a ``<`` that cannot begin a tag stays plain, for those who read the file itself."""
+    """Escape text so that Markdown shows it unchanged.
+
+    A ``<`` that cannot begin a tag stays plain, for those who read the file itself.
+    """
     quoted = visible(text).replace("\\", "\\\\").replace("|", "\\|")
     return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", quoted)
 
 
+def _bullets(sentences: Sequence[str]) -> list[str]:
+    return [f"- {escaped(sentence)}" for sentence in sentences]
+
+
 def _width(text: str) -> int:
+    """Return the width of a text in terminal columns."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )

@@ -1,4 +1,4 @@
-"""What a table says of judged rows that were trained on."""
+"""Warnings about judged rows that were among the training rows too."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 
 def overlap_lines(table: Mapping[str, Any]) -> list[str]:
-    """One sentence a task that has such rows, with the methods it concerns; the largest count where their seeds drew other rows."""
+    """Return one sentence per task with such rows: the methods, and the largest count of their seeds."""
     rows = [row for row in table.get("rows") or () if row.get("overlap")]
     lines = []
     for task in dict.fromkeys(str(row["task"]) for row in rows):
-        mine = [row for row in rows if str(row["task"]) == task]
-        most = max(mine, key=lambda row: int(row["overlap"]))
+        task_rows = [row for row in rows if str(row["task"]) == task]
+        most = max(task_rows, key=lambda row: int(row["overlap"]))
         share = f" ({100 * most['overlap'] / most['n']:.1f} %)" if most.get("n") else ""
-        up_to = "up to " if len({row["overlap"] for row in mine}) > 1 else ""
-        exact = (
-            f", {most['overlap_exact']:,} of them letter for letter" if most.get("overlap_exact") is not None else ""
-        )
-        methods = ", ".join(dict.fromkeys(str(row["method"]) for row in mine))
+        up_to = "up to " if len({row["overlap"] for row in task_rows}) > 1 else ""
+        exact = ""
+        if most.get("overlap_exact") is not None:
+            exact = f", {most['overlap_exact']:,} of them letter for letter"
+        methods = ", ".join(dict.fromkeys(str(row["method"]) for row in task_rows))
         lines.append(
-            f"{task}: {up_to}{most['overlap']:,}{share} of the judged rows are among the training rows too{exact} ({methods}): "
-            "the figures may flatter"
+            f"{task}: {up_to}{most['overlap']:,}{share} of the judged rows are among the training rows too{exact} "
+            f"({methods}): the figures may flatter"
         )
     return lines

@@ -1,6 +1,6 @@
-"""A comparison's figures per linguistic phenomenon, for the tasks whose rows name phenomena (GLUE's AX, SuperGLUE's AX-b).
+"""Figures per linguistic phenomenon, for tasks whose rows name them (GLUE's AX, SuperGLUE's AX-b).
 
-Input is the mapping of table.json, as in `adjudge.report.tables`.
+Input is the mapping of table.json, as in `adjudge.report.summary`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adjudge.report.tables import Figure, mean_figure
+from adjudge.report.summary import Figure, mean_figure
 
 FEW_ROWS = 30
-"""A phenomenon with fewer rows is marked, and no interval is shown: resampling a handful of rows makes it too narrow."""
+"""A phenomenon with fewer rows is marked and gets no interval: resampling so few rows makes it too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phenomenon:
-    """One category (`name` None: all its rows) or phenomenon: its rows, and each method's figures by metric."""
+    """A phenomenon, or a whole category (`name` is None), with each method's figures by metric."""
 
     category: str
     name: str | None
     n: int
+    """Rows that test it."""
     figures: Mapping[str, Mapping[str, Figure]]
 
     @property
@@ -31,12 +32,15 @@ class Phenomenon:
 
     @property
     def few(self) -> bool:
-        """Whether there are so few rows that a figure says little."""
+        """True when there are too few rows for a reliable figure."""
         return self.n < FEW_ROWS
 
 
 def phenomena(table: Mapping[str, Any], task: str) -> list[Phenomenon]:
-    """The phenomena of one task in the order of its first run; empty when its rows name none. Several seeds: see `mean_figure`."""
+    """Return the phenomena of one task in the order of its first run; empty when its rows name none.
+
+    Over several seeds, figures are combined as in `mean_figure`.
+    """
     runs: dict[str, list[Mapping[tuple[str, str | None], Mapping[str, Any]]]] = {}
     for row in table.get("rows", ()):
         if str(row["task"]) == task and row.get("diagnostics"):
@@ -44,45 +48,46 @@ def phenomena(table: Mapping[str, Any], task: str) -> list[Phenomenon]:
     pooled = {
         str(entry["method"]): _by_name(entry) for entry in table.get("summary") or () if str(entry["task"]) == task
     }
-    first = next((mine[0] for mine in runs.values()), {})
+    first = next((seeds[0] for seeds in runs.values()), {})
     return [
         Phenomenon(
             *name,
             int(entry["n"]),
             {
                 method: {
-                    metric: _figure([run[name] for run in mine], pooled.get(method, {}).get(name), metric)
+                    metric: _figure([seed[name] for seed in seeds], pooled.get(method, {}).get(name), metric)
                     for metric in entry["metrics"]
                 }
-                for method, mine in runs.items()
-                if all(name in run for run in mine)
+                for method, seeds in runs.items()
+                if all(name in seed for seed in seeds)
             },
         )
         for name, entry in first.items()
     ]
 
 
-def phenomena_columns(found: Sequence[Phenomenon]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: with one method its metrics side by side, with several the first metric (Matthews) of each."""
-    methods = list(dict.fromkeys(method for item in found for method in item.figures))
-    metrics = list(dict.fromkeys(metric for item in found for figures in item.figures.values() for metric in figures))
-    pairs = (
-        [(methods[0], metric) for metric in metrics]
-        if len(methods) == 1
-        else [(method, metrics[0]) for method in methods]
-    )
-    head = ["phenomenon", "rows", *(metric if len(methods) == 1 else method for method, metric in pairs)]
+def phenomena_columns(items: Sequence[Phenomenon]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the table of phenomena.
+
+    A single method is shown with all its metrics, several methods with their first one (Matthews).
+    """
+    methods = list(dict.fromkeys(method for item in items for method in item.figures))
+    metrics = list(dict.fromkeys(metric for item in items for figures in item.figures.values() for metric in figures))
+    if len(methods) == 1:
+        columns = {metric: (methods[0], metric) for metric in metrics}
+    else:
+        columns = {method: (method, metrics[0]) for method in methods}
     lines = [
         [item.title, f"{item.n}{' (few)' if item.few else ''}"]
-        + [str(item.figures[method][metric]) if method in item.figures else "–" for method, metric in pairs]
-        for item in found
+        + [str(item.figures[method][metric]) if method in item.figures else "–" for method, metric in columns.values()]
+        for item in items
     ]
-    return head, lines
+    return ["phenomenon", "rows", *columns], lines
 
 
-def phenomena_line(task: str, found: Sequence[Phenomenon]) -> str:
-    """What the table above is, and what to know about it."""
-    few = any(item.few for item in found)
+def phenomena_line(task: str, items: Sequence[Phenomenon]) -> str:
+    """Return the sentence that explains the table of phenomena."""
+    few = any(item.few for item in items)
     note = f" Few: fewer than {FEW_ROWS} rows, so that a figure says little and no interval is given." if few else ""
     return f"{task}: Matthews correlation on the rows that test a phenomenon; a row can test several.{note}"
 
@@ -91,6 +96,7 @@ def _by_name(entry: Mapping[str, Any]) -> dict[tuple[str, str | None], Mapping[s
     return {(str(item["category"]), item["phenomenon"]): item for item in entry.get("diagnostics") or ()}
 
 
-def _figure(found: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | None, metric: str) -> Figure:
-    figure = mean_figure([item["metrics"][metric] for item in found], pooled["metrics"].get(metric) if pooled else None)
-    return Figure(figure.value) if int(found[0]["n"]) < FEW_ROWS else figure
+def _figure(per_seed: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | None, metric: str) -> Figure:
+    pooled_figure = pooled["metrics"].get(metric) if pooled else None
+    figure = mean_figure([item["metrics"][metric] for item in per_seed], pooled_figure)
+    return Figure(figure.value) if int(per_seed[0]["n"]) < FEW_ROWS else figure

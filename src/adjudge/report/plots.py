@@ -1,7 +1,7 @@
 """The geometry of the report's charts: plain numbers that the templates draw as inline SVG.
 
-Positions of interval charts are percentages of the width (they stretch with the page, their text does not); line charts and
-scatter plots have a fixed view box. Colours are numbers, resolved in the style sheet for light and dark pages.
+Interval charts have positions in percent of the width, since they stretch with the page and their text does not.
+Scatter plots have a fixed view box. Colours are numbers (see `adjudge.report.colours`).
 """
 
 from __future__ import annotations
@@ -12,32 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adjudge.report.tables import Summary
+from adjudge.report.colours import method_colour
+from adjudge.report.summary import Summary
 from adjudge.types import Prediction, Value
 
-COLOURS = 8
-"""Colours in the style sheet; with more methods they repeat."""
-
-USUAL = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
-"""Methods with a colour of their own, the same in every report."""
-
 LEFT, RIGHT = 44, 14
-"""Room beside the plot of a scatter, in view-box units."""
-
-
-def colour_of(method: str, methods: Sequence[str]) -> int:
-    """The colour number of a method: a fixed one for the usual methods, else the next that is free."""
-    if method in USUAL:
-        return USUAL.index(method)
-    others = [name for name in methods if name not in USUAL]
-    free = [
-        number for number in range(COLOURS) if not any(USUAL.index(name) == number for name in methods if name in USUAL)
-    ]
-    return (free or list(range(COLOURS)))[others.index(method) % len(free or range(COLOURS))]
+"""Margins of a scatter plot, in view-box units."""
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, about `count` of them."""
+    """Return about `count` round numbers, from at most `low` to at least `high`."""
     if not high > low:
         margin = abs(low) * 0.1 or 0.5
         low, high = low - margin, high + margin
@@ -49,7 +33,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_text(value: float, step: float) -> str:
-    """A tick's number with as many decimals as its step needs; powers of ten for tiny steps."""
+    """Format a tick with as many decimals as its step needs; tiny steps get powers of ten."""
     if value == 0:
         return "0"
     if step < 1e-3 or abs(value) >= 1e6:
@@ -61,7 +45,7 @@ def tick_text(value: float, step: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on an axis: where (percent or view-box units), and what it says."""
+    """A mark on an axis: its position (percent or view-box units) and its text."""
 
     at: float
     text: str
@@ -69,7 +53,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class IntervalRow:
-    """One method in an interval chart; positions in percent of the width."""
+    """A method in an interval chart; positions in percent of the width."""
 
     method: str
     colour: int
@@ -88,7 +72,7 @@ class IntervalChart:
     rows: tuple[IntervalRow, ...]
     ticks: tuple[Tick, ...]
     reference: Tick | None
-    """Where a judge would be that answers the majority label for everything."""
+    """Value of a judge which always answers the majority label."""
 
 
 def interval_chart(
@@ -98,25 +82,23 @@ def interval_chart(
     methods: Sequence[str],
     majority: tuple[str, float] | None = None,
 ) -> IntervalChart | None:
-    """Lay out one metric of one task: `summaries` in drawing order, `rows` the cells behind them (a faint dot a seed)."""
+    """Lay out one metric of one task; None when no method has it.
+
+    `summaries` are in drawing order. `rows` are the cells behind them, shown as one faint dot per seed. `methods` are
+    all methods of the report, for their colours. `majority` is the most frequent label and its share.
+    """
     shown = [item for item in summaries if metric in item.metrics]
     if not shown:
         return None
     figures = [item.metrics[metric] for item in shown]
-    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None] + (
-        [majority[1]] if majority else []
-    )
-    low, high = min(values), max(values)
-    pad = (high - low) * 0.04
-    # Nice ends a little outside the data, but never outside what the metric can be.
-    marks = ticks(
-        max(low - pad, -1.0 if low < 0 else 0.0) if low >= -1 else low - pad,
-        min(high + pad, 1.0) if high <= 1 else high + pad,
-    )
+    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
+    if majority:
+        values.append(majority[1])
+    marks = _interval_ticks(min(values), max(values))
     first, width = marks[0], marks[-1] - marks[0]
 
-    def at(value: float | None) -> float | None:
-        return None if value is None else round(100 * (value - first) / width, 2)
+    def at(value: float) -> float:
+        return round(100 * (value - first) / width, 2)
 
     drawn = []
     for item, figure in zip(shown, figures, strict=True):
@@ -126,47 +108,62 @@ def interval_chart(
         drawn.append(
             IntervalRow(
                 method=item.method,
-                colour=colour_of(item.method, methods),
+                colour=method_colour(item.method, methods),
                 text=str(figure),
-                at=at(figure.value) or 0.0,
-                low=at(figure.low),
-                high=at(figure.high),
-                seeds=tuple(at(value) or 0.0 for value in seeds) if len(seeds) > 1 else (),
+                at=at(figure.value),
+                low=None if figure.low is None else at(figure.low),
+                high=None if figure.high is None else at(figure.high),
+                seeds=tuple(at(value) for value in seeds) if len(seeds) > 1 else (),
             )
         )
-    reference = Tick(at(majority[1]) or 0.0, f"always {majority[0]}: {majority[1]:.3f}") if majority else None
-    shown_ticks = tuple(Tick(at(mark) or 0.0, tick_text(mark, marks[1] - marks[0])) for mark in marks)
+    reference = Tick(at(majority[1]), f"always {majority[0]}: {majority[1]:.3f}") if majority else None
+    shown_ticks = tuple(Tick(at(mark), tick_text(mark, marks[1] - marks[0])) for mark in marks)
     return IntervalChart(metric, tuple(drawn), shown_ticks, reference)
+
+
+def _interval_ticks(low: float, high: float) -> list[float]:
+    """Return ticks a little outside the data, but inside −1 to 1 (or 0 to 1) for metrics in that range."""
+    pad = (high - low) * 0.04
+    lowest = -1.0 if low < 0 else 0.0
+    return ticks(
+        max(low - pad, lowest) if low >= -1 else low - pad,
+        min(high + pad, 1.0) if high <= 1 else high + pad,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ConfusionCell:
-    """Rows of one gold label that got one answer; `share` is of that gold label's rows."""
+    """Rows of one gold label that got one answer; `share` is relative to the label's rows."""
 
     answer: str
+    """The answer word; empty for the columns of other labels and of unreadable answers."""
     count: int
     share: float
-    right: bool
+    right: bool = False
     unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Gold labels against answers of one method, its seeds together; the last column counts unreadable answers."""
+    """Gold labels against answers of a method, all seeds together; the last column is unreadable."""
 
     method: str
     colour: int
     columns: tuple[str, ...]
     rows: tuple[tuple[str, int, tuple[ConfusionCell, ...]], ...]
+    """Gold label, number of its rows, cells."""
     left_out: int
-    """Labels that are not shown because there are too many."""
+    """Labels not shown because there are too many."""
 
 
 LABELS_SHOWN = 12
 
 
 def confusion(method: str, colour: int, words: Sequence[str], predictions: Iterable[Prediction]) -> Confusion | None:
-    """Count gold against answer. With more than `LABELS_SHOWN` labels the most frequent are shown, the others as one column."""
+    """Count gold labels against answers; None without a labelled row.
+
+    With more than `LABELS_SHOWN` labels, the most frequent ones are shown and the others share one column.
+    """
     counts = Counter(
         (str(p.gold), None if p.value is None else str(p.value)) for p in predictions if p.gold is not None
     )
@@ -175,35 +172,35 @@ def confusion(method: str, colour: int, words: Sequence[str], predictions: Itera
     totals: Counter[str] = Counter()
     for (gold, _), count in counts.items():
         totals[gold] += count
-    seen = list(dict.fromkeys([*words, *totals, *(value for _, value in counts if value is not None)]))
-    shown = seen
-    if len(seen) > LABELS_SHOWN:
-        shown = sorted(sorted(seen, key=lambda word: -totals[word])[: LABELS_SHOWN - 1], key=seen.index)
+    labels = list(dict.fromkeys([*words, *totals, *(value for _, value in counts if value is not None)]))
+    shown = labels
+    if len(labels) > LABELS_SHOWN:
+        shown = sorted(sorted(labels, key=lambda word: -totals[word])[: LABELS_SHOWN - 1], key=labels.index)
+    hidden = [word for word in labels if word not in shown]
     rows = []
     for gold in shown:
         total = totals[gold]
-
-        def cell(
-            answer: str, count: int, *, right: bool = False, unreadable: bool = False, of: int = total
-        ) -> ConfusionCell:
-            return ConfusionCell(answer, count, count / of if of else 0.0, right, unreadable)
-
-        cells = [cell(word, counts[gold, word], right=word == gold) for word in shown]
-        if len(shown) < len(seen):
-            cells.append(
-                cell(
-                    "", sum(count for (g, v), count in counts.items() if g == gold and v is not None and v not in shown)
-                )
-            )
-        cells.append(cell("", counts[gold, None], unreadable=True))
+        cells = [
+            ConfusionCell(word, counts[gold, word], _share(counts[gold, word], total), right=word == gold)
+            for word in shown
+        ]
+        if hidden:
+            count = sum(counts[gold, word] for word in hidden)
+            cells.append(ConfusionCell("", count, _share(count, total)))
+        count = counts[gold, None]
+        cells.append(ConfusionCell("", count, _share(count, total), unreadable=True))
         rows.append((gold, total, tuple(cells)))
-    columns = (*shown, *(("other labels",) if len(shown) < len(seen) else ()), "unreadable")
-    return Confusion(method, colour, columns, tuple(rows), len(seen) - len(shown))
+    columns = (*shown, *(("other labels",) if hidden else ()), "unreadable")
+    return Confusion(method, colour, columns, tuple(rows), len(hidden))
+
+
+def _share(count: int, total: int) -> float:
+    return count / total if total else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """Gold numbers against answered numbers; points that fall together are one larger dot. View box SCATTER × SCATTER."""
+    """Gold numbers against answered numbers; equal points are one larger dot. View box SCATTER × SCATTER."""
 
     method: str
     colour: int
@@ -222,32 +219,36 @@ BINS = 60
 def scatter(
     method: str, colour: int, ends: tuple[float, float] | None, predictions: Iterable[Prediction]
 ) -> Scatter | None:
-    """Bin gold and answered numbers into dots. `ends` is the task's range; answers outside widen it."""
+    """Bin gold and answered numbers into dots; None without a labelled row.
+
+    `ends` is the task's range; answers outside widen it.
+    """
     rows = [p for p in predictions if is_number(p.gold)]
-    read = [(float(p.gold or 0), float(p.value or 0)) for p in rows if is_number(p.value)]
+    pairs = [(float(p.gold or 0), float(p.value or 0)) for p in rows if is_number(p.value)]
     if not rows:
         return None
-    values = [*(number for pair in read for number in pair), *(ends or ())]
+    values = [*(number for pair in pairs for number in pair), *(ends or ())]
     marks = ticks(min(values), max(values), 6) if values else [0.0, 1.0]
     low, width = marks[0], marks[-1] - marks[0]
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return LEFT + (value - low) / width * (SCATTER - LEFT - RIGHT)
 
-    binned = Counter((round((g - low) / width * BINS), round((v - low) / width * BINS)) for g, v in read)
+    binned = Counter((round((g - low) / width * BINS), round((v - low) / width * BINS)) for g, v in pairs)
     most = max(binned.values(), default=1)
     dots = tuple(
         (
-            round(place(low + g / BINS * width), 1),
-            round(SCATTER - place(low + v / BINS * width), 1),
+            round(position(low + g / BINS * width), 1),
+            round(SCATTER - position(low + v / BINS * width), 1),
             round(2.2 + 4.5 * math.sqrt((count - 1) / max(most - 1, 4)), 1),
         )
         for (g, v), count in sorted(binned.items())
     )
-    shown = tuple((round(place(m), 1), round(SCATTER - place(m), 1), tick_text(m, marks[1] - marks[0])) for m in marks)
-    return Scatter(method, colour, dots, shown, len(rows), len(rows) - len(read))
+    step = marks[1] - marks[0]
+    shown = tuple((round(position(m), 1), round(SCATTER - position(m), 1), tick_text(m, step)) for m in marks)
+    return Scatter(method, colour, dots, shown, len(rows), len(rows) - len(pairs))
 
 
 def is_number(value: Value | Any | None) -> bool:
-    """Whether a value is a finite number (True and False are none)."""
+    """True for a finite number; True and False do not count as numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,6 +1,6 @@
-"""The averages over GLUE and SuperGLUE that a comparison's tasks make, method by method.
+"""The averages over GLUE and SuperGLUE, method by method, from the tasks of a comparison.
 
-Input is the mapping of table.json, as in `adjudge.report.tables`.
+Input is the mapping of table.json, as in `adjudge.report.summary`.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from adjudge.report.tables import decimal, summarise
+from adjudge.report.summary import summarise
+from adjudge.report.text import decimal
 from adjudge.tasks.scoring.suites import SUITES, Suite
 
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """A mean of the scores of a suite's tasks. `name` is the average's own name only when no task is missing."""
+    """A mean over a suite's tasks. `name` is the average's official name only when no task is missing."""
 
     name: str
     value: float | None
     tasks: tuple[str, ...]
     of: int
-    """How many tasks the average is of when all are there."""
+    """Number of tasks in the complete average."""
     without: tuple[str, ...] = ()
-    """Tasks that this average leaves out by definition."""
+    """Tasks which this average excludes by definition."""
 
     @property
     def complete(self) -> bool:
-        """Whether no task is missing."""
+        """True when no task is missing."""
         return len(self.tasks) == self.of
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteScores:
-    """One method on one suite: the score of each task (None where it is missing), the averages, and what is missing."""
+    """A method on a suite: the score of each task (None where it is missing) and the averages."""
 
     suite: str
     method: str
@@ -45,53 +46,55 @@ class SuiteScores:
 
 
 def suite_scores(table: Mapping[str, Any]) -> list[list[SuiteScores]]:
-    """The methods on each suite of which at least two tasks have a figure of some method, suite by suite."""
+    """Return the methods' scores suite by suite, for suites of which at least two tasks have a figure."""
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for item in summarise(table):
         figures.setdefault(item.method, {})[item.task] = {name: figure.value for name, figure in item.metrics.items()}
     reasons = _reasons(table)
-    ran = [(method, task) for method, tasks in figures.items() for task in tasks]
-    found = []
+    cells = [(method, task) for method, tasks in figures.items() for task in tasks]
+    suites = []
     for suite in SUITES:
         parts = {part for member in suite.members for part in member.parts}
-        methods = dict.fromkeys(method for method, task in [*ran, *reasons] if task in parts)
-        scored = [_scores(suite, method, figures.get(method, {}), reasons) for method in methods]
-        there = {title for item in scored for title, score in item.scores.items() if score is not None}
-        if len(there) > 1:
-            found.append(scored)
-    return found
+        methods = dict.fromkeys(method for method, task in [*cells, *reasons] if task in parts)
+        scores = [_scores(suite, method, figures.get(method, {}), reasons) for method in methods]
+        scored_tasks = {title for item in scores for title, score in item.scores.items() if score is not None}
+        if len(scored_tasks) > 1:
+            suites.append(scores)
+    return suites
 
 
-def suite_lines(scored: Sequence[SuiteScores]) -> list[str]:
-    """Sentences below the table of one suite: what the figures are, and for each method what is missing."""
-    said = [
-        "A task's score is the mean of its official metrics, on the rows judged here and not on the leaderboard's test rows."
+def suite_lines(scores: Sequence[SuiteScores]) -> list[str]:
+    """Return the sentences below a suite's table: what the figures are, and what each method lacks."""
+    lines = [
+        "A task's score is the mean of its official metrics, "
+        "on the rows judged here and not on the leaderboard's test rows."
     ]
-    for missing in dict.fromkeys(item.missing for item in scored if item.missing):
-        methods = [item.method for item in scored if item.missing == missing]
-        said.append(f"{', '.join(methods)}: the mean is without {', '.join(missing)}")
-    if len({item.averages[0].tasks for item in scored}) > 1:
-        said.append("The methods' means are over different tasks and cannot be compared.")
-    return said
+    for missing in dict.fromkeys(item.missing for item in scores if item.missing):
+        methods = [item.method for item in scores if item.missing == missing]
+        lines.append(f"{', '.join(methods)}: the mean is without {', '.join(missing)}")
+    if len({item.averages[0].tasks for item in scores}) > 1:
+        lines.append("The methods' means are over different tasks and cannot be compared.")
+    return lines
 
 
-def suite_columns(scored: Sequence[SuiteScores]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of one suite: a row a task and a row an average, a column a method."""
-    lines = [[title, *(_cell(item.scores[title]) for item in scored)] for title in scored[0].scores]
-    for averages in zip(*(item.averages for item in scored), strict=True):
-        whole = all(average.complete for average in averages)
-        counts = ["" if whole or a.value is None else f" ({len(a.tasks)} of {a.of})" for a in averages]
-        name = averages[0].name if whole else f"mean of the tasks that are there{_without(averages[0].without)}"
+def suite_columns(scores: Sequence[SuiteScores]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of one suite: one line per task and per average, one column per method."""
+    lines = [[title, *(_cell(item.scores[title]) for item in scores)] for title in scores[0].scores]
+    for averages in zip(*(item.averages for item in scores), strict=True):
+        complete = all(average.complete for average in averages)
+        counts = ["" if complete or a.value is None else f" ({len(a.tasks)} of {a.of})" for a in averages]
+        name = averages[0].name if complete else f"mean of the tasks that are there{_without(averages[0].without)}"
         lines.append([name, *(_cell(average.value) + count for average, count in zip(averages, counts, strict=True))])
-    return [scored[0].suite, *(item.method for item in scored)], lines
+    return [scores[0].suite, *(item.method for item in scores)], lines
 
 
 def _scores(
     suite: Suite, method: str, figures: Mapping[str, Mapping[str, float]], reasons: Mapping[tuple[str, str], str]
 ) -> SuiteScores:
+    """Score one method on one suite; `figures` maps its tasks to their metrics."""
     scores = {member.title: member.score(figures) for member in suite.members}
     missing = [
-        f"{part}{_why(reasons.get((method, part.partition(' ')[0])))}"
+        f"{part}{_because(reasons.get((method, part.partition(' ')[0])))}"
         for member in suite.members
         for part in member.lacking(figures)
     ]
@@ -103,29 +106,28 @@ def _scores(
 
 def _average(suite: Suite, scores: Mapping[str, float | None], without: tuple[str, ...]) -> Average:
     members = [member.title for member in suite.members if member.title not in without]
-    there = {title: score for title in members if (score := scores[title]) is not None}
-    whole = len(there) == len(members)
-    what = f"{suite.title} average" if whole else f"mean of {len(there)} of {len(members)} {suite.title} tasks"
-    return Average(
-        what + _without(without), fmean(there.values()) if there else None, tuple(there), len(members), without
-    )
+    present = {title: score for title in members if (score := scores[title]) is not None}
+    complete = len(present) == len(members)
+    name = f"{suite.title} average" if complete else f"mean of {len(present)} of {len(members)} {suite.title} tasks"
+    value = fmean(present.values()) if present else None
+    return Average(name + _without(without), value, tuple(present), len(members), without)
 
 
 def _reasons(table: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Why a method has no figure of a task, for those that were to have one."""
-    found = {}
+    """Map (method, task) of the planned cells without a figure to the reason."""
+    reasons = {}
     for key, reason in (("pending", "not finished"), ("failed", "failed")):
         for cell in table.get(key) or ():
-            for task in str(cell.get("task")).split(","):  # several, where one adapter is trained on them together
-                found[str(cell.get("method")), task] = reason
-    return found
+            for task in str(cell.get("task")).split(","):  # several where one adapter is trained on all of them
+                reasons[str(cell.get("method")), task] = reason
+    return reasons
 
 
 def _without(titles: Sequence[str]) -> str:
     return f" without {', '.join(titles)}" if titles else ""
 
 
-def _why(reason: str | None) -> str:
+def _because(reason: str | None) -> str:
     return f" ({reason})" if reason else ""
 
 

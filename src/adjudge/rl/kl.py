@@ -40,6 +40,11 @@ def token_rewards(score_B: Tensor, logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR
     return reward_BR.scatter_add(1, (length_B - 1).unsqueeze(-1), score_B.float().unsqueeze(-1))
 
 
+def kl_per_response(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Return each response's sum of logp − ref_logp in nats, ``[B]``: an estimate of its KL to the reference."""
+    return ((logp_BR - ref_logp_BR) * mask_BR).sum(1)
+
+
 class AdaptiveKL:
     """The KL coefficient `beta`, steered in proportion so that the KL per response approaches `target` nats.
 

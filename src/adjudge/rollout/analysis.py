@@ -31,8 +31,8 @@ class Opened:
     """The part and the tags after it, as they stand there."""
     kept: list[int]
     """Tokens of each part that the policy wrote and that stand there."""
-    written: list[int]
-    """Tokens after them that were written for it."""
+    template: list[int]
+    """Tokens after them which the form wrote."""
 
 
 def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], parts: Sequence[Sequence[int]]) -> Opened:
@@ -44,11 +44,11 @@ def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], pa
         kept = end.inside(part)
         text = end.text(kept)
         tags = f"{_missing(text, closing)}\n{opening}"
-        written = list(end.tokenizer(tags, add_special_tokens=False).input_ids)
-        opened.prompts.append([*prompt, *kept, *written])
+        template_ids = list(end.tokenizer(tags, add_special_tokens=False).input_ids)
+        opened.prompts.append([*prompt, *kept, *template_ids])
         opened.texts.append(text + tags)
         opened.kept.append(len(kept))
-        opened.written.append(len(written))
+        opened.template.append(len(template_ids))
     return opened
 
 
@@ -87,7 +87,7 @@ def respond_after_analysis(
         value_BR=joined(analyses.value_BR, judged.value_BR),
         entropy_BR=joined(analyses.entropy_BR, judged.entropy_BR),
         mask_BR=mask_BR.gather(1, order_BR),
-        written=[range(kept, kept + tags) for kept, tags in zip(opened.kept, opened.written, strict=True)],
+        template_spans=[range(kept, kept + tags) for kept, tags in zip(opened.kept, opened.template, strict=True)],
     )
 
 

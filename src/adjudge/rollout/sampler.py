@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adjudge.config import PolicyGradientConfig
 from adjudge.errors import NotFiniteError
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
@@ -29,6 +30,11 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+
+    @classmethod
+    def of(cls, config: PolicyGradientConfig, generator: torch.Generator) -> Sampling:
+        """Return the sampling a method's settings ask for."""
+        return cls(generator, config.temperature, config.top_k, config.top_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,8 @@ class Responses:
     value_BR: Tensor
     entropy_BR: Tensor
     mask_BR: Tensor
-    written: list[range] | None = None
-    """Places in `ids` that the form wrote and not the policy (None: nowhere). The tensors have no column for them."""
+    template_spans: list[range] | None = None
+    """Positions in `ids` which the form wrote and not the policy; None: nowhere. The tensors have no column for them."""
 
 
 def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, sampling: Sampling) -> Responses:

@@ -1,7 +1,7 @@
 """What a result depends on beside its settings: the code, the libraries, the machine, the model, the rows.
 
 Written as environment.json when a run starts, so that a difference between two runs can be told from a difference between their machines.
-docs/reproducibility.md describes every field.
+docs/reference/run-folder.md describes every field.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from adjudge.config import Config, value_of
 from adjudge.system.console import warn
 from adjudge.system.files import sha256_of, write_json
 from adjudge.runs.folder import Run, read_json
+from adjudge.runs.start import model_hashes, starting_point
 from adjudge.tasks.spec import TaskSpec
 
 FILE = "environment.json"
@@ -40,9 +41,6 @@ VARIABLES = (
     *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
 """Environment variables that change what the libraries compute."""
-MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-"""What a model is read from."""
-
 COMMAND = "ADJUDGE_COMMAND"
 """Environment variable: the command line of the process that asked for this one."""
 
@@ -97,8 +95,8 @@ def environment(config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256
         "model": model_identity(str(value_of(config, key))) if key else None,
         "data": {"rows_sha256": rows_sha256, "tasks": {spec.name: _source(spec, config) for spec in specs}},
     }
-    if config.init is not None:
-        found["init"] = {"run": config.init, "sha256": hashes(_files(Path(config.init) / "adapter"))}
+    if (start := starting_point(config)) is not None:
+        found["init"] = {"run": config.init, "sha256": start.files}
     return found
 
 
@@ -194,16 +192,7 @@ def model_identity(name: str) -> dict[str, Any]:
     if commit is not None:
         return {"name": name, "commit": commit}
     folder = bundled_folder(name) if name in BUNDLED else Path(name).expanduser()
-    return {"name": name, "sha256": hashes(_files(folder))}
-
-
-def hashes(files: Iterable[Path]) -> dict[str, str]:
-    """File name to SHA-256."""
-    return {path.name: sha256_of(path) for path in files}
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
+    return {"name": name, "sha256": model_hashes(folder)}
 
 
 def _dtype(config: Config, key: str, device: Any) -> dict[str, str]:
@@ -222,7 +211,7 @@ def _source(spec: TaskSpec, config: Config) -> dict[str, Any]:
     files = [path for split in ("train", config.data.split) for path in split_files(spec, split, config.data.data_dir)]
     hub = spec.source.hub
     if files or hub is None:
-        return {"files": {str(path): digest for path in dict.fromkeys(files) for digest in hashes([path]).values()}}
+        return {"files": {str(path): digest for path in dict.fromkeys(files) for digest in [sha256_of(path)]}}
     return {"hub": hub.path, "revision": hub.revision}
 
 

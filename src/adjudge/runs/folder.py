@@ -33,6 +33,7 @@ import yaml
 
 from adjudge.config import Config, keys_of, parse_config, upgrade, value_of
 from adjudge.errors import ConfigError, RunError, Terminated
+from adjudge.runs.start import StartingPoint
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
 
@@ -75,15 +76,24 @@ class Run:
         self.folder = folder
         self.config = config
         self.resumed = False
-        """Whether training goes on from the newest checkpoint, where there is one."""
-        self.identity: dict[str, str] = {}
+        """True if training goes on from the newest checkpoint, where there is one."""
+        self.start: StartingPoint | None = None
+        """The run whose adapter training starts from."""
+        self.identity: Mapping[str, str] = {}
         """What must be the same when the run is resumed, such as the rows: name to fingerprint."""
-        self.earlier_s = 0.0
-        """Seconds that training took before it was resumed."""
         self._lock = Lock(folder)
 
     @classmethod
-    def create(cls, folder: str | Path, config: Config, *, force: bool = False, resume: bool = False) -> Run:
+    def create(
+        cls,
+        folder: str | Path,
+        config: Config,
+        *,
+        force: bool = False,
+        resume: bool = False,
+        rows_sha256: str = "",
+        start: StartingPoint | None = None,
+    ) -> Run:
         """Make the folder for a run of `config`, and lock it; with `resume`, go on in the folder of a run that was stopped.
 
         Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`: then what a
@@ -98,6 +108,8 @@ class Run:
             # --force does not reach here: clearing a folder that we did not make could delete anything.
             raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
         run = cls(folder, config)
+        run.start = start
+        run.identity = {"rows": rows_sha256, **({"adapter in init": start.adapter_sha256} if start else {})}
         run._lock.acquire()
         try:
             if used and not force:
@@ -227,10 +239,6 @@ class Run:
                 )
             if there > size:
                 os.truncate(path, size)
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, in order; empty when the method logs none."""
-        return list(read_jsonl(self.folder / "metrics.jsonl"))
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction]) -> None:
         """Write the judged rows of one split."""

@@ -30,9 +30,11 @@ def write_task(run: Run, spec: TaskSpec) -> None:
 
 
 def write_tasks(run: Run, specs: Sequence[TaskSpec]) -> None:
-    """Keep the tasks of a run over several, one YAML document each."""
+    """Keep the tasks of a run: task.yaml for one, tasks.yaml with one YAML document each for several."""
     from adjudge.tasks import spec_to_yaml
 
+    if len(specs) == 1:
+        return write_task(run, specs[0])
     write_text(run.folder / "tasks.yaml", "---\n".join(spec_to_yaml(spec) for spec in specs))
 
 
@@ -86,6 +88,11 @@ def joint_name(names: Sequence[str]) -> str:
     if len(joined) <= LONGEST_NAME:
         return joined
     return f"{len(names)}-tasks-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"
+
+
+def default_folder(tasks: Sequence[str], method: str, seed: int) -> Path:
+    """Return ``runs/TASK/METHOD-seedN``."""
+    return Path("runs") / joint_name(tasks) / f"{method}-seed{seed}"
 
 
 def task_record(training: Mapping[str, Any], task: str) -> dict[str, Any]:

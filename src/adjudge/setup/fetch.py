@@ -1,4 +1,4 @@
-"""Get what a run needs before it is needed: the bundled models and the human-rated sentences."""
+"""Fetch what runs need ahead of time: the bundled models and the human-rated sentences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FETCHABLE = (*BUNDLED, "vader")
 
 
 def fetch(what: str = "all") -> list[Path]:
-    """Fetch one of `FETCHABLE`, or ``all``, into the cache, unless it is there; return the folders.
+    """Fetch one of `FETCHABLE`, or ``all``, into the cache unless it is there already; return the folders.
 
-    Nothing is installed. Raises ConfigError for an unknown name, ModelError or DataError when it cannot be downloaded.
+    Nothing is installed. Raises ConfigError for an unknown name, ModelError or DataError when a download fails.
     """
     if what != "all" and what not in FETCHABLE:
         raise ConfigError(f"There is nothing called '{what}' to fetch.{nearest(what, (*FETCHABLE, 'all'))}")
@@ -24,11 +24,11 @@ def fetch(what: str = "all") -> list[Path]:
 
 def _fetch_one(name: str) -> Path:
     if name == "vader":
-        there = vader.is_fetched()
+        already = vader.is_fetched()
         folder = vader.vader_folder()
         vader.fetch_sentences()
     else:
-        there = is_fetched(name)
+        already = is_fetched(name)
         folder = bundled_folder(name)
-    note(f"{name}: {'already ' if there else ''}in {folder}")
+    note(f"{name}: {'already ' if already else ''}in {folder}")
     return folder

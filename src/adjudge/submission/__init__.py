@@ -1,1 +1,1 @@
-"""The files that the sites of GLUE and SuperGLUE ask for: written from runs, and checked."""
+"""Write and check the files that the sites of GLUE and SuperGLUE take as a submission."""

@@ -1,7 +1,8 @@
-"""What the sites of GLUE and SuperGLUE ask for, as data: one `Form` a file.
+"""The submission files of GLUE and SuperGLUE as data: one `Form` per file.
 
-Sources: arXiv 1804.07461 and 1905.00537, the frequently asked questions of gluebenchmark.com and super.gluebenchmark.com, and the
-row counts of the official test sets. MultiRC's count is that of its answer options, ReCoRD's that of its queries.
+Sources: arXiv 1804.07461 and 1905.00537, the frequently asked questions of gluebenchmark.com and
+super.gluebenchmark.com, and the row counts of the official test sets. MultiRC's rows are answer options, ReCoRD's are
+queries.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ HEADER = ("index", "prediction")
 """The columns of a GLUE file, in order."""
 
 LOW, HIGH = 0.0, 5.0
-"""The ends of STS-B's scale; the site refuses a number outside."""
+"""The ends of STS-B's scale; the site refuses numbers outside."""
 
 _BITS = ("0", "1")
 _TWO_WAY = ("entailment", "not_entailment")
@@ -24,22 +25,22 @@ _THREE_WAY = ("entailment", "neutral", "contradiction")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One file of a submission."""
+    """The form of one file of a submission."""
 
     file: str
     task: str
     rows: int
-    """How many official indices there are: 0 to rows − 1, each in the file once."""
+    """Number of official indices: 0 to rows − 1, each once in the file."""
     labels: tuple[str | int, ...] = ()
-    """What may stand as prediction, as text or number as the site has it; empty for a number or the text of an entity."""
+    """Allowed predictions, as text or number like the site's; empty for a number task or the text of an entity."""
     shape: Literal["label", "number", "options", "entity"] = "label"
-    """A label a row; a number a row; MultiRC's passages with labelled answer options; ReCoRD's chosen entity a query."""
+    """A label per row, a number per row, MultiRC's passages with answer options, or ReCoRD's entity per query."""
     judged_by: str = ""
-    """The task whose model is to judge this one, which has no training rows of its own."""
+    """The task whose model judges this one, when this one has no training rows of its own."""
     split: str = "test"
-    """The split of the task that is the official test set; ``dev`` where the official file has the labels in it."""
+    """The task's split with the official test set; ``dev`` when the official file contains the labels."""
     text_idx: bool = False
-    """Whether the official file itself has its indices as text, so that a submission may too."""
+    """True if the official file writes its indices as text, so a submission may too."""
 
     @property
     def suite(self) -> str:
@@ -48,7 +49,7 @@ class Form:
 
     @property
     def is_json(self) -> bool:
-        """Whether the file has a JSON object a line; else it is tab-separated with a header line."""
+        """True for a file with one JSON object per line; otherwise it is tab-separated with a header line."""
         return self.file.endswith(".jsonl")
 
 
@@ -84,12 +85,12 @@ FORMS: tuple[Form, ...] = tuple(form for forms in SUITES.values() for form in fo
 
 
 def form_of_file(name: str) -> Form | None:
-    """The form of the file with this name; None when no submission has such a file."""
+    """Return the form of the file with this name, or None when no submission has such a file."""
     return next((form for form in FORMS if form.file == name), None)
 
 
 def form_of_task(task: str) -> Form:
-    """The form of a task's file. Raises DataError for a task that no site takes."""
+    """Return the form of a task's file. Raises DataError for a task that no site takes."""
     for form in FORMS:
         if form.task == task:
             return form
@@ -97,5 +98,5 @@ def form_of_task(task: str) -> Form:
 
 
 def official_label(form: Form, raw: str) -> str | int | None:
-    """The site's label for a label as it stands in the task's files, case aside (``true`` for WSC's ``True``); None when it has none."""
+    """Return the site's label for a task's label, or None. Case may differ: WSC has ``True``."""
     return {str(label).casefold(): label for label in form.labels}.get(raw.casefold())

@@ -1,4 +1,4 @@
-"""What is wrong with a submission: each thing with file, line and field, and no list that grows with the file."""
+"""Problems of a submission, each with file, line and field, in lists that do not grow with the file."""
 
 from __future__ import annotations
 
@@ -6,64 +6,52 @@ from collections import Counter
 from dataclasses import dataclass
 
 SHOWN = 5
-"""How many problems of one kind are shown for one file; the others are counted."""
-
-LONGEST = 60
-"""Characters of a wrong value that a problem shows."""
+"""How many problems of one kind are shown per file; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. Without a line it concerns the whole file."""
+    """One mistake. Without a line it concerns the whole file."""
 
     file: str
-    what: str
+    message: str
     line: int | None = None
     field: str = ""
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return ": ".join(part for part in (place, self.field, self.what) if part)
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (where, self.field, self.message) if part)
 
 
-class Found:
-    """The problems of one file, in the order they were found: the first few of each kind, and how many more there are."""
+class ProblemLog:
+    """The problems of one file: the first few of each kind, and a count of the others."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self._problems: list[tuple[str, Problem]] = []
         self._counts: Counter[str] = Counter()
 
-    def add(self, kind: str, what: str, line: int | None = None, field: str = "") -> None:
-        """Note one problem. Problems of one `kind` are shown together with a count."""
+    def add(self, kind: str, message: str, line: int | None = None, field: str = "") -> None:
+        """Add one problem. Problems of one `kind` are shown together with a count."""
         self._counts[kind] += 1
         if self._counts[kind] <= SHOWN:
-            self._problems.append((kind, Problem(self.file, what, line, field)))
+            self._problems.append((kind, Problem(self.file, message, line, field)))
 
     def problems(self) -> list[Problem]:
-        """What was found, kinds in the order of their first problem."""
-        found = []
+        """Return the problems, with kinds in the order of their first problem."""
+        problems = []
         for kind, count in self._counts.items():
-            same = [problem for name, problem in self._problems if name == kind]
-            found += same
+            same_kind = [problem for name, problem in self._problems if name == kind]
+            problems += same_kind
             if count > SHOWN:
                 more = count - SHOWN
-                found.append(
-                    Problem(
-                        self.file, f"{more:,} more line{'s have' if more > 1 else ' has'} this", field=same[0].field
-                    )
-                )
-        return found
-
-
-def quoted(value: str) -> str:
-    """A value for a message: cut, in quotes, and with what cannot be seen escaped, since a file's names and cells may hold anything."""
-    cut = value if len(value) <= LONGEST else value[:LONGEST] + "…"
-    return f"'{cut}'" if cut.isprintable() else ascii(cut)
+                message = f"{more:,} more line{'s have' if more > 1 else ' has'} this problem"
+                problems.append(Problem(self.file, message, field=same_kind[0].field))
+        return problems
 
 
 def listed(numbers: list[int], shown: int = 10) -> str:
-    """Ascending numbers as ``3, 7 to 9, …``: runs are joined, and only the first few are written out."""
+    """Return ascending numbers as ``3, 7 to 9, …``: runs are joined, and the first `shown` are written."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -75,5 +63,5 @@ def listed(numbers: list[int], shown: int = 10) -> str:
 
 
 def are(count: int) -> str:
-    """``is`` or ``are``, after a number of things."""
+    """Return ``is`` or ``are``, to follow a number of things."""
     return "is" if count == 1 else "are"

@@ -1,4 +1,4 @@
-"""A submission from runs: which run gives which file, the test rows judged, the files written, checked and packed."""
+"""Make a submission from runs: choose a run per file, judge the test rows, write and check the zip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adjudge.runs.tasks import read_tasks
 from adjudge.submission.check import check_zip
 from adjudge.submission.formats import FORMS, SUITES, Form, form_of_task
 from adjudge.submission.judge import judge_test_rows, read_predictions
-from adjudge.submission.write import LIKELIEST, MAJORITY, File, check_unreadable, pack, write_file
+from adjudge.submission.write import LIKELIEST, MAJORITY, File, first_unknown_rule, pack, write_file
 from adjudge.system.files import write_bytes
 from adjudge.tasks import load_task
 from adjudge.tasks.spec import TaskSpec
@@ -39,57 +39,60 @@ def submit(
     unreadable: Sequence[str] = (),
     partial: bool = False,
 ) -> list[tuple[Part, File]]:
-    """Write the zip that the site of the runs' tasks asks for; return its files, each with where its answers are from.
+    """Write the zip that the site of the runs' tasks asks for; return its files, each with its run.
 
-    The test rows are judged where they are not yet (see `judge_test_rows`). Raises ConfigError, DataError or RunError: tasks without
-    a run or with two, answers that cannot be read (see `write_file`), and what data and models raise.
+    Test rows that are not judged yet are judged first (see `judge_test_rows`). Raises ConfigError, DataError or
+    RunError for tasks without a run or with two, for unreadable answers (see `write_file`), and for faults of data or
+    models.
     """
     out = Path(out)
     if out.suffix.lower() != ".zip" or out.is_dir():
         raise ConfigError(f"--out {out}: name a file that ends in .zip.")
-    load_config(values={"evaluation.decode": decode})  # says what is wrong with it, before anything is judged
+    load_config(values={"evaluation.decode": decode})  # reports a wrong value before anything is judged
     parts = plan(folders, tasks, partial=partial)
     specs = [part.spec for part in parts]
-    if (wrong := check_unreadable(unreadable, specs)) is not None:
+    if (unknown := first_unknown_rule(unreadable, specs)) is not None:
         answers = list(dict.fromkeys(word for spec in specs for word in spec.words))
-        raise ConfigError(
-            f"--unreadable '{wrong}' is no answer of these tasks.{nearest(wrong, [LIKELIEST, MAJORITY, *answers])}"
-        )
-    judged = [judge_test_rows(part.run, part.spec, part.form, data_dir=data_dir, decode=decode) for part in parts]
-    files, mistakes = [], []
-    for part, path in zip(parts, judged, strict=True):
+        hint = nearest(unknown, [LIKELIEST, MAJORITY, *answers])
+        raise ConfigError(f"--unreadable '{unknown}' is not an answer of these tasks.{hint}")
+    paths = [judge_test_rows(part.run, part.spec, part.form, data_dir=data_dir, decode=decode) for part in parts]
+    files, errors = [], []
+    for part, path in zip(parts, paths, strict=True):
         try:
             files.append(write_file(part.form, part.spec, read_predictions(path), unreadable, str(path)))
-        except DataError as error:  # each file says its own, so that one answer can mend all
-            mistakes.append(str(error))
-    if mistakes:
-        raise DataError("\n".join(mistakes))
+        except DataError as error:  # collected, so the user can solve the problems of all files at once
+            errors.append(str(error))
+    if errors:
+        raise DataError("\n".join(errors))
     content = pack(files)
     if problems := check_zip(io.BytesIO(content), out.name, partial=partial):
         raise DataError(
-            "The files are not what the site asks for, and were not written:\n" + "\n".join(map(str, problems))
+            "The files do not meet the site's rules and were not written:\n" + "\n".join(map(str, problems))
         )
     write_bytes(out, content)
     return list(zip(parts, files, strict=True))
 
 
 def plan(folders: Sequence[str | Path], tasks: Sequence[str] | None = None, *, partial: bool = False) -> list[Part]:
-    """Which run gives which file: each run that of its own task or tasks, and those that the site wants the same model to judge.
+    """Return the files of the submission, each with the run that judges it.
 
-    MNLI's run also judges MNLI-mm and AX, SuperGLUE's RTE both AX-b and AX-g, unless another run is given for them. Of these `tasks`
-    names the ones that are wanted. Raises RunError (two runs for a task), DataError: a task that has no run (unless `partial`) or that
-    no site takes, tasks of both suites.
+    A run judges the files of its own tasks, and those that the site wants the same model to judge: MNLI's run also
+    judges MNLI-mm and AX, SuperGLUE's RTE both AX-b and AX-g, unless another run is given for them. `tasks` limits the
+    files.
+
+    Raises RunError for two runs of one task. Raises DataError for a task without a run (unless `partial`), for a task
+    that no site takes, and for tasks of both suites.
     """
     parts: dict[str, Part] = {}
     for folder in folders:
         run = Run.open(folder)
         for spec in read_tasks(run.folder):
             if tasks is not None and all(form.task != spec.name for form in FORMS):
-                continue  # a run over several tasks may know one that no site takes; it was not asked for
+                continue  # no site takes this task of a run over several tasks, and `tasks` does not request it
             part = Part(form_of_task(spec.name), spec, run)
-            other = parts.setdefault(spec.name, part)
-            if other is not part:
-                raise RunError(f"{other.run.folder} and {run.folder} are both runs of {spec.name}: give one of them.")
+            first = parts.setdefault(spec.name, part)
+            if first is not part:
+                raise RunError(f"{first.run.folder} and {run.folder} are both runs of {spec.name}: give one of them.")
     for form in FORMS:
         if form.task not in parts and form.judged_by in parts:
             parts[form.task] = Part(form, load_task(form.task), parts[form.judged_by].run)
@@ -98,14 +101,15 @@ def plan(folders: Sequence[str | Path], tasks: Sequence[str] | None = None, *, p
     suites = {part.form.suite for part in parts.values()}
     if len(suites) > 1:
         raise DataError(
-            "There are runs of GLUE and of SuperGLUE, which are two submissions: choose with --task, or give the runs of one."
+            "The runs are of GLUE and of SuperGLUE, which are two submissions: "
+            "choose with --task, or give the runs of one."
         )
     forms = SUITES[suites.pop()]
-    lacking = [form.task for form in forms if form.task not in parts]
-    if lacking and not partial:
+    missing = [form.task for form in forms if form.task not in parts]
+    if missing and not partial:
         raise DataError(
-            f"There is no run for {', '.join(lacking)}, and the site takes no zip without all {len(forms)} files. "
-            "Give the runs with --run; or write what there is with --partial, and add the site's sample files for the rest."
+            f"There is no run for {', '.join(missing)}, and the site takes no zip without all {len(forms)} files. "
+            "Give the runs with --run; or write the files you have with --partial, and add the site's sample files."
         )
     return [parts[form.task] for form in forms if form.task in parts]
 

@@ -1,4 +1,4 @@
-"""From judged test rows to the files of a submission, and from the files to the zip."""
+"""Write the files of a submission from judged test rows, and pack them into a zip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction, Value
 
 LIKELIEST, MAJORITY = "likeliest", "majority"
-"""What can stand for an unreadable answer beside an answer itself: the row's most probable label; the file's most frequent one."""
+"""Rules that replace an unreadable answer: by the row's most probable label, or by the file's most frequent one.
+
+Any other rule is an answer itself.
+"""
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The date of every file in a zip, so that the same answers give the same bytes."""
@@ -40,39 +43,39 @@ class Tagged(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a submission: its text, and for how many unreadable answers another one stands in it."""
+    """One file of a submission."""
 
     form: Form
     text: str
     filled: int
+    """How many unreadable answers were replaced."""
 
 
 def write_file(
     form: Form, spec: TaskSpec, predictions: Iterable[Prediction], unreadable: Sequence[str], where: str
 ) -> File:
-    """The file of one task from its judged test rows, in whatever order; `where` begins every error.
+    """Return the file of one task from its judged test rows in any order; errors begin with `where`.
 
-    For an unreadable answer stands the first of `unreadable` (see `check_unreadable`) that is an answer of this task. Raises
-    DataError: an unreadable answer and nothing said for it, rows that are missing or double, labels that the site does not know.
+    An unreadable answer is replaced by the first rule of `unreadable` that gives an answer of this task (see
+    `first_unknown_rule`). Raises DataError when no rule does, for missing or repeated rows, and for labels unknown to
+    the site.
     """
     if spec.is_number != (form.shape == "number"):
-        raise DataError(
-            f"{where}: {form.file} wants {'numbers' if form.shape == 'number' else 'labels'}, and the task answers otherwise."
-        )
-    judged = [
-        replace(prediction, fields={}, text="") for prediction in predictions
-    ]  # the texts of a large test set are much
-    indices = official_indices(form, judged, where)
+        needed = "numbers" if form.shape == "number" else "labels"
+        raise DataError(f"{where}: {form.file} wants {needed}, but the task has another kind of answer.")
+    # The texts of a large test set take much memory, and are not needed.
+    rows = [replace(prediction, fields={}, text="") for prediction in predictions]
+    indices = official_indices(form, rows, where)
     if form.shape == "entity":
-        return File(form, _json_lines(_entities(spec, judged, indices, where)), 0)
-    values, filled = _readable(form, spec, judged, unreadable, where)
-    official = _official_labels(form, spec, where)
+        return File(form, _json_lines(_entities(spec, rows, indices, where)), 0)
+    values, filled = _readable_values(form, spec, rows, unreadable, where)
+    labels = _official_labels(form, spec, where)
     answers = {
-        index: official[str(value)] if official else _number(spec, value, f"{where}: row {row.id}")
-        for index, row, value in zip(indices, judged, values, strict=True)
+        index: labels[str(value)] if labels else _number(spec, value, f"{where}: row {row.id}")
+        for index, row, value in zip(indices, rows, values, strict=True)
     }
     if form.shape == "options":
-        text = _passages(judged, indices, answers, where)
+        text = _passages(rows, indices, answers, where)
     elif form.is_json:
         text = _json_lines(answers)
     else:
@@ -82,43 +85,39 @@ def write_file(
 
 
 def official_indices(form: Form, rows: Iterable[Tagged], where: str) -> list[int]:
-    """The official index of each row.
+    """Return the official index of each row.
 
-    Raises DataError unless every index of the official test set is there, each once (of ReCoRD, where rows are candidates: at least once).
+    Raises DataError unless every index of the official test set occurs exactly once, or for ReCoRD, whose rows are
+    candidates, at least once.
     """
-    indices = [_tag(row, "idx", where) for row in rows]
+    indices = [_index_tag(row, "idx", where) for row in rows]
     counts = Counter(indices)
-    wrong = []
+    problems = []
     if missing := sorted(set(range(form.rows)) - set(counts)):
-        wrong.append(
-            f"{len(missing):,} of the {form.rows:,} rows of the official test set {are(len(missing))} missing: {listed(missing)}"
-        )
+        count = f"{len(missing):,} of the {form.rows:,} rows of the official test set"
+        problems.append(f"{count} {are(len(missing))} missing: {listed(missing)}")
     if outside := sorted(index for index in counts if index >= form.rows):
-        wrong.append(f"{listed(outside)} {are(len(outside))} not in it")
-    if form.shape != "entity" and (double := sorted(index for index, count in counts.items() if count > 1)):
-        wrong.append(f"{listed(double)} {are(len(double))} there more than once")
-    if wrong:
+        problems.append(f"{listed(outside)} {are(len(outside))} not in it")
+    if form.shape != "entity" and (repeated := sorted(index for index, count in counts.items() if count > 1)):
+        problems.append(f"{listed(repeated)} {are(len(repeated))} there more than once")
+    if problems:
         raise DataError(
-            f"{where}: these are not the rows that {form.file} needs. By official index, {'; '.join(wrong)}."
+            f"{where}: these are not the rows that {form.file} needs. By official index, {'; '.join(problems)}."
         )
     return indices
 
 
-def check_unreadable(items: Sequence[str], specs: Iterable[TaskSpec]) -> str | None:
-    """The first of `items` that nothing can be made of: neither `LIKELIEST` nor `MAJORITY` nor an answer of one of the tasks."""
-    known = list(specs)
-    return next(
-        (
-            item
-            for item in items
-            if item not in (LIKELIEST, MAJORITY) and all(_answer(spec, item) is None for spec in known)
-        ),
-        None,
-    )
+def first_unknown_rule(rules: Sequence[str], specs: Iterable[TaskSpec]) -> str | None:
+    """Return the first rule that is neither a named rule nor an answer of one of the tasks, or None."""
+    specs = list(specs)
+    for rule in rules:
+        if rule not in (LIKELIEST, MAJORITY) and all(_answer(spec, rule) is None for spec in specs):
+            return rule
+    return None
 
 
 def pack(files: Iterable[File]) -> bytes:
-    """The zip of a submission."""
+    """Return the zip of a submission."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for file in files:
@@ -128,121 +127,123 @@ def pack(files: Iterable[File]) -> bytes:
     return content.getvalue()
 
 
-def _tag(row: Tagged, name: str, where: str) -> int:
-    """A tag that is an official index. Raises DataError when it is missing or none."""
-    raw = row.tags.get(name, "")
-    if not _WHOLE.fullmatch(raw):
-        problem = f"the tag '{name}' is '{raw}' and no whole number" if raw else f"has no tag '{name}'"
+def _index_tag(row: Tagged, name: str, where: str) -> int:
+    """Return a tag that is an official index. Raises DataError when it is missing or not a whole number."""
+    tag = row.tags.get(name, "")
+    if not _WHOLE.fullmatch(tag):
+        problem = f"the tag '{name}' is '{tag}', not a whole number" if tag else f"has no tag '{name}'"
         raise DataError(
-            f"{where}: row {row.id}: {problem}, so that it has no place in a submission. Judge the official test file."
+            f"{where}: row {row.id}: {problem}, so it has no place in a submission. Judge the official test file."
         )
-    return int(raw)
+    return int(tag)
 
 
-def _readable(
-    form: Form, spec: TaskSpec, judged: Sequence[Prediction], unreadable: Sequence[str], where: str
+def _readable_values(
+    form: Form, spec: TaskSpec, rows: Sequence[Prediction], unreadable: Sequence[str], where: str
 ) -> tuple[list[Value], int]:
-    """A value for each row, and for how many another stands in. Raises DataError when nothing was said for one."""
-    counts = Counter(row.value for row in judged if row.value is not None)
+    """Return a value for each row, and how many of them replace an unreadable answer.
+
+    Raises DataError when no rule of `unreadable` gives a value for a row.
+    """
+    counts = Counter(row.value for row in rows if row.value is not None)
     majority = str(counts.most_common(1)[0][0]) if counts and not spec.is_number else None
     values: list[Value] = []
-    left: list[str] = []
-    for row in judged:
-        value = row.value if row.value is not None else _stand_in(spec, row, majority, unreadable)
+    unfilled: list[str] = []
+    for row in rows:
+        value = row.value if row.value is not None else _replacement(spec, row, majority, unreadable)
         if value is None:
-            left.append(row.id)
+            unfilled.append(row.id)
         else:
             values.append(value)
-    if left:
+    if unfilled:
         raise DataError(
-            f"{where}: {len(left):,} of {len(judged):,} answers could not be read (the first: row {left[0]}), and {form.file} needs one "
-            f"for each row. {_ways_out(spec)}"
+            f"{where}: {len(unfilled):,} of {len(rows):,} answers could not be read (the first: row {unfilled[0]}), "
+            f"and {form.file} needs one for each row. {_advice(spec)}"
         )
-    return values, len(judged) - counts.total()
+    return values, len(rows) - counts.total()
 
 
-def _stand_in(spec: TaskSpec, row: Prediction, majority: str | None, unreadable: Sequence[str]) -> Value | None:
-    for item in unreadable:
+def _replacement(spec: TaskSpec, row: Prediction, majority: str | None, rules: Sequence[str]) -> Value | None:
+    """Return the value of the first rule that gives one for this row, or None."""
+    for rule in rules:
         value: Value | None
-        if item == LIKELIEST:
+        if rule == LIKELIEST:
             value = max(row.probabilities, key=lambda word: row.probabilities[word]) if row.probabilities else None
-        elif item == MAJORITY:
+        elif rule == MAJORITY:
             value = majority
         else:
-            value = _answer(spec, item)
+            value = _answer(spec, rule)
         if value is not None:
             return value
     return None
 
 
 def _answer(spec: TaskSpec, text: str) -> Value | None:
+    """Return the answer of the task with this text, or None."""
     if spec.number is not None:
         return read_number(text, spec.number.low, spec.number.high)
     return text if text in spec.words else None
 
 
-def _ways_out(spec: TaskSpec) -> str:
+def _advice(spec: TaskSpec) -> str:
+    """Return the part of the message on how to replace unreadable answers."""
     if spec.number is not None:
-        return f"Say what stands for them: --unreadable NUMBER, from {spec.number.low:g} to {spec.number.high:g}."
+        return f"Say what replaces them: --unreadable NUMBER, from {spec.number.low:g} to {spec.number.high:g}."
     return (
-        "With --decode labels every answer can be read. Or say what stands for these: "
+        "With --decode labels every answer can be read. Or say what replaces them: "
         f"--unreadable {LIKELIEST}, {MAJORITY} or an answer ({', '.join(spec.words)})."
     )
 
 
 def _official_labels(form: Form, spec: TaskSpec, where: str) -> dict[str, str | int]:
-    """Answer word to the site's label; empty for a number task. Raises DataError for a label that the site does not know."""
-    found: dict[str, str | int] = {}
+    """Return the site's label per answer word. Raises DataError for an unknown one."""
+    labels: dict[str, str | int] = {}
     for raw, word in (spec.labels or {}).items():
         label = official_label(form, raw)
         if label is None:
             names = ", ".join(map(str, form.labels))
-            raise DataError(f"{where}: the task's label '{raw}' ({word}) is none of {form.file}, which has {names}.")
-        found[word] = label
-    return found
+            raise DataError(
+                f"{where}: the task's label '{raw}' ({word}) is not a label of {form.file}, which has {names}."
+            )
+        labels[word] = label
+    return labels
 
 
 def _number(spec: TaskSpec, value: Value, where: str) -> str:
+    """Return a number with at most three decimals. Raises DataError for one outside the task's range."""
     if spec.number is None or isinstance(value, str) or not spec.number.low <= value <= spec.number.high:
-        raise DataError(f"{where}: {value!r} is no number of the task's range.")
+        raise DataError(f"{where}: {value!r} is not a number in the task's range.")
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def _entities(spec: TaskSpec, judged: Sequence[Prediction], indices: Sequence[int], where: str) -> dict[int, str]:
-    """ReCoRD: the text of each query's best candidate, found as its metrics find it."""
+def _entities(spec: TaskSpec, rows: Sequence[Prediction], indices: Sequence[int], where: str) -> dict[int, str]:
+    """Return the text of each query's best candidate (ReCoRD), chosen as its metrics choose it."""
     queries: dict[int, list[Prediction]] = {}
-    for index, row in zip(indices, judged, strict=True):
+    for index, row in zip(indices, rows, strict=True):
         if not row.tags.get(CANDIDATE, "").strip():
             raise DataError(
-                f"{where}: row {row.id}: has no tag '{CANDIDATE}', which is what the site gets. Judge the official test file."
+                f"{where}: row {row.id}: has no tag '{CANDIDATE}', whose text the site needs. "
+                "Judge the official test file."
             )
         queries.setdefault(index, []).append(row)
     positive = spec.positive or spec.words[1]
     return {
-        index: best_candidate(f"{where}: query {index}", rows, positive).tags[CANDIDATE]
-        for index, rows in queries.items()
+        index: best_candidate(f"{where}: query {index}", candidates, positive).tags[CANDIDATE]
+        for index, candidates in queries.items()
     }
 
 
-def _passages(
-    judged: Sequence[Prediction], indices: Sequence[int], answers: Mapping[int, str | int], where: str
-) -> str:
-    """MultiRC: answer options within questions within passages."""
+def _passages(rows: Sequence[Prediction], indices: Sequence[int], answers: Mapping[int, str | int], where: str) -> str:
+    """Return MultiRC's lines: answer options within questions within passages."""
     passages: dict[int, dict[int, list[dict[str, Any]]]] = {}
-    for index, row in sorted(zip(indices, judged, strict=True), key=lambda pair: pair[0]):
-        questions = passages.setdefault(_tag(row, "passage_idx", where), {})
-        questions.setdefault(_tag(row, "question_idx", where), []).append({"idx": index, "label": answers[index]})
-    return "".join(
-        _line(
-            {
-                "idx": passage,
-                "passage": {
-                    "questions": [{"idx": question, "answers": options} for question, options in questions.items()]
-                },
-            }
-        )
-        for passage, questions in passages.items()
-    )
+    for index, row in sorted(zip(indices, rows, strict=True), key=lambda pair: pair[0]):
+        questions = passages.setdefault(_index_tag(row, "passage_idx", where), {})
+        questions.setdefault(_index_tag(row, "question_idx", where), []).append({"idx": index, "label": answers[index]})
+    lines = []
+    for passage, questions in passages.items():
+        nested = [{"idx": question, "answers": options} for question, options in questions.items()]
+        lines.append(_line({"idx": passage, "passage": {"questions": nested}}))
+    return "".join(lines)
 
 
 def _json_lines(answers: Mapping[int, str | int]) -> str:

@@ -1,4 +1,4 @@
-"""Speaking to the person at the terminal: notes, warnings, progress. All of it goes to standard error."""
+"""Print notes, warnings and progress for the user, all to standard error."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from rich.progress import (
 console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 QUIET_EVERY_S = 15.0
-"""Without a terminal a long task prints one line this often instead of a moving bar."""
+"""Seconds between the lines that a long task prints without a terminal, in place of a moving bar."""
 
 
 def note(text: str) -> None:
-    """Say something the user should know."""
+    """Print something the user should know."""
     console.print(text, markup=False)
 
 
 def warn(text: str) -> None:
-    """Say something that may be wrong."""
+    """Print a warning: something may be wrong."""
     console.print(f"warning: {text}", style="yellow", markup=False)
 
 
 class Bar:
-    """One progress bar; `advance` moves it and shows the latest figures beside it."""
+    """A progress bar; `advance` moves it and shows the latest figures beside it."""
 
     def __init__(self, title: str, total: int, progress: Progress | None) -> None:
         self._title, self._total, self._done, self._progress = title, total, 0, progress
-        self._said = self._began = time.monotonic()
+        self._printed_at = self._started_at = time.monotonic()
         self._task = progress.add_task(title, total=total, figures="") if progress else None
 
     def advance(self, count: int = 1, **figures: float | str) -> None:
@@ -47,30 +47,29 @@ class Bar:
         text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=count, figures=text)
-        elif time.monotonic() - self._said >= QUIET_EVERY_S:
-            self._said = time.monotonic()
-            note(
-                f"  {self._title}: {self._done} of {self._total} after {self._said - self._began:.0f} s  {text}".rstrip()
-            )
+        elif time.monotonic() - self._printed_at >= QUIET_EVERY_S:
+            self._printed_at = time.monotonic()
+            seconds = self._printed_at - self._started_at
+            note(f"  {self._title}: {self._done} of {self._total} after {seconds:.0f} s  {text}".rstrip())
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Bar]:
-    """A progress bar in a terminal, a line now and then elsewhere."""
+    """Yield a bar that moves in a terminal, and elsewhere prints one line every `QUIET_EVERY_S`."""
     if not console.is_terminal:
         yield Bar(title, total, None)
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),  # names of the user's own tasks and files stand in it
+        TextColumn("{task.description}", markup=False),  # may hold names of the user's tasks and files
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=console, transient=True) as shown:
-        yield Bar(title, total, shown)
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Bar(title, total, bar)
 
 
 def _short(value: float | str) -> str:

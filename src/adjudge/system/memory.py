@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much this process took at its peak, and how the allocator keeps it."""
+"""Measure memory (total, available, this process's peak) and set how the allocator keeps freed memory."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from functools import cache
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-"""glibc's names for what `mallopt` sets (malloc.h)."""
+"""The parameters of glibc's `mallopt` (malloc.h)."""
 TOP_PAD_BYTES = 64 * 2**20
 
 LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-"""Where Linux says what a container may use and uses: its second and its first version of control groups."""
+"""Files with the limit and the use of a container on Linux: control groups version 2, then version 1."""
 
 
 def memory_gib(root: Path = Path("/")) -> float | None:
-    """Memory of the machine, or of the container where it has less; None where the system does not tell."""
+    """Return the memory of the machine, or of the container if less; None if the system does not say."""
     limit, _ = _limit(root)
-    known = [size for size in (_meminfo(root).get("MemTotal") or _installed(), limit) if size is not None]
-    return min(known) / 2**30 if known else None
+    sizes = [size for size in (_meminfo(root).get("MemTotal") or _installed(), limit) if size is not None]
+    return min(sizes) / 2**30 if sizes else None
 
 
 def available_gib(root: Path = Path("/")) -> float | None:
-    """Memory that programs can still have; None where the system does not tell."""
+    """Return the memory that programs can still allocate; None if the system does not say."""
     limit, used = _limit(root)
     free = _meminfo(root).get("MemAvailable")
     if free is None:
@@ -46,12 +46,11 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 
 def _limit(root: Path) -> tuple[int | None, int | None]:
-    """Bytes that a container may use, and that it uses; None where there is no limit."""
+    """Return the bytes a container may use and the bytes it uses; None without a limit."""
     for limit, used in LIMITS:
-        found = root / limit.lstrip("/")
-        if found.is_file() and (text := found.read_text(encoding="utf-8").strip()).isdigit():
-            now = root / used.lstrip("/")
-            return int(text), int(now.read_text(encoding="utf-8")) if now.is_file() else None
+        limit_file, used_file = root / limit.lstrip("/"), root / used.lstrip("/")
+        if limit_file.is_file() and (text := limit_file.read_text(encoding="utf-8").strip()).isdigit():
+            return int(text), int(used_file.read_text(encoding="utf-8")) if used_file.is_file() else None
     return None, None
 
 
@@ -63,9 +62,9 @@ def _installed() -> int | None:
 
 
 def peak_rss_gib() -> float:
-    """Peak resident memory of this process in GiB.
+    """Return the peak resident memory of this process in GiB.
 
-    On Linux from /proc: `getrusage` there carries the peak of the process that started this one across the start.
+    Linux: read from /proc, because a new process inherits its parent's peak in `getrusage`.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -80,12 +79,14 @@ def peak_rss_gib() -> float:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep what is freed for the next allocation, and PyTorch's to ask for huge pages; returns whether it was.
+    """Make glibc keep freed memory, and PyTorch ask for huge pages; return whether it worked.
 
-    By default a tensor over 32 MB is a mapping of its own that goes back to the system when it is freed, and so does the top of the
-    heap: a training step, which makes and frees the same tensors again and again, spends a part of its time in page faults. Peak memory
-    stays the same (docs/performance.md has the figures). Call it before the first tensors are made. Does nothing on another C library,
-    where an allocator was preloaded, or where the environment sets glibc's own (MALLOC_…).
+    By default a tensor over 32 MB is a mapping of its own, which goes back to the system when it is freed. So does the
+    top of the heap. A training step makes and frees the same tensors again and again, and then spends part of its time
+    in page faults. Peak memory stays the same (figures: docs/notes/engine.md).
+
+    Call this before the first tensors are made. It does nothing on another C library, with a preloaded allocator, or
+    when the environment has settings of glibc's own (MALLOC_…).
     """
     if (
         sys.platform != "linux"
@@ -97,8 +98,8 @@ def keep_freed_memory() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first large allocation
-    told = [
-        library.mallopt(name, value)
-        for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))
+    results = [
+        library.mallopt(parameter, value)
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))
     ]
-    return all(result == 1 for result in told)
+    return all(result == 1 for result in results)

@@ -1,9 +1,15 @@
-"""What is judged: tasks as YAML, their rows, their metrics."""
+"""Tasks: their YAML files, their rows, their metrics."""
 
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
-from adjudge.tasks.overlap import Overlap, count_contradictions, find_overlap, measure_overlap, without_overlap
-from adjudge.tasks.reading.rows import take_rows
+from adjudge.tasks.reading.draw import take_rows
+from adjudge.tasks.reading.overlap import (
+    Overlap,
+    count_contradictions,
+    find_overlap,
+    measure_overlap,
+    without_overlap,
+)
 from adjudge.tasks.reading.sources import load_split
 from adjudge.tasks.reading.table import examples_for_prediction, read_table
 from adjudge.tasks.spec import TaskSpec

@@ -1,4 +1,4 @@
-"""The tasks there are: the built-in YAML files beside this module, and the user's own."""
+"""Find and load tasks: the built-in YAML files next to this module, and the user's own."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def list_tasks() -> list[str]:
-    """Names of the built-in tasks, sorted: ``glue/sst2``, ``vader/movies``, …"""
+    """Return the names of the built-in tasks, sorted: ``glue/sst2``, ``vader/movies``, …"""
     return sorted(_built_in())
 
 
 def load_task(name_or_path: str | Path) -> TaskSpec:
     """Load a built-in task by name, or the user's own from a YAML file.
 
-    A relative file in ``source.table`` is taken relative to the YAML file and becomes absolute. Raises TaskError: an unknown name
-    with the nearest one, or every mistake of the file.
+    Relative paths in ``source.table`` are relative to the YAML file; they are made absolute. Raises TaskError with the
+    nearest name for an unknown task, or with every mistake of the file.
     """
     known = _built_in()
     if isinstance(name_or_path, str) and name_or_path in known:
@@ -34,16 +34,17 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
     path = Path(name_or_path)
     if path.suffix.lower() not in _SUFFIXES and not path.is_file():
         raise TaskError(
-            f"There is no task '{name_or_path}'.{nearest(str(name_or_path), sorted(known))} Your own is a .yaml file."
+            f"There is no task '{name_or_path}'.{nearest(str(name_or_path), sorted(known))} "
+            "A task of your own is a .yaml file."
         )
     tree = read_task_file(path)
     return _with_absolute_table(parse_task(tree, str(path)), path.resolve().parent)
 
 
 def spec_to_yaml(spec: TaskSpec) -> str:
-    """The task as YAML that `load_task` reads back as the same task (what is at its default is left out)."""
+    """Return the task as YAML, without default values; `load_task` reads it back as the same task."""
     tree: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
-    tree.setdefault("label", spec.label)  # its default is a name, so that null must be written out
+    tree.setdefault("label", spec.label)  # the default is not null, so null must be written out
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -51,17 +52,18 @@ def _with_absolute_table(spec: TaskSpec, folder: Path) -> TaskSpec:
     table = spec.source.table
     if table is None:
         return spec
-    moved = {
-        key: str(folder / value) for key, value in (("train", table.train), ("dev", table.dev)) if value is not None
-    }
-    return spec.model_copy(update={"source": spec.source.model_copy(update={"table": table.model_copy(update=moved)})})
+    paths = {"train": table.train, "dev": table.dev}
+    absolute = {key: str(folder / path) for key, path in paths.items() if path is not None}
+    source = spec.source.model_copy(update={"table": table.model_copy(update=absolute)})
+    return spec.model_copy(update={"source": source})
 
 
 def _built_in() -> dict[str, Traversable]:
-    found = {}
+    """Return the YAML file of each built-in task, by its name."""
+    files = {}
     for group in resources.files("adjudge.tasks").iterdir():
         if group.is_dir():
             for file in group.iterdir():
                 if file.name.endswith(".yaml"):
-                    found[f"{group.name}/{file.name.removesuffix('.yaml')}"] = file
-    return found
+                    files[f"{group.name}/{file.name.removesuffix('.yaml')}"] = file
+    return files

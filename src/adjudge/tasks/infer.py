@@ -1,4 +1,4 @@
-"""From a user's table and the names of its columns to a task."""
+"""Make a task from a user's table and the names of its columns."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adjudge.errors import DataError, nearest
+from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import parse_number, text_of
 from adjudge.tasks.reading.table import require_columns, stream_table
-from adjudge.tasks.reading.text_files import plain_name, shorten
+from adjudge.tasks.reading.text_files import plain_name
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.validate import RESERVED, parse_task
 
 MANY = 10
-"""A column of numbers with more different values than this is a number task."""
+"""A column of numbers with more distinct values than this makes a number task."""
 MOST_LABELS = 100
-"""More different texts than this are no labels, unless they are listed."""
+"""A column with more distinct texts than this does not hold labels, unless they are listed."""
 _STEPS = 20
-"""A number answer has as few decimals as give at least this many steps between its ends."""
+"""A number answer gets the fewest decimals with at least this many steps between its ends."""
 
 
 def infer_task(
@@ -30,22 +31,25 @@ def infer_task(
     labels: Sequence[str] | Mapping[str, str] | None = None,
     dev: str | Path | None = None,
 ) -> TaskSpec:
-    """Make a task from a table (CSV, TSV, JSONL, Parquet): `text` columns are judged, the `label` column has the gold answers.
+    """Make a task from a table (CSV, TSV, JSONL or Parquet).
 
-    Labels come from the rows of `data` and `dev`, in alphabetical order (numbers by value), so that of two the second counts as
-    positive: no/yes, neg/pos, 0/1. The answer word is the label itself with "_" as a space. `labels` fixes order and words: items
-    ``raw`` or ``raw=Word``, or a mapping of raw label to word. A column of numbers with more than `MANY` different values becomes
-    a number task between its smallest and its largest value, unless `labels` are given.
+    The `text` columns are judged; the `label` column holds the gold answers. Labels come from the rows of `data` and
+    `dev`, in alphabetical order (numbers by value). So the second of two counts as positive: no/yes, neg/pos, 0/1. The
+    answer word is the label with "_" written as a space.
 
-    Raises DataError: a column that does not exist (with the nearest), an empty cell (file, line, column), labels that are none or
-    are missing in `labels`; TaskError: answer words that cannot be told apart.
+    `labels` fixes order and words. It is a list of ``raw`` or ``raw=Word``, or a mapping of raw label to word. Without
+    it, a column of numbers with more than `MANY` distinct values becomes a number task between its smallest and largest
+    value.
+
+    Raises DataError for an unknown column (naming the nearest), an empty cell (with file, line and column), a column
+    without labels, or a mismatch with `labels`. Raises TaskError for answer words which cannot be told apart.
     """
     paths = [Path(data), *([Path(dev)] if dev is not None else [])]
     _check_names(paths[0], text, label)
     gold = _gold_cells(paths, text, label)
     fields = _field_names(text)
     titles = [_human(column) for column in text]
-    asked = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
+    question = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
     tree: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", plain_name(paths[0]).stem).strip("-.") or "data",
         "title": f"{_human(label)} of {paths[0].name}",
@@ -64,13 +68,13 @@ def infer_task(
         )
         tree["number"] = number
         tree["metrics"] = ["pearson", "spearman", "mae"]
-        tree["instruction"] = f"Judge {asked}. Answer with a {form} from {number['low']:g} to {number['high']:g}."
+        tree["instruction"] = f"Judge {question}. Answer with a {form} from {number['low']:g} to {number['high']:g}."
     else:
         words = _chosen_labels(gold, label, labels) if labels is not None else _inferred_labels(paths[0], gold, label)
         tree["labels"] = words
         tree["metrics"] = ["accuracy", "macro_f1"]
         quoted = [f'"{word}"' for word in words.values()]
-        tree["instruction"] = f"Judge {asked}. Answer {_and(quoted, 'or')}."
+        tree["instruction"] = f"Judge {question}. Answer {_and(quoted, 'or')}."
     return parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
 
 
@@ -81,11 +85,11 @@ def _check_names(path: Path, text: Sequence[str], label: str) -> None:
         if list(text).count(column) > 1:
             raise DataError(f"{path}: the text column '{column}' is named twice.")
     if label in text:
-        raise DataError(f"{path}: '{label}' cannot be both the text that is judged and its label.")
+        raise DataError(f"{path}: '{label}' cannot be both the text to judge and its label.")
 
 
-class _Place(NamedTuple):
-    """A row of a file; written out as ``file:line`` only where it is needed."""
+class _Location(NamedTuple):
+    """A row of a file. It is formatted as ``file:line`` only when needed, since there may be millions."""
 
     path: Path
     line: int
@@ -94,10 +98,13 @@ class _Place(NamedTuple):
         return f"{self.path}:{self.line}"
 
 
-def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[_Place, str]]:
-    """The label column's cells as (place, text), all files; checks that no cell of a text or label column is empty."""
+def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[_Location, str]]:
+    """Return the label column's cells as (location, text) for all files.
+
+    Raises DataError when a cell of a text or label column is empty.
+    """
     cells = []
-    kept: dict[str, str] = {}  # a million labels are a few texts
+    shared: dict[str, str] = {}  # a million cells share a few labels, so keep one string per label
     for path in paths:
         columns, rows = stream_table(path)
         require_columns(path, columns, [*text, label])
@@ -107,44 +114,44 @@ def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[
             raw = row.get(label, "").strip()
             if not raw:
                 raise DataError(
-                    f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or take the row out."
+                    f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or remove the row."
                 )
-            cells.append((_Place(path, row.line), kept.setdefault(raw, raw)))
+            cells.append((_Location(path, row.line), shared.setdefault(raw, raw)))
     return cells
 
 
-def _is_number_column(gold: Sequence[tuple[_Place, str]]) -> bool:
+def _is_number_column(gold: Sequence[tuple[_Location, str]]) -> bool:
     values = {raw for _, raw in gold}
     numbers = {parse_number(raw) for raw in values} - {None}
     return len(numbers) > MANY and len(numbers) >= 0.9 * len(values)
 
 
-def _number_answer(gold: Sequence[tuple[_Place, str]], label: str) -> dict[str, Any]:
+def _number_answer(gold: Sequence[tuple[_Location, str]], label: str) -> dict[str, Any]:
     values = []
     for where, raw in gold:
         if parse_number(raw) is None:
-            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not a number, and the others are.")
+            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not a number, but the others are.")
         values.append(Decimal(raw))
     with localcontext() as context:
-        context.prec = 700  # enough for every float, so that rounding to decimals cannot fail
+        context.prec = 700  # enough digits for every float, so quantize cannot fail
         low, high = min(values), max(values)
-        seen = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in values)
+        most_decimals = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in values)
         decimals = 0
-        while decimals < min(seen, 6) and Decimal(1).scaleb(-decimals) * _STEPS > high - low:
+        while decimals < min(most_decimals, 6) and Decimal(1).scaleb(-decimals) * _STEPS > high - low:
             decimals += 1
         step = Decimal(1).scaleb(-decimals)
         ends = low.quantize(step, ROUND_FLOOR), high.quantize(step, ROUND_CEILING)
     return {"low": float(ends[0]), "high": float(ends[1]), "decimals": decimals}
 
 
-def _inferred_labels(path: Path, gold: Sequence[tuple[_Place, str]], label: str) -> dict[str, str]:
+def _inferred_labels(path: Path, gold: Sequence[tuple[_Location, str]], label: str) -> dict[str, str]:
     values = {raw for _, raw in gold}
     if len(values) < 2:
-        raise DataError(f"{path}: every row has '{values.pop()}' in column '{label}': there is nothing to judge.")
+        raise DataError(f"{path}: every row has '{values.pop()}' in column '{label}': all answers would be the same.")
     if len(values) > MOST_LABELS or (len(values) > MANY and 2 * len(values) > len(gold)):
         raise DataError(
-            f"{path}: column '{label}' has {len(values):,} different values in {len(gold):,} rows, so it seems to hold no labels. "
-            "Name another label column, or list the labels with --labels."
+            f"{path}: column '{label}' has {len(values):,} different values in {len(gold):,} rows, "
+            "so it does not seem to hold labels. Name another label column, or list the labels with --labels."
         )
     numbers = {raw: parse_number(raw) for raw in values}
     if None in numbers.values():
@@ -155,7 +162,7 @@ def _inferred_labels(path: Path, gold: Sequence[tuple[_Place, str]], label: str)
 
 
 def _chosen_labels(
-    gold: Sequence[tuple[_Place, str]], label: str, labels: Sequence[str] | Mapping[str, str]
+    gold: Sequence[tuple[_Location, str]], label: str, labels: Sequence[str] | Mapping[str, str]
 ) -> dict[str, str]:
     values = list(dict.fromkeys(raw for _, raw in gold))
     chosen: dict[str, str] = {}
@@ -194,7 +201,7 @@ def _field_names(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _human(column: str) -> str:
-    """The column's name as words, without what Jinja or the prompt could take for syntax."""
+    """Return the column's name as words, without characters that are syntax in Jinja or the prompt."""
     words = " ".join(re.sub(r"[{}%#<>_\s]+", " ", column).split()) or "text"
     return words[0].upper() + words[1:]
 

@@ -1,4 +1,4 @@
-"""Reading a task's YAML, and explaining every mistake in it in plain words."""
+"""Check a task's YAML and explain every mistake in plain words."""
 
 from __future__ import annotations
 
@@ -28,38 +28,48 @@ _PARTS: dict[str, type[BaseModel]] = {
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-
-RESERVED = frozenset(
-    {
-        "and",
-        "or",
-        "not",
-        "if",
-        "elif",
-        "else",
-        "endif",
-        "for",
-        "in",
-        "is",
-        "true",
-        "false",
-        "none",
-        "True",
-        "False",
-        "None",
-        "self",
-        "loop",
-        "super",
-        "caller",
-        "varargs",
-        "kwargs",
-    }
+RESERVED = (
+    *("and", "or", "not", "if", "elif", "else", "endif", "for", "in", "is"),
+    *("true", "false", "none", "True", "False", "None"),
+    *("self", "loop", "super", "caller", "varargs", "kwargs"),
 )
-"""Names that Jinja keeps for itself."""
+"""Names reserved by Jinja."""
+
+_TYPES = {
+    "model_type": "a mapping of keys",
+    "dict_type": "a mapping (name: value)",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "bool_parsing": "true or false",
+}
+"""What pydantic's error types expect, in words."""
+
+_PURPOSES = {
+    "name": "what the task is called, for example my/task.",
+    "title": "one line that describes the task.",
+    "fields": "the texts of a row, as `name in the template: column`.",
+    "instruction": "what the model is asked to judge.",
+    "template": "how a row is written out, for example 'Sentence: {{ sentence }}'.",
+    "metrics": "a list; the first one ranks methods.",
+    "source": "where the rows come from (files, hub, vader or table).",
+    "low": "the smallest number an answer can be.",
+    "high": "the largest number an answer can be.",
+    "train": "the file with the training rows.",
+    "folder": "the folder below --data-dir.",
+    "splits": "which file or split holds train and dev.",
+    "path": "the id of the data set on the hub.",
+    "revision": "the commit of the data set, so that the rows cannot change.",
+    "part": "movies, tweets, news or products.",
+}
+"""The purpose of each required key."""
 
 
 def validate_task(path: str | Path) -> list[str]:
-    """Every mistake of a task file in plain words; empty when there is none."""
+    """Return every mistake of a task file in plain words."""
     try:
         return mistakes_of(read_task_file(Path(path)))
     except TaskError as error:
@@ -67,7 +77,7 @@ def validate_task(path: str | Path) -> list[str]:
 
 
 def parse_task(tree: Mapping[str, Any], where: str) -> TaskSpec:
-    """Turn a mapping into a task. Raises TaskError with every mistake, one a line."""
+    """Return the task that a mapping describes. Raises TaskError with every mistake, one per line."""
     mistakes = mistakes_of(tree)
     if mistakes:
         lines = "".join(f"\n  - {mistake}" for mistake in mistakes)
@@ -76,68 +86,39 @@ def parse_task(tree: Mapping[str, Any], where: str) -> TaskSpec:
 
 
 def mistakes_of(tree: Mapping[str, Any]) -> list[str]:
-    """Every mistake of a task given as a mapping: of its form first, then of its meaning."""
-    found: list[str] = []
+    """Return every mistake of a task given as a mapping: first of its form, then of its meaning."""
+    mistakes: list[str] = []
     try:
         TaskSpec.model_validate(dict(tree))
     except ValidationError as error:
-        found += [_explain(item) for item in error.errors()]
-    found += _name_mistakes(tree)
-    found += _field_mistakes(tree)
-    found += _answer_mistakes(tree)
-    found += _metric_mistakes(tree)
-    found += _source_mistakes(tree)
-    return list(dict.fromkeys(found))
+        mistakes += [_explain(item) for item in error.errors()]
+    mistakes += _name_mistakes(tree)
+    mistakes += _field_mistakes(tree)
+    mistakes += _answer_mistakes(tree)
+    mistakes += _metric_mistakes(tree)
+    mistakes += _source_mistakes(tree)
+    return list(dict.fromkeys(mistakes))
 
 
 def _explain(item: Any) -> str:
+    """Return one of pydantic's errors in plain words."""
     path = [str(part) for part in item["loc"]]
     key, parent = ".".join(path), ".".join(path[:-1])
     if item["type"] == "extra_forbidden":
         known = _PARTS[parent].model_fields if parent in _PARTS else ()
-        return f"'{key}' is no key of a task.{nearest(path[-1], known)}"
+        return f"'{key}' is not a key of a task.{nearest(path[-1], known)}"
     if item["type"] == "missing":
-        return f"'{key}' is missing: {_purpose(parent, path[-1])}"
+        purpose = _PURPOSES.get(path[-1], f"every {parent or 'task'} needs it.")
+        return f"'{key}' is missing: {purpose}"
     if item["type"] == "literal_error":
         return f"'{key}' is '{item['input']}'.{nearest(str(item['input']), _choices(parent, path[-1]))}"
-    wanted = {
-        "model_type": "a mapping of keys",
-        "dict_type": "a mapping (name: value)",
-        "tuple_type": "a list",
-        "string_type": "text",
-        "float_parsing": "a number",
-        "float_type": "a number",
-        "int_parsing": "a whole number",
-        "int_type": "a whole number",
-        "bool_parsing": "true or false",
-    }.get(item["type"])
-    if wanted:
-        return f"'{key}' must be {wanted}, and is {item['input']!r}."
+    if item["type"] in _TYPES:
+        return f"'{key}' must be {_TYPES[item['type']]}, not {item['input']!r}."
     return f"'{key}' = {item['input']!r}: {item['msg']}."
 
 
-def _purpose(parent: str, key: str) -> str:
-    purposes = {
-        "name": "what the task is called, for example my/task.",
-        "title": "one line that says what the task is.",
-        "fields": "the texts of a row, as `name in the template: column`.",
-        "instruction": "what the model is told to judge.",
-        "template": "how a row is written out, for example 'Sentence: {{ sentence }}'.",
-        "metrics": "a list, the one that ranks methods first.",
-        "source": "where the rows come from (files, hub, vader or table).",
-        "low": "the smallest number that can be answered.",
-        "high": "the largest number that can be answered.",
-        "train": "the file with the training rows.",
-        "folder": "the folder below --data-dir.",
-        "splits": "which file or split holds train and dev.",
-        "path": "the id of the data set on the hub.",
-        "revision": "the commit of the data set, so that the rows cannot change.",
-        "part": "movies, tweets, news or products.",
-    }
-    return purposes.get(key, f"every {parent or 'task'} needs it.")
-
-
 def _choices(parent: str, key: str) -> tuple[str, ...]:
+    """Return the allowed values of a key with a fixed list of them."""
     field = _PARTS[parent].model_fields.get(key) if parent in _PARTS else None
     return tuple(str(choice) for choice in get_args(field.annotation)) if field is not None else ()
 
@@ -146,7 +127,8 @@ def _name_mistakes(tree: Mapping[str, Any]) -> list[str]:
     name = tree.get("name")
     if isinstance(name, str) and not _NAME.fullmatch(name):
         return [
-            f"'name' is '{name}': letters, digits, '_', '-', '.' and '/' between parts only, since folders are named after it."
+            f"'name' is '{name}': it may only have letters, digits, '_', '-', '.', and '/' between parts, "
+            "because folders are named after it."
         ]
     return [
         f"'{key}' is empty."
@@ -158,79 +140,80 @@ def _name_mistakes(tree: Mapping[str, Any]) -> list[str]:
 def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
     fields, template = tree.get("fields"), tree.get("template")
     names = [str(name) for name in fields] if isinstance(fields, Mapping) else []
-    found = [
-        f"'fields.{name}' cannot be used in a template: a field's name is letters, digits and '_', and does not begin with a digit."
+    mistakes = [
+        f"'fields.{name}' cannot be used in a template: "
+        "a field's name has only letters, digits and '_', and does not begin with a digit."
         for name in names
         if not _IDENTIFIER.fullmatch(name)
     ]
-    found += [
-        f"'fields.{name}' cannot be used in a template: Jinja keeps this name for itself."
-        for name in names
-        if name in RESERVED
+    mistakes += [
+        f"'fields.{name}' cannot be used in a template: Jinja reserves this name." for name in names if name in RESERVED
     ]
     if isinstance(fields, Mapping) and not fields:
-        found.append("'fields' is empty: a row needs at least one text.")
+        mistakes.append("'fields' is empty: a row needs at least one text.")
     optional = tree.get("optional")
     if isinstance(optional, list | tuple):
-        found += [
+        mistakes += [
             f"'optional' has '{name}', which is not among the fields.{nearest(str(name), names)}"
             for name in optional
             if name not in names
         ]
-    return found + template_mistakes(template, names) if isinstance(template, str) else found
+    return mistakes + template_mistakes(template, names) if isinstance(template, str) else mistakes
 
 
 def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
     labels, number, positive = tree.get("labels"), tree.get("number"), tree.get("positive")
-    found = []
+    mistakes = []
     if labels is None and number is None:
-        found.append("There is neither 'labels' nor 'number': say what can be answered.")
+        mistakes.append("There is neither 'labels' nor 'number': define the possible answers.")
     if labels is not None and number is not None:
-        found.append("There is both 'labels' and 'number': an answer is a label or a number.")
+        mistakes.append("There is both 'labels' and 'number': an answer is either a label or a number.")
     if isinstance(labels, Mapping):
         words = {str(raw): word for raw, word in labels.items() if isinstance(word, str)}
-        found += _word_mistakes(words)
+        mistakes += _word_mistakes(words)
         if positive is not None and isinstance(positive, str) and positive not in words.values():
-            found.append(f"'positive' is '{positive}', which is no answer word.{nearest(positive, words.values())}")
+            near = nearest(positive, words.values())
+            mistakes.append(f"'positive' is '{positive}', which is not an answer word.{near}")
     elif positive is not None:
-        found.append("'positive' is for tasks with labels.")
+        mistakes.append("'positive' is only for tasks with labels.")
     if isinstance(number, Mapping):
         try:
             low, high = float(number["low"]), float(number["high"])
         except (KeyError, TypeError, ValueError):
-            return found
+            return mistakes
+        ends = f"'number.low' is {low:g} and 'number.high' is {high:g}"
         if not (math.isfinite(low) and math.isfinite(high)):
-            found.append(f"'number.low' is {low:g} and 'number.high' is {high:g}: both must be finite.")
+            mistakes.append(f"{ends}: both must be finite.")
         elif not math.isfinite(high - low):
-            found.append(f"'number.low' is {low:g} and 'number.high' is {high:g}: too far apart to be rewarded.")
+            mistakes.append(f"{ends}: they are too far apart to compute a reward.")
         elif not low < high:
-            found.append(f"'number.low' is {low:g} and 'number.high' is {high:g}: low must be below high.")
-    return found
+            mistakes.append(f"{ends}: low must be below high.")
+    return mistakes
 
 
 def _word_mistakes(words: Mapping[str, str]) -> list[str]:
-    found = []
+    mistakes = []
     if len(words) < 2:
-        found.append(f"'labels' has {len(words)} label{'s' * (len(words) != 1)}: at least two are needed.")
-    first: dict[str, str] = {}
+        mistakes.append(f"'labels' has {len(words)} label{'s' * (len(words) != 1)}: at least two are needed.")
+    first: dict[str, str] = {}  # folded word to the first label with it
     for raw, word in words.items():
         core = folded(word)
         if not core:
-            found.append(
-                f"'labels.{raw}' has the answer word '{word}': a word that is more than white space and punctuation is needed."
+            mistakes.append(
+                f"'labels.{raw}' has the answer word '{word}': it needs more than white space and punctuation."
             )
         elif "\n" in word or "\r" in word or "<" in word:
-            found.append(f"'labels.{raw}' has the answer word {word!r}: no line break and no '<' can be in it.")
+            mistakes.append(f"'labels.{raw}' has the answer word {word!r}: it must not have a line break or '<'.")
         elif mark := unreadable_mark(word):
-            found.append(f"'labels.{raw}' has the answer word {word!r}: {mark} cannot be in it, which nobody sees.")
+            mistakes.append(f"'labels.{raw}' has the answer word {word!r}: it must not have the invisible {mark}.")
         elif core in first:
-            found.append(
+            mistakes.append(
                 f"'labels.{raw}' and 'labels.{first[core]}' have the same answer word '{word}' "
-                "(case and final punctuation do not count): an answer could not be told apart."
+                "(case and final punctuation do not count): answers could not be told apart."
             )
         else:
             first[core] = raw
-    return found
+    return mistakes
 
 
 def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
@@ -241,25 +224,25 @@ def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
         return []
     if not metrics:
         return [f"'metrics' is empty.{nearest('', METRICS)}"]
-    found = []
+    mistakes = []
     kind = "number" if tree.get("number") is not None and tree.get("labels") is None else "labels"
     for name in metrics:
         if not isinstance(name, str) or name not in METRICS:
-            found.append(f"'metrics' has '{name}', which is no metric.{nearest(str(name), METRICS)}")
+            mistakes.append(f"'metrics' has '{name}', which is not a metric.{nearest(str(name), METRICS)}")
         elif METRICS[name].kind != kind:
             fitting = ", ".join(other for other, metric in METRICS.items() if metric.kind == kind)
             answers = "numbers" if kind == "number" else "labels"
-            found.append(f"'metrics' has '{name}', which does not fit answers that are {answers}. There is: {fitting}.")
+            mistakes.append(f"'metrics' has '{name}', which does not fit answers that are {answers}. Use: {fitting}.")
         elif METRICS[name].grouped and not _has_groups(tree):
-            found.append(
+            mistakes.append(
                 f"'metrics' has '{name}', which scores groups of rows: name the column that groups them as 'group'."
             )
     if kind == "number" and tree.get("group") is not None:
-        found.append("'group' is for tasks with labels: no metric of numbers scores groups.")
-    found += [
+        mistakes.append("'group' is only for tasks with labels: no metric of numbers scores groups.")
+    mistakes += [
         f"'metrics' has '{name}' twice." for name in dict.fromkeys(map(str, metrics)) if list(metrics).count(name) > 1
     ]
-    return found
+    return mistakes
 
 
 def _has_groups(tree: Mapping[str, Any]) -> bool:
@@ -272,19 +255,19 @@ def _source_mistakes(tree: Mapping[str, Any]) -> list[str]:
     if not isinstance(source, Mapping):
         return []
     if not any(source.get(name) is not None for name in Source.model_fields if name != "hook"):
-        return ["'source' names no place: give files, hub, vader or table."]
-    hub, labels, found = source.get("hub"), tree.get("labels"), _hook_mistakes(source)
+        return ["'source' is empty: give files, hub, vader or table."]
+    hub, labels, mistakes = source.get("hub"), tree.get("labels"), _hook_mistakes(source)
     if isinstance(hub, Mapping) and isinstance(labels, Mapping):
         order = hub.get("labels") or ()
-        found += [
+        mistakes += [
             f"'source.hub.labels' has '{raw}', which is not among the labels.{nearest(str(raw), map(str, labels))}"
             for raw in (order if isinstance(order, list | tuple) else ())
             if not isinstance(raw, str) or raw not in labels
         ]
     vader = source.get("vader")
     if isinstance(vader, Mapping) and isinstance(labels, Mapping) and set(labels) != {"positive", "negative"}:
-        found.append("'labels' of a task with 'source.vader' are made from the ratings: positive and negative.")
-    return found
+        mistakes.append("'labels' of a task with 'source.vader' must be positive and negative, made from the ratings.")
+    return mistakes
 
 
 def _hook_mistakes(source: Mapping[str, Any]) -> list[str]:
@@ -294,7 +277,7 @@ def _hook_mistakes(source: Mapping[str, Any]) -> list[str]:
     if hook is None:
         return []
     if not isinstance(hook, str) or hook not in HOOKS:
-        return [f"'source.hook' is '{hook}', which is no hook.{nearest(str(hook), HOOKS)}"]
+        return [f"'source.hook' is '{hook}', which is not a hook.{nearest(str(hook), HOOKS)}"]
     if source.get("files") is None and source.get("hub") is None:
-        return ["'source.hook' is for the rows of 'files' and 'hub', and there is neither."]
+        return ["'source.hook' needs the rows of 'files' or 'hub', and neither is given."]
     return []

@@ -1,4 +1,4 @@
-"""Stops before harm: nothing that is not finite reaches the optimizer."""
+"""Stop before harm: a value that is not finite never reaches the optimizer."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from adjudge.errors import NotFiniteError
 _CURE = "A lower learning rate or runtime.dtype=float32 is the usual cure."
 
 
-def check_finite(what: str, tensor: Tensor, step: int) -> None:
-    """Raise NotFiniteError, naming `what` and the step, when any entry is not finite."""
+def check_finite(what: str, tensor: Tensor) -> None:
+    """Raise NotFiniteError, naming `what`, when any entry is not finite."""
     if not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).sum())
         raise NotFiniteError(
-            f"Step {step}: {what} is not finite ({bad} of {tensor.numel()} entries). The weights were not updated. {_CURE}"
+            f"{what} is not finite ({bad} of {tensor.numel()} entries). The weights were not updated. {_CURE}"
         )
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, step: int) -> float:
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
     """Scale gradients down to `max_norm` and return their norm before it. Call it right before the optimizer's step.
 
-    Raises NotFiniteError when that norm is not finite, or a weight that would be updated is not: then an update before did it.
+    Raises NotFiniteError when the norm is not finite, or when a weight is not: then an earlier update broke it.
     """
-    trained = list(parameters)
-    norm = nn.utils.clip_grad_norm_(trained, max_norm if max_norm is not None else math.inf)
-    check_finite("the gradient", norm, step)
-    if not _finite(trained):
-        raise NotFiniteError(f"Step {step}: a weight is not finite. {_CURE}")
+    weights = list(parameters)
+    norm = nn.utils.clip_grad_norm_(weights, max_norm if max_norm is not None else math.inf)
+    check_finite("the gradient", norm)
+    if not _is_finite(weights):
+        raise NotFiniteError(f"a weight is not finite. {_CURE}")
     return float(norm)
 
 
 def check_weights(module: nn.Module, what: str) -> None:
     """Raise NotFiniteError when a trained weight is not finite: before it is saved as a result."""
-    if not _finite([parameter for parameter in module.parameters() if parameter.requires_grad]):
+    if not _is_finite([parameter for parameter in module.parameters() if parameter.requires_grad]):
         raise NotFiniteError(f"{what} has weights that are not finite after the last update, and is not saved. {_CURE}")
 
 
-def _finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every entry is finite; by the norms, which a single entry makes infinite or NaN (so does a norm beyond the dtype's range)."""
+def _is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether every entry is finite, checked through the norms: one bad entry makes its norm infinite or NaN."""
     with torch.no_grad():
-        return bool(torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors))])).all())
+        norms = [norm.float() for norm in torch._foreach_norm(list(tensors))]
+        return bool(torch.isfinite(torch.stack(norms)).all())

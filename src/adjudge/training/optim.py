@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -14,7 +15,7 @@ from adjudge.config import OptimizerConfig
 
 MIN_WARMUP_UPDATES = 6
 """The shortest warm-up there is: a share of few updates is hardly any. PPO over 240 rows takes 15 steps, a tenth of which is 2; it
-was at the full rate in its second step and had collapsed onto one label by its fourth (docs/methods/ppo.md)."""
+was at the full rate in its second step and had collapsed onto one label by its fourth (docs/notes/warm-up.md)."""
 
 
 def build_optimizer(
@@ -55,3 +56,12 @@ def warmup_updates(total: int, config: OptimizerConfig) -> int:
     if config.warmup_share == 0:
         return 0
     return max(math.ceil(config.warmup_share * total), min(MIN_WARMUP_UPDATES, total // 2))
+
+
+def decay_matrices(model: nn.Module) -> list[dict[str, Any]]:
+    """Return two parameter groups: weight decay is for matrices, not for biases and normalisation weights (all vectors)."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in parameters if parameter.dim() > 1]},
+        {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: the step is finished and a checkpoint written before the run ends."""
+"""Ctrl-C and SIGTERM while training: finish the step and write a checkpoint before the run ends."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from adjudge.errors import Terminated
 from adjudge.system.console import note
 
 SAME_STOP_S = 1.0
-"""Signals so soon after the first are the same wish: at a terminal, a comparison's cell gets Ctrl-C from there and from the comparison."""
+"""Signals this soon after the first are the same request: at a terminal, a comparison's cell gets Ctrl-C twice."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Within its block the first Ctrl-C or SIGTERM is a wish that `check` grants; a second one, later, stops at once.
+    """The first Ctrl-C or SIGTERM asks to stop; `raise_if_requested` honours it after the step. A later second one stops at once.
 
     Outside the main thread, where signals cannot be caught, it does nothing.
     """
 
     def __init__(self) -> None:
-        self._wish: int | None = None
+        self._signal: int | None = None
         self._at = 0.0
-        self._before: dict[int, Any] = {}
+        self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._wished) for number in _SIGNALS}
+            self._handlers_before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 
     @property
-    def wished(self) -> bool:
-        """Whether the run should end after this step."""
-        return self._wish is not None
+    def requested(self) -> bool:
+        """True if the run should end after this step."""
+        return self._signal is not None
 
-    def grant(self) -> None:
-        """End the run: raises KeyboardInterrupt after Ctrl-C, Terminated (which is one) after SIGTERM."""
-        if self._wish is not None:
-            raise _error(self._wish)
+    def raise_if_requested(self) -> None:
+        """Raise KeyboardInterrupt after Ctrl-C, Terminated (a KeyboardInterrupt too) after SIGTERM."""
+        if self._signal is not None:
+            raise _error_of(self._signal)
 
-    def _wished(self, number: int, _frame: FrameType | None) -> None:
-        if self._wish is None:
-            self._wish, self._at = number, time.monotonic()
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal is None:
+            self._signal, self._at = number, time.monotonic()
             note("stopping: this step is finished and a checkpoint written first; once more stops at once.")
         elif time.monotonic() - self._at > SAME_STOP_S:
-            raise _error(number)
+            raise _error_of(number)
 
 
-def _error(number: int) -> KeyboardInterrupt:
+def _error_of(number: int) -> KeyboardInterrupt:
     return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
-import urllib.parse
-import urllib.request
 from pathlib import Path
+
+from adjudge.system.hub import hub_resolves
 
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w.-][\w./-]*))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -33,19 +32,3 @@ def hub_commit(repo: str, revision: str | None) -> str:
 
     path = hf_hub_download(repo, "config.json", revision=revision, local_files_only=not hub_resolves())
     return Path(path).parent.name
-
-
-def hub_resolves() -> bool:
-    """Return whether the hub's host name resolves; with a proxy, which would resolve it for us, True.
-
-    Without this check the hub's client retries for almost a minute before it reports a missing network.
-    """
-    from huggingface_hub.constants import ENDPOINT
-
-    if urllib.request.getproxies().get("https"):
-        return True
-    try:
-        socket.getaddrinfo(urllib.parse.urlsplit(ENDPOINT).hostname, 443)
-    except OSError:
-        return False
-    return True

@@ -20,7 +20,7 @@ from torch import nn
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError, nearest
 from adjudge.models.sources.bundled import BUNDLED, bundled_folder
-from adjudge.models.sources.hub import hub_commit, hub_resolves, split_hub_id
+from adjudge.models.sources.hub import hub_commit, split_hub_id
 from adjudge.models.sources.quiet import quiet
 from adjudge.models.sources.random_models import (
     TOKENIZER_OF,
@@ -32,6 +32,7 @@ from adjudge.models.sources.random_models import (
     refuse_random,
 )
 from adjudge.models.sources.untrusted import check_model
+from adjudge.system.hub import hub_resolves
 from adjudge.system.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

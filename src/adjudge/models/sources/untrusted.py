@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import ModelError, RunError
+from adjudge.system.text import shorten_json
 
 MOST_BYTES = 2**26
 """Largest size of a JSON configuration file; the index of a very large model has a few megabytes."""
@@ -61,14 +62,15 @@ def check_adapter(folder: Path) -> None:
             raise RunError(f"{path}: '{key}' is missing, so neither adjudge nor peft wrote this adapter.")
         if key in config and not is_right(config[key]):
             raise RunError(
-                f"{path}: '{key}' is {_shown(config[key])} and must be {expected}: only plain LoRA adapters are loaded."
+                f"{path}: '{key}' is {shorten_json(config[key])} and must be {expected}: "
+                "only plain LoRA adapters are loaded."
             )
     defaults = _defaults()
     for key, value in config.items():
         if key not in _LORA and key not in _NOT_READ and value and (key not in defaults or value != defaults[key]):
             raise RunError(
-                f"{path}: '{key}' is {_shown(value)}. Only plain LoRA adapters are loaded, because peft imports "
-                "modules for some other keys. Remove the key if the adapter does not need it."
+                f"{path}: '{key}' is {shorten_json(value)}. Only plain LoRA adapters are loaded, because peft "
+                "imports modules for some other keys. Remove the key if the adapter does not need it."
             )
 
 
@@ -98,8 +100,8 @@ def check_model(source: str, options: dict[str, Any]) -> None:
         wrong = [name for name in names.values() if not _is_safe_name(name)] if isinstance(names, dict) else [names]
         if wrong:
             raise ModelError(
-                f"{index}: it names {_shown(wrong[0])} for weights; only safetensors files beside the index are read, "
-                "because unpickling runs code."
+                f"{index}: it names {shorten_json(wrong[0])} for weights; only safetensors files beside the index are "
+                "read, because unpickling runs code."
             )
     if (config := file("config.json")) is not None and (key := _kernel_key(_read_object(config, ModelError))):
         raise ModelError(f"{config}: '{key}' names code on the hub, which is not run. Remove the key.")
@@ -144,8 +146,3 @@ def _defaults() -> dict[str, Any]:
         field.name: field.default if field.default is not dataclasses.MISSING else None
         for field in dataclasses.fields(LoraConfig)
     }
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:60] + "…"

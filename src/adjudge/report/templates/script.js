@@ -13,7 +13,7 @@
     return (size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)))).replace("-", "−");
   };
 
-  /* ---- reading values off the line charts ---- */
+  /* ---- read values off the line charts ---- */
   const panels = read("panels");
   const svgWidth = 360, left = 44, right = 14;
   document.querySelectorAll("[data-panel]").forEach((figure) => {
@@ -73,17 +73,17 @@
     const extra = task.rows.some((row) => row.gold === null) ? [["unlabelled", "no gold answer"]] : [];
     fill(field.outcome, [...OUTCOMES, ...extra]);
     fill(field.gold, any(task.words)); optional("gold", task.words.length > 0);
-    const said = unique(task.rows.flatMap((row) => row.answers.filter(Boolean).map((a) => a[2])).filter((v) => typeof v === "string"));
-    fill(field.answer, any([...task.words, ...said.filter((word) => !task.words.includes(word))])); optional("answer", task.words.length > 0);
+    const answered = unique(task.rows.flatMap((row) => row.answers.filter(Boolean).map((a) => a[2])).filter((v) => typeof v === "string"));
+    fill(field.answer, any([...task.words, ...answered.filter((word) => !task.words.includes(word))])); optional("answer", task.words.length > 0);
   };
 
   const find = () => {
     const task = current(), want = Object.fromEntries(KEYS.map((key) => [key, field[key].value]));
     const words = want.q.toLowerCase().split(/\s+/).filter(Boolean);
-    const asked = task.judges.map((j) => (!want.method || j.method === want.method) && (!want.seed || String(j.seed) === want.seed));
+    const picked = task.judges.map((j) => (!want.method || j.method === want.method) && (!want.seed || String(j.seed) === want.seed));
     matches = task.rows.filter((row) => {
       if (want.gold && String(row.gold) !== want.gold) return false;
-      const answers = row.answers.filter((answer, i) => answer && asked[i]);
+      const answers = row.answers.filter((answer, i) => answer && picked[i]);
       if (!answers.length) return false;
       if (want.outcome === "differ") {
         if (new Set(row.answers.filter(Boolean).map((answer) => String(answer[2]))).size < 2) return false;
@@ -100,7 +100,7 @@
     shown = 0;
     cards.replaceChildren();
     grow();
-    return { want, asked };
+    return { want, picked };
   };
 
   const highlighted = (node, text, words) => {
@@ -117,7 +117,7 @@
     node.append(text.slice(at));
     return node;
   };
-  /* What cannot be seen is written out: control characters and bidi overrides in texts; in answers line ends and marks too. */
+  /* Invisible characters are spelled out: control characters and bidi overrides in texts; in answers line ends and marks too. */
   const code = (c) => `⟦U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧`;
   const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
   const readable = (text) => text.replace(/\r\n/g, "\n").replace(hidden, code);
@@ -131,9 +131,9 @@
     const name = make("span", "method");
     const several = task.judges.filter((other) => other.method === judge.method).length > 1;
     name.append(make("i"), make("bdi", "", several ? `${judge.method} · ${judge.seed}` : judge.method));
-    const said = answer[1].trim() ? make("bdi", "said", generated(answer[1])) : make("span", "said nothing", "(nothing)");
+    const output = answer[1].trim() ? make("bdi", "output", generated(answer[1])) : make("span", "output nothing", "(nothing)");
     const side = make("span", "prob");
-    line.append(sign, name, said, side);
+    line.append(sign, name, output, side);
     if (answer[3]) {
       const sorted = Object.entries(answer[3]).sort((a, b) => b[1] - a[1]);
       side.textContent = sorted.length ? `${String(sorted[0][0]) === String(answer[2]) ? "" : sorted[0][0] + " "}${(100 * sorted[0][1]).toFixed(0)} %` : "";

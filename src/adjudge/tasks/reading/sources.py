@@ -1,4 +1,4 @@
-"""Where a task's rows come from: the official download folder, a folder in the hub's layout, the cache, a table, or the hub."""
+"""Load a task's rows from a data folder (official or hub layout), the cache, a table or the hub."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from adjudge.errors import DataError, nearest
 from adjudge.system.console import warn
 from adjudge.tasks.reading.hooks import hook_named
 from adjudge.tasks.reading.hub import load_from_hub
-from adjudge.tasks.reading.rows import (
-    LABELLED,
-    Row,
-    check_columns,
-    text_cells,
-    text_of,
-    to_example,
-    width_error,
-)
+from adjudge.tasks.reading.rows import LABELLED, Row, check_columns, text_cells, text_of, to_example, width_error
 from adjudge.tasks.reading.table import arrow_rows, load_table, read_table
 from adjudge.tasks.reading.text_files import Line, read_json_lines, read_tab_separated
 from adjudge.tasks.reading.vader import FILES, load_vader, vader_folder
@@ -27,11 +19,13 @@ from adjudge.types import Example
 
 
 def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -> list[Example]:
-    """Read the rows of one split, checked, in file order.
+    """Return the checked rows of one split, in file order.
 
-    The first place that fits is used: `data_dir` (the official download layout, else the hub's layout of Parquet files), the
-    fetched ratings, the user's table, the hub. Tasks that have no files in a data dir ignore it. Raises DataError: nothing found
-    (every path that was tried, and what to do), or a row that is not as the task says (file, line, field).
+    The first available source is used: `data_dir` (the official download layout, else the hub's Parquet files), the
+    fetched ratings, the user's table, the hub. Tasks without files in a data dir ignore `data_dir`.
+
+    Raises DataError when no source has the rows (listing every path tried and what to do), or when a row does not fit
+    the task (with file, line and field).
     """
     source = spec.source
     if data_dir is not None and (source.files or source.hub):
@@ -42,17 +36,17 @@ def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -
         return load_table(spec, source.table, split)
     if source.hub is not None:
         return _from_hub(spec, source.hub, split)
-    raise DataError(f"{spec.name} is read from a folder. Pass it as --data-dir{_folder_hint(spec, split)}.")
+    raise DataError(f"{spec.name} is read from a folder. Name the folder with --data-dir{_folder_hint(spec, split)}.")
 
 
 def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -> list[Path]:
-    """The files that `load_split` reads the rows from; none for rows that come from the hub, and for files that are not there.
+    """Return the existing files which `load_split` reads; none when the rows come from the hub.
 
     Raises DataError when one of a numbered set of files is missing.
     """
     source = spec.source
     if data_dir is not None and (source.files or source.hub):
-        return _find(spec, split, Path(data_dir))[0]
+        return _find_files(spec, split, Path(data_dir))[0]
     paths: list[Path] = []
     if source.vader is not None:
         paths = [vader_folder() / FILES[source.vader.part]]
@@ -64,20 +58,23 @@ def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) 
 def _from_folder(spec: TaskSpec, split: str, data_dir: Path) -> list[Example]:
     if not data_dir.is_dir():
         raise DataError(f"{data_dir}: there is no such folder (--data-dir).")
-    found, tried = _find(spec, split, data_dir)
+    paths, tried = _find_files(spec, split, data_dir)
     files, hub = spec.source.files, spec.source.hub
-    if found and files is not None and found[0].suffix != ".parquet":
-        return _from_file(spec, files, split, found[0])
-    if found and hub is not None:
-        return _from_shards(spec, hub, split, found)
+    if paths and files is not None and paths[0].suffix != ".parquet":
+        return _from_file(spec, files, split, paths[0])
+    if paths and hub is not None:
+        return _from_shards(spec, hub, split, paths)
     if not tried:
         raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
-    paths = "".join(f"\n  {path}" for path in tried)
-    raise DataError(f"{spec.name}: the {split} rows are not in --data-dir {data_dir}. Tried:{paths}")
+    lines = "".join(f"\n  {path}" for path in tried)
+    raise DataError(f"{spec.name}: the {split} rows are not in --data-dir {data_dir}. Tried:{lines}")
 
 
-def _find(spec: TaskSpec, split: str, data_dir: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a split in `data_dir`, one in the official layout or Parquet files in the hub's, and every path that was tried."""
+def _find_files(spec: TaskSpec, split: str, data_dir: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files of a split in `data_dir`, and every path that was tried.
+
+    The files are one in the official layout, or the Parquet files of the hub's layout.
+    """
     tried: list[Path] = []
     files, hub = spec.source.files, spec.source.hub
     if files is not None:
@@ -88,7 +85,7 @@ def _find(spec: TaskSpec, split: str, data_dir: Path) -> tuple[list[Path], list[
                 return [path], tried
     if hub is not None and split in hub.splits:
         config = hub.config_of(split)
-        for folder in _folders(data_dir, _place(hub.path.rsplit("/", 1)[-1], config) if config else hub.path):
+        for folder in _folders(data_dir, _with_config(hub.path.rsplit("/", 1)[-1], config) if config else hub.path):
             tried.append(folder / f"{hub.splits[split]}-*.parquet")
             shards = _shards(folder, hub.splits[split])
             if shards:
@@ -96,20 +93,25 @@ def _find(spec: TaskSpec, split: str, data_dir: Path) -> tuple[list[Path], list[
     return [], tried
 
 
-def _place(path: str, config: str | None) -> str:
+def _with_config(path: str, config: str | None) -> str:
     return f"{path}/{config}" if config else path
 
 
 def _folders(data_dir: Path, folder: str) -> list[Path]:
+    """Return the folders to try for `folder`: its full path and its last part below `data_dir`.
+
+    `data_dir` itself is tried too when it has the name of the last part.
+    """
     last = folder.rsplit("/", 1)[-1]
-    found = [data_dir / folder, data_dir / last]
-    return [*found, data_dir] if data_dir.name == last else found
+    folders = [data_dir / folder, data_dir / last]
+    return [*folders, data_dir] if data_dir.name == last else folders
 
 
 def _candidates(data_dir: Path, folder: str, file: str) -> list[Path]:
+    """Return the paths where a file of the official layout may be."""
     paths = []
     for parent in _folders(data_dir, folder):
-        # By hand and not by resolve(): the sibling of a linked folder is the link's sibling.
+        # Not resolve(): the sibling of a linked folder is the sibling of the link.
         path = parent
         for part in Path(file).parts:
             path = path.parent if part == ".." else path / part
@@ -138,7 +140,7 @@ def _tab_separated_rows(spec: TaskSpec, files: FileSource, split: str, path: Pat
     check_columns(
         path, columns, [*spec.fields.values(), *([spec.label] if labelled and spec.label is not None else [])]
     )
-    # Without gold answers the rows are there to be judged for a submission, which needs every one of them.
+    # Rows without gold answers are judged for a submission, which needs every row.
     allowed = files.broken_share * len(lines) if labelled else 0
     rows, broken = [], list[DataError]()
     for line in lines:
@@ -152,13 +154,17 @@ def _tab_separated_rows(spec: TaskSpec, files: FileSource, split: str, path: Pat
         rows.append(Row(f"{path}:{line.number}", f"{path.name}:{line.number}", cells))
     if broken:
         warn(
-            f"{path}: {len(broken)} of {len(lines):,} rows are broken and left out, as is usual for this file. First: {broken[0]}"
+            f"{path}: {len(broken)} of {len(lines):,} rows are broken and dropped, as is usual for this file. "
+            f"First: {broken[0]}"
         )
     return rows
 
 
 def _cells(spec: TaskSpec, path: Path, line: Line, columns: Sequence[str]) -> dict[str, str]:
-    """The cells of a row that is whole: as many as there are columns, and no text that the task needs empty. Raises DataError."""
+    """Return the cells of a row by column.
+
+    Raises DataError when the number of cells is wrong or a required text is empty.
+    """
     if len(line.cells) != len(columns):
         raise width_error(path, line, columns)
     cells = dict(zip(columns, line.cells, strict=True))
@@ -170,7 +176,7 @@ def _cells(spec: TaskSpec, path: Path, line: Line, columns: Sequence[str]) -> di
 def _examples(
     spec: TaskSpec, split: str, rows: Sequence[Row], origin: Path, drop_labels: Sequence[str] = ()
 ) -> list[Example]:
-    """Rows with the columns of the official files to checked examples: through the task's hook, where it has one."""
+    """Return rows with the official files' columns as checked examples, after applying the task's hook."""
     if spec.source.hook is not None:
         rows = hook_named(spec.source.hook)(rows, split)
     labelled = split in LABELLED
@@ -183,13 +189,16 @@ def _examples(
         kept.append(to_example(spec, row.where, row.id, cells, labelled=labelled))
     if dropped:
         warn(
-            f"{origin}: {dropped} of {len(rows):,} rows have no gold answer ({', '.join(drop_labels)}) and are left out."
+            f"{origin}: {dropped} of {len(rows):,} rows have no gold answer ({', '.join(drop_labels)}) and are dropped."
         )
     return kept
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
-    """The Parquet files of one split, in order. Raises DataError when one of a numbered set is missing."""
+    """Return the Parquet files of one split, in order.
+
+    Raises DataError when one of a numbered set is missing.
+    """
     single = folder / f"{split}.parquet"
     shards = sorted(folder.glob(f"{split}-?????-of-?????.parquet"))
     if not shards:
@@ -215,26 +224,30 @@ def _from_shards(spec: TaskSpec, hub: HubSource, split: str, shards: Iterable[Pa
 def _hub_rows(
     spec: TaskSpec, hub: HubSource, split: str, *, rows: Iterable[Row], columns: Sequence[str], origin: Path
 ) -> list[Row]:
-    """The same rows with the columns and raw labels of the official files in place of the hub's columns and integers."""
+    """Return the hub's rows with the columns and raw labels of the official files."""
     rename = hub.rename.get(split, {})
-    there = {rename.get(column, column): column for column in columns}
+    actual = {rename.get(column, column): column for column in columns}
     source_of = {column: hub.columns.get(name, column) for name, column in (*spec.fields.items(), *spec.tags.items())}
     labelled = split in LABELLED
-    if spec.source.hook is None:  # a hook makes columns of its own
-        check_columns(origin, there, [source_of[column] for column in spec.fields.values()])
+    if spec.source.hook is None:  # a hook creates its own columns
+        check_columns(origin, actual, [source_of[column] for column in spec.fields.values()])
     if labelled and spec.label is not None and hub.label is not None:
-        check_columns(origin, there, [hub.label])
+        check_columns(origin, actual, [hub.label])
     renamed = []
     for row in rows:
-        given = {name: row.cells[column] for name, column in there.items()}
-        cells = given | {column: given[name] for column, name in source_of.items() if name in given}
+        hub_cells = {name: row.cells[column] for name, column in actual.items()}
+        cells = hub_cells | {column: hub_cells[name] for column, name in source_of.items() if name in hub_cells}
         if spec.label is not None and hub.label is not None:
-            cells[spec.label] = _hub_label(hub, row.where, given.get(hub.label, ""), labelled)
+            cells[spec.label] = _hub_label(hub, row.where, hub_cells.get(hub.label, ""), labelled)
         renamed.append(Row(row.where, row.id, cells))
     return renamed
 
 
 def _hub_label(hub: HubSource, where: str, raw: str, labelled: bool) -> str:
+    """Return the raw label of a hub's integer, or empty text for a missing gold answer.
+
+    Raises DataError when a required label is missing or unknown.
+    """
     if raw in ("", "-1", "-1.0") and not labelled:
         return ""
     if not raw:
@@ -245,7 +258,7 @@ def _hub_label(hub: HubSource, where: str, raw: str, labelled: bool) -> str:
     if raw not in known:
         meaning = ", ".join(index if index == label else f"{index} ({label})" for index, label in known.items())
         hint = " -1 means that the row has no gold answer." if raw == "-1" else ""
-        raise DataError(f"{where}: '{raw}' in column '{hub.label}' is no label; there is: {meaning}.{hint}")
+        raise DataError(f"{where}: '{raw}' in column '{hub.label}' is not a label; there is: {meaning}.{hint}")
     return known[raw]
 
 
@@ -253,25 +266,27 @@ def _from_hub(spec: TaskSpec, hub: HubSource, split: str) -> list[Example]:
     if split not in hub.splits:
         if split in _splits(spec):
             raise DataError(
-                f"{spec.name}: the hub has no {split} rows with gold answers. Pass a folder as --data-dir{_folder_hint(spec, split)}."
+                f"{spec.name}: the hub has no {split} rows with gold answers. "
+                f"Name a folder with --data-dir{_folder_hint(spec, split)}."
             )
         raise DataError(f"{spec.name} has no split '{split}'.{nearest(split, _splits(spec))}")
-    columns, table = arrow_rows(_ask_hub(spec, hub, split).with_format("arrow")[:])
+    columns, table = arrow_rows(_load_dataset(spec, hub, split).with_format("arrow")[:])
     name = hub.splits[split]
-    place = _place(hub.path, hub.config_of(split))
-    named = (Row(f"{place} {name}: row {row.line}", f"{name}:{row.line}", row) for row in table)
-    rows = _hub_rows(spec, hub, split, rows=named, columns=columns, origin=Path(place))
-    return _examples(spec, split, rows, Path(place))
+    origin = _with_config(hub.path, hub.config_of(split))
+    named = (Row(f"{origin} {name}: row {row.line}", f"{name}:{row.line}", row) for row in table)
+    rows = _hub_rows(spec, hub, split, rows=named, columns=columns, origin=Path(origin))
+    return _examples(spec, split, rows, Path(origin))
 
 
-def _ask_hub(spec: TaskSpec, hub: HubSource, split: str) -> Any:
+def _load_dataset(spec: TaskSpec, hub: HubSource, split: str) -> Any:
     try:
         return load_from_hub(hub.path, hub.config_of(split), hub.revision, hub.splits[split])
-    except Exception as error:  # the hub's client raises errors of many libraries; whatever it was is in the message
+    except Exception as error:  # the hub's client raises errors of many libraries; the message keeps the reason
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{spec.name}: the {split} rows cannot be had from the hub ({hub.path}, {hub.config_of(split)}): {reason}\n"
-            f"There are two ways: be online, or download the official folder and pass it as --data-dir{_folder_hint(spec, split)}."
+            f"{spec.name}: cannot get the {split} rows from the hub ({hub.path}, {hub.config_of(split)}): {reason}\n"
+            "Go online, or download the official folder and name it with --data-dir"
+            f"{_folder_hint(spec, split)}."
         ) from None
 
 

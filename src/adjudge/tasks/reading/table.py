@@ -1,9 +1,13 @@
-"""The user's own tables: CSV, TSV, JSONL and Parquet, every cell as the text that was written.
+"""Read the user's own tables, with every cell as the text in the file.
 
-CSV: separated by commas, quotes are syntax (RFC 4180), a quoted cell may span lines. TSV: one line is one row, tabs separate,
-quotes are text, as in GLUE's files. JSONL: one object a line; a key that is absent or null is an empty cell, a number keeps its
-spelling, a list or object is its JSON. Parquet: numbers as Python writes them, null and NaN are empty cells. Text is UTF-8, a
-byte-order mark is allowed. Lines with nothing on them hold no row in CSV and JSONL. CSV, TSV and JSONL may be packed: ``rows.csv.gz``.
+- CSV: separated by commas; quotes are syntax (RFC 4180); a quoted cell may span lines.
+- TSV: one line per row, separated by tabs; quotes are text, as in GLUE's files.
+- JSONL: one object per line. A missing or null key is an empty cell, a number keeps its spelling, a list or object
+  becomes its JSON.
+- Parquet: numbers as Python writes them; null and NaN are empty cells.
+
+Text is UTF-8; a byte-order mark is allowed. Blank lines are skipped in CSV and JSONL. CSV, TSV and JSONL may be
+compressed with gzip: ``rows.csv.gz``.
 """
 
 from __future__ import annotations
@@ -19,31 +23,28 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import DataError, nearest
-from adjudge.tasks.reading.rows import (
-    as_text,
-    check_columns,
-    hash_share,
-    text_key,
-    text_of,
-    to_example,
-    width_error,
-)
-from adjudge.tasks.reading.text_files import is_packed, json_lines, plain_name, shorten, tab_separated, text_lines
+from adjudge.system.text import shorten
+from adjudge.tasks.reading.rows import as_text, check_columns, text_of, to_example, width_error
+from adjudge.tasks.reading.same_text import hash_share, text_key
+from adjudge.tasks.reading.text_files import is_packed, json_lines, plain_name, tab_separated, text_lines
 from adjudge.tasks.spec import TableSource, TaskSpec
 from adjudge.types import Example
 
 _MOST_CELL = min(sys.maxsize, 2**31 - 1)
-"""Characters of a cell of CSV; a line is bounded before."""
+"""Most characters of a CSV cell; `text_lines` limits the line before."""
 
 _FEW_ROWS = 1_000_000
-"""Rows that a Parquet file may have however small it is."""
+"""Rows that a Parquet file of any size may have."""
 
 MOST_ABSENT = 10_000_000
-"""Empty cells that are made for keys an object lacks, beside 20 for every cell there is: else a megabyte of keys would fill the memory."""
+"""Empty cells that may be added for missing keys, besides 20 for each existing cell.
+
+Without a limit, a megabyte of different keys would fill the memory.
+"""
 
 
 class TableRow(dict[str, str]):
-    """One row: column to text, and the line (row of a Parquet file) it came from, counted from 1."""
+    """One row as column to text, with its line (or row of a Parquet file), counted from 1."""
 
     def __init__(self, cells: Mapping[str, str], line: int) -> None:
         super().__init__(cells)
@@ -51,18 +52,18 @@ class TableRow(dict[str, str]):
 
 
 def read_table(path: str | Path) -> tuple[list[str], list[TableRow]]:
-    """Read a table: its columns in order, and its rows, each with a text for every column.
+    """Return a table's columns in order and its rows, each with a text for every column.
 
-    Raises DataError: no such file, an unknown kind of file, invalid UTF-8, a row with the wrong number of columns, a column name
-    that occurs twice, a line that is no JSON object, a damaged gzip, no rows.
+    Raises DataError for a missing file, an unknown kind of file, invalid UTF-8, a row with the wrong number of columns,
+    a repeated column name, a line which is not a JSON object, a damaged gzip, or a table without rows.
     """
-    columns, found = stream_table(path)
-    rows = list(found)
+    columns, stream = stream_table(path)
+    rows = list(stream)
     absent = len(columns) * len(rows) - sum(map(len, rows))
     if absent > MOST_ABSENT and absent > 20 * sum(map(len, rows)):
         raise DataError(
-            f"{path}: its {len(rows):,} objects have {len(columns):,} different keys, nearly all of them in few objects. "
-            "The objects of a table have the same keys."
+            f"{path}: its {len(rows):,} objects have {len(columns):,} different keys, "
+            "nearly all of them in few objects. The objects of a table must have the same keys."
         )
     if absent:
         rows = [TableRow({column: row.get(column, "") for column in columns}, row.line) for row in rows]
@@ -70,14 +71,17 @@ def read_table(path: str | Path) -> tuple[list[str], list[TableRow]]:
 
 
 def stream_table(path: str | Path) -> tuple[list[str], Iterator[TableRow]]:
-    """As `read_table`, one row at a time; a key that an object lacks is lacking. The rows raise DataError too."""
+    """Return a table's columns and an iterator over its rows, without cells for missing keys.
+
+    Raises DataError as `read_table`. Iterating over the rows may raise DataError too.
+    """
     path = Path(path)
     readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
     kind = plain_name(path).suffix.lower()
     if kind not in readers:
-        raise DataError(f"{path}: '{kind}' is no kind of table that can be read.{nearest(kind, readers)}")
+        raise DataError(f"{path}: '{kind}' is not a supported kind of table.{nearest(kind, readers)}")
     if is_packed(path) and kind == ".parquet":
-        raise DataError(f"{path}: a Parquet file is packed inside already. Unpack it.")
+        raise DataError(f"{path}: a Parquet file is already compressed inside. Unpack it.")
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     columns, rows = readers[kind](path)
@@ -86,43 +90,51 @@ def stream_table(path: str | Path) -> tuple[list[str], Iterator[TableRow]]:
     first = next(rows, None)
     if first is None:
         raise DataError(
-            f"{path}: the file has columns ({_named(columns)}) and no rows." if columns else f"{path}: has no rows."
+            f"{path}: the file has columns ({_listed(columns)}) and no rows." if columns else f"{path}: has no rows."
         )
     return columns, chain([first], rows)
 
 
 def require_columns(path: str | Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise DataError for the first of `wanted` that is no column; guesses when a CSV is separated by something else."""
+    """Raise DataError for the first of `wanted` missing from `columns`.
+
+    The message hints at another separator when the whole header is one column.
+    """
     try:
         check_columns(Path(path), columns, wanted)
     except DataError as error:
         for name, mark in (("semicolons", ";"), ("tabs", "\t")):
             if len(columns) == 1 and mark in columns[0]:
                 raise DataError(
-                    f"{error} The file seems to be separated by {name}; a .csv is separated by commas."
+                    f"{error} The file seems to be separated by {name}; a .csv must be separated by commas."
                 ) from None
         raise
 
 
 def load_table(spec: TaskSpec, source: TableSource, split: str) -> list[Example]:
-    """Read the rows of one split, in file order; without a dev file they are told apart by `split_table`. Raises DataError."""
+    """Return the rows of one split, in file order; without a dev file, `split_table` makes the splits.
+
+    Raises DataError for an unknown split, a row which does not fit the task, or too few rows to split.
+    """
     if split not in ("train", "dev"):
         raise DataError(f"{spec.name} has no split '{split}'. There is: train, dev.")
-    own_dev = split == "dev" and source.dev is not None
-    examples = table_examples(spec, Path(source.dev if own_dev and source.dev else source.train))
     if source.dev is not None:
-        return examples
+        return table_examples(spec, Path(source.dev if split == "dev" else source.train))
+    examples = table_examples(spec, Path(source.train))
     train, dev = split_table(examples, source.dev_share, source.split_seed)
     if not train or not dev:
         raise DataError(
-            f"{source.train}: {len(examples)} rows with {len({text_key(e.fields) for e in examples})} different texts are too few "
-            "to split off dev rows. Add rows, or name a dev file."
+            f"{source.train}: {len(examples)} rows with {len({text_key(e.fields) for e in examples})} different texts "
+            "are too few to split off dev rows. Add rows, or name a dev file."
         )
     return dev if split == "dev" else train
 
 
 def table_examples(spec: TaskSpec, path: Path) -> list[Example]:
-    """All rows of one table as labelled examples. Raises DataError."""
+    """Return all rows of one table as labelled examples.
+
+    Raises DataError for a missing column or a row which does not fit the task.
+    """
     columns, rows = stream_table(path)
     wanted = list(spec.fields.values()) + [name for name in (spec.label, spec.group) if name is not None]
     require_columns(path, columns, wanted)
@@ -130,9 +142,10 @@ def table_examples(spec: TaskSpec, path: Path) -> list[Example]:
 
 
 def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Split off dev rows: the texts with the smallest hashes, until `dev_share` of the rows is reached; at least one text.
+    """Split rows into (train, dev): the texts with the smallest hashes become dev rows.
 
-    Rows with equal texts, and rows of one group, fall into the same split. File order is kept in both.
+    Texts are taken until `dev_share` of the rows is reached, at least one text. Rows with equal texts, and rows of one
+    group, share a split. Both splits keep the file order.
     """
     keys = _split_keys(examples)
     sizes = Counter(keys)
@@ -150,28 +163,31 @@ def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tup
 
 
 def _split_keys(examples: Sequence[Example]) -> list[str]:
-    """A text for each row, equal for rows that must share a split: those of equal texts or one group, and so on from them."""
-    above: dict[str, str] = {}
+    """Return one key per row, equal for rows that must share a split.
 
-    def top(key: str) -> str:
-        while above.setdefault(key, key) != key:
-            key = above[key]
+    Those are rows with equal texts or of one group, and rows connected through such rows (union-find over the texts).
+    """
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
         return key
 
-    first: dict[str, str] = {}
+    first_of_group: dict[str, str] = {}
     texts = [text_key(example.fields) for example in examples]
     for example, text in zip(examples, texts, strict=True):
         if example.group:
-            low, high = sorted((top(text), top(first.setdefault(example.group, text))))
-            above[high] = low
-    return [top(text) for text in texts]
+            low, high = sorted((root(text), root(first_of_group.setdefault(example.group, text))))
+            parent[high] = low
+    return [root(text) for text in texts]
 
 
 def examples_for_prediction(spec: TaskSpec, rows: Sequence[Mapping[str, str]], source: str = "input") -> list[Example]:
-    """Turn the rows of any table into examples without gold answers.
+    """Return the rows of any table as examples without gold answers.
 
-    A field is taken from the source's column when the table has it, else from a column with the field's own name. `source` names
-    the table in ids and errors. Raises DataError for a missing column (with the nearest) or an empty field.
+    A field is read from the task's column when the table has it, else from a column with the field's own name. `source`
+    names the table in ids and errors. Raises DataError for a missing column (naming the nearest) or an empty field.
     """
     if not rows:
         return []
@@ -215,15 +231,15 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(text_lines(path, newline=""), strict=True)
     begins = 1
     while True:
-        limit = csv.field_size_limit(_MOST_CELL)  # of the process: others' readers run between two rows
+        limit = csv.field_size_limit(_MOST_CELL)  # global to the process, and other readers run between two rows
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             raise DataError(
-                f"{path}:{begins}: is not valid CSV: {error}. A cell with a quote, comma or line break in it is put in quotes, and "
-                "quotes in it are doubled."
+                f"{path}:{begins}: is not valid CSV: {error}. Put a cell with a quote, comma or line break in quotes, "
+                "and double the quotes in it."
             ) from None
         finally:
             csv.field_size_limit(limit)
@@ -234,12 +250,14 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _csv_width_error(path: Path, number: int, cells: list[str], columns: list[str]) -> DataError:
     if len(cells) < len(columns):
-        what = f"column '{shorten(columns[len(cells)])}' is missing"
+        problem = f"column '{shorten(columns[len(cells)])}' is missing"
     else:
-        what = f"the cell after column '{shorten(columns[-1])}' belongs to no column: '{shorten(cells[len(columns)])}'"
+        problem = (
+            f"the cell after column '{shorten(columns[-1])}' belongs to no column: '{shorten(cells[len(columns)])}'"
+        )
     return DataError(
-        f"{path}:{number}: the row has {len(cells)} cells where {len(columns)} are expected ({_named(columns)}); {what}. "
-        "A cell with a comma in it is put in quotes."
+        f"{path}:{number}: the row has {len(cells)} cells where {len(columns)} are expected ({_listed(columns)}); "
+        f"{problem}. Put a cell with a comma in quotes."
     )
 
 
@@ -257,17 +275,18 @@ def _tsv(path: Path) -> tuple[list[str], Iterator[TableRow]]:
 
 
 def _jsonl(path: Path) -> tuple[list[str], Iterator[TableRow]]:
-    columns: dict[str, None] = {}  # the last line may have a key of its own, so the file is gone through twice
-    for _, _, plain in json_lines(path):
-        columns |= dict.fromkeys(plain)
-    return list(columns), (TableRow(_json_cells(line, plain), number) for number, line, plain in json_lines(path))
+    columns: dict[str, None] = {}  # the last line may have a new key, so the file is read twice
+    for _, _, parsed in json_lines(path):
+        columns |= dict.fromkeys(parsed)
+    return list(columns), (TableRow(_json_cells(line, parsed), number) for number, line, parsed in json_lines(path))
 
 
-def _json_cells(line: str, plain: Mapping[str, Any]) -> dict[str, str]:
-    if all(isinstance(value, str) for value in plain.values()):
-        return dict(plain)
+def _json_cells(line: str, parsed: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of an object as text, numbers with the spelling they have in `line`."""
+    if all(isinstance(value, str) for value in parsed.values()):
+        return dict(parsed)
     spelled = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
-    return {key: spelled[key] if isinstance(spelled[key], str) else as_text(value) for key, value in plain.items()}
+    return {key: spelled[key] if isinstance(spelled[key], str) else as_text(value) for key, value in parsed.items()}
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[TableRow]]:
@@ -277,7 +296,7 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[TableRow]]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         if file.metadata.num_rows > max(_FEW_ROWS, path.stat().st_size):
-            raise DataError(f"{path}: says that it has {file.metadata.num_rows:,} rows, more than bytes.")
+            raise DataError(f"{path}: claims {file.metadata.num_rows:,} rows, more than it has bytes.")
         columns, rows = arrow_rows(file.read())
     except (
         pyarrow.ArrowException,
@@ -293,7 +312,10 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[TableRow]]:
 
 
 def arrow_rows(table: Any) -> tuple[list[str], list[TableRow]]:
-    """The columns of a `pyarrow.Table` and its rows as text. Single precision numbers are written as short as they came (3.8)."""
+    """Return the columns of a `pyarrow.Table` and its rows as text.
+
+    Single-precision numbers keep their short form: 3.8, not 3.799999952316284.
+    """
     import numpy
     import pyarrow
 
@@ -310,7 +332,7 @@ def arrow_rows(table: Any) -> tuple[list[str], list[TableRow]]:
     return columns, [TableRow(dict(zip(columns, row, strict=True)), number) for number, row in enumerate(rows, 1)]
 
 
-def _named(columns: Sequence[str]) -> str:
-    """The columns for a message, the first of many."""
+def _listed(columns: Sequence[str]) -> str:
+    """Return the columns for a message, at most the first 20."""
     shown = ", ".join(map(shorten, columns[:20]))
     return shown if len(columns) <= 20 else f"{shown}, … {len(columns):,} in all"

@@ -1,4 +1,7 @@
-"""Text files line by line: UTF-8, packed with gzip or not. What a file can cost in memory is bounded by its size on disk."""
+"""Read text files line by line: UTF-8, plain or compressed with gzip.
+
+The memory that a file can take is bounded by its size on disk.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from adjudge.errors import DataError
+from adjudge.system.text import shorten
 
 MOST_LINE = 2**26
-"""Characters of one line."""
+"""Most characters of one line."""
 
-MOST_UNPACKED, SURELY_NO_BOMB = 100, 2**22
-"""How many times its size a packed file may become, beyond that many bytes. Text becomes 3 to 20 times its size; a bomb, 1,000 times."""
+MOST_UNPACKED = 100
+"""How many times its size a gzip file may expand to. Text expands 3 to 20 times, a decompression bomb 1,000 times."""
 
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+SURELY_NO_BOMB = 2**22
+"""Bytes that any gzip file may expand to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +36,24 @@ class Line:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file is to be read through gzip."""
+    """Return whether a file is compressed with gzip, judging by its name."""
     return path.suffix.lower() == ".gz"
 
 
 def plain_name(path: Path) -> Path:
-    """The path without ``.gz``: its suffix says what kind of table it is."""
+    """Return the path without ``.gz``; its suffix then names the kind of table."""
     return path.with_suffix("") if is_packed(path) else path
 
 
 def text_lines(path: Path, newline: str = "\n") -> Iterator[str]:
-    r"""The lines of a UTF-8 file with their ends, a byte-order mark left out. Lines end at `newline`; ``""``: at ``\n``, ``\r`` or both.
+    r"""Yield the lines of a UTF-8 file with their line ends, without a byte-order mark.
 
-    Raises DataError: not readable, not UTF-8 (with the line of the first invalid byte), a damaged or exploding gzip, a line without end.
+    Lines end at `newline`; ``""`` means at ``\n``, ``\r`` or both. Raises DataError for a file which is unreadable or
+    not UTF-8 (naming the line of the first invalid byte), a damaged or exploding gzip, or an endless line.
     """
     try:
         with path.open("rb") as raw:
-            # Typed as what both are.
+            # Both are binary streams; their common type is not declared.
             binary: IO[bytes] = _Unpacked(path, raw) if is_packed(path) else raw  # type: ignore[assignment]
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
             while line := text.readline(MOST_LINE + 1):
@@ -69,11 +74,11 @@ _READ_ERRORS = (zlib.error, EOFError, OSError)
 def _read_error(path: Path, error: Exception) -> DataError:
     if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
         return DataError(f"{path}: cannot be read: {error.strerror or error}.")
-    return DataError(f"{path}: is no whole gzip file: {error}. Pack it again.")
+    return DataError(f"{path}: is not a complete gzip file: {error}. Compress it again.")
 
 
 class _Unpacked(io.BufferedReader):
-    """A gzip file's content; DataError once it has become far larger than text can."""
+    """A gzip file's content. Reading raises DataError once it grows far larger than text can."""
 
     def __init__(self, path: Path, raw: IO[bytes]) -> None:
         super().__init__(_Counted(path, raw))  # type: ignore[arg-type]
@@ -92,18 +97,21 @@ class _Counted(io.RawIOBase):
         self._read += len(content)
         if self._read > self._most:
             raise DataError(
-                f"{self._path}: becomes more than {MOST_UNPACKED} times its size when it is unpacked, as no text does. "
-                "Unpack it yourself if it is right."
+                f"{self._path}: expands to more than {MOST_UNPACKED} times its size, which text does not do. "
+                "Unpack it yourself if it is correct."
             )
         buffer[: len(content)] = content
         return len(content)
 
 
 def _encoding_error(path: Path) -> DataError:
-    """Where a file stops being UTF-8: its lines are gone through again, so that the good case need not count."""
+    """Return an error which names the first byte that is not UTF-8.
+
+    The file is read again for this, so reading a valid file need not count lines.
+    """
     try:
         return _first_bad_line(path)
-    except _READ_ERRORS as error:  # of a damaged gzip, the line may come before what is damaged, or behind it
+    except _READ_ERRORS as error:  # a gzip file may be damaged before that line
         return _read_error(path, error)
 
 
@@ -118,25 +126,28 @@ def _first_bad_line(path: Path) -> DataError:
             except UnicodeDecodeError as error:
                 if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
                     return DataError(
-                        f"{path}:1: byte {line[0]:#04x} is not valid UTF-8; the file seems to be UTF-16. Save the file as UTF-8."
+                        f"{path}:1: byte {line[0]:#04x} is not valid UTF-8; the file seems to be UTF-16. "
+                        "Save the file as UTF-8."
                     )
                 before = line[: error.start]
                 return DataError(
-                    f"{path}:{number}: byte {line[error.start]:#04x} is not valid UTF-8 (field {before.count(9) + 1} counted by tabs, "
-                    f"byte {len(before) + 1} of the line). Save the file as UTF-8."
+                    f"{path}:{number}: byte {line[error.start]:#04x} is not valid UTF-8 (field {before.count(9) + 1} "
+                    f"counted by tabs, byte {len(before) + 1} of the line). Save the file as UTF-8."
                 )
     return DataError(f"{path}: is not valid UTF-8. Save the file as UTF-8.")
 
 
 def tab_separated(path: Path) -> Iterator[Line]:
-    r"""Split a file at ``\n`` or ``\r\n`` and tabs, and at nothing else: quotes are text, and so are U+2028, U+0085 and ``\f``.
+    r"""Yield the rows of a tab-separated file.
 
-    Blank lines at the end are allowed; any other blank line is a row with one empty cell. Raises DataError when the file is empty.
+    Lines end at ``\n`` or ``\r\n`` and cells at tabs only: quotes are text, and so are U+2028, U+0085 and ``\f``. Blank
+    lines at the end are skipped; any other blank line is a row with one empty cell. Raises DataError when the file is
+    empty.
     """
-    blank: list[Line] = []
+    blank: list[Line] = []  # kept back until another row follows
     number = 0
-    for number, whole in enumerate(text_lines(path), 1):
-        line = whole.removesuffix("\n")
+    for number, text in enumerate(text_lines(path), 1):
+        line = text.removesuffix("\n")
         row = Line(number, tuple(line.removesuffix("\r").split("\t")))
         if not line.strip("\r"):
             blank.append(row)
@@ -149,14 +160,14 @@ def tab_separated(path: Path) -> Iterator[Line]:
 
 
 def read_tab_separated(path: Path) -> list[Line]:
-    """All lines of `tab_separated`."""
+    """Return all rows of `tab_separated`."""
     return list(tab_separated(path))
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers (from 1) and lines; lines with nothing on them hold none.
+    """Yield each object of a JSONL file as (line number from 1, line, object), skipping blank lines.
 
-    Raises DataError: a line that is not JSON or no object, an object with a key twice, or a file without any.
+    Raises DataError for a line which is not JSON or not an object, an object with a key twice, or an empty file.
     """
     empty = True
     for number, line in enumerate(text_lines(path), 1):
@@ -167,7 +178,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: is not JSON: {error}. Each line is one object.") from None
         if not isinstance(parsed, dict):
-            raise DataError(f"{path}:{number}: is {kind_of(parsed)} and not an object: {shorten(line.strip())}")
+            raise DataError(f"{path}:{number}: is {kind_of(parsed)}, not an object: {shorten(line.strip())}")
         empty = False
         yield number, line, parsed
     if empty:
@@ -175,21 +186,21 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def read_json_lines(path: Path) -> list[tuple[int, str, dict[str, Any]]]:
-    """All objects of `json_lines`."""
+    """Return all objects of `json_lines`."""
     return list(json_lines(path))
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key '{shorten(twice)}' is there twice")
-    return found
+        raise ValueError(f"the key '{shorten(twice)}' occurs twice")
+    return mapping
 
 
 def kind_of(value: Any) -> str:
-    """What a value of JSON is, in words."""
+    """Return the kind of a JSON value in words."""
     kinds = {
         bool: "true or false",
         int: "a whole number",
@@ -199,9 +210,3 @@ def kind_of(value: Any) -> str:
         dict: "an object",
     }
     return kinds.get(type(value), "null")
-
-
-def shorten(text: str) -> str:
-    r"""Cut a value for use in a message; what a terminal would obey or hide is written as ``\x1b``."""
-    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii") for mark in cut)

@@ -1,8 +1,11 @@
-"""Sentences rated by people from -4 to 4: movie reviews, tweets, newspaper editorials and product reviews.
+"""Read sentences rated by people from -4 to 4.
 
-Source: Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014.
-The source archive of vaderSentiment 3.3.2 (MIT) carries the ratings in an archive of its own. Every row is
-``id TAB mean of 20 ratings TAB text``, lines end with CRLF, the encoding is UTF-8.
+They are movie reviews, tweets, newspaper editorials and product reviews. The ratings are in an archive inside the
+source archive of vaderSentiment 3.3.2 (MIT). Every row is ``id TAB mean of 20 ratings TAB text``, lines end with CRLF,
+and the encoding is UTF-8.
+
+Source: Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text",
+ICWSM 2014.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from adjudge.errors import DataError
 from adjudge.system.console import note
 from adjudge.system.download import VADER, DownloadError, download
 from adjudge.system.files import cache_dir, write_bytes
-from adjudge.tasks.reading.rows import gold_of, hash_share, normal_text, parse_number, text_of, width_error
-from adjudge.tasks.reading.text_files import read_tab_separated, shorten
+from adjudge.system.text import shorten
+from adjudge.tasks.reading.rows import gold_of, parse_number, text_of, width_error
+from adjudge.tasks.reading.same_text import hash_share, normal_text
+from adjudge.tasks.reading.text_files import read_tab_separated
 from adjudge.tasks.spec import TaskSpec, VaderSource
 from adjudge.types import Example, Value
 
@@ -34,21 +39,24 @@ POSITIVE, NEGATIVE = "positive", "negative"
 
 _INNER = "hutto_ICWSM_2014.tar.gz"
 _LARGEST = 64 * 2**20
-"""Bytes; a member above this is not one of the files."""
+"""Largest size of a member in bytes; the real files are smaller."""
 
 
 def vader_folder() -> Path:
-    """Where the four files lie once fetched."""
+    """Return the cache folder of the four files."""
     return cache_dir() / "vader"
 
 
 def is_fetched() -> bool:
-    """Whether all four files are there."""
+    """Return whether all four files are in the cache."""
     return all((vader_folder() / name).is_file() for name in FILES.values())
 
 
 def fetch_sentences() -> Path:
-    """Download the four files into the cache unless they are there, and return their folder. Raises DataError when it cannot."""
+    """Return the folder of the four files; download them into the cache when missing.
+
+    Raises DataError when they cannot be downloaded.
+    """
     folder = vader_folder()
     if is_fetched():
         return folder
@@ -63,10 +71,10 @@ def fetch_sentences() -> Path:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Read the source archive of vaderSentiment and write the four files of `FILES` to `folder`, each whole or not at all.
+    """Write the four files of `FILES` from the source archive of vaderSentiment to `folder`.
 
-    Members are read one by one into memory and only those four are written, under their own names: no path in the archive decides
-    where anything goes. Raises DataError when the archive is damaged or lacks one of them.
+    Each file appears whole or not at all. Members are read into memory and written under the fixed names, so no path in
+    the archive decides where a file goes. Raises DataError when the archive is damaged or lacks one of them.
     """
     try:
         with tarfile.open(archive, "r:gz") as outer:
@@ -87,10 +95,12 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def load_vader(spec: TaskSpec, source: VaderSource, split: str) -> list[Example]:
-    """Read the rows of one split, in file order.
+    """Return the rows of one split, in file order.
 
-    Label tasks: rating >= threshold is positive, <= -threshold negative, the rows between are no part of the task. Number tasks:
-    the rating of every row. A text is a dev row when a hash of it falls into the lowest `dev_share`. Raises DataError.
+    In label tasks a rating >= threshold is positive and <= -threshold negative; rows in between are dropped. Number
+    tasks keep the rating of every row. A text is a dev row when its hash falls into the lowest `dev_share`.
+
+    Raises DataError for an unknown split or a damaged file.
     """
     if split not in ("train", "dev"):
         raise DataError(f"{spec.name} has no split '{split}'. There is: train, dev.")
@@ -112,6 +122,7 @@ def load_vader(spec: TaskSpec, source: VaderSource, split: str) -> list[Example]
 
 
 def _gold(spec: TaskSpec, source: VaderSource, where: str, raw: str) -> Value | None:
+    """Return the gold answer of a rating, or None when the rating is too close to 0 for a label task."""
     rating = parse_number(raw)
     if rating is None:
         raise DataError(f"{where}: '{shorten(raw)}' in field 'rating' is not a number.")
@@ -123,10 +134,14 @@ def _gold(spec: TaskSpec, source: VaderSource, where: str, raw: str) -> Value | 
 
 
 def _member(archive: tarfile.TarFile, name: str, path: Path) -> bytes:
+    """Return the content of the file `name` in any folder of the archive.
+
+    Raises DataError when there is none.
+    """
     for member in archive:
         if member.name.rsplit("/", 1)[-1] == name and member.isfile():
             file = archive.extractfile(member)
             if file is None or member.size > _LARGEST:
                 break
             return file.read()
-    raise DataError(f"{path}: there is no {name} in it. Is it the source archive of vaderSentiment 3.3.2?")
+    raise DataError(f"{path}: it does not hold {name}. Is it the source archive of vaderSentiment 3.3.2?")

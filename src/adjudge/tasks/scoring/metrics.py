@@ -1,14 +1,17 @@
-"""The official metrics of GLUE and SuperGLUE, over many resamples at once.
+"""Compute the official metrics of GLUE and SuperGLUE, for many resamples at once.
 
-Shapes: ``S`` resamples, ``N`` rows, ``L`` labels, ``P`` = L + 1 answers (the last is unreadable), ``U`` units, ``C`` what is kept
-of a unit. A unit is what a resample draws: a row, or a group of rows that are scored together (the answer options of a question).
-A metric says what it keeps of each unit, kept_CU, and what value the units of a resample have, kept_CSU → value_S.
+Shapes: ``S`` resamples, ``N`` rows, ``L`` labels, ``P`` = L + 1 answers (the last is unreadable), ``U`` units, ``C``
+numbers kept per unit. A resample draws units: single rows, or groups of rows which are scored together (such as the
+answer options of a question). A metric defines the numbers it keeps of each unit, kept_CU, and the value of the units
+of a resample, kept_CSU → value_S.
 
-A label is its place in the task's words, 0 … L−1; a prediction of −1 is an unreadable answer. **An unreadable answer always counts
-as wrong**: it is a class of its own that equals no gold answer; for ``f1`` it is the wrong one of positive and negative; for number
-tasks it becomes the end of the range farther from the gold.
+A label is encoded as its index in the task's words, 0 … L−1; a prediction of −1 is an unreadable answer.
 
-Where a metric is undefined (a correlation with predictions that are all equal, F1 without a positive anywhere) it is 0.
+**An unreadable answer always counts as wrong.** It is a class of its own, different from every gold answer. For ``f1``
+it is whichever of positive and negative is wrong. For number tasks it becomes the end of the range farther from the
+gold.
+
+An undefined metric is 0, such as a correlation with predictions that are all equal, or F1 without any positive.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adjudge.errors import DataError, TaskError, nearest
-from adjudge.tasks.scoring.groups import all_right, by_unit, is_grouped, same_answer
+from adjudge.tasks.reading.groups import by_unit, is_grouped
+from adjudge.tasks.scoring.group_metrics import all_right, same_answer
 from adjudge.tasks.scoring.record import best_candidate_em, best_candidate_f1
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
 from adjudge.types import Prediction, Value
@@ -32,12 +36,12 @@ BatchMetric = Callable[[Array], Array]
 """kept_CSU → value_S."""
 
 UNREADABLE = -1
-"""The encoded prediction of an unreadable answer in a label task; lives only inside encoded arrays."""
+"""The encoded prediction of an unreadable answer in a label task; used only inside encoded arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a metric kept of one run's predictions, and how units drawn from it make a value."""
+    """The numbers a metric keeps of one run's predictions, and the function from drawn units to a value."""
 
     kept_CU: Array
     value: BatchMetric
@@ -45,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One way to sum up predictions."""
+    """One way to score predictions."""
 
     name: str
     title: str
@@ -53,16 +57,19 @@ class Metric:
     measure: Callable[[TaskSpec, Sequence[Prediction]], Measured]
     higher_is_better: bool = True
     grouped: bool = False
-    """Whether it scores groups of rows, so that every row must belong to one."""
+    """True if it scores groups of rows; then every row must belong to a group."""
     needs_probabilities: bool = False
-    """Whether it takes the probabilities of the label words, so that a judge must compute them whatever it decodes."""
+    """True if it uses the probabilities of the label words, so a judge must always compute them."""
 
 
 def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Measured:
-    """Turn one run's predictions into what the metric keeps of each unit, in order of first appearance.
+    """Return the numbers that the metric keeps of one run's predictions.
 
-    Raises TaskError for an unknown metric, one of the other kind, or a positive label that is no label; DataError when there are no
-    rows, for a missing gold answer, a value that is no answer of the task, and what a metric of groups needs and a row lacks.
+    Units are in order of first appearance.
+
+    Raises TaskError for an unknown metric, a metric of the other kind, or an unknown positive label. Raises DataError
+    when there are no rows, for a missing gold answer, for a value which is not an answer of the task, and when a row
+    lacks something that a metric of groups needs.
     """
     if name not in METRICS:
         raise TaskError(f"{spec.name}: there is no metric '{name}'.{nearest(name, METRICS)}")
@@ -75,25 +82,30 @@ def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Mea
         )
     if not predictions:
         raise DataError(f"{spec.name}: there are no rows to score.")
-    alone = next((prediction for prediction in predictions if not prediction.group), None)
-    if metric.grouped and alone is not None:
+    ungrouped = next((prediction for prediction in predictions if not prediction.group), None)
+    if metric.grouped and ungrouped is not None:
         raise DataError(
-            f"{spec.name}: '{name}' scores groups of rows, and row {alone.id} belongs to none. "
-            "Name the column that groups the rows as the task's 'group', or take another metric."
+            f"{spec.name}: '{name}' scores groups of rows, but row {ungrouped.id} belongs to no group. "
+            "Name the column that groups the rows as the task's 'group', or use another metric."
         )
     return metric.measure(spec, predictions)
 
 
 def needs_probabilities(spec: TaskSpec) -> bool:
-    """Whether a metric of the task takes the probabilities of the label words."""
+    """Return whether a metric of the task uses the probabilities of the label words."""
     return any(METRICS[name].needs_probabilities for name in spec.metrics if name in METRICS)
 
 
 def encode(spec: TaskSpec, golds: Sequence[Value | None], values: Sequence[Value | None]) -> tuple[Array, Array]:
-    """Turn gold answers and predictions (None = unreadable) into (gold_N, pred_N): int64 labels or float64 numbers.
+    """Return gold answers and predictions (None = unreadable) as (gold_N, pred_N).
 
-    Raises DataError for a missing gold answer or a value that is no answer of the task.
+    Both hold int64 labels or float64 numbers.
+
+    Raises DataError for lists of different lengths, a missing gold answer, or a value which is not an answer of the
+    task.
     """
+    if len(golds) != len(values):
+        raise DataError(f"{spec.name}: {len(values)} predictions for {len(golds)} gold answers.")
     for row, gold in enumerate(golds):
         if gold is None:
             raise DataError(
@@ -110,33 +122,25 @@ def encode(spec: TaskSpec, golds: Sequence[Value | None], values: Sequence[Value
             dtype=np.float64,
         )
         return gold_N, pred_N
-    place = {word: index for index, word in enumerate(spec.words)}
-    gold_N = np.array([_label(spec, place, row, gold) for row, gold in enumerate(golds)], dtype=np.int64)
+    index_of = {word: index for index, word in enumerate(spec.words)}
+    gold_N = np.array([_label(spec, index_of, row, gold) for row, gold in enumerate(golds)], dtype=np.int64)
     pred_N = np.array(
-        [UNREADABLE if value is None else _label(spec, place, row, value) for row, value in enumerate(values)],
+        [UNREADABLE if value is None else _label(spec, index_of, row, value) for row, value in enumerate(values)],
         dtype=np.int64,
     )
     return gold_N, pred_N
 
 
-def compute(spec: TaskSpec, name: str, golds: Sequence[Value | None], values: Sequence[Value | None]) -> float:
-    """Return one metric of rows that stand alone. Raises as `measure`, and DataError for lists of different lengths."""
-    if len(golds) != len(values):
-        raise DataError(f"{spec.name}: {len(values)} predictions for {len(golds)} gold answers.")
-    rows = [
-        Prediction(str(row), {}, gold, "", value) for row, (gold, value) in enumerate(zip(golds, values, strict=True))
-    ]
-    found = measure(spec, name, rows)
-    return float(found.value(found.kept_CU[:, None])[0])
-
-
 def accuracy(confusion_SLP: Array, positive: int) -> Array:
-    """Share of rows judged right."""
+    """Return the share of rows judged correctly."""
     return _right(confusion_SLP) / confusion_SLP.sum((1, 2))
 
 
 def f1(confusion_SLP: Array, positive: int) -> Array:
-    """F1 of the positive label, 2 tp / (2 tp + fp + fn). An unreadable answer is a false positive or a false negative."""
+    """Return the F1 of the positive label, 2 tp / (2 tp + fp + fn).
+
+    An unreadable answer is a false positive or a false negative.
+    """
     is_gold_S = confusion_SLP[:, positive].sum(-1)
     unreadable_SL = confusion_SLP[:, :, -1]
     is_pred_S = confusion_SLP[:, :, positive].sum(-1) + unreadable_SL.sum(-1) - unreadable_SL[:, positive]
@@ -144,9 +148,9 @@ def f1(confusion_SLP: Array, positive: int) -> Array:
 
 
 def macro_f1(confusion_SLP: Array, positive: int) -> Array:
-    """Mean of the labels' F1 over those labels that occur among the gold or predicted ones.
+    """Return the mean F1 of the labels which occur among the gold or predicted answers.
 
-    Unreadable is no label to average over; such a row is a miss of its gold label.
+    Unreadable is not a label to average over; an unreadable answer is a miss of its gold label.
     """
     hits_SL = np.diagonal(confusion_SLP, axis1=1, axis2=2)
     seen_SL = confusion_SLP.sum(2) + confusion_SLP[:, :, :-1].sum(1)
@@ -154,7 +158,10 @@ def macro_f1(confusion_SLP: Array, positive: int) -> Array:
 
 
 def matthews(confusion_SLP: Array, positive: int) -> Array:
-    """Matthews correlation, for any number of labels (Gorodkin's R_K, 2004); unreadable is one more predicted class."""
+    """Return the Matthews correlation for any number of labels; unreadable is one more predicted class.
+
+    Source: the coefficient R_K (Gorodkin, 2004).
+    """
     confusion_SLP = confusion_SLP.astype(np.float64)  # products of counts overflow integers
     gold_SL, pred_SP = confusion_SLP.sum(2), confusion_SLP.sum(1)
     rows_S = gold_SL.sum(-1)
@@ -163,9 +170,9 @@ def matthews(confusion_SLP: Array, positive: int) -> Array:
 
 
 def pearson(gold_SN: Array, pred_SN: Array) -> Array:
-    """Linear correlation."""
+    """Return the linear correlation."""
     gold_SN, pred_SN = gold_SN.astype(np.float64), pred_SN.astype(np.float64)
-    # Not "variance > 0": the mean of equal numbers is rounded, and what is left over would be correlated with.
+    # Not "variance > 0": the mean of equal numbers is rounded, and the differences would count as variance.
     defined_S = (np.ptp(gold_SN, axis=-1) > 0) & (np.ptp(pred_SN, axis=-1) > 0)
     gold_SN, pred_SN = (x - x.mean(-1, keepdims=True) for x in (gold_SN, pred_SN))
     above_S = (gold_SN * pred_SN).sum(-1)
@@ -174,25 +181,28 @@ def pearson(gold_SN: Array, pred_SN: Array) -> Array:
 
 
 def spearman(gold_SN: Array, pred_SN: Array) -> Array:
-    """Linear correlation of the ranks; ties share their mean rank."""
+    """Return the linear correlation of the ranks; ties share their mean rank."""
     from scipy.stats import rankdata
 
     return pearson(rankdata(gold_SN, axis=-1), rankdata(pred_SN, axis=-1))
 
 
 def mae(gold_SN: Array, pred_SN: Array) -> Array:
-    """Mean absolute error: smaller is better."""
+    """Return the mean absolute error; smaller is better."""
     return np.abs(gold_SN - pred_SN).mean(-1)
 
 
 def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
-    """A metric of confusion counts: (confusion_SLP, place of the positive label) → value_S."""
+    """Return the `measure` of a metric of confusion counts.
+
+    `function` maps (confusion_SLP, index of the positive label) to value_S.
+    """
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
         gold_N, pred_N = _encoded(spec, predictions)
         labels, positive = len(spec.words), _positive(spec)
         if not is_grouped(predictions):
-            # The row itself and not its counts: two numbers instead of L · P.
+            # Keep the row itself, not its counts: two numbers instead of L · P.
             return Measured(
                 np.stack([gold_N, pred_N]),
                 lambda kept_CSU: function(_confusion(kept_CSU[0], kept_CSU[1], labels), positive),
@@ -211,11 +221,14 @@ def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, S
 
 
 def _of_numbers(function: Callable[[Array, Array], Array]) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
-    """A metric of numbers: (gold_SN, pred_SN) → value_S. Rows stand alone: a rank or a mean has no part that a group could keep."""
+    """Return the `measure` of a metric of numbers; `function` maps (gold_SN, pred_SN) to value_S.
+
+    Rows are not grouped: a rank or a mean cannot be split into parts per group.
+    """
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
         if is_grouped(predictions):
-            raise TaskError(f"{spec.name}: its answers are numbers and its rows are in groups: no metric is for both.")
+            raise TaskError(f"{spec.name}: its answers are numbers and its rows are in groups: no metric fits both.")
         return Measured(np.stack(_encoded(spec, predictions)), lambda kept_CSU: function(kept_CSU[0], kept_CSU[1]))
 
     return measured
@@ -224,10 +237,13 @@ def _of_numbers(function: Callable[[Array, Array], Array]) -> Callable[[TaskSpec
 def _of_groups(
     function: Callable[[str, Sequence[Prediction], str], float],
 ) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
-    """The mean over groups of (what an error begins with, rows of the group, positive word) → score."""
+    """Return the `measure` of a mean over groups.
+
+    `function` maps (beginning of errors, rows of the group, positive word) to a score.
+    """
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
-        _encoded(spec, predictions)  # for its errors: a gold answer everywhere, and no answer that is none of the task
+        _encoded(spec, predictions)  # for its errors: a missing gold answer, an unknown answer
         positive = spec.words[_positive(spec)]
         scores = [
             function(f"{spec.name}: group '{predictions[rows[0]].group}'", [predictions[row] for row in rows], positive)
@@ -282,10 +298,13 @@ def _confusion(gold_SN: Array, pred_SN: Array, labels: int) -> Array:
     return _counts(np.arange(len(gold_SN))[:, None], gold_SN, pred_SN, labels, len(gold_SN))
 
 
-def _counts(place: Array, gold: Array, pred: Array, labels: int, places: int) -> Array:
-    """Counts (places, L gold, P predicted) of rows that say in which place they are counted."""
-    cell = (place * labels + gold) * (labels + 1) + np.where(pred == UNREADABLE, labels, pred)
-    return np.bincount(cell.ravel(), minlength=places * labels * (labels + 1)).reshape(places, labels, labels + 1)
+def _counts(bin_index: Array, gold: Array, pred: Array, labels: int, bins: int) -> Array:
+    """Count rows per bin, gold label and predicted answer: (bins, L, P).
+
+    `bin_index` is the bin of each row.
+    """
+    cell = (bin_index * labels + gold) * (labels + 1) + np.where(pred == UNREADABLE, labels, pred)
+    return np.bincount(cell.ravel(), minlength=bins * labels * (labels + 1)).reshape(bins, labels, labels + 1)
 
 
 def _right(confusion_SLP: Array) -> Array:
@@ -293,7 +312,7 @@ def _right(confusion_SLP: Array) -> Array:
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """Above / below, 0 where below is 0."""
+    """Return above / below, and 0 where below is 0."""
     return np.divide(above, below, out=np.zeros(np.shape(above), dtype=np.float64), where=below > 0)
 
 
@@ -302,20 +321,22 @@ def _positive(spec: TaskSpec) -> int:
         return 1  # by convention the second label: "no, yes", "not equivalent, equivalent"
     if spec.positive not in spec.words:
         raise TaskError(
-            f"{spec.name}: the positive label '{spec.positive}' is none of its words.{nearest(spec.positive, spec.words)}"
+            f"{spec.name}: the positive label '{spec.positive}' is not one of its words."
+            f"{nearest(spec.positive, spec.words)}"
         )
     return spec.words.index(spec.positive)
 
 
-def _label(spec: TaskSpec, place: dict[str, int], row: int, value: Value | None) -> int:
-    if not isinstance(value, str) or value not in place:
-        raise DataError(f"{spec.name}: row {row}: {value!r} is none of its answer words.{nearest(str(value), place)}")
-    return place[value]
+def _label(spec: TaskSpec, index_of: dict[str, int], row: int, value: Value | None) -> int:
+    if not isinstance(value, str) or value not in index_of:
+        near = nearest(str(value), index_of)
+        raise DataError(f"{spec.name}: row {row}: {value!r} is not one of its answer words.{near}")
+    return index_of[value]
 
 
 def _number(spec: TaskSpec, row: int, value: Value | None) -> float:
     if value is None or isinstance(value, str) or not math.isfinite(value):
-        raise DataError(f"{spec.name}: row {row}: {value!r} is no number.")
+        raise DataError(f"{spec.name}: row {row}: {value!r} is not a number.")
     return float(value)
 
 

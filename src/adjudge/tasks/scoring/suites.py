@@ -1,7 +1,8 @@
-"""Which tasks and metrics make up GLUE and SuperGLUE, and how their leaderboards average them.
+"""The tasks and metrics of GLUE and SuperGLUE, averaged as on their leaderboards.
 
-A task's score is the mean of its official metrics, and a suite's average the mean of its tasks' scores: MNLI is one task, the mean of
-its matched and mismatched rows, and the diagnostic sets (AX, AX-b, AX-g) are no part of it.
+A task's score is the mean of its official metrics; a suite's average is the mean of its tasks' scores. MNLI is one
+task, the mean of its matched and mismatched rows. The diagnostic sets (AX, AX-b, AX-g) do not count.
+
 Source: GLUE, arXiv 1804.07461, section 3 and table 1; SuperGLUE, arXiv 1905.00537, sections 3 and 4.
 """
 
@@ -12,29 +13,32 @@ from dataclasses import dataclass
 from statistics import fmean
 
 Figures = Mapping[str, Mapping[str, float]]
-"""Task to metric to value."""
+"""Maps task to metric to value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One task of a suite as the leaderboard counts it: ``parts`` maps each of our tasks in it to its official metrics."""
+    """One task of a suite, as the leaderboard counts it.
+
+    ``parts`` maps each of our tasks in it to its official metrics.
+    """
 
     title: str
     parts: Mapping[str, tuple[str, ...]]
 
     def lacking(self, figures: Figures) -> list[str]:
-        """The parts without figures for all their official metrics, a metric that lacks in brackets: ``glue/qqp (f1)``."""
-        found = []
+        """Return the parts with missing figures; missing metrics are in brackets: ``glue/qqp (f1)``."""
+        parts = []
         for task, metrics in self.parts.items():
             missing = [name for name in metrics if name not in figures.get(task, {})]
             if task not in figures:
-                found.append(task)
+                parts.append(task)
             elif missing:
-                found.append(f"{task} ({', '.join(missing)})")
-        return found
+                parts.append(f"{task} ({', '.join(missing)})")
+        return parts
 
     def score(self, figures: Figures) -> float | None:
-        """Mean of the parts, each the mean of its official metrics; None unless all are there."""
+        """Return the mean of the parts, each the mean of its official metrics; None if any figure is missing."""
         if self.lacking(figures):
             return None
         return fmean(fmean(figures[task][name] for name in metrics) for task, metrics in self.parts.items())
@@ -42,7 +46,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A benchmark of several tasks. A second average is shown that leaves `optional` members out, as papers often do."""
+    """A benchmark of several tasks.
+
+    Reports show a second average without the `optional` members, as papers often do.
+    """
 
     title: str
     members: tuple[Member, ...]

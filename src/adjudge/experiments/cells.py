@@ -1,0 +1,172 @@
+"""The cells of a comparison: which runs it consists of, and which of them are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adjudge.config import Config
+from adjudge.errors import ConfigError, RunError
+from adjudge.experiments.execute import run_settings
+from adjudge.experiments.rows import RunRows, load_pools
+from adjudge.methods.registry import check_names, get_entry, parse_name, shown_name
+from adjudge.runs.folder import Run, differences, is_unused, read_json
+from adjudge.runs.tasks import read_tasks, task_folder
+from adjudge.system.console import note
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a comparison: a method with one seed, on one task or on the mixture of several."""
+
+    config: Config
+    specs: tuple[TaskSpec, ...]
+    folder: Path
+    rows: str
+    """Fingerprint of the rows it learns from and judges."""
+
+    @property
+    def method(self) -> str:
+        """The method as it is shown: ``multi-sft`` on a mixture."""
+        return shown_name(self.config.method, len(self.specs))
+
+    @property
+    def title(self) -> str:
+        """``glue/sst2 sft seed 0``."""
+        return f"{self.config.task} {self.method} seed {self.config.seed}"
+
+    def results(self) -> list[Result]:
+        """Return what it gives the table: one result per task."""
+        if len(self.specs) == 1:
+            return [Result(self.config, self.method, self.specs[0], self.folder)]
+        return [Result(self.config, self.method, spec, task_folder(self.folder, spec.name)) for spec in self.specs]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a cell for one of its tasks."""
+
+    config: Config
+    method: str
+    spec: TaskSpec
+    folder: Path
+
+    def predictions(self) -> list[Prediction]:
+        """Read the judged rows."""
+        return Run.open(self.folder).predictions(self.config.data.split)
+
+
+def plan_cells(
+    config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path
+) -> list[Cell]:
+    """Return the cells in the order they run: task by task, then those of the mixture of all tasks. Notes the numbers of rows.
+
+    Raises ConfigError for an unknown method, an empty list, or two tasks of one name; DataError for rows that cannot be read.
+    """
+    methods = check_names(methods)
+    if not seeds or not specs:
+        raise ConfigError("There is nothing to compare: name at least one task and one seed.")
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Two tasks have the same name: {', '.join(names)}. Name each task once.")
+    seeds = list(dict.fromkeys(seeds))
+    parsed = [parse_name(name) for name in methods]
+    single = [entry.name for entry, multi in parsed if not multi]
+    mixed = [entry.name for entry, multi in parsed if multi]
+    if mixed and len(specs) < 2:
+        raise ConfigError(f"{shown_name(mixed[0], 2)} trains on several tasks: name them with --task NAME,NAME.")
+    cells = [cell for spec in specs for cell in _task_cells(config, spec, single, seeds, out)] if single else []
+    return cells + (_mixture_cells(config, specs, mixed, seeds, out) if mixed else [])
+
+
+def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
+    pools = load_pools(config, [spec], train=any(get_entry(method).rows != "none" for method in methods))
+    cells, counts = [], []
+    drawn: dict[tuple[int, bool], RunRows] = {}
+    for method in methods:
+        entry = get_entry(method)
+        learns = entry.rows != "none"
+        init = config.init if entry.trains_adapter else None
+        for seed in seeds:
+            update = {"method": method, "seed": seed, "init": init}
+            own = run_settings(config.model_copy(update=update), [spec])
+            if (seed, learns) not in drawn:
+                drawn[seed, learns] = pools.draw(own)
+            rows = drawn[seed, learns]
+            counts += [rows.train_count] if learns else []
+            folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
+            cells.append(Cell(own, (spec,), folder, rows.sha256()))
+    trained = f", {min(counts)} to train on" if counts else ""
+    note(f"{spec.name}: {len(pools.eval_rows[0])} rows of {config.data.split} to judge{trained}.")
+    return cells
+
+
+def _mixture_cells(
+    config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path
+) -> list[Cell]:
+    """Return cells that learn from as many rows as the tasks' own cells together; by default from the very same rows."""
+    pools = load_pools(config, specs)
+    each = config.data.train_rows
+    total = sum(len(pool) if each is None else min(each, len(pool)) for pool in pools.train)
+    data = config.data.model_copy(update={"train_rows": total, "mixture": config.data.mixture or "equal"})
+    cells: list[Cell] = []
+    for method in methods:
+        for seed in seeds:
+            own = run_settings(config.model_copy(update={"data": data, "method": method, "seed": seed}), specs)
+            rows = pools.draw(own)
+            if not cells:
+                note(rows.mixture_line())
+            folder = out / "multi-task" / shown_name(method, len(specs)) / f"seed-{seed}"
+            cells.append(Cell(own, tuple(specs), folder, rows.sha256()))
+    return cells
+
+
+def is_finished(cell: Cell, *, force: bool = False) -> bool:
+    """Return whether the cell's folder holds its result.
+
+    Raises RunError when it holds a run of other settings, another task or other rows, unless `force`.
+    """
+    if is_unused(cell.folder):
+        return False
+    try:
+        difference = _difference(cell, Run.open(cell.folder))
+    except RunError:
+        if force and (cell.folder / "config.yaml").is_file():
+            return False
+        raise
+    if difference and not force:
+        raise RunError(f"{cell.folder} holds a run of {difference}. Name another --out, or add --force to replace it.")
+    run = Run.open(cell.folder)
+    return not difference and run.state == "complete" and has_scores(cell)
+
+
+def has_scores(cell: Cell) -> bool:
+    """Return whether the cell's folder has scores."""
+    return (cell.folder / "scores.json").is_file()
+
+
+def holds_the_same(cell: Cell) -> bool:
+    """Return whether the cell's folder is empty, or holds this very run, however far it is."""
+    if is_unused(cell.folder):
+        return True
+    try:
+        return not _difference(cell, Run.open(cell.folder))
+    except RunError:
+        return False
+
+
+def _difference(cell: Cell, run: Run) -> str:
+    """Return in what the run in a cell's folder differs from the cell; empty where it is the same run."""
+    changed = differences(run.config, cell.config)
+    if changed:
+        return f"other settings ({', '.join(changed)})"
+    has_task = any((run.folder / name).is_file() for name in ("task.yaml", "tasks.yaml"))
+    if has_task and read_tasks(run.folder) != list(cell.specs):
+        return "another version of the task"
+    training = run.folder / "training.json"
+    if training.is_file() and read_json(training).get("rows_sha256") != cell.rows:
+        return "other rows (the data changed)"
+    return ""

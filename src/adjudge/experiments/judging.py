@@ -1,0 +1,165 @@
+"""Judge the rows of a run: predictions, scores, and the state its folder ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from adjudge.config import Config, value_of
+from adjudge.errors import ModelError, nearest
+from adjudge.methods.registry import check_settings, get_entry, shown_name
+from adjudge.models.sources.random_models import refuse_random
+from adjudge.runs.folder import Run, read_json
+from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
+from adjudge.system.memory import peak_rss_gib
+from adjudge.system.timing import timed
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Prediction
+
+if TYPE_CHECKING:
+    from adjudge.evaluation.predict import Judge
+
+
+def ensure_model(config: Config) -> None:
+    """Fetch a bundled model that is not here yet, so that the method's time is not the network's.
+
+    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub, and for a model with random
+    weights; ConfigError as `check_settings`. Imports no torch.
+    """
+    from adjudge.models.sources.bundled import BUNDLED, bundled_folder
+
+    check_settings(config)
+    refuse_random_model(config)
+    name = str(value_of(config, get_entry(config.method).model))
+    if name in BUNDLED:
+        bundled_folder(name)
+    elif "/" not in name and ":" not in name and not Path(name).expanduser().is_dir():
+        raise ModelError(
+            f"There is no model '{name}': it is neither bundled, nor a folder here, "
+            f"nor a hub id (owner/name).{nearest(name, BUNDLED)}"
+        )
+
+
+def refuse_random_model(config: Config) -> None:
+    """Raise ModelError for a model with random weights: it has no accuracy to report."""
+    refuse_random(str(value_of(config, get_entry(config.method).model)))
+
+
+@contextmanager
+def ended(run: Run) -> Iterator[Run]:
+    """Record how the run ended, and let Ctrl-C name the folder that is incomplete."""
+    try:
+        with run:
+            yield run
+    except KeyboardInterrupt as stop:
+        raise type(stop)(str(run.folder)) from None
+
+
+def judge_run(
+    run: Run,
+    specs: Sequence[TaskSpec],
+    judges: Sequence[Judge],
+    eval_rows: Sequence[Sequence[Example]],
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Judge the rows of a run's tasks and return its scores: of several tasks a summary, with each one's in its own folder."""
+    if len(specs) == 1:
+        return judge_rows(run, specs[0], judges[0], eval_rows[0], training)
+    for spec, judge, rows in zip(specs, judges, eval_rows, strict=True):
+        config = run.config.model_copy(update={"task": spec.name})
+        target = Run.create(task_folder(run.folder, spec.name), config, force=True)
+        with ended(target):
+            write_task(target, spec)
+            judge_rows(target, spec, judge, rows, task_record(training, spec.name), tasks=len(specs))
+    return write_summary(run)
+
+
+def judge_rows(
+    run: Run,
+    spec: TaskSpec,
+    judge: Judge,
+    eval_rows: Sequence[Example],
+    training: Mapping[str, Any],
+    *,
+    tasks: int = 1,
+) -> dict[str, Any]:
+    """Judge rows, write predictions and scores into the run folder, and return the scores.
+
+    `training` is what training.json says, and `tasks` how many tasks the judge was trained on.
+    """
+    from adjudge.evaluation.score import score
+    from adjudge.tasks.scoring.metrics import needs_probabilities
+
+    config = run.config
+    method = shown_name(config.method, tasks)
+    probabilities = (config.evaluation.decode == "labels" or needs_probabilities(spec)) and not spec.is_number
+    title = f"{method} on {spec.name}/{config.data.split}"
+    predictions: list[Prediction]
+    predictions, evaluate_s = timed(lambda: judge.judge(eval_rows, probabilities=probabilities, title=title))
+    run.write_predictions(config.data.split, predictions)
+    run.write_scores(
+        {
+            "task": spec.name,
+            "method": method,
+            "model": config.model,
+            "seed": config.seed,
+            "split": config.data.split,
+            "decode": config.evaluation.decode,
+            "n": len(predictions),
+            **{key: value for key, value in training.items() if key != "seconds"},
+            **score(spec, predictions, resamples=config.evaluation.resamples),
+            "seconds": {**training["seconds"], "evaluate": evaluate_s},
+            "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
+            "peak_rss_gib": peak_rss_gib(),
+        }
+    )
+    return run.scores()
+
+
+def write_summary(run: Run) -> dict[str, Any]:
+    """Sum up the results of a run over several tasks in its own scores.json: each primary metric, and their mean."""
+    scores = [Run.open(folder).scores() for folder in result_folders(run.folder)]
+    values = [each["metrics"][each["primary"]]["value"] for each in scores]
+    mean = None if None in values else fmean(values)
+    evaluate_s = sum(each["seconds"]["evaluate"] for each in scores)
+    rows = sum(each["n"] for each in scores)
+    training = read_json(run.folder / "training.json")
+    config = run.config
+    kept = ("n", "primary", "metrics", "unreadable", "task_rows", "overlap")
+    run.write_scores(
+        {
+            "task": config.task,
+            "method": shown_name(config.method, len(read_tasks(run.folder))),
+            "model": config.model,
+            "seed": config.seed,
+            "split": config.data.split,
+            "decode": config.evaluation.decode,
+            "n": rows,
+            **{key: value for key, value in training.items() if key not in {"seconds", "tasks"}},
+            "primary": "mean_primary",
+            "metrics": {"mean_primary": {"value": mean, "low": None, "high": None}},
+            "unreadable": sum(each["unreadable"] for each in scores),
+            "tasks": {each["task"]: {key: each[key] for key in kept} for each in scores},
+            "seconds": {**training["seconds"], "evaluate": evaluate_s},
+            "prompts_per_s": rows / max(evaluate_s, 1e-9),
+            "peak_rss_gib": peak_rss_gib(),
+        }
+    )
+    return run.scores()
+
+
+def score_line(scores: Mapping[str, Any]) -> str:
+    """Return ``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``."""
+    primary = scores["primary"]
+    figure = scores["metrics"][primary]
+    interval = "" if figure.get("low") is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
+    value = "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
+    seconds = scores["seconds"]
+    return (
+        f"{scores['task']} {scores['method']} seed {scores['seed']}: {primary} {value}{interval}, "
+        f"{scores['unreadable']} unreadable of {scores['n']}, "
+        f"{seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging"
+    )

@@ -1,0 +1,151 @@
+"""The rows of a run: what each of its tasks trains on, and what is judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adjudge.config import Config
+from adjudge.errors import ConfigError, DataError
+from adjudge.methods.registry import Entry, get_entry
+from adjudge.system.console import note, warn
+from adjudge.tasks.spec import TaskSpec
+from adjudge.training.mixture import TaskRows, rows_per_task
+from adjudge.types import Example
+
+EVAL_SEED = 0
+"""Draws the judged rows: the same for every method and every seed of a run, so that their answers can be paired."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRows:
+    """The rows of one run: one part per task to train on, and per task the rows to judge."""
+
+    parts: Sequence[TaskRows]
+    eval_rows: Sequence[Sequence[Example]]
+
+    @property
+    def train_count(self) -> int:
+        """Training rows of all tasks together."""
+        return sum(len(part.rows) for part in self.parts)
+
+    def sha256(self) -> str:
+        """Return the fingerprint of all rows that are learned from and judged."""
+        return fingerprint(row for rows in (*(part.rows for part in self.parts), *self.eval_rows) for row in rows)
+
+    def mixture_line(self) -> str:
+        """Return ``a mixture of 1,500 training rows: glue/cola 1,000, glue/rte 500``."""
+        listed = ", ".join(f"{part.spec.name} {len(part.rows):,}" for part in self.parts)
+        return f"a mixture of {self.train_count:,} training rows: {listed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """All rows that runs over the same tasks draw from; read once for many runs."""
+
+    specs: Sequence[TaskSpec]
+    train: Sequence[Sequence[Example]]
+    eval_rows: Sequence[Sequence[Example]]
+
+    def draw(self, config: Config) -> RunRows:
+        """Draw the rows of one run: training rows by its seed, as a run of each task alone would draw as many.
+
+        Raises ConfigError when a task of a mixture would get no row.
+        """
+        from adjudge.tasks import take_rows
+
+        if get_entry(config.method).rows == "none":
+            return RunRows([TaskRows(spec, ()) for spec in self.specs], self.eval_rows)
+        rows = [
+            take_rows(pool, count, config.seed, whole_groups=False)
+            for pool, count in zip(self.train, self._counts(config), strict=True)
+        ]
+        return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], self.eval_rows)
+
+    def _counts(self, config: Config) -> list[int | None]:
+        """Return how many training rows each task gets; None for all of a single task's."""
+        if len(self.specs) == 1:
+            return [config.data.train_rows]
+        mixture = config.data.mixture or "proportional"
+        counts = rows_per_task([len(pool) for pool in self.train], mixture, config.data.train_rows)
+        for spec, count in zip(self.specs, counts, strict=True):
+            if count == 0:
+                raise ConfigError(
+                    f"{spec.name} would get no row of the {sum(counts):,} in the mixture ({mixture}). "
+                    "Raise --train-rows, or use --mixture equal."
+                )
+        return [*counts]
+
+
+def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True) -> Pools:
+    """Read all training rows of each task (none unless `train`), and draw the rows to judge. Raises what the data raise."""
+    from adjudge.tasks import load_split, take_rows
+
+    data = config.data
+    splits = [load_split(spec, data.split, data.data_dir) for spec in specs]
+    every_split = [row for split in splits for row in split]  # rows one task judges, another must not train on either
+    pools = [training_rows(config, spec, every_split) if train else [] for spec in specs]
+    return Pools(specs, pools, [take_rows(split, data.eval_rows, EVAL_SEED) for split in splits])
+
+
+def rows_for(config: Config, specs: Sequence[TaskSpec]) -> RunRows:
+    """Return the rows of one run. Raises what `load_pools` and `Pools.draw` raise."""
+    return load_pools(config, specs, train=get_entry(config.method).rows != "none").draw(config)
+
+
+def eval_rows_for(config: Config, spec: TaskSpec) -> list[Example]:
+    """Return the rows to judge, the same for all methods and seeds."""
+    return [*load_pools(config, [spec], train=False).eval_rows[0]]
+
+
+def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> list[Example]:
+    """Return the task's training rows. With `data.drop_overlap`, drop rows that also occur anywhere in the judged `split`.
+
+    Raises DataError when none is left, and whatever reading them raises.
+    """
+    from adjudge.tasks import load_split, without_overlap
+
+    train = load_split(spec, "train", config.data.data_dir)
+    if not config.data.drop_overlap:
+        return train
+    kept = without_overlap(train, split)
+    rows = f"of the {len(train):,} training rows of {spec.name}"
+    if not kept:
+        raise DataError(f"All {rows} are in {config.data.split} too, so data.drop_overlap leaves none to learn from.")
+    note(f"{len(train) - len(kept):,} {rows} are in {config.data.split} too and are dropped (data.drop_overlap).")
+    return kept
+
+
+def fingerprint(rows: Iterable[Example]) -> str:
+    """Return the SHA-256 over the rows' ids, fields and gold answers, in order: equal for equal rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.id, dict(row.fields), row.gold]).encode("ascii"))
+    return digest.hexdigest()
+
+
+def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
+    """Return the training rows that the method sees: a few-shot prompt shows only its demonstrations."""
+    from adjudge.prompts.demonstrations import choose_demonstrations
+
+    if entry.rows == "demonstrations":
+        return [row for part in rows.parts for row in choose_demonstrations(part.rows, part.spec, config.prompt)]
+    return [row for part in rows.parts for row in part.rows]
+
+
+def report_overlap(learned: Sequence[Example], eval_rows: Sequence[Example], where: str = "") -> dict[str, Any]:
+    """Warn of judged rows that were learned from, with `where` before it, and return what is recorded of them."""
+    from adjudge.tasks import measure_overlap
+
+    overlap = measure_overlap(learned, eval_rows)
+    if overlap.normalised:
+        warn(f"{where}{overlap.sentence()}; the figures may flatter. data.drop_overlap=true drops such training rows.")
+    return {
+        "overlap": overlap.normalised,
+        "overlap_exact": overlap.exact,
+        "overlap_share": overlap.share,
+        "overlap_first": [list(pair) for pair in overlap.first],
+    }

@@ -1,0 +1,86 @@
+"""Answer a batch of prompts: greedily or with the likeliest label, with an analysis before or after where the task asks for it.
+
+Shapes: ``B`` prompts, ``L`` labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from adjudge.models.engine.prefix import Prefilled
+from adjudge.prompts.answers import read_answer
+from adjudge.rollout.analysis import analyse, open_next
+from adjudge.rollout.answer_end import AnalysisEnd
+from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.prompted import PromptedTask
+from adjudge.rollout.sampler import Sampling, respond
+from adjudge.types import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One prompt's answer: its text, the value read from it, and its token ids. `probabilities` is per label word, or empty."""
+
+    text: str
+    value: Value | None
+    ids: list[int]
+    probabilities: dict[str, float]
+
+
+def answer(
+    task: PromptedTask,
+    prompts: Sequence[Sequence[int]],
+    *,
+    decode: Literal["greedy", "labels"] = "greedy",
+    probabilities: bool = False,
+) -> list[Answer]:
+    """Answer each prompt, in order. ``decode="labels"`` takes the likeliest label word; number tasks are always greedy.
+
+    With an analysis the texts hold the whole form, and the value comes from the judgement alone. Raises NotFiniteError.
+    """
+    by_label = decode == "labels" and not task.spec.is_number
+    analyses = [""] * len(prompts)
+    if task.analysis_before is not None:
+        _, opened = analyse(task.policy, prompts, task.analysis_before, Sampling())
+        prompts, analyses = opened.prompts, opened.texts
+    state = task.policy.prefill(prompts)
+    scored = by_label or (probabilities and not task.spec.is_number)
+    shares = _label_probabilities(task, state) if scored else [{} for _ in prompts]
+    answers = _likeliest(task, shares) if by_label else _greedy(task, state, shares)
+    if task.analysis_after is not None:
+        answers = _explained(task, prompts, answers, task.analysis_after)
+    return [replace(each, text=before + each.text) for before, each in zip(analyses, answers, strict=True)]
+
+
+def _label_probabilities(task: PromptedTask, state: Prefilled) -> list[dict[str, float]]:
+    logp_BL = label_logps(task.policy, state, task.end.label_ids(task.spec))
+    return [dict(zip(task.spec.words, row, strict=True)) for row in logp_BL.softmax(-1).tolist()]
+
+
+def _likeliest(task: PromptedTask, shares: Sequence[dict[str, float]]) -> list[Answer]:
+    ids_of = dict(zip(task.spec.words, task.end.label_ids(task.spec), strict=True))
+    words = [max(share, key=lambda word: share[word]) for share in shares]
+    return [Answer(word, word, ids_of[word], share) for word, share in zip(words, shares, strict=True)]
+
+
+def _greedy(task: PromptedTask, state: Prefilled, shares: Sequence[dict[str, float]]) -> list[Answer]:
+    responses = respond(task.policy, state, task.end, Sampling())
+    judgements = [read_answer(text, task.spec, task.end.stop) for text in responses.texts]
+    return [
+        Answer(judgement.text, judgement.value, ids, share)
+        for judgement, ids, share in zip(judgements, responses.ids, shares, strict=True)
+    ]
+
+
+def _explained(
+    task: PromptedTask, prompts: Sequence[Sequence[int]], answers: Sequence[Answer], end: AnalysisEnd
+) -> list[Answer]:
+    """Return each answer with the analysis that the model writes after it."""
+    opened = open_next(task.end, prompts, [each.ids for each in answers])
+    analyses = respond(task.policy, task.policy.prefill(opened.prompts), end, Sampling())
+    return [
+        replace(each, text=text + end.text(end.inside(ids)))
+        for each, text, ids in zip(answers, opened.texts, analyses.ids, strict=True)
+    ]

@@ -1,0 +1,95 @@
+"""One forward pass over answers: log-probability, value and entropy of sampled tokens, or the loss of taught ones.
+
+Shapes: ``B`` responses, ``R`` response tokens, ``M`` real tokens of all responses, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from adjudge.models.policy import Policy
+from adjudge.rl.losses import answer_loss, token_logp_and_entropy
+from adjudge.rollout.prompted import TaughtRow
+from adjudge.system.timing import stage
+
+if TYPE_CHECKING:
+    from adjudge.rollout.collect import Rollout
+
+
+class TokenFigures(NamedTuple):
+    """Figures at each response token, float32 ``[B, R]``, 0 at padding. The entropy carries no gradient."""
+
+    logp_BR: Tensor
+    value_BR: Tensor
+    entropy_BR: Tensor
+
+
+def token_figures(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    temperature: float,
+    template_spans: Sequence[range] | None = None,
+) -> TokenFigures:
+    """Run the policy over prompts and responses and return its figures at each response token.
+
+    Tokens inside `template_spans` (one range per response) are read but not counted: the tensors have no column for them.
+    """
+    batch = policy.batch(prompts, responses)
+    hidden_MD = policy.hidden(batch)
+    mask_BR, ids_M = batch.response_mask_BR, batch.response_BR[batch.response_mask_BR]
+    if template_spans is not None:
+        mask_BR, sampled_M = _without_template(template_spans, mask_BR)
+        hidden_MD, ids_M = hidden_MD[sampled_M], ids_M[sampled_M]
+    logp_M, entropy_M = token_logp_and_entropy(policy.logits(hidden_MD) / temperature, ids_M)
+    value_M = policy.value(hidden_MD)
+    zeros_BR = torch.zeros(mask_BR.shape, device=policy.device)
+    return TokenFigures(*(zeros_BR.masked_scatter(mask_BR, column_M) for column_M in (logp_M, value_M, entropy_M)))
+
+
+def rollout_figures(policy: Policy, rollout: Rollout, rows: Sequence[int], temperature: float) -> TokenFigures:
+    """Return the figures of some rows of a rollout under the policy as it is now, with gradient."""
+    spans = None if rollout.template_spans is None else [rollout.template_spans[row] for row in rows]
+    prompts, responses = [rollout.prompts[row] for row in rows], [rollout.responses[row] for row in rows]
+    return token_figures(policy, prompts, responses, temperature, spans)
+
+
+def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Return the loss of rows from a batch that teaches `tokens` tokens, with gradient, and its figures.
+
+    ``loss`` is the rows' part of the batch's mean negative log-likelihood, in nats per token. ``right`` counts the rows whose
+    taught tokens are all the likeliest.
+    """
+    batch = policy.batch([row.given for row in rows], [row.taught for row in rows])
+    logits_MV = policy.logits(policy.hidden(batch))
+    mask_BR = batch.response_mask_BR
+    taught_M = batch.response_BR[mask_BR]
+    logp_M, _ = token_logp_and_entropy(logits_MV, taught_M)
+    right_BR = torch.ones_like(mask_BR)
+    right_BR[mask_BR] = logits_MV.argmax(-1) == taught_M
+    loss = answer_loss(logp_M, torch.ones_like(logp_M, dtype=torch.bool), denominator=tokens)
+    return loss, {"loss": loss.detach(), "right": float(right_BR.all(1).sum())}
+
+
+@torch.no_grad()
+def reference_logp(policy: Policy, rollout: Rollout, temperature: float) -> Tensor:
+    """Return the reference policy's log-probability of each sampled token, float32 ``[B, R]``, on the CPU."""
+    with stage("reference"), policy.reference():
+        figures = rollout_figures(policy, rollout, range(len(rollout.prompts)), temperature)
+        return figures.logp_BR.cpu()
+
+
+def _without_template(template_spans: Sequence[range], mask_BR: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mask of the remaining tokens, closed up to the left, and which of all real tokens they are."""
+    index_R = torch.arange(mask_BR.shape[1], device=mask_BR.device)
+    start_B, stop_B = (
+        torch.tensor(ends, device=mask_BR.device)
+        for ends in zip(*((span.start, span.stop) for span in template_spans), strict=True)
+    )
+    sampled_BR = mask_BR & ~((index_R >= start_B[:, None]) & (index_R < stop_B[:, None]))
+    count_B = sampled_BR.sum(1)
+    return index_R[: int(count_B.max())] < count_B[:, None], sampled_BR[mask_BR]

@@ -1,0 +1,80 @@
+"""A policy prompted with one task: how rows become prompts, and where its answers and analyses end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from adjudge.config import Config
+from adjudge.errors import DataError
+from adjudge.models.policy import Policy
+from adjudge.prompts.render import Renderer
+from adjudge.rollout.answer_end import AnalysisEnd, answer_end
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
+
+
+class PromptRow(NamedTuple):
+    """A row and the token ids of its prompt."""
+
+    example: Example
+    ids: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return self.example.id
+
+    @property
+    def tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.ids)
+
+
+class PromptedTask:
+    """A policy and the task it is prompted with. Sampling, training and evaluation share it."""
+
+    def __init__(self, policy: Policy, spec: TaskSpec, config: Config, demonstrations: Sequence[Example] = ()) -> None:
+        self.policy, self.spec, self.config = policy, spec, config
+        self.renderer = Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
+        self.end = answer_end(policy.tokenizer, policy.end_ids, spec, config.answer)
+        analysis = AnalysisEnd(policy.tokenizer, tuple(policy.end_ids), config.answer.analysis_tokens)
+        self.analysis_before = analysis if config.prompt.analysis == "before" else None
+        self.analysis_after = analysis if config.prompt.analysis is True else None
+
+
+def prompt_rows(task: PromptedTask, examples: Sequence[Example]) -> list[PromptRow]:
+    """Render the prompt of each row."""
+    prompts = task.renderer.prompts(examples)
+    return [PromptRow(example, prompt.ids) for example, prompt in zip(examples, prompts, strict=True)]
+
+
+class TaughtRow(NamedTuple):
+    """A training row as token ids: those given, and those taught after them."""
+
+    given: list[int]
+    taught: list[int]
+    id: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Length of both."""
+        return len(self.given) + len(self.taught)
+
+
+def taught_rows(
+    task: PromptedTask, examples: Sequence[Example], *, loss: Literal["answer", "sequence"] = "answer"
+) -> list[TaughtRow]:
+    """Return each row's prompt with the right answer and its end to teach; with ``loss="sequence"`` the prompt is taught too.
+
+    Raises DataError for a row without a gold answer.
+    """
+    rows: list[TaughtRow] = []
+    for example, prompt in zip(examples, task.renderer.prompts(examples), strict=True):
+        if example.gold is None:
+            raise DataError(f"{example.id}: has no gold answer to learn from.")
+        given, taught = list(prompt.ids), task.end.taught_ids(example.gold, task.spec)
+        if loss == "sequence":
+            given, taught = given[:1], [*given[1:], *taught]
+        rows.append(TaughtRow(given, taught, example.id))
+    return rows

@@ -1,0 +1,159 @@
+"""Updates: gradients gathered in micro-batches, one step of the optimizer, and the clipped updates of policy gradients.
+
+Shapes: ``B`` responses, ``R`` response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from adjudge.config import PolicyGradientConfig
+from adjudge.models.policy import Policy
+from adjudge.rl.losses import policy_loss, value_loss
+from adjudge.rollout.collect import Rollout
+from adjudge.rollout.forward import TokenFigures, rollout_figures
+from adjudge.system.timing import stage
+from adjudge.training.batches import chunks
+from adjudge.training.guards import check_finite, clip_gradients
+
+RowT = TypeVar("RowT")
+LossOf = Callable[[list[RowT]], tuple[Tensor, Mapping[str, Tensor | float]]]
+"""Returns the loss of some rows, with gradient, and figures that add up over micro-batches."""
+
+
+def accumulate(rows: Sequence[RowT], micro_batch_size: int | None, loss_of: LossOf[RowT]) -> dict[str, float]:
+    """Add up the gradients of a mini-batch, one micro-batch at a time, and return the sums of its figures.
+
+    `loss_of` returns each micro-batch's part of the whole mini-batch's loss. Raises NotFiniteError before a loss that is
+    not finite goes backward.
+    """
+    sums: dict[str, float] = {}
+    for part in chunks(len(rows), micro_batch_size):
+        loss, figures = loss_of(list(rows[part]))
+        check_finite("the loss", loss.detach())
+        loss.backward()
+        sums = {name: sums.get(name, 0.0) + float(value) for name, value in figures.items()}
+    return sums
+
+
+def apply_gradients(
+    optimizer: Optimizer, max_norm: float | None, parameters: Iterable[nn.Parameter] | None = None
+) -> float:
+    """Clip the gradients, take one step, clear them, and return their norm before clipping. Raises NotFiniteError before the step.
+
+    `parameters` are those to clip, by default all of the optimizer's.
+    """
+    if parameters is None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = clip_gradients(parameters, max_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """What the value head is trained towards, and how."""
+
+    return_BR: Tensor
+    clip: float
+    coef: float
+    """Weight of the value loss beside the policy loss."""
+
+
+def clipped_updates(
+    policy: Policy,
+    optimizer: Optimizer,
+    rollout: Rollout,
+    advantage_BR: Tensor,
+    config: PolicyGradientConfig,
+    order: torch.Generator,
+    critic: Critic | None = None,
+) -> dict[str, Any]:
+    """Learn from a rollout: go over its mini-batches `update_epochs` times, and return the means of the updates' figures.
+
+    An update that would start more than `stop_kl` (nats per token) from the sampling policy is not made, and ends the batch.
+    The first update reuses the sampling pass where the rollout kept its gradient. Raises NotFiniteError before a harmful
+    update. Source: arXiv 1707.06347, algorithm 1.
+    """
+    updates: list[dict[str, float]] = []
+    explained, stopped = 0.0, False
+    with stage("update"):
+        for rows in _mini_batches(len(rollout.prompts), config, order):
+            sampled = rollout.sampled_with_grad if not updates else None  # the policy is still the one that sampled
+            figures = accumulate(
+                rows,
+                config.micro_batch_size,
+                _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, sampled),
+            )
+            if not updates:
+                explained = figures.pop("explained_variance", 0.0)
+            stopped = config.stop_kl is not None and figures["approx_kl"] > config.stop_kl
+            if stopped:
+                optimizer.zero_grad(set_to_none=True)
+                break
+            figures["grad_norm"] = apply_gradients(optimizer, config.optimizer.max_grad_norm)
+            updates.append(figures)
+    names = ("policy_loss", *(["value_loss"] if critic else []), "clip_fraction", "approx_kl", "entropy", "grad_norm")
+    means = {name: sum(figures[name] for figures in updates) / max(1, len(updates)) for name in names}
+    explained_variance = {"explained_variance": explained} if critic else {}
+    return {**means, **explained_variance, "updates": len(updates), "stopped": stopped}
+
+
+def _mini_batches(rows: int, config: PolicyGradientConfig, order: torch.Generator) -> Iterator[list[int]]:
+    """Yield the rows of each update: every epoch in a new random order."""
+    for _ in range(config.update_epochs):
+        shuffled = torch.randperm(rows, generator=order).tolist()
+        for part in chunks(rows, config.mini_batch_size):
+            yield shuffled[part]
+
+
+def _clipped_loss(
+    policy: Policy,
+    rollout: Rollout,
+    mini_batch: Sequence[int],
+    advantage_BR: Tensor,
+    config: PolicyGradientConfig,
+    critic: Critic | None,
+    sampled: TokenFigures | None,
+) -> LossOf[int]:
+    """Return the loss of some rows of a mini-batch: PPO's clipped surrogate, and with a critic the value loss."""
+    tokens = int(rollout.mask_BR[list(mini_batch)].sum())
+
+    def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        if sampled is not None:
+            now = TokenFigures(*(tensor[rows].to(policy.device) for tensor in sampled))
+        else:
+            now = rollout_figures(policy, rollout, rows, config.temperature)
+        width = now.logp_BR.shape[1]
+
+        def at(tensor_BR: Tensor) -> Tensor:
+            return tensor_BR[rows, :width].to(policy.device)
+
+        mask_BR = at(rollout.mask_BR)
+        actor = policy_loss(
+            now.logp_BR, at(rollout.logp_BR), at(advantage_BR), mask_BR, config.clip, denominator=tokens
+        )
+        loss = actor.loss
+        figures = {
+            "policy_loss": actor.loss,
+            "clip_fraction": actor.clip_fraction,
+            "approx_kl": actor.approx_kl,
+            "entropy": now.entropy_BR.sum() / tokens,
+        }
+        if critic is not None:
+            value = value_loss(
+                now.value_BR, at(rollout.value_BR), at(critic.return_BR), mask_BR, critic.clip, denominator=tokens
+            )
+            loss = loss + critic.coef * value.loss
+            explained = value.explained_variance * len(rows) / len(mini_batch)
+            figures |= {"value_loss": value.loss, "explained_variance": explained}
+        return loss, figures
+
+    return loss_of
