@@ -86,7 +86,7 @@ def measure_batch(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str
 
     side, meter = Side(raw, spec, adapter=True), common.Meter(spec)
     run_ppo(side, meter)
-    policy = side.judge.policy
+    policy = side.judge.task.policy
     with prefix_passes(policy) as passes:
         for _ in range(PREFIX_REPEATS):
             policy.forget_prefix(reference=True)
@@ -112,18 +112,19 @@ def measure_rows(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str,
 
 def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
     """Peak memory of a few SFT steps with `size` rows loaded and rendered as `train_sft` does it."""
-    from adjudge.methods import sft
+    from adjudge.rollout.forward import taught_loss
+    from adjudge.rollout.prompted import taught_rows
     from adjudge.training.batches import Batches
     from adjudge.training.optim import build_optimizer
     from benchmarks.ours import Side
 
     side = Side(raw, spec, adapter=True)
-    policy, config = side.judge.policy, side.config.sft
+    policy, config = side.judge.task.policy, side.config.sft
     policy.train()
     train = training_rows(side.task, raw["ours"]["data_dir"], size, spec.seed)
-    rows = sft._rows(side.judge, side.task, train, config.loss)
+    rows = taught_rows(side.judge.task, train, loss=config.loss)
     order = torch.Generator().manual_seed(spec.seed)
-    batches = Batches([rows], config.batch_size, config.epochs, order, sft._length)
+    batches = Batches([rows], config.batch_size, config.epochs, order, lambda row: row.tokens)
     next(
         iter(batches)
     )  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
@@ -132,7 +133,7 @@ def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[st
     before = peak_rss_gib()
     batch = rows[: config.batch_size]
     for _ in range(STEPS):
-        loss, _ = sft._forward(policy, batch, sum(len(row.taught) for row in batch))
+        loss, _ = taught_loss(policy, batch, sum(len(row.taught) for row in batch))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

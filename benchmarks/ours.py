@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ import yaml
 
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.models.policy import load_policy
+from adjudge.rollout.forward import taught_loss
+from adjudge.rollout.prompted import PromptedTask, PromptRow, taught_rows
+from adjudge.rollout.sampler import Sampling
+from adjudge.system.timing import collect_stages
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.optim import build_optimizer
+from adjudge.training.updates import accumulate, apply_gradients
 from adjudge.types import Example
 from benchmarks.peers import common
 from benchmarks.setting import our_config
@@ -38,15 +44,15 @@ class Side:
         self.config = our_config(raw)
         self.task = TaskSpec.model_validate(yaml.safe_load(raw["ours"]["task"]))
         self.examples = [Example(**row) for row in raw["ours"]["rows"]]
-        self.judge = PromptedJudge(load_policy(self.config, adapter=adapter), self.task, self.config)
+        self.judge = PromptedJudge(PromptedTask(load_policy(self.config, adapter=adapter), self.task, self.config))
         self._check()
 
     def _check(self) -> None:
         """Raise ValueError unless our own prompts and answers are the specification's: else both sides would do other work."""
         for example, ids, answer in zip(self.examples, self.spec.prompt_ids, self.spec.answer_ids, strict=True):
-            if list(self.judge.renderer.prompt(example).ids) != ids:
+            if list(self.judge.task.renderer.prompt(example).ids) != ids:
                 raise ValueError(f"{example.id}: adjudge renders another prompt than the specification holds")
-            if example.gold is None or self.judge.end.taught_ids(example.gold, self.task) != answer:
+            if example.gold is None or self.judge.task.end.taught_ids(example.gold, self.task) != answer:
                 raise ValueError(f"{example.id}: adjudge teaches another answer than the specification holds")
 
     def batches(self, size: int) -> list[list[int]]:
@@ -61,11 +67,12 @@ def measure_ppo(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> 
 
 
 def run_ppo(side: Side, meter: common.Meter) -> int:
-    """As `measure_ppo`, of a side that is built. Raises RuntimeError where an update was left out."""
-    from adjudge.methods.ppo import collect_rollout, update
+    """Run PPO as `measure_ppo` does, on a side that is built. Raises RuntimeError when an update was skipped."""
+    from adjudge.methods.ppo import collect_batch
+    from adjudge.training.updates import clipped_updates
 
     spec = side.spec
-    policy, config = side.judge.policy, side.config.ppo
+    task, policy, config = side.judge.task, side.judge.task.policy, side.config.ppo
     policy.eval()
     batches = side.batches(spec.batch_size)
     head: dict[str, Any] = {
@@ -75,24 +82,27 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
     }
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}, head]
     optimizer, scheduler = build_optimizer(groups, config.optimizer, len(batches))
-    order, sampling = torch.Generator().manual_seed(spec.seed), torch.Generator().manual_seed(spec.seed + 1)
-    made = 0
+    order = torch.Generator().manual_seed(spec.seed)
+    sampling = Sampling.of(config, torch.Generator().manual_seed(spec.seed + 1))
+    updates = 0
     meter.loaded()
     meter.start()
-    for step, rows in enumerate(batches, 1):
-        asked = [(side.examples[row], tuple(spec.prompt_ids[row])) for row in rows]
-        rollout = collect_rollout(side.judge, asked, config, config.kl_init, sampling, step)
-        record, seconds = update(policy, rollout, config, optimizer, order, step)
+    for indices in batches:
+        rows = [PromptRow(side.examples[index], tuple(spec.prompt_ids[index])) for index in indices]
+        with collect_stages() as seconds:
+            batch = collect_batch(task, rows, config, config.kl_init, sampling)
+            rollout = batch.rollout
+            figures = clipped_updates(policy, optimizer, rollout, batch.advantage_BR, config, order, batch.critic)
         scheduler.step()
-        for stage, spent in seconds.items():
-            meter.add(stage, spent)
+        for name, spent in seconds.items():
+            meter.add(name, spent)
         meter.end_batch()
-        made += int(record["updates"])
+        updates += int(figures["updates"])
         for prompt, response in zip(rollout.prompts, rollout.responses, strict=True):
             meter.tokens(len(prompt), len(response))
-    wanted = len(batches) * spec.update_epochs * (spec.batch_size // config.mini_batch_size)
-    if made != wanted:
-        raise RuntimeError(f"{made} updates were made where {wanted} were asked for")
+    expected = len(batches) * spec.update_epochs * (spec.batch_size // config.mini_batch_size)
+    if updates != expected:
+        raise RuntimeError(f"{updates} updates were made instead of {expected}")
     meter.notes.append(
         f"{config.mini_batch_size} rows an update; an answer ends by answer.stop={side.config.answer.stop}"
     )
@@ -100,34 +110,25 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
 
 
 def measure_sft(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> int:
-    """One optimizer step a batch; returns the rows a batch."""
-    from adjudge.methods import sft
-    from adjudge.training.batches import chunks
-    from adjudge.training.guards import check_finite, clip_gradients
-
+    """Take one optimizer step per batch; return the rows per batch."""
     side = Side(raw, spec, adapter=True)
-    policy, config = side.judge.policy, side.config.sft
-    rows = sft._rows(side.judge, side.task, side.examples, config.loss)
-    parameters = policy.adapter_parameters()
+    policy, config = side.judge.task.policy, side.config.sft
+    rows = taught_rows(side.judge.task, side.examples, loss=config.loss)
     batches = side.batches(spec.batch_size)
-    optimizer, scheduler = build_optimizer([{"params": parameters}], config.optimizer, len(batches))
+    groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
+    optimizer, scheduler = build_optimizer(groups, config.optimizer, len(batches))
     policy.train()
     meter.loaded()
     meter.start()
-    for step, picked in enumerate(batches, 1):
-        batch = [rows[row] for row in picked]
+    for indices in batches:
+        batch = [rows[index] for index in indices]
         tokens = sum(len(row.taught) for row in batch)
-        for part in chunks(len(batch), config.micro_batch_size):
-            loss, _ = sft._forward(policy, batch[part], tokens)
-            check_finite("the loss", loss, step)
-            loss.backward()
-        clip_gradients(parameters, config.optimizer.max_grad_norm, step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        accumulate(batch, config.micro_batch_size, partial(taught_loss, policy, tokens=tokens))
+        apply_gradients(optimizer, config.optimizer.max_grad_norm)
         scheduler.step()
         meter.end_batch()
-        for given, taught, _ in batch:
-            meter.tokens(len(given), len(taught))
+        for row in batch:
+            meter.tokens(len(row.given), len(row.taught))
     return spec.batch_size
 
 
@@ -143,8 +144,8 @@ def measure_evaluate(raw: dict[str, Any], spec: common.Spec, meter: common.Meter
         meter.end_batch()
         for row, prediction in zip(rows, predictions, strict=True):
             # The judge hands back texts, so that tokens are counted anew; the token that ended the answer is not in its text.
-            said = len(side.judge.policy.tokenizer(prediction.text, add_special_tokens=False).input_ids)
-            meter.tokens(len(spec.prompt_ids[row]), min(said + 1, side.judge.end.max_tokens))
+            said = len(side.judge.task.policy.tokenizer(prediction.text, add_special_tokens=False).input_ids)
+            meter.tokens(len(spec.prompt_ids[row]), min(said + 1, side.judge.task.end.max_tokens))
     return size
 
 

@@ -19,9 +19,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,6 +30,10 @@ from adjudge.models.engine.batch import common_prefix
 from adjudge.models.policy import Policy
 from adjudge.system.files import write_json
 from benchmarks.setting import ROOT, add_options, child_variables, empty_model, prepare, provenance, run_program
+
+if TYPE_CHECKING:
+    from benchmarks.ours import Side
+    from benchmarks.peers import common
 
 FORWARD_GOAL, UPDATE_GOAL = 0.6, 0.4
 REPEATS = 5
@@ -114,8 +118,7 @@ def best_seconds(action: Callable[[], Any], repeats: int = REPEATS) -> float:
 
 def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str, Any]]:
     """The rows of the table: forward with the adapters, forward of the reference, an update (mean of a batch's)."""
-    from adjudge.methods.ppo import answer_pass, collect_rollout, update
-    from adjudge.training.optim import build_optimizer
+    from adjudge.rollout.forward import token_figures
     from benchmarks.ours import Side
     from benchmarks.peers import common
 
@@ -123,7 +126,7 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)
     side = Side(raw, spec, adapter=True)
-    policy, config = side.judge.policy, side.config.ppo
+    policy = side.judge.task.policy
     policy.eval()
     shapes, head = linear_shapes(empty_model(Path(spec.model)))
     prompts = spec.prompt_ids[: spec.batch_size]
@@ -133,12 +136,12 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
     def forward() -> None:
         policy.forget_prefix(reference=True)
         with torch.no_grad():
-            answer_pass(policy, prompts, taught, 1.0)
+            token_figures(policy, prompts, taught, 1.0)
 
     def reference() -> None:
         policy.forget_prefix(reference=True)
         with torch.no_grad(), policy.reference():
-            answer_pass(policy, prompts, taught, 1.0)
+            token_figures(policy, prompts, taught, 1.0)
 
     found = []
     for name, action in (("forward, no gradient", forward), ("forward, no gradient, reference", reference)):
@@ -150,18 +153,36 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
             {**row, "seconds": best_seconds(action, repeats), "goal": FORWARD_GOAL if action is forward else None}
         )
 
+    return [*found, measure_update(side, spec, shapes, head, repeats)]
+
+
+def measure_update(
+    side: Side, spec: common.Spec, shapes: Shapes, head: tuple[int, int], repeats: int
+) -> dict[str, Any]:
+    """Return the row of an update: the mean over a batch's updates, of the fastest batch."""
+    from adjudge.methods.ppo import collect_batch
+    from adjudge.rollout.prompted import PromptRow
+    from adjudge.rollout.sampler import Sampling
+    from adjudge.system.timing import collect_stages
+    from adjudge.training.optim import build_optimizer
+    from adjudge.training.updates import clipped_updates
+
+    policy, config = side.judge.task.policy, side.config.ppo
     groups: list[dict[str, Any]] = [{"params": [*policy.adapter_parameters(), *policy.value_head.parameters()]}]
     optimizer, _ = build_optimizer(groups, config.optimizer, 1000)
-    order, sampling = torch.Generator().manual_seed(spec.seed), torch.Generator().manual_seed(spec.seed + 1)
-    asked = [(side.examples[row], tuple(spec.prompt_ids[row])) for row in range(spec.batch_size)]
+    order = torch.Generator().manual_seed(spec.seed)
+    sampling = Sampling.of(config, torch.Generator().manual_seed(spec.seed + 1))
+    rows = [PromptRow(side.examples[index], tuple(spec.prompt_ids[index])) for index in range(spec.batch_size)]
     best: dict[str, Any] | None = None
     for step in range(repeats + 1):
-        rollout = collect_rollout(side.judge, asked, config, config.kl_init, sampling, step)
-        rollout.live = None  # else the first update would have only its backward pass left to do
+        batch = collect_batch(side.judge.task, rows, config, config.kl_init, sampling)
+        # Without the sampling pass the first update would have only its backward pass left to do.
+        rollout = replace(batch.rollout, sampled_with_grad=None)
         again = torch.Generator()
         again.set_state(order.get_state())
         tokens, passes = update_tokens(rollout.prompts, rollout.responses, config, again)
-        _, spent = update(policy, rollout, config, optimizer, order, step)
+        with collect_stages() as spent:
+            clipped_updates(policy, optimizer, rollout, batch.advantage_BR, config, order, batch.critic)
         seconds = spent["update"] / passes
         one = Tokens(round(tokens.layers / passes), round(tokens.head / passes))
         if step and (best is None or seconds < best["seconds"]):
@@ -174,7 +195,7 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
             best |= {"operations": operations(shapes, head, one, 2), "head_tokens": one.head}
     assert best is not None
     one = Tokens(best["tokens"], best.pop("head_tokens"))
-    return [*found, {**best, "product_rate": product_rate(shapes, head, one, policy.lm.dtype, policy.device)}]
+    return {**best, "product_rate": product_rate(shapes, head, one, policy.lm.dtype, policy.device)}
 
 
 def tokens_computed(policy: Policy, action: Callable[[], Any]) -> int:

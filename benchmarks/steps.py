@@ -83,9 +83,9 @@ def _whole_last_layer() -> list[Any]:
 
 
 def _first_pass_anew() -> list[Any]:
-    from adjudge.methods import ppo
+    from adjudge.rollout import collect
 
-    return [patch.object(ppo, "LIVE_TOKENS", 0)]
+    return [patch.object(collect, "MAX_GRAD_TOKENS", 0)]
 
 
 def _logits_everywhere() -> list[Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from adjudge.errors import DataError
 from adjudge.methods import registry
-from adjudge.methods.base import Method
+from adjudge.methods.base import Method, Trained
 from adjudge.runs.folder import Run
 from adjudge.system.files import write_text
 from adjudge.tasks import infer_task
@@ -57,31 +57,28 @@ def install(
     """Let the method `name` be a fake; returns the list of the folders it was built in, in order."""
     built: list[Path] = []
 
-    def build(run: Run, spec: TaskSpec, train: Sequence[Example]) -> FakeJudge:
+    def train(run: Run, parts: Sequence[TaskRows]) -> Trained:
+        if len(parts) > 1:
+            MIXED.append([(part.spec.name, [row.id for row in part.rows]) for part in parts])
         built.append(run.folder)
-        if before is not None:
-            before(run)
-        named = {"task": spec.name} if "," in run.config.task else {}
-        run.log({"step": 1, **named, "rows": len(train)})
+        for part in parts:
+            if before is not None:
+                before(run)
+            named = {"task": part.spec.name} if len(parts) > 1 else {}
+            run.log({"step": 1, **named, "rows": len(part.rows)})
         write_text(run.folder / "adapter" / "fake.txt", "trained")
-        return FakeJudge(spec, answer)
+        judges = [FakeJudge(part.spec, answer) for part in parts]
+        return Trained(judges, rows=sum(len(part.rows) for part in parts))
 
-    def mix(run: Run, parts: Sequence[TaskRows]) -> list[FakeJudge]:
-        MIXED.append([(part.spec.name, [row.id for row in part.rows]) for part in parts])
-        judges = [build(run, part.spec, part.rows) for part in parts]
-        del built[1 - len(parts) :]
-        return judges
-
-    def load(run: Run, spec: TaskSpec) -> FakeJudge:
+    def load(run: Run, specs: Sequence[TaskSpec]) -> list[FakeJudge]:
         if not (run.folder / "adapter" / "fake.txt").is_file():
             raise DataError("load was given a folder in which nothing was trained")
-        return FakeJudge(spec, answer)
+        return [FakeJudge(spec, answer) for spec in specs]
 
-    entry = registry.METHODS[name]
     module = types.ModuleType(f"fake_{name.replace('-', '_')}")
-    module.METHOD = Method(name, build, load, mix if entry.mixes else None)  # type: ignore[attr-defined]
+    module.METHOD = Method(train, load)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(registry.METHODS, name, replace(entry, module=module.__name__, attribute="METHOD", model=""))
+    monkeypatch.setitem(registry.METHODS, name, replace(registry.METHODS[name], module=module.__name__, model="model"))
     return built
 
 

@@ -28,7 +28,7 @@ from adjudge.config import RewardConfig
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.predict_file import predict_file
 from adjudge.prompts.answers import read_answer
-from adjudge.rewards import rewards
+from adjudge.rewards.score import rewards
 from adjudge.submission.check import check_zip
 from adjudge.system.console import console
 from adjudge.tasks import examples_for_prediction, infer_task, load_split, load_task, read_table, spec_to_yaml

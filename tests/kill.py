@@ -28,7 +28,6 @@ import sklearn.metrics  # noqa: F401
 import torch
 import transformers.models.bert.modeling_bert
 import transformers.models.llama.modeling_llama  # noqa: F401
-from adjudge.experiments.multitask import execute_tasks
 from conftest import save_tiny, tiny_llama_config
 from fake_method import write_reviews
 from transformers import BertConfig, BertForSequenceClassification
@@ -36,11 +35,13 @@ from transformers import BertConfig, BertForSequenceClassification
 import adjudge.evaluation.score
 import adjudge.methods.encoder
 import adjudge.methods.ppo
+import adjudge.methods.reinforce
 import adjudge.methods.sft  # noqa: F401
 from adjudge.config import load_config
+from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
-METHODS = ("sft", "ppo", "encoder", "multi-ppo")
+METHODS = ("sft", "ppo", "reinforce", "encoder", "multi-ppo")
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -56,6 +57,9 @@ SETTINGS: dict[str, Any] = {
     "ppo.mini_batch_size": 2,
     "ppo.micro_batch_size": 1,
     "ppo.optimizer.lr": 1e-3,
+    "reinforce.batch_size": 4,
+    "reinforce.mini_batch_size": 2,
+    "reinforce.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
     "checkpoint.every_steps": 2,
     "checkpoint.every_s": None,
@@ -82,8 +86,7 @@ def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
     """What is killed: train and judge, going on where the folder says."""
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
-    plain = method.removeprefix("multi-")
-    execute_tasks(load_config(values={**SETTINGS, **models, "method": plain}), specs, folder, resume=True)
+    execute(load_config(values={**SETTINGS, **models, "method": method}), specs, folder, resume=True)
 
 
 def fork(action: Callable[[], None], log: Path) -> int:

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from adjudge.experiments.multitask import execute_tasks
 from fake_method import reviews
 
 from adjudge.config import load_config
@@ -56,8 +55,8 @@ def test_files_and_fields_of_a_run_over_several_tasks_are_documented(tiny_llama,
     spec = reviews(tmp_path, rows=24)
     tasks = [spec, spec.model_copy(update={"name": "more"})]
     values = {"method": "ppo", "model": str(tiny_llama), "data.train_rows": 8, "evaluation.resamples": 100}
-    execute_tasks(load_config(values=values), tasks, tmp_path / "run")
-    execute_tasks(load_config(values={**values, "method": "sft"}), tasks, tmp_path / "sft")
+    execute(load_config(values=values), tasks, tmp_path / "run")
+    execute(load_config(values={**values, "method": "sft"}), tasks, tmp_path / "sft")
     for method, folder in (("ppo", tmp_path / "run"), ("sft", tmp_path / "sft")):
         records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert {key for record in records for key in record} - documented(f"methods/{method}.md") == set()

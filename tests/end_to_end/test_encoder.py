@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from running import load_one, logged, train_one
 from safetensors.torch import load_file
 from specs import label_task, number_task
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -11,7 +12,6 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from adjudge.config import load_config
 from adjudge.errors import AdjudgeError, DataError, ModelError, NotFiniteError, RunError
-from adjudge.methods.encoder import ENCODER
 from adjudge.models.encoder import Texts, load_encoder, texts_of
 from adjudge.runs.folder import Run
 from adjudge.types import Example
@@ -85,18 +85,18 @@ def test_separable_rows_are_learned_logged_saved_and_loaded(tiny_bert, tmp_path)
     rows = label_rows()
     run = make_run(tmp_path / "run", tiny_bert)
     with run:
-        judge = ENCODER.build(run, LABELS, rows)
+        judge = train_one("encoder", run, LABELS, rows)
     predictions = judge.judge(rows, probabilities=True)
     assert [p.value for p in predictions] == [row.gold for row in rows]
     assert [p.id for p in predictions] == [row.id for row in rows]
     assert all(p.text == p.value and math.isclose(sum(p.probabilities.values()), 1, abs_tol=1e-5) for p in predictions)
     assert all(max(p.probabilities, key=p.probabilities.get) == p.value for p in predictions)
-    log = run.metrics()
+    log = logged(run)
     assert [record["step"] for record in log] == list(range(1, 61))  # 16 rows are 3 batches of 6, 6 and 4
     assert log[-1]["rows"] == 20 * 16
     assert log[-1]["loss"] < 0.1 < log[0]["loss"]
     assert log[0]["lr"] < max(record["lr"] for record in log) == pytest.approx(3e-3)
-    again = ENCODER.load(Run.open(run.folder), LABELS).judge(rows, probabilities=True)
+    again = load_one("encoder", Run.open(run.folder), LABELS).judge(rows, probabilities=True)
     assert again == predictions
     assert not any(p.probabilities for p in judge.judge(rows))
     assert judge.judge([]) == []
@@ -105,7 +105,7 @@ def test_separable_rows_are_learned_logged_saved_and_loaded(tiny_bert, tmp_path)
 def test_numbers_are_learned_and_stay_in_range(tiny_bert, tmp_path):
     rows = number_rows()
     run = make_run(tmp_path / "run", tiny_bert, encoder__epochs=30)
-    judge = ENCODER.build(run, NUMBERS, rows)
+    judge = train_one("encoder", run, NUMBERS, rows)
     predictions = judge.judge(rows)
     assert max(abs(p.value - row.gold) for p, row in zip(predictions, rows, strict=True)) < 1.0
     assert all(-4 <= p.value <= 4 and p.text == f"{p.value:.1f}" and not p.probabilities for p in predictions)
@@ -121,7 +121,7 @@ def test_one_seed_gives_one_result(tiny_bert, tmp_path):
     ]
     for run in runs:
         torch.rand(7)  # the generator's state before a run must not matter
-        ENCODER.build(run, LABELS, label_rows())
+        train_one("encoder", run, LABELS, label_rows())
     first, second, other = (weights_of(run) for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
@@ -129,7 +129,7 @@ def test_one_seed_gives_one_result(tiny_bert, tmp_path):
 
 def test_without_a_learning_rate_the_body_stays_as_it_was(tiny_bert, tmp_path):
     run = make_run(tmp_path / "run", tiny_bert, encoder__epochs=1, encoder__optimizer__lr=0.0)
-    ENCODER.build(run, LABELS, label_rows())
+    train_one("encoder", run, LABELS, label_rows())
     before, after = load_file(tiny_bert / "model.safetensors"), weights_of(run)
     shared = [name for name in before if f"bert.{name}" in after]
     assert shared
@@ -155,7 +155,7 @@ def test_a_pair_is_two_segments_and_further_fields_join_the_second(tiny_bert):
 def test_a_row_longer_than_the_encoder_reads_is_shortened_and_counted(tiny_bert, tmp_path, capsys):
     long = Example("r:x", {"text": "good " * 100}, "Positive")
     run = make_run(tmp_path / "run", tiny_bert, encoder__epochs=1, encoder__max_tokens=512)
-    judge = ENCODER.build(run, LABELS, [*label_rows(3), long])
+    judge = train_one("encoder", run, LABELS, [*label_rows(3), long])
     assert "1 of 4 training rows are longer than 24 tokens" in capsys.readouterr().err
     assert judge.judge([long])[0].value in LABELS.words
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny_bert, tmp_path):
     rows = number_rows(4)
     rows[2] = Example("r:nan", rows[2].fields, math.inf)
     with pytest.raises(NotFiniteError, match="Step 1: the loss"), run:
-        ENCODER.build(run, NUMBERS, rows)
+        train_one("encoder", run, NUMBERS, rows)
     assert run.state == "failed"
     assert not (run.folder / "encoder").exists()
 
@@ -181,23 +181,23 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny_bert, tmp_path):
 )
 def test_rows_that_cannot_be_learned_from_are_named(rows, spec, says, tiny_bert, tmp_path):
     with pytest.raises(DataError, match=says):
-        ENCODER.build(make_run(tmp_path / "run", tiny_bert), spec, rows)
+        train_one("encoder", make_run(tmp_path / "run", tiny_bert), spec, rows)
 
 
 def test_a_run_is_loaded_only_for_the_task_it_was_trained_on(tiny_bert, tmp_path):
     run = make_run(tmp_path / "run", tiny_bert, encoder__epochs=1)
     with pytest.raises(RunError, match="no trained encoder"):
-        ENCODER.load(run, LABELS)
-    ENCODER.build(run, LABELS, label_rows(4))
+        load_one("encoder", run, LABELS)
+    train_one("encoder", run, LABELS, label_rows(4))
     with pytest.raises(RunError, match="answers Negative, Positive, but the task mine wants a number"):
-        ENCODER.load(run, NUMBERS)
+        load_one("encoder", run, NUMBERS)
     with pytest.raises(RunError, match="wants Bad, Good"):
-        ENCODER.load(run, label_task("Bad", "Good"))
+        load_one("encoder", run, label_task("Bad", "Good"))
 
 
 def test_what_is_no_encoder_is_refused(tmp_path):
     with pytest.raises(ModelError, match="Did you mean 'minilm-l6'"):
-        ENCODER.build(make_run(tmp_path / "run", "minilm-16"), LABELS, label_rows(4))
+        train_one("encoder", make_run(tmp_path / "run", "minilm-16"), LABELS, label_rows(4))
 
 
 def test_the_bundled_encoder_learns_from_real_sentences(tmp_path):
@@ -214,8 +214,8 @@ def test_the_bundled_encoder_learns_from_real_sentences(tmp_path):
     spec = load_task("vader/movies")
     rows = take_rows(load_split(spec, "train"), 24, seed=0)
     run = make_run(tmp_path / "run", "minilm-l6", encoder__epochs=4, encoder__batch_size=8, encoder__optimizer__lr=2e-4)
-    judge = ENCODER.build(run, spec, rows)
-    log = run.metrics()
+    judge = train_one("encoder", run, spec, rows)
+    log = logged(run)
     assert log[-1]["loss"] < log[0]["loss"]
     right = sum(p.value == p.gold for p in judge.judge(rows))
     assert right >= 20  # of 24 rows that it was trained on

@@ -7,21 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
+from running import logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
-from adjudge.evaluation.predict import PromptedJudge
 from adjudge.experiments.compare import compare
-from adjudge.methods.ppo import PPO
-from adjudge.methods.sft import SFT
+from adjudge.experiments.evaluate import evaluate_tasks
+from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import task_folder
 from adjudge.tasks import infer_task, load_split
 from adjudge.tasks.spec import TaskSpec
-from adjudge.training.mixture import TaskRows
 
-METHODS = {"sft": SFT, "ppo": PPO}
 PPO_KEYS = (
     "step task prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance updates stopped "
     "beta lr unreadable right"
@@ -70,7 +67,7 @@ def settings(method: str, model: Path, **values: Any) -> Config:
 def warm(tasks: list[TaskSpec], able: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SFT run over the three tasks that has learned their rows by heart."""
     folder = tmp_path_factory.mktemp("warm") / "run"
-    execute_tasks(settings("sft", able, sft__epochs=30, sft__optimizer__lr=3e-3, sft__batch_size=8), tasks, folder)
+    execute(settings("sft", able, sft__epochs=30, sft__optimizer__lr=3e-3, sft__batch_size=8), tasks, folder)
     return folder
 
 
@@ -80,7 +77,7 @@ def test_one_sft_adapter_learns_three_tasks_by_heart(warm: Path, tasks: list[Tas
         found = Run.open(task_folder(warm, spec.name)).predictions("dev")
         assert [prediction.value for prediction in found] == [row.gold for row in load_split(spec, "dev")]
     assert scores["metrics"]["mean_primary"]["value"] == pytest.approx(1.0)
-    records = Run.open(warm).metrics()
+    records = logged(Run.open(warm))
     assert {record["task"] for record in records} == {"films", "pairs", "stars"}
     assert sorted(records[0]) == sorted(["step", "task", "rows", "loss", "right", "grad_norm", "lr"])
     assert records[-1]["rows"] == 30 * (24 + 16 + 32)
@@ -113,12 +110,12 @@ def test_an_adapter_is_asked_about_a_task_it_has_not_seen(warm: Path, tasks: lis
 def reinforced(warm: Path, tasks: list[TaskSpec], able: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reinforced") / "run"
     config = settings("ppo", able, init=str(warm), ppo__batch_size=8, ppo__mini_batch_size=8, data__train_rows=54)
-    execute_tasks(config, tasks, folder)
+    execute(config, tasks, folder)
     return folder
 
 
 def test_ppo_logs_the_figures_of_each_task_on_one_scale(reinforced: Path) -> None:
-    records = Run.open(reinforced).metrics()
+    records = logged(Run.open(reinforced))
     shares = {"films": 18, "pairs": 12, "stars": 24}
     assert records[-1]["prompts"] == 54
     assert {name: sum(record["task"] == name for record in records) for name in shares} == {
@@ -139,7 +136,7 @@ def test_ppo_logs_the_figures_of_each_task_on_one_scale(reinforced: Path) -> Non
 
 
 def test_the_reference_of_a_mixture_is_where_it_started(reinforced: Path, warm: Path) -> None:
-    assert abs(Run.open(reinforced).metrics()[0]["kl"]) < 1e-3
+    assert abs(logged(Run.open(reinforced))[0]["kl"]) < 1e-3
     before, after = (load_file(folder / "adapter/adapter_model.safetensors") for folder in (warm, reinforced))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -151,10 +148,10 @@ def test_the_seed_decides_a_mixture_bit_for_bit(
 ) -> None:
     def outcome(name: str, seed: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         torch.manual_seed(len(name))  # what happened in the process before does not matter
-        execute_tasks(settings(method, tiny_llama, seed=seed, data__train_rows=24), tasks, tmp_path / name)
+        execute(settings(method, tiny_llama, seed=seed, data__train_rows=24), tasks, tmp_path / name)
         records = [
             {key: value for key, value in record.items() if key != "seconds"}
-            for record in Run.open(tmp_path / name).metrics()
+            for record in logged(Run.open(tmp_path / name))
         ]
         return load_file(tmp_path / name / "adapter/adapter_model.safetensors"), records
 
@@ -162,24 +159,6 @@ def test_the_seed_decides_a_mixture_bit_for_bit(
     assert logged == logged_again
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
-
-
-@pytest.mark.parametrize("method", ["sft", "ppo"])
-def test_a_mixture_of_one_is_that_task_alone_bit_for_bit(
-    method: str, tasks: list[TaskSpec], tiny_llama: Path, tmp_path: Path
-) -> None:
-    for spec in (tasks[1], tasks[2]):
-        rows, found = load_split(spec, "train"), []
-        for name in ("alone", "mixed"):
-            with Run.create(tmp_path / spec.name / name, settings(method, tiny_llama)) as run:
-                chosen = METHODS[method]
-                judge = chosen.build(run, spec, rows) if name == "alone" else chosen.mix(run, [TaskRows(spec, rows)])[0]
-            assert isinstance(judge, PromptedJudge)
-            records = [{key: value for key, value in record.items() if key != "seconds"} for record in run.metrics()]
-            found.append((load_file(run.folder / "adapter/adapter_model.safetensors"), records, judge.judge(rows[:4])))
-        assert all("task" not in record for record in found[0][1])
-        assert found[0][1:] == found[1][1:]
-        assert all(torch.equal(found[0][0][name], found[1][0][name]) for name in found[0][0])
 
 
 def test_a_mixture_as_a_cell_of_a_comparison(tasks: list[TaskSpec], tiny_llama: Path, tmp_path: Path) -> None:

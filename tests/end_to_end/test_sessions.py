@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews
+from running import logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, GuardError, NotFiniteError, RunError
 from adjudge.evaluation.validation import hold_out
 from adjudge.experiments.execute import execute
+from adjudge.methods import loop
 from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.training import updates
 from adjudge.training.checkpoint import load_checkpoint
 from adjudge.training.mixture import TaskRows
 from adjudge.training.session import Session
@@ -58,20 +61,18 @@ def bad_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a step's second look at something not finite: the loss of SFT, the gradient norm of a later update of PPO."""
 
     def spoil(method: str, step: int) -> None:
-        import importlib
+        updates_per_step = 1 if method == "sft" else 2
+        real, left = updates.clip_gradients, [updates_per_step * step]
 
-        module = importlib.import_module(f"adjudge.methods.{method}")
-        real, seen = module.clip_gradients, []
-
-        def spoilt(parameters: Any, limit: float | None, now: int) -> float:
+        def spoilt(parameters: Any, limit: float | None) -> float:
             parameters = list(parameters)
-            seen.append(now)
-            if now == step and (method == "sft" or seen.count(now) == 2):
-                seen.clear()  # a run that is resumed comes here again
+            left[0] -= 1
+            if left[0] == 0:
+                left[0] = updates_per_step  # a resumed run begins with the failed step
                 next(p for p in parameters if p.grad is not None).grad.fill_(float("nan"))
-            return float(real(parameters, limit, now))
+            return float(real(parameters, limit))
 
-        monkeypatch.setattr(module, "clip_gradients", spoilt)
+        monkeypatch.setattr(updates, "clip_gradients", spoilt)
 
     return spoil
 
@@ -91,7 +92,7 @@ def test_a_value_that_is_not_finite_leaves_the_step_to_replay(
     assert (failure["step"], failure["replays"], len(failure["rows"])) == (4, True, 4)
     assert all(row.startswith("reviews.csv:") for row in failure["rows"])
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-00000003"]
-    assert [record["step"] for record in run.metrics()] == [1, 2, 3]
+    assert [record["step"] for record in logged(run)] == [1, 2, 3]
     with pytest.raises(NotFiniteError) as again:
         execute(config, spec, run.folder, resume=True)
     assert str(again.value) == str(first.value)
@@ -109,7 +110,7 @@ def test_after_a_failed_step_the_run_ends_as_if_it_had_not_failed(
         execute(config, spec, tmp_path / "run")
     monkeypatch.undo()  # whatever it was, it does not happen again
     execute(config, spec, tmp_path / "run", resume=True)
-    assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
+    assert logged(Run.open(tmp_path / "run")) == logged(Run.open(tmp_path / "whole"))
     one, other = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert all(torch.equal(one[name], other[name]) for name in other)
 
@@ -176,9 +177,9 @@ def test_a_guard_stops_when_asked_and_resuming_goes_on_all_the_same(tiny_llama: 
     ):
         execute(config, spec, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000016"]
-    assert len(Run.open(tmp_path / "run").metrics()) == 16
+    assert len(logged(Run.open(tmp_path / "run"))) == 16
     execute(config, spec, tmp_path / "run", resume=True)
-    assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
+    assert logged(Run.open(tmp_path / "run")) == logged(Run.open(tmp_path / "whole"))
 
 
 def test_a_log_that_was_changed_is_not_gone_on_with(tiny_llama: Path, tmp_path: Path, bad_at: Any) -> None:
@@ -234,8 +235,6 @@ def test_a_step_that_was_through_is_not_done_twice(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Judging the held-out rows fails after the update: what is resumed is the checkpoint before, not the step with its update made."""
-    from adjudge.methods import sft
-
     spec, more = (
         reviews(tmp_path),
         {"checkpoint__validate_every": 3, "checkpoint__validation_rows": 8, "checkpoint__every_steps": 2},
@@ -244,11 +243,11 @@ def test_a_step_that_was_through_is_not_done_twice(
 
     def failing(*_: Any) -> Any:
         def validate() -> Any:
-            raise NotFiniteError("Step 3: the logits are not finite.")
+            raise NotFiniteError("the logits are not finite.")
 
         return validate
 
-    monkeypatch.setattr(sft, "validator", failing)
+    monkeypatch.setattr(loop, "validator", failing)
     with pytest.raises(NotFiniteError):
         execute(settings(tiny_llama, "sft", **more), spec, tmp_path / "run")
     assert read_json(tmp_path / "run" / "failure.json")["replays"] is False

@@ -9,6 +9,7 @@ from adjudge.config import load_config
 from adjudge.errors import AdjudgeError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.models.policy import load_policy
+from adjudge.rollout.prompted import PromptedTask
 from adjudge.tasks import load_split, load_task, take_rows
 
 
@@ -17,13 +18,13 @@ def judge(smollm2: Path) -> PromptedJudge:
     config = load_config(
         values={"runtime.dtype": "float32"}
     )  # bfloat16, where the machine has it, rounds by more than is compared
-    return PromptedJudge(load_policy(config), load_task("vader/movies"), config)
+    return PromptedJudge(PromptedTask(load_policy(config), load_task("vader/movies"), config))
 
 
 @pytest.fixture(scope="module")
 def rows(judge: PromptedJudge):
     try:
-        return take_rows(load_split(judge.spec, "dev"), 12, 0)
+        return take_rows(load_split(judge.task.spec, "dev"), 12, 0)
     except AdjudgeError as error:
         pytest.skip(f"the rated sentences cannot be fetched: {error}")
 
@@ -36,12 +37,12 @@ def test_the_untrained_model_answers_with_label_words(judge, rows):
 
 def test_a_shared_prefix_changes_no_answer_of_the_real_model(judge, rows):
     shared = judge.judge(rows[:4], probabilities=True)
-    abilities = judge.policy.abilities
-    judge.policy.use(replace(abilities, shares_prefix=False))
+    abilities = judge.task.policy.abilities
+    judge.task.policy.use(replace(abilities, shares_prefix=False))
     try:
         plain = judge.judge(rows[:4], probabilities=True)
     finally:
-        judge.policy.use(abilities)
+        judge.task.policy.use(abilities)
     for one, other in zip(shared, plain, strict=True):
         assert one.text == other.text
         assert one.probabilities["Positive"] == pytest.approx(other.probabilities["Positive"], abs=1e-3)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from running import load_one, logged, train_one
 from safetensors.torch import load_file, save_file
 from specs import label_task, number_task
 from transformers import AutoModelForCausalLM
@@ -19,14 +20,11 @@ from transformers import AutoModelForCausalLM
 from adjudge.config import load_config
 from adjudge.errors import DataError, NotFiniteError, RunError
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods.ppo import PPO
-from adjudge.methods.sft import SFT
 from adjudge.models.policy import Policy
 from adjudge.runs.folder import Run, read_jsonl
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
-METHODS = {"sft": SFT, "ppo": PPO}
 GOOD = (
     "a warm and funny film",
     "the charming surprise",
@@ -72,7 +70,7 @@ def train(
         preset=preset, values={**settings, **{key.replace("__", "."): value for key, value in values.items()}}
     )
     with Run.create(folder, config) as run:
-        judge = METHODS[method].build(run, spec, data)
+        judge = train_one(method, run, spec, data)
     return run, judge
 
 
@@ -93,11 +91,11 @@ def test_sft_learns_separable_rows_by_heart(able: Path, tmp_path: Path) -> None:
     run, judge = train("sft", tmp_path / "run", able, rows(16), sft__epochs=30, sft__optimizer__lr=3e-3)
     found = judge.judge(rows(16))
     assert all(prediction.value == prediction.gold for prediction in found)
-    losses = [record["loss"] for record in run.metrics()]
+    losses = [record["loss"] for record in logged(run)]
     assert losses[0] > 3
     assert losses[-1] < 0.05
-    assert run.metrics()[-1]["right"] == 1.0
-    assert SFT.load(run, LABELS).judge(rows(16), probabilities=True) == judge.judge(rows(16), probabilities=True)
+    assert logged(run)[-1]["right"] == 1.0
+    assert load_one("sft", run, LABELS).judge(rows(16), probabilities=True) == judge.judge(rows(16), probabilities=True)
 
 
 def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
@@ -111,13 +109,13 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
         ppo__optimizer__lr=5e-4,
         ppo__value_lr=1e-3,
     )
-    reward = [record["reward"] for record in run.metrics()]
+    reward = [record["reward"] for record in logged(run)]
     assert len(reward) == 40
     first, last = sum(reward[:5]) / 5, sum(reward[-10:]) / 10
     assert first < 0.4
     assert last > first + 0.3  # with six seeds it rose by 0.43 to 0.85
     assert accuracy(judge, rows(16)) >= 0.85
-    assert PPO.load(run, LABELS).judge(rows(16), probabilities=True) == judge.judge(rows(16), probabilities=True)
+    assert load_one("ppo", run, LABELS).judge(rows(16), probabilities=True) == judge.judge(rows(16), probabilities=True)
 
 
 def test_ppo_learns_through_an_analysis(warm: Run, able: Path, tmp_path: Path) -> None:
@@ -125,12 +123,12 @@ def test_ppo_learns_through_an_analysis(warm: Run, able: Path, tmp_path: Path) -
     values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "init": str(warm.folder)}
     learning = {"ppo__epochs": 40, "ppo__optimizer__lr": 1e-3, "ppo__value_lr": 1e-3}
     run, judge = train("ppo", tmp_path / "run", able, rows(16), **values, **learning)
-    reward = [record["reward"] for record in run.metrics()]
+    reward = [record["reward"] for record in logged(run)]
     first, last = sum(reward[:5]) / 5, sum(reward[-10:]) / 10
     assert first < -2  # the SFT run was taught to answer at once
     assert last > first + 0.5  # with three seeds it rose by 1.3 to 2.2
     assert all(prediction.text.count("</Analysis>\n<Judgement>") == 1 for prediction in judge.judge(rows(4)))
-    assert PPO.load(run, LABELS).judge(rows(8), probabilities=True) == judge.judge(rows(8), probabilities=True)
+    assert load_one("ppo", run, LABELS).judge(rows(8), probabilities=True) == judge.judge(rows(8), probabilities=True)
 
 
 def test_sft_teaches_the_judgement_that_an_analysis_follows(able: Path, tmp_path: Path) -> None:
@@ -139,7 +137,7 @@ def test_sft_teaches_the_judgement_that_an_analysis_follows(able: Path, tmp_path
     found = judge.judge(rows(16))
     assert all(prediction.value == prediction.gold for prediction in found)
     assert all(prediction.text.startswith(f"{prediction.gold}</Judgement>\n<Analysis>") for prediction in found)
-    assert SFT.load(run, LABELS).judge(rows(16)) == found
+    assert load_one("sft", run, LABELS).judge(rows(16)) == found
 
 
 def outcome(method: str, folder: Path, model: Path, disturb: int, **values: Any) -> dict[str, Any]:
@@ -150,7 +148,7 @@ def outcome(method: str, folder: Path, model: Path, disturb: int, **values: Any)
     return {
         "adapter": load_file(run.folder / "adapter" / "adapter_model.safetensors"),
         "value_head": load_file(run.folder / "adapter" / "value_head.safetensors"),
-        "metrics": run.metrics(),
+        "metrics": logged(run),
         "predictions": judge.judge(rows(8), probabilities=True),
     }
 
@@ -183,7 +181,7 @@ def test_ppo_from_an_sft_run_starts_at_its_reference(warm: Run, able: Path, tmp_
     run, judge = train(
         "ppo", tmp_path / "run", able, rows(16), init=str(warm.folder), ppo__optimizer__lr=1e-3, ppo__epochs=3
     )
-    kl = [record["kl"] for record in run.metrics()]
+    kl = [record["kl"] for record in logged(run)]
     assert abs(kl[0]) < 1e-4
     assert abs(kl[1]) > 1e-3  # then it moves away
     assert (warm.folder / "adapter" / "adapter_model.safetensors").read_bytes() == before
@@ -210,7 +208,7 @@ def test_only_adapters_are_trained_and_plain_peft_loads_them(
     fresh = dict(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).named_parameters())
     kept = {
         name.replace(".base_layer", ""): parameter
-        for name, parameter in judge.policy.lm.get_base_model().named_parameters()
+        for name, parameter in judge.task.policy.lm.get_base_model().named_parameters()
         if "lora_" not in name
     }
     assert kept.keys() == fresh.keys()
@@ -220,16 +218,16 @@ def test_only_adapters_are_trained_and_plain_peft_loads_them(
     assert all("lora_" in name for name in saved)
     assert any((tensor != 0).any() for name, tensor in saved.items() if "lora_B" in name)
     assert_plain_peft_gives_the_same(model, run, judge)
-    merge(judge.policy)
-    assert not any("lora_" in name for name, _ in judge.policy.lm.named_parameters())
+    merge(judge.task.policy)
+    assert not any("lora_" in name for name, _ in judge.task.policy.lm.named_parameters())
     assert_plain_peft_gives_the_same(model, run, judge)
 
 
 def assert_plain_peft_gives_the_same(model: Path, run: Run, judge: PromptedJudge) -> None:
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, str(run.folder / "adapter")).eval()
-    prompts = [prompt.ids for prompt in judge.renderer.prompts(rows(3))]
-    ours = judge.policy.eval().logits(judge.policy.prefill(prompts).hidden_BD)
+    prompts = [prompt.ids for prompt in judge.task.renderer.prompts(rows(3))]
+    ours = judge.task.policy.eval().logits(judge.task.policy.prefill(prompts).hidden_BD)
     with torch.no_grad():
         theirs = torch.stack([plain(input_ids=torch.tensor([ids])).logits[0, -1] for ids in prompts])
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
@@ -250,8 +248,8 @@ def plain_nll(model: Path, judge: PromptedJudge, data: Sequence[Example], whole:
     """Mean negative log-likelihood per taught token of the untrained network, one plain forward a row."""
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     losses: list[float] = []
-    for row, prompt in zip(data, judge.renderer.prompts(data), strict=True):
-        taught = judge.end.taught_ids(row.gold, judge.spec)
+    for row, prompt in zip(data, judge.task.renderer.prompts(data), strict=True):
+        taught = judge.task.end.taught_ids(row.gold, judge.task.spec)
         ids = torch.tensor([[*prompt.ids, *taught]])
         with torch.no_grad():
             logp = network(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
@@ -269,12 +267,12 @@ def test_the_first_sft_loss_is_that_of_a_plain_forward(
         "sft", tmp_path / "run", tiny_qwen2, data, preset=preset, sft__micro_batch_size=micro, sft__batch_size=8
     )
     expected = plain_nll(tiny_qwen2, judge, data, whole=preset == "paper")
-    assert run.metrics()[0]["loss"] == pytest.approx(expected, abs=1e-4)
+    assert logged(run)[0]["loss"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_sft_micro_batches_make_the_same_steps(able: Path, tmp_path: Path) -> None:
     whole, parts = (
-        train("sft", tmp_path / str(micro), able, rows(20), sft__micro_batch_size=micro)[0].metrics()
+        logged(train("sft", tmp_path / str(micro), able, rows(20), sft__micro_batch_size=micro)[0])
         for micro in (None, 3)
     )
     assert len(whole) == len(parts) == 4
@@ -286,8 +284,8 @@ def test_sft_micro_batches_make_the_same_steps(able: Path, tmp_path: Path) -> No
 
 def test_the_papers_ppo(able: Path, tmp_path: Path) -> None:
     run, judge = train("ppo", tmp_path / "run", able, rows(20), preset="paper")
-    assert (judge.end.stop, judge.end.min_tokens, judge.end.max_tokens) == ("tag", 12, 32)
-    first, second = run.metrics()
+    assert (judge.task.end.stop, judge.task.end.min_tokens, judge.task.end.max_tokens) == ("tag", 12, 32)
+    first, second = logged(run)
     # A batch of 16 and one of 4, in any order: 4 epochs of two mini-batches of 8, 4 epochs of one of 4.
     assert sorted([(first["prompts"], first["updates"]), (20 - first["prompts"], second["updates"])]) == [
         (4, 4),
@@ -302,20 +300,19 @@ def test_the_papers_ppo(able: Path, tmp_path: Path) -> None:
 
 def test_the_papers_sft(able: Path, tmp_path: Path) -> None:
     run, judge = train("sft", tmp_path / "run", able, rows(20), preset="paper")
-    assert [record["lr"] for record in run.metrics()] == [9e-6, 9e-6]
-    assert judge.renderer.text(rows(1)[0]).startswith("System_prompt:\n")
-    assert judge.end.text(judge.end.taught_ids("Positive", LABELS)) == "Positive</Judgement>"
+    assert [record["lr"] for record in logged(run)] == [9e-6, 9e-6]
+    assert judge.task.renderer.text(rows(1)[0]).startswith("System_prompt:\n")
+    assert judge.task.end.text(judge.task.end.taught_ids("Positive", LABELS)) == "Positive</Judgement>"
 
 
 def test_ppo_with_mini_and_micro_batches(warm: Run, able: Path, tmp_path: Path) -> None:
     values = {"init": str(warm.folder), "ppo__batch_size": 8, "ppo__update_epochs": 3, "ppo__stop_kl": 1e9}
     run, _ = train("ppo", tmp_path / "a", able, rows(13), **values, ppo__mini_batch_size=4, ppo__micro_batch_size=3)
-    assert [record["updates"] for record in run.metrics()] in ([6, 6], [3, 6], [6, 3])
-    assert run.metrics()[-1]["prompts"] == 13
+    assert [record["updates"] for record in logged(run)] in ([6, 6], [3, 6], [6, 3])
+    assert logged(run)[-1]["prompts"] == 13
+    sizes = {"ppo__mini_batch_size": 8}
     whole, micro = (
-        train("ppo", tmp_path / str(size), able, rows(8), **values, ppo__mini_batch_size=8, ppo__micro_batch_size=size)[
-            0
-        ].metrics()[0]
+        logged(train("ppo", tmp_path / str(size), able, rows(8), **values, **sizes, ppo__micro_batch_size=size)[0])[0]
         for size in (None, 3)
     )
     for name in ("reward", "kl", "policy_loss", "value_loss", "entropy", "grad_norm"):
@@ -330,7 +327,7 @@ def test_ppo_stops_a_batch_that_moved_too_far(warm: Run, able: Path, tmp_path: P
         "ppo__update_epochs": 6,
     }
     free, bound = (
-        train("ppo", tmp_path / str(limit), able, rows(16), **values, ppo__stop_kl=limit)[0].metrics()[0]
+        logged(train("ppo", tmp_path / str(limit), able, rows(16), **values, ppo__stop_kl=limit)[0])[0]
         for limit in (1e9, 1e-3)
     )
     assert (free["updates"], free["stopped"]) == (6, False)
@@ -349,7 +346,7 @@ def test_numbers(method: str, able: Path, tmp_path: Path) -> None:
     if method == "sft":
         assert [prediction.value for prediction in found] == [row.gold for row in number_rows(16)]
     else:
-        (record,) = run.metrics()
+        (record,) = logged(run)
         assert list(record) == f"{PPO_KEYS} mean_error".split()
         assert -4.5 <= record["reward"] <= 4.5
 
@@ -359,7 +356,7 @@ def test_the_record_of_a_step(method: str, keys: str, able: Path, warm: Run, tmp
     """A contract: the report and scripts read these."""
     values = {"init": str(warm.folder)} if method == "ppo" else {}
     run, _ = train(method, tmp_path / "run", able, rows(20), **values)
-    records = run.metrics()
+    records = logged(run)
     assert run.state == "complete"
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
     assert records[-1]["prompts" if method == "ppo" else "rows"] == 20 * (1 if method == "ppo" else 2)
@@ -406,7 +403,7 @@ def assert_failed(folder: Path, steps: int) -> None:
     state, reason = Run.open(folder).status()
     assert state == "failed"
     assert reason.startswith("NotFiniteError: Step ")
-    assert len(Run.open(folder).metrics()) <= steps
+    assert len(logged(Run.open(folder))) <= steps
     assert not (folder / "adapter").exists()
 
 

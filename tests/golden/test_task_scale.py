@@ -9,7 +9,7 @@ import torch
 from specs import label_task, number_task
 
 from adjudge.config import RewardConfig
-from adjudge.rewards import reward_size, rewards
+from adjudge.rewards.score import reward_scale, rewards
 from adjudge.rl.advantages import gae, whiten
 from adjudge.rl.kl import token_rewards
 from adjudge.types import Judgement
@@ -29,7 +29,7 @@ def advantages(scores, beta=0.0, kl=0.0):
 
 def scores(spec, values, golds, divided=True):
     rewarded = rewards([Judgement(str(value), value) for value in values], golds, spec, CONFIG)
-    return [score / reward_size(spec, CONFIG) for score in rewarded] if divided else rewarded
+    return [score / reward_scale(spec, CONFIG) for score in rewarded] if divided else rewarded
 
 
 def test_rewards_of_three_tasks_on_one_scale():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adjudge.config import load_config
-from adjudge.experiments.execute import rows_for
+from adjudge.experiments.rows import rows_for
 from adjudge.system.files import write_bytes
 from adjudge.tasks import find_overlap, infer_task, list_tasks, load_split, load_task, measure_overlap
 from adjudge.tasks.reading.same_text import normal_text

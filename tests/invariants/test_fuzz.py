@@ -12,7 +12,7 @@ from specs import label_task, number_task
 from adjudge.config import RewardConfig
 from adjudge.errors import AdjudgeError
 from adjudge.prompts.answers import answer_text, read_answer
-from adjudge.rewards import rewards
+from adjudge.rewards.score import rewards
 from adjudge.tasks.answer_words import folded
 from adjudge.tasks.task_yaml import read_tree
 from adjudge.tasks.validate import mistakes_of, validate_task

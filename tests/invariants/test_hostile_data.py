@@ -17,7 +17,7 @@ from adjudge.models.encoder import Encoder, Texts
 from adjudge.models.plain_text import acting_tokens, plain_ids
 from adjudge.prompts.answers import read_answer, read_label
 from adjudge.prompts.render import Renderer
-from adjudge.rewards import rewards
+from adjudge.rewards.score import rewards
 from adjudge.rollout.answer_end import answer_end
 from adjudge.tasks import infer_task, load_split
 from adjudge.types import Example

@@ -9,15 +9,18 @@ import pytest
 import torch
 from policies import padded_with, trained_looking
 
-from adjudge.config import load_config
+from adjudge.config import PpoConfig, load_config
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods import ppo
-from adjudge.methods.ppo import answer_pass, collect_rollout, update
+from adjudge.methods.ppo import PpoBatch, collect_batch
 from adjudge.models.engine.batch import build_batch
 from adjudge.models.policy import Policy, load_policy
+from adjudge.rollout import collect
+from adjudge.rollout.forward import token_figures
+from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.tasks import load_task
 from adjudge.training.optim import build_optimizer
+from adjudge.training.updates import clipped_updates
 from adjudge.types import Example
 
 TOLERANCE = 2e-5
@@ -73,9 +76,9 @@ def test_padding_changes_nothing(policy: Policy, side: str, pad_id: int) -> None
 
 def test_batch_size_changes_nothing(policy: Policy) -> None:
     prompts, responses = rows(policy)
-    together = answer_pass(policy, prompts, responses, 1.0)
+    together = token_figures(policy, prompts, responses, 1.0)
     for row in range(len(prompts)):
-        alone = answer_pass(policy, prompts[row : row + 1], responses[row : row + 1], 1.0)
+        alone = token_figures(policy, prompts[row : row + 1], responses[row : row + 1], 1.0)
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one[row, : len(responses[row])], other[0], atol=TOLERANCE, rtol=0)
 
@@ -95,23 +98,34 @@ def test_sampled_logp_and_values_equal_the_update_pass(policy: Policy) -> None:
     prompts, _ = rows(policy)
     end = ending(policy)
     sampled = respond(policy, policy.prefill(prompts), end, Sampling(torch.Generator().manual_seed(0)))
-    logp_BR, value_BR, _ = answer_pass(policy, prompts, sampled.ids, 1.0)
+    logp_BR, value_BR, _ = token_figures(policy, prompts, sampled.ids, 1.0)
     torch.testing.assert_close(sampled.logp_BR, logp_BR.detach(), atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(sampled.value_BR, value_BR.detach(), atol=TOLERANCE, rtol=0)
     assert sampled.mask_BR.sum(1).tolist() == [len(ids) for ids in sampled.ids]
 
 
 def ending(policy: Policy):
-    return judge_for(policy).end
+    return judge_for(policy).task.end
 
 
 def judge_for(policy: Policy, **values) -> PromptedJudge:
-    return PromptedJudge(policy, load_task("glue/sst2"), load_config(values=values))
+    return PromptedJudge(PromptedTask(policy, load_task("glue/sst2"), load_config(values=values)))
 
 
-def asked(judge: PromptedJudge, count: int = 8) -> list[tuple[Example, tuple[int, ...]]]:
-    examples = [Example(str(i), {"sentence": TEXTS[i % 4]}, judge.spec.words[i % 2]) for i in range(count)]
-    return [(example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)]
+def training_rows(judge: PromptedJudge, count: int = 8) -> list[PromptRow]:
+    words = judge.task.spec.words
+    examples = [Example(str(i), {"sentence": TEXTS[i % 4]}, words[i % 2]) for i in range(count)]
+    return prompt_rows(judge.task, examples)
+
+
+def ppo_batch(judge: PromptedJudge, config: PpoConfig, beta: float = 0.1, **options: Any) -> PpoBatch:
+    sampling = Sampling.of(config, torch.Generator().manual_seed(0))
+    return collect_batch(judge.task, training_rows(judge), config, beta, sampling, **options)
+
+
+def updated(policy: Policy, batch: PpoBatch, config: PpoConfig, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    order = torch.Generator().manual_seed(0)
+    return clipped_updates(policy, optimizer, batch.rollout, batch.advantage_BR, config, order, batch.critic)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", TOLERANCE), ("bfloat16", 0.05)])
@@ -123,11 +137,14 @@ def test_first_ratio_is_one_and_first_kl_is_zero(
     values = {"prompt.analysis": analysis, "answer.analysis_tokens": 5, "runtime.dtype": dtype}
     config = load_config(values={"model": str(request.getfixturevalue(family)), **values})
     policy = load_policy(config, adapter=True).eval()
-    judge = PromptedJudge(policy, load_task("glue/sst2"), config)
-    rollout = collect_rollout(judge, asked(judge), config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
-    assert rollout.kl_B.abs().max() < tolerance * rollout.mask_BR.shape[1]
-    assert (rollout.written is not None) == (analysis == "before")
-    logp_BR, _, _ = answer_pass(policy, rollout.prompts, rollout.responses, config.ppo.temperature, rollout.written)
+    judge = PromptedJudge(PromptedTask(policy, load_task("glue/sst2"), config))
+    batch = ppo_batch(judge, config.ppo)
+    rollout = batch.rollout
+    assert batch.kl_B.abs().max() < tolerance * rollout.mask_BR.shape[1]
+    assert (rollout.template_spans is not None) == (analysis == "before")
+    logp_BR, _, _ = token_figures(
+        policy, rollout.prompts, rollout.responses, config.ppo.temperature, rollout.template_spans
+    )
     ratio_BR = (logp_BR.detach() - rollout.logp_BR).exp()
     torch.testing.assert_close(ratio_BR, torch.ones_like(ratio_BR), atol=tolerance, rtol=0)
 
@@ -147,12 +164,11 @@ def stepped(
         values["ppo.optimizer.weight_decay"] = 0.0
     policy = trained_looking(folder)
     judge = judge_for(policy, **values)
-    config = judge.config.ppo
+    config = judge.task.config.ppo
     groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters()), "lr": lr}]
     optimizer = torch.optim.SGD(groups, lr=lr) if plain else build_optimizer(groups, config.optimizer, 1)[0]
     before = [parameter.detach().clone() for parameter in policy.parameters()]
-    rollout = collect_rollout(judge, asked(judge), config, 0.1, torch.Generator().manual_seed(0), 1)
-    update(policy, rollout, config, optimizer, torch.Generator().manual_seed(0), 1)
+    updated(policy, ppo_batch(judge, config), config, optimizer)
     return before, [parameter.detach().clone() for parameter in policy.parameters()]
 
 
@@ -187,23 +203,24 @@ def test_credit_goes_to_the_tokens_of_analysis_and_judgement(tiny_llama: Path) -
     judge = judge_for(
         policy, **{"prompt.analysis": "before", "answer.analysis_tokens": 5, "ppo.gamma": 0.9, "ppo.lam": 0.8}
     )
-    config = judge.config.ppo.model_copy(update={"whiten_advantages": False})
-    rollout = collect_rollout(judge, asked(judge), config, 0.3, torch.Generator().manual_seed(0), 1)
-    assert rollout.written is not None
+    config = judge.task.config.ppo.model_copy(update={"whiten_advantages": False})
+    batch = ppo_batch(judge, config, beta=0.3)
+    rollout = batch.rollout
+    assert rollout.template_spans is not None
     with torch.no_grad(), policy.reference():
-        every_BR, _, _ = answer_pass(policy, rollout.prompts, rollout.responses, 1.0)
-    for row, (ids, written) in enumerate(zip(rollout.responses, rollout.written, strict=True)):
+        every_BR, _, _ = token_figures(policy, rollout.prompts, rollout.responses, 1.0)
+    for row, (ids, written) in enumerate(zip(rollout.responses, rollout.template_spans, strict=True)):
         assert policy.tokenizer.decode(ids[written.start : written.stop]).endswith("\n<Judgement>")
         own = [place for place in range(len(ids)) if place not in written]
         assert int(rollout.mask_BR[row].sum()) == len(own)
         logp, value = rollout.logp_BR[row, : len(own)].tolist(), rollout.value_BR[row, : len(own)].tolist()
         reward = [-0.3 * (one - other) for one, other in zip(logp, every_BR[row, own].tolist(), strict=True)]
-        reward[-1] += float(rollout.score_B[row])
+        reward[-1] += float(batch.score_B[row])
         advantage, following = 0.0, 0.0
         for step in reversed(range(len(own))):
             advantage = reward[step] + 0.9 * following - value[step] + 0.9 * 0.8 * advantage
             following = value[step]
-            assert rollout.advantage_BR[row, step].item() == pytest.approx(advantage, abs=1e-4)
+            assert batch.advantage_BR[row, step].item() == pytest.approx(advantage, abs=1e-4)
 
 
 def test_reference_stays_put_while_the_policy_moves(tiny_qwen2: Path) -> None:
@@ -213,31 +230,30 @@ def test_reference_stays_put_while_the_policy_moves(tiny_qwen2: Path) -> None:
 
     def reference() -> torch.Tensor:
         with torch.no_grad(), policy.reference():
-            return answer_pass(policy, prompts, responses, 1.0)[0]
+            return token_figures(policy, prompts, responses, 1.0)[0]
 
     before = reference()
     optimizer = torch.optim.AdamW(policy.adapter_parameters(), lr=0.1)
-    logp, _, _ = answer_pass(policy, prompts, responses, 1.0)
+    logp, _, _ = token_figures(policy, prompts, responses, 1.0)
     (-logp.sum()).backward()
     optimizer.step()
     assert torch.equal(before, reference())
-    assert not torch.allclose(logp, answer_pass(policy, prompts, responses, 1.0)[0])
+    assert not torch.allclose(logp, token_figures(policy, prompts, responses, 1.0)[0])
 
 
-def learned(policy: Policy, monkeypatch: pytest.MonkeyPatch, live_tokens: int) -> tuple[list[torch.Tensor], dict]:
+def learned(policy: Policy, monkeypatch: pytest.MonkeyPatch, grad_tokens: int) -> tuple[list[torch.Tensor], dict]:
     """Weights after two update epochs, the first with the sampled graph or with a forward pass of its own."""
-    monkeypatch.setattr(ppo, "LIVE_TOKENS", live_tokens)
+    monkeypatch.setattr(collect, "MAX_GRAD_TOKENS", grad_tokens)
     judge = judge_for(policy, **{"ppo.mini_batch_size": 8, "answer.max_tokens": 4})
     groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
-    rollout = collect_rollout(judge, asked(judge), judge.config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
-    assert (rollout.live is not None) == (live_tokens > 0)
-    figures, _ = update(
-        policy, rollout, judge.config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1
-    )
+    config = judge.task.config.ppo
+    batch = ppo_batch(judge, config)
+    rollout = batch.rollout
+    assert (rollout.sampled_with_grad is not None) == (grad_tokens > 0)
+    figures = updated(policy, batch, config, torch.optim.SGD(groups, lr=1e-2))
     assert figures["updates"] > 0
-    assert not any(
-        part.requires_grad for part in (rollout.logp_BR, rollout.value_BR, rollout.advantage_BR, rollout.return_BR)
-    )
+    tensors = (rollout.logp_BR, rollout.value_BR, batch.advantage_BR, batch.critic.return_BR)
+    assert not any(tensor.requires_grad for tensor in tensors)
     return [parameter.detach().clone() for parameter in policy.parameters()], figures
 
 
@@ -246,11 +262,11 @@ def test_the_sampled_graph_gives_the_same_first_update(
     family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = request.getfixturevalue(family)
-    (live, seen), (anew, expected) = (learned(trained_looking(folder), monkeypatch, tokens) for tokens in (4, 0))
-    for one, other in zip(live, anew, strict=True):
+    (sampled, figures), (anew, expected) = (learned(trained_looking(folder), monkeypatch, tokens) for tokens in (4, 0))
+    for one, other in zip(sampled, anew, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
     for name in ("policy_loss", "value_loss", "entropy", "grad_norm", "explained_variance"):
-        assert seen[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5)
+        assert figures[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5)
 
 
 def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> None:
@@ -259,7 +275,7 @@ def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> Non
 
     def logp() -> torch.Tensor:
         with torch.no_grad():
-            return answer_pass(policy, prompts, responses, 1.0)[0]
+            return token_figures(policy, prompts, responses, 1.0)[0]
 
     def anew() -> torch.Tensor:
         policy.forget_prefix(reference=True)
@@ -271,7 +287,7 @@ def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> Non
         torch.optim.AdamW(policy.adapter_parameters(), lr=0.1, fused=True),
         torch.optim.SGD(policy.lm.parameters(), lr=0.1),
     ):
-        answer_pass(policy, prompts, responses, 1.0)[0].sum().backward()
+        token_figures(policy, prompts, responses, 1.0)[0].sum().backward()
         logp()  # between the backward pass and the step
         optimizer.step()
         optimizer.zero_grad()
@@ -298,16 +314,15 @@ def test_another_prefix_of_the_same_prompts_is_cut_or_continued(policy: Policy) 
 
 
 @pytest.mark.parametrize("size", [1.0, 2.0, 12.5])
-def test_a_tasks_rewards_are_divided_by_their_size_and_nothing_else_changes(tiny_llama: Path, size: float) -> None:
-    judge = judge_for(trained_looking(tiny_llama))
-    plain, scaled = (
-        collect_rollout(judge, asked(judge), judge.config.ppo, 0.1, torch.Generator().manual_seed(0), 1, *divisor)
-        for divisor in ((), (size,))
-    )
-    assert len(scaled.score_B) == len(asked(judge))
+def test_a_common_scale_divides_the_rewards_and_changes_nothing_else(tiny_llama: Path, size: float) -> None:
+    values = {"ppo.reward.right": size, "ppo.reward.wrong": -size}
+    judge = judge_for(trained_looking(tiny_llama), **values)
+    config = judge.task.config.ppo
+    plain, scaled = (ppo_batch(judge, config, common_scale=common_scale) for common_scale in (False, True))
+    assert len(scaled.score_B) == len(training_rows(judge))
     assert torch.equal(scaled.score_B, plain.score_B / size)
-    assert plain.responses == scaled.responses
-    assert torch.equal(plain.logp_BR, scaled.logp_BR)
+    assert plain.rollout.responses == scaled.rollout.responses
+    assert torch.equal(plain.rollout.logp_BR, scaled.rollout.logp_BR)
     assert torch.equal(plain.advantage_BR, scaled.advantage_BR) == (size == 1.0)
 
 

@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from adjudge.experiments.multitask import execute_tasks
 from conftest import make_tokenizer
 from fake_method import reviews
 from transformers import BertConfig, BertModel
@@ -52,7 +51,7 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit(method, tiny_llama, tiny_e
     specs = [spec, spec.model_copy(update={"name": "more"})] if method == "multi-sft" else [spec]
     values = {**SMALL, "method": method, "model": str(tiny_llama), "encoder.model": str(tiny_encoder)}
     disturb(1)
-    execute_tasks(load_config(values=values), specs, tmp_path / "run")
+    execute(load_config(values=values), specs, tmp_path / "run")
     disturb(2)
     again = rerun(tmp_path / "run")
     parts = compare_runs(tmp_path / "run", again)

@@ -7,7 +7,7 @@ from specs import label_task
 
 from adjudge.config import RewardConfig
 from adjudge.prompts.answers import read_answer
-from adjudge.rewards import rewards
+from adjudge.rewards.score import rewards
 from adjudge.types import Judgement
 
 WORDS = ("No", "Yes")

@@ -11,11 +11,11 @@ from specs import label_task
 from transformers import AutoTokenizer
 
 from adjudge.config import AnswerConfig
-from adjudge.methods.ppo import answer_pass
 from adjudge.models.policy import Policy
 from adjudge.prompts.answers import read_answer
 from adjudge.rollout.analysis import open_next, respond_after_analysis
 from adjudge.rollout.answer_end import AnalysisEnd, AnswerEnd, answer_end
+from adjudge.rollout.forward import token_figures
 from adjudge.rollout.sampler import Sampling
 
 END = 2
@@ -55,7 +55,7 @@ def test_after_an_analysis_the_judgement_is_opened_once(tokenizer, analysis: str
     assert opened.texts == ["It is slow.</Analysis>\n<Judgement>", "</Analysis>\n<Judgement>"]
     for prompt, text in zip(opened.prompts, opened.texts, strict=True):
         assert tokenizer.decode(prompt) == f"Review.\n<Analysis>{text}"
-    for prompt, kept, written in zip(opened.prompts, opened.kept, opened.written, strict=True):
+    for prompt, kept, written in zip(opened.prompts, opened.kept, opened.template_spans, strict=True):
         assert len(prompt) == len(asked[0]) + kept + written
     assert opened.kept == [len(ids_of(tokenizer, analysis)), 0]
 
@@ -101,15 +101,15 @@ def sampled(policy: Policy, seed: int = 0, temperature: float = 1.0, tokens: int
 def test_what_is_known_of_a_response_equals_an_independent_forward(policy: Policy, temperature: float) -> None:
     """Analysis and judgement have their log-probabilities and values side by side; the tags between them have none."""
     prompts, found = sampled(policy, temperature=temperature)
-    assert found.written is not None
-    assert {tuple(found.ids[row][w.start : w.stop]) for row, w in enumerate(found.written)} >= {
+    assert found.template_spans is not None
+    assert {tuple(found.ids[row][w.start : w.stop]) for row, w in enumerate(found.template_spans)} >= {
         tuple(ids_of(policy.tokenizer, "</Analysis>\n<Judgement>"))
     }
-    logp_BR, value_BR, entropy_BR = answer_pass(policy, prompts, found.ids, temperature, found.written)
+    logp_BR, value_BR, entropy_BR = token_figures(policy, prompts, found.ids, temperature, found.template_spans)
     for known, anew in ((found.logp_BR, logp_BR), (found.value_BR, value_BR), (found.entropy_BR, entropy_BR)):
         torch.testing.assert_close(known, anew.detach(), atol=5e-5, rtol=5e-5)
     for row, (prompt, ids) in enumerate(zip(prompts, found.ids, strict=True)):
-        own = [place for place in range(len(ids)) if place not in found.written[row]]
+        own = [place for place in range(len(ids)) if place not in found.template_spans[row]]
         assert found.mask_BR[row].tolist() == [place < len(own) for place in range(found.mask_BR.shape[1])]
         with torch.no_grad():
             logits = policy.lm(input_ids=torch.tensor([[*prompt, *ids]])).logits[0].float() / temperature
@@ -129,7 +129,7 @@ def test_the_seed_decides_analysis_and_judgement(tiny_llama: Path) -> None:
 
 def test_some_rows_without_written_places_are_as_a_plain_pass(policy: Policy) -> None:
     prompts, found = sampled(policy)
-    plain = answer_pass(policy, prompts, found.ids, 1.0)
-    empty = answer_pass(policy, prompts, found.ids, 1.0, [range(0)] * len(prompts))
+    plain = token_figures(policy, prompts, found.ids, 1.0)
+    empty = token_figures(policy, prompts, found.ids, 1.0, [range(0)] * len(prompts))
     for one, other in zip(plain, empty, strict=True):
         assert torch.equal(one, other)

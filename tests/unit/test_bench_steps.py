@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks is no part of t
 
 from adjudge.config import load_config
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods.ppo import collect_rollout, update
+from adjudge.methods.ppo import collect_batch
+from adjudge.rollout.prompted import PromptedTask, prompt_rows
+from adjudge.rollout.sampler import Sampling
 from adjudge.tasks import load_task
+from adjudge.training.updates import clipped_updates
 from adjudge.types import Example
 from benchmarks import steps, table
 
@@ -31,14 +34,15 @@ def learned(folder: Path, variant: steps.Variant) -> list[torch.Tensor]:
         for replaced in variant.replaced():
             stack.enter_context(replaced)
         policy = trained_looking(folder)
-        judge = PromptedJudge(policy, load_task("glue/sst2"), config)
-        examples = [Example(str(row), {"sentence": text}, judge.spec.words[row % 2]) for row, text in enumerate(TEXTS)]
-        asked = [
-            (example, prompt.ids) for example, prompt in zip(examples, judge.renderer.prompts(examples), strict=True)
+        judge = PromptedJudge(PromptedTask(policy, load_task("glue/sst2"), config))
+        examples = [
+            Example(str(row), {"sentence": text}, judge.task.spec.words[row % 2]) for row, text in enumerate(TEXTS)
         ]
-        rollout = collect_rollout(judge, asked, config.ppo, 0.1, torch.Generator().manual_seed(0), 1)
+        sampling = Sampling.of(config.ppo, torch.Generator().manual_seed(0))
+        batch = collect_batch(judge.task, prompt_rows(judge.task, examples), config.ppo, 0.1, sampling)
         groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]
-        update(policy, rollout, config.ppo, torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0), 1)
+        optimizer, order = torch.optim.SGD(groups, lr=1e-2), torch.Generator().manual_seed(0)
+        clipped_updates(policy, optimizer, batch.rollout, batch.advantage_BR, config.ppo, order, batch.critic)
         return [parameter.detach().clone() for parameter in policy.parameters()]
 
 

@@ -342,7 +342,7 @@ def test_shares_are_measured_on_a_specification(spec, tmp_path):
 
 def test_a_kept_prefix_is_not_counted_as_computed(spec, tmp_path):
     raw, taken = read(spec, tmp_path)
-    policy = ours.Side(raw, taken, adapter=True).judge.policy.eval()
+    policy = ours.Side(raw, taken, adapter=True).judge.task.policy.eval()
 
     def forward():
         policy.prefill(taken.prompt_ids)

@@ -10,9 +10,9 @@ from policies import trained_looking
 from torch import nn
 
 from adjudge.errors import ModelError
-from adjudge.methods.ppo import answer_pass
 from adjudge.models.engine.checkpointing import checkpoint_layers
 from adjudge.models.policy import Policy
+from adjudge.rollout.forward import token_figures
 
 PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]
 RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
@@ -33,7 +33,7 @@ def figures(policy: Policy) -> tuple[list[torch.Tensor], int]:
 
     policy.zero_grad()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logp, value, _ = answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+        logp, value, _ = token_figures(policy, PROMPTS, RESPONSES, 1.0)
         size = sum(kept.values())
     (logp.sum() + value.square().sum()).backward()
     trained = [*policy.adapter_parameters(), *policy.value_head.parameters()]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.config import Config, keys_of, load_config, value_of
 from adjudge.experiments.execute import execute
-from adjudge.methods.registry import METHODS, check_methods
+from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
 TASK = "--data --dev --text --label --labels"
@@ -79,7 +79,7 @@ def test_examples_in_the_help_can_be_parsed(example):
     params = GROUP.commands[verb].make_context(verb, arguments).params
     load_config(preset=params.get("preset") or "default", overrides=params.get("overrides") or ())
     names = [params.get("method"), *(params.get("methods") or "").split(",")]
-    assert check_methods([name for name in names if name] or METHODS)
+    assert check_names([name for name in names if name] or METHODS)
 
 
 def test_defaults_in_the_help_are_those_of_the_configuration():

@@ -8,9 +8,13 @@ from fake_method import by_first_word, install, reviews, write_reviews
 
 from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, DataError, ModelError, RunError
-from adjudge.experiments.compare import compare, differences, plan_cells
-from adjudge.experiments.execute import EVAL_SEED, evaluate_run, execute, load_judge, score_line
-from adjudge.runs.folder import Run, read_json
+from adjudge.experiments.cells import plan_cells
+from adjudge.experiments.compare import compare
+from adjudge.experiments.evaluate import evaluate_run, load_judge
+from adjudge.experiments.execute import execute
+from adjudge.experiments.judging import score_line
+from adjudge.experiments.rows import EVAL_SEED
+from adjudge.runs.folder import Run, differences, read_json
 from adjudge.system.files import Lock
 from adjudge.tasks import infer_task, load_split, take_rows
 from adjudge.tasks.spec import Source

@@ -16,7 +16,7 @@ import yaml
 import adjudge
 from adjudge.cli.main import app
 from adjudge.config import keys_of, load_config, parse_override, value_of
-from adjudge.methods.registry import METHODS, multi_name
+from adjudge.methods.registry import METHODS, known_names
 from adjudge.tasks import list_tasks, load_task
 from adjudge.tasks.reading.hooks import HOOKS
 from adjudge.tasks.scoring.metrics import METRICS
@@ -99,7 +99,7 @@ def test_a_documented_command_is_valid(page, command):
         setting = value_of(config, key)
         assert (list(setting) if isinstance(setting, tuple) else setting) == value
     methods = [given.get("method"), *(given.get("methods") or "").split(",")]
-    known = {*METHODS, "METHOD", *(multi_name(name) for name, entry in METHODS.items() if entry.mixes)}
+    known = {*known_names(), "METHOD"}
     assert {name for name in methods if name} <= known
     if verb == "settings" and given.get("part"):
         assert any(given["part"] in key for key in keys_of())

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from adjudge.experiments.multitask import execute_tasks
 from fake_method import by_first_word, install, reviews, write_reviews
 from hub_cache import OLD, cache_model, no_network
 from huggingface_hub import constants
 
 from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ModelError
-from adjudge.experiments.execute import evaluate_run, execute
+from adjudge.experiments.evaluate import evaluate_run
+from adjudge.experiments.execute import execute
 from adjudge.models.sources.loading import explain_dtype
 from adjudge.runs.environment import COMMAND, command, differences, environment, model_identity
 from adjudge.runs.folder import read_json
@@ -59,7 +59,7 @@ def test_a_run_leaves_it_behind_before_it_trains(tmp_path, monkeypatch):
 def test_a_run_over_several_tasks_names_the_rows_of_each(tmp_path, monkeypatch):
     install(monkeypatch, "sft", by_first_word)
     spec = reviews(tmp_path)
-    execute_tasks(settings(), [spec, spec.model_copy(update={"name": "more"})], tmp_path / "run")
+    execute(settings(), [spec, spec.model_copy(update={"name": "more"})], tmp_path / "run")
     data = read_json(tmp_path / "run/environment.json")["data"]
     assert list(data["tasks"]) == [spec.name, "more"]
     assert data["rows_sha256"] == read_json(tmp_path / "run/training.json")["rows_sha256"]

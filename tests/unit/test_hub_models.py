@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ConfigError, ModelError
-from adjudge.experiments.execute import evaluate_run, execute, load_judge
+from adjudge.experiments.evaluate import evaluate_run, load_judge
+from adjudge.experiments.execute import execute
 from adjudge.methods.registry import own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import load_policy
@@ -107,8 +108,8 @@ def test_a_finished_run_judges_with_the_commit_it_began_with(cache, tmp_path):
     execute(load_config(values=values | {"data.eval_rows": 2}), reviews(tmp_path), tmp_path / "run")
     main.write_text(NEW)
     run, _, judge = load_judge(tmp_path / "run")
-    assert judge.policy.lm.config._commit_hash == OLD
-    assert judge.config.runtime.trust_remote_code == judge.config.model == f"{REPO}@{OLD}"
+    assert judge.task.policy.lm.config._commit_hash == OLD
+    assert judge.task.config.runtime.trust_remote_code == judge.task.config.model == f"{REPO}@{OLD}"
     assert run.config.model == REPO
     folder, scores = evaluate_run(tmp_path / "run", split="train", eval_rows=1)
     assert scores["model"] == REPO

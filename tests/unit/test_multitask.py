@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from adjudge.experiments.multitask import evaluate_tasks, execute_tasks
 from fake_method import MIXED, by_first_word, install, write_reviews
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.experiments.compare import compare
-from adjudge.experiments.execute import evaluate_run, execute, load_judge
-from adjudge.methods.registry import METHODS, get_entry, get_method, own_settings
+from adjudge.experiments.evaluate import evaluate_run, evaluate_tasks, load_judge
+from adjudge.experiments.execute import execute
+from adjudge.methods.registry import METHODS, own_settings, parse_name
 from adjudge.report.collect import collect
 from adjudge.report.html import render_report
 from adjudge.report.suites import suite_scores
@@ -64,7 +64,7 @@ def ids(spec, count, seed=0):
 
 
 def test_a_mixture_leaves_a_result_for_each_task_and_their_mean(tasks, built, tmp_path):
-    scores = execute_tasks(settings("method=ppo", "data.train_rows=56"), tasks, tmp_path / "r")
+    scores = execute(settings("method=ppo", "data.train_rows=56"), tasks, tmp_path / "r")
     run = Run.open(tmp_path / "r")
     assert (run.state, run.config.method, run.config.task) == ("complete", "multi-ppo", "own/reviews,topics,stars")
     assert read_tasks(tmp_path / "r") == tasks
@@ -104,13 +104,13 @@ def test_a_mixture_leaves_a_result_for_each_task_and_their_mean(tasks, built, tm
     ],
 )
 def test_the_rows_are_shared_and_drawn_as_a_single_run_draws_them(overrides, counts, tasks, built, tmp_path):
-    execute_tasks(settings("method=sft", "seed=3", *overrides), tasks, tmp_path / "r")
+    execute(settings("method=sft", "seed=3", *overrides), tasks, tmp_path / "r")
     assert drawn() == {spec.name: ids(spec, count, seed=3) for spec, count in zip(tasks, counts, strict=True)}
 
 
 def test_a_task_without_a_row_is_refused_before_there_is_a_folder(tasks, built, tmp_path):
     with pytest.raises(ConfigError, match=r"stars would get no row of the 3 .*--mixture equal"):
-        execute_tasks(settings("method=sft", "data.train_rows=3"), tasks, tmp_path / "r")
+        execute(settings("method=sft", "data.train_rows=3"), tasks, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
@@ -123,12 +123,12 @@ def test_what_cannot_be_mixed_is_refused(tasks, built, tmp_path):
         ("multi-sft", tasks[:1], "several tasks.*or use sft"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            execute_tasks(settings(f"method={config}"), specs, tmp_path / "r")
+            execute(settings(f"method={config}"), specs, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
 def test_one_task_is_a_plain_run(tasks, built, tmp_path):
-    one = execute_tasks(settings("method=sft"), tasks[0], tmp_path / "a")
+    one = execute(settings("method=sft"), tasks[0], tmp_path / "a")
     other = execute(settings("method=sft"), tasks[0], tmp_path / "b")
     timed = {"seconds", "prompts_per_s", "peak_rss_gib", "train_prompts_per_s"}
     assert {key: value for key, value in one.items() if key not in timed} == {
@@ -153,30 +153,30 @@ def test_judged_rows_that_any_task_trains_on_are_counted(tasks, built, tmp_path,
         "text,label\n" + "".join(f"{row.fields['text'].upper()},good\n" for row in dev) + "b,bad\n"
     )
     other = infer_task(tmp_path / "train.csv", ["text"], "label", dev=tmp_path / "dev.csv")
-    scores = execute_tasks(settings("method=ppo"), [tasks[1], other], tmp_path / "r")
+    scores = execute(settings("method=ppo"), [tasks[1], other], tmp_path / "r")
     assert {name: part["overlap"] for name, part in scores["tasks"].items()} == {"topics": 0, "train": 3}
     assert scores["overlap"] == 3
     assert "train: 3 (75.0 %) of the 4 judged rows are among the training rows" in capsys.readouterr().err
-    execute_tasks(settings("method=ppo", "data.drop_overlap=true"), [tasks[1], other], tmp_path / "dropped")
+    execute(settings("method=ppo", "data.drop_overlap=true"), [tasks[1], other], tmp_path / "dropped")
     assert [len(rows) for rows in drawn().values()] == [61, 6]
     assert Run.open(tmp_path / "dropped").scores()["overlap"] == 0
 
 
 def test_a_mixture_is_not_replaced_unasked_and_replaced_whole(tasks, built, tmp_path):
-    execute_tasks(settings("method=sft"), tasks, tmp_path / "r")
+    execute(settings("method=sft"), tasks, tmp_path / "r")
     with pytest.raises(RunError, match="complete"):
-        execute_tasks(settings("method=sft"), tasks, tmp_path / "r")
+        execute(settings("method=sft"), tasks, tmp_path / "r")
     with pytest.raises(RunError, match="another configuration"):
-        execute_tasks(settings("method=sft", "data.mixture=equal"), tasks, tmp_path / "r")
-    execute_tasks(settings("method=sft"), tasks[:2], tmp_path / "r", force=True)
+        execute(settings("method=sft", "data.mixture=equal"), tasks, tmp_path / "r")
+    execute(settings("method=sft"), tasks[:2], tmp_path / "r", force=True)
     assert sorted(path.name for path in (tmp_path / "r/tasks").iterdir()) == ["own-reviews", "topics"]
-    execute_tasks(settings("method=sft"), tasks[2], tmp_path / "r", force=True)
+    execute(settings("method=sft"), tasks[2], tmp_path / "r", force=True)
     assert not (tmp_path / "r/tasks").exists()
     assert not (tmp_path / "r/tasks.yaml").exists()
 
 
 def test_evaluating_a_mixture_as_it_was_rewrites_its_own_results(tasks, built, tmp_path):
-    first = execute_tasks(settings("method=ppo"), tasks, tmp_path / "r")
+    first = execute(settings("method=ppo"), tasks, tmp_path / "r")
     for folder in result_folders(tmp_path / "r"):
         (folder / "scores.json").unlink()
     ((folder, again),) = evaluate_tasks(tmp_path / "r")
@@ -188,7 +188,7 @@ def test_evaluating_a_mixture_as_it_was_rewrites_its_own_results(tasks, built, t
 
 
 def test_one_of_its_tasks_is_evaluated_by_name(tasks, built, tmp_path):
-    first = execute_tasks(settings("method=ppo"), tasks, tmp_path / "r")
+    first = execute(settings("method=ppo"), tasks, tmp_path / "r")
     before = (tmp_path / "r/tasks/topics/scores.json").read_bytes()
     ((folder, scores),) = evaluate_tasks(tmp_path / "r", spec=tasks[0])
     assert folder == tmp_path / "r/tasks/own-reviews"
@@ -199,7 +199,7 @@ def test_one_of_its_tasks_is_evaluated_by_name(tasks, built, tmp_path):
 
 @pytest.mark.parametrize("change", [{"decode": "labels"}, {"eval_rows": 3}, {"split": "train"}])
 def test_another_evaluation_of_all_its_tasks_leaves_its_own_results_alone(change, tasks, built, tmp_path):
-    execute_tasks(settings("method=ppo"), tasks, tmp_path / "r")
+    execute(settings("method=ppo"), tasks, tmp_path / "r")
     before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.json*")}
     results = evaluate_tasks(tmp_path / "r", **change)
     assert [scores["task"] for _, scores in results] == [spec.name for spec in tasks]
@@ -210,20 +210,20 @@ def test_another_evaluation_of_all_its_tasks_leaves_its_own_results_alone(change
 def test_a_run_is_evaluated_on_a_task_with_other_answers(tasks, built, tmp_path):
     """An adapter of RTE, asked about AX: its answers are those the other task asks for, or unreadable."""
     for name, specs in (("one", tasks[:1]), ("several", tasks[:2])):
-        execute_tasks(settings("method=ppo"), specs, tmp_path / name)
+        execute(settings("method=ppo"), specs, tmp_path / name)
         before = {path: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
         ((folder, scores),) = evaluate_tasks(tmp_path / name, spec=tasks[2])
         assert folder == tmp_path / name / "evaluations/stars-dev-greedy"
         assert scores["trained_on"] == ",".join(spec.name for spec in specs)
         assert (scores["task"], scores["primary"], scores["n"]) == ("stars", "pearson", 4)
         assert {path: path.read_bytes() for path in before} == before
-    execute_tasks(settings("method=sft"), tasks[:1], tmp_path / "lost")
+    execute(settings("method=sft"), tasks[:1], tmp_path / "lost")
     ((_, scores),) = evaluate_tasks(tmp_path / "lost", spec=tasks[1])
     assert scores["unreadable"] == scores["n"] == 16
 
 
 def test_several_results_have_no_one_folder(tasks, built, tmp_path):
-    execute_tasks(settings("method=ppo"), tasks, tmp_path / "r")
+    execute(settings("method=ppo"), tasks, tmp_path / "r")
     with pytest.raises(ConfigError, match="name the task with --task"):
         evaluate_tasks(tmp_path / "r", split="train", out=tmp_path / "o")
     ((folder, _),) = evaluate_tasks(tmp_path / "r", spec=tasks[1], split="train", out=tmp_path / "o")
@@ -231,7 +231,7 @@ def test_several_results_have_no_one_folder(tasks, built, tmp_path):
 
 
 def test_which_task_has_to_be_said(tasks, built, tmp_path):
-    execute_tasks(settings("method=ppo"), tasks, tmp_path / "r")
+    execute(settings("method=ppo"), tasks, tmp_path / "r")
     for use in (load_judge, evaluate_run):
         with pytest.raises(RunError, match=r"several tasks.*--task.*own/reviews, topics, stars"):
             use(tmp_path / "r")
@@ -255,7 +255,7 @@ def test_an_evaluation_that_was_stopped_is_done_later(tasks, monkeypatch, tmp_pa
 
     install(monkeypatch, "sft", answer)
     with pytest.raises(KeyboardInterrupt) as caught:
-        execute_tasks(settings("method=sft"), tasks, tmp_path / "r")
+        execute(settings("method=sft"), tasks, tmp_path / "r")
     assert caught.value.args == (str(tmp_path / "r"),)
     assert Run.open(tmp_path / "r").state == "interrupted"
     assert collect([tmp_path / "r"]).runs[0].state == "interrupted"
@@ -265,7 +265,7 @@ def test_an_evaluation_that_was_stopped_is_done_later(tasks, monkeypatch, tmp_pa
 
 
 def test_the_report_of_a_mixture_shows_each_task_with_its_part_of_the_curve(tasks, built, tmp_path):
-    execute_tasks(settings("method=ppo", "data.train_rows=56"), tasks, tmp_path / "r")
+    execute(settings("method=ppo", "data.train_rows=56"), tasks, tmp_path / "r")
     found = collect([tmp_path / "r"])
     assert sorted(found.tasks) == ["own/reviews", "stars", "topics"]
     assert {run.task: [record["rows"] for record in run.metrics] for run in found.runs} == {
@@ -278,7 +278,7 @@ def test_the_report_of_a_mixture_shows_each_task_with_its_part_of_the_curve(task
 
 
 def twins(tasks, methods, out, *overrides, seeds=(0,), **options):
-    return compare(settings(*overrides), tasks, methods, seeds, out, runner=execute_tasks, **options)
+    return compare(settings(*overrides), tasks, methods, seeds, out, runner=execute, **options)
 
 
 def test_a_mixture_beside_its_single_task_twins_with_the_same_rows(tasks, built, tmp_path):
@@ -350,19 +350,17 @@ def test_a_mixture_of_one_task_is_none(tasks, built, tmp_path):
         twins(tasks[:1], ["multi-sft"], tmp_path / "out")
 
 
-def test_the_registry_and_the_methods_agree_on_who_mixes():
-    assert {name for name in METHODS if get_method(name).mix is not None} == {
-        name for name, entry in METHODS.items() if entry.mixes
-    }
-    assert get_entry("multi-sft") is METHODS["sft"]
+def test_names_of_methods_on_several_tasks():
+    assert parse_name("multi-sft") == (METHODS["sft"], True)
+    assert parse_name("sft") == (METHODS["sft"], False)
     for wrong, near in (("multi-sfd", "multi-sft"), ("multi-encoder", "encoder"), ("multi-", "multi-")):
         with pytest.raises(ConfigError, match=near):
-            get_entry(wrong)
+            parse_name(wrong)
 
 
 def test_the_mixture_is_no_setting_of_a_run_over_one_task():
-    for method, kept in (("sft", None), ("zero-shot", None), ("multi-sft", "equal")):
-        assert own_settings(settings(f"method={method}", "data.mixture=equal")).data.mixture == kept
+    for method, tasks, kept in (("sft", 1, None), ("zero-shot", 1, None), ("sft", 2, "equal")):
+        assert own_settings(settings(f"method={method}", "data.mixture=equal"), tasks).data.mixture == kept
 
 
 def test_the_folder_of_many_tasks_has_a_short_name():
@@ -373,7 +371,7 @@ def test_the_folder_of_many_tasks_has_a_short_name():
 
 
 def test_records_say_what_was_drawn(tasks, built, tmp_path):
-    execute_tasks(settings("method=sft", "data.train_rows=56"), tasks, tmp_path / "r")
+    execute(settings("method=sft", "data.train_rows=56"), tasks, tmp_path / "r")
     training = read_json(tmp_path / "r/training.json")
     assert (training["tasks"]["stars"]["task_rows"], training["tasks"]["stars"]["overlap"]) == (8, 0)
     assert training["train_rows"] == 56

@@ -11,11 +11,11 @@ import pytest
 import torch
 from policies import trained_looking
 
-from adjudge.methods.ppo import answer_pass
 from adjudge.models.engine.attention import ATTENTION
 from adjudge.models.engine.batch import build_batch
 from adjudge.models.engine.packing import Packing
 from adjudge.models.policy import Policy
+from adjudge.rollout.forward import token_figures
 
 PROMPTS = [[7, 8, 9, 10, *rest] for rest in ([11], [12, 13, 14, 15, 16, 17], [18, 19, 20], [21, 22])]
 RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
@@ -32,7 +32,7 @@ def changed(folder: Path, to: Path, **settings) -> Path:
 def figures(policy: Policy) -> list[torch.Tensor]:
     """Return log-probabilities, values, and every gradient of both."""
     policy.zero_grad()
-    logp, value, _ = answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+    logp, value, _ = token_figures(policy, PROMPTS, RESPONSES, 1.0)
     (logp.sum() + value.square().sum()).backward()
     trained = [*policy.adapter_parameters(), *policy.value_head.parameters()]
     return [logp.detach(), value.detach(), *(parameter.grad.clone() for parameter in trained)]
@@ -100,8 +100,8 @@ def test_no_padding_reaches_the_layers(tiny_llama: Path) -> None:
     seen.clear()
     policy.zero_grad()
     with torch.no_grad():
-        answer_pass(policy, PROMPTS, RESPONSES, 1.0)
-        answer_pass(policy, PROMPTS, RESPONSES, 1.0)
+        token_figures(policy, PROMPTS, RESPONSES, 1.0)
+        token_figures(policy, PROMPTS, RESPONSES, 1.0)
     assert seen == [4, needed - 4, needed - 4], "the prefix runs once while the weights stay"
 
 

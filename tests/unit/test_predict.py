@@ -14,6 +14,7 @@ from adjudge.config import load_config
 from adjudge.errors import NotFiniteError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.models.policy import Policy, load_policy
+from adjudge.rollout.prompted import PromptedTask
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
@@ -40,7 +41,7 @@ def policy_of(folder: Path) -> Policy:
 
 
 def judge_of(policy: Policy, spec: TaskSpec = LABELS, **values) -> PromptedJudge:
-    return PromptedJudge(policy, spec, load_config(values=values))
+    return PromptedJudge(PromptedTask(policy, spec, load_config(values=values)))
 
 
 @pytest.mark.parametrize("decode", ["greedy", "labels"])
@@ -119,7 +120,7 @@ def test_no_rows_no_predictions(tiny_llama: Path) -> None:
 
 def test_demonstrations_change_the_answer_but_not_the_rows(tiny_llama: Path) -> None:
     policy = policy_of(tiny_llama)
-    shown = PromptedJudge(policy, LABELS, load_config(), rows(3)).judge(rows(), probabilities=True)
+    shown = PromptedJudge(PromptedTask(policy, LABELS, load_config(), rows(3))).judge(rows(), probabilities=True)
     plain = judge_of(policy).judge(rows(), probabilities=True)
     assert [prediction.id for prediction in shown] == [prediction.id for prediction in plain]
     assert shown[0].probabilities != pytest.approx(plain[0].probabilities, abs=1e-4)
@@ -216,7 +217,7 @@ def test_labels_are_scored_after_the_analysis(policy: Policy) -> None:
     """Against plain forwards over prompt, greedy analysis, opened judgement and each label."""
     judge = judge_of(policy, **ANALYSED, **{"prompt.analysis": "before", "evaluation.decode": "labels"})
     for example, prediction in zip(rows(4), judge.judge(rows(4)), strict=True):
-        prompt = torch.tensor([judge.renderer.prompt(example).ids])
+        prompt = torch.tensor([judge.task.renderer.prompt(example).ids])
         written = policy.lm.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=5, pad_token_id=0
         )
@@ -224,7 +225,7 @@ def test_labels_are_scored_after_the_analysis(policy: Policy) -> None:
         tags = policy.tokenizer("</Analysis>\n<Judgement>", add_special_tokens=False).input_ids
         given = [*prompt[0].tolist(), *analysis, *tags]
         logps = []
-        for label in judge.end.label_ids(judge.spec):
+        for label in judge.task.end.label_ids(judge.task.spec):
             logp = policy.lm(input_ids=torch.tensor([[*given, *label]])).logits[0].float().log_softmax(-1)
             logps.append(sum(logp[len(given) - 1 + place, token].item() for place, token in enumerate(label)))
         shares = torch.tensor(logps).softmax(0).tolist()

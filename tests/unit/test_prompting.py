@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from running import load_one, train_one
 
 from adjudge.config import load_config
 from adjudge.errors import DataError, RunError
-from adjudge.methods.prompting import FEW_SHOT, ZERO_SHOT
 from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
 from adjudge.types import Example
@@ -34,10 +34,10 @@ def run_of(model: Path, folder: Path, method: str = "few-shot", demonstrations: 
 
 def test_a_few_shot_run_keeps_its_demonstrations(tiny_llama: Path, tmp_path: Path) -> None:
     with run_of(tiny_llama, tmp_path / "run") as run:
-        built = FEW_SHOT.build(run, SPEC, ROWS)
-    loaded = FEW_SHOT.load(Run.open(tmp_path / "run"), SPEC)
-    assert loaded.renderer.prompts(ROWS) == built.renderer.prompts(ROWS)
-    text = loaded.renderer.text(ROWS[2])
+        built = train_one("few-shot", run, SPEC, ROWS)
+    loaded = load_one("few-shot", Run.open(tmp_path / "run"), SPEC)
+    assert loaded.task.renderer.prompts(ROWS) == built.task.renderer.prompts(ROWS)
+    text = loaded.task.renderer.text(ROWS[2])
     assert text.count("<Judgement>Positive</Judgement><|im_end|>") == 1
     assert text.count("<Judgement>Negative</Judgement><|im_end|>") == 2  # the first label of the task has the odd one
     assert loaded.judge(ROWS, probabilities=True) == built.judge(ROWS, probabilities=True)
@@ -45,10 +45,10 @@ def test_a_few_shot_run_keeps_its_demonstrations(tiny_llama: Path, tmp_path: Pat
 
 def test_without_its_demonstrations_a_few_shot_run_is_no_zero_shot_run(tiny_llama: Path, tmp_path: Path) -> None:
     with run_of(tiny_llama, tmp_path / "run") as run:
-        FEW_SHOT.build(run, SPEC, ROWS)
+        train_one("few-shot", run, SPEC, ROWS)
     (tmp_path / "run" / "demonstrations.jsonl").unlink()
     with pytest.raises(RunError, match=r"demonstrations\.jsonl is missing"):
-        FEW_SHOT.load(run, SPEC)
+        load_one("few-shot", run, SPEC)
 
 
 def test_no_demonstrations_asked_for_is_the_zero_shot_prompt(tiny_llama: Path, tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_no_demonstrations_asked_for_is_the_zero_shot_prompt(tiny_llama: Path, t
         run_of(tiny_llama, tmp_path / "few", demonstrations=0) as few,
         run_of(tiny_llama, tmp_path / "zero", "zero-shot") as zero,
     ):
-        FEW_SHOT.build(few, SPEC, ROWS)
-        built = ZERO_SHOT.build(zero, SPEC, ROWS)
-    assert FEW_SHOT.load(few, SPEC).renderer.prompts(ROWS) == built.renderer.prompts(ROWS)
-    assert ZERO_SHOT.load(zero, SPEC).judge(ROWS) == built.judge(ROWS)
+        train_one("few-shot", few, SPEC, ROWS)
+        built = train_one("zero-shot", zero, SPEC, ROWS)
+    assert load_one("few-shot", few, SPEC).task.renderer.prompts(ROWS) == built.task.renderer.prompts(ROWS)
+    assert load_one("zero-shot", zero, SPEC).judge(ROWS) == built.judge(ROWS)
 
 
 def test_too_few_rows_for_the_demonstrations(tiny_llama: Path, tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_too_few_rows_for_the_demonstrations(tiny_llama: Path, tmp_path: Path) -
         pytest.raises(DataError, match="9 demonstrations"),
         run_of(tiny_llama, tmp_path / "run", demonstrations=9) as run,
     ):
-        FEW_SHOT.build(run, SPEC, ROWS)
+        train_one("few-shot", run, SPEC, ROWS)
     assert run.state == "failed"

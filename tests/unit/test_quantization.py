@@ -10,9 +10,9 @@ import torch
 
 from adjudge.config import LoraConfig, RuntimeConfig, load_config
 from adjudge.errors import ModelError
-from adjudge.methods.ppo import answer_pass
 from adjudge.models.policy import load_policy
 from adjudge.models.sources import loading
+from adjudge.rollout.forward import token_figures
 
 
 @pytest.mark.parametrize("kind", ["8bit", "4bit"])
@@ -42,7 +42,7 @@ def test_adapters_learn_on_quantized_weights(kind: str, tiny_llama: Path) -> Non
     }
     policy = load_policy(load_config(values=values))
     policy.add_adapter(LoraConfig(r=4))
-    logp, _, _ = answer_pass(policy, [[5, 6, 7], [5, 6, 8, 9]], [[10], [11, 2]], 1.0)
+    logp, _, _ = token_figures(policy, [[5, 6, 7], [5, 6, 8, 9]], [[10], [11, 2]], 1.0)
     logp.sum().backward()
     gradients = [parameter.grad for parameter in policy.adapter_parameters() if parameter.grad is not None]
     assert gradients and any((gradient != 0).any() for gradient in gradients)

@@ -13,12 +13,14 @@ from adjudge import api
 from adjudge.config import Config, RuntimeConfig, load_config
 from adjudge.errors import ModelError
 from adjudge.experiments.compare import compare
-from adjudge.experiments.execute import evaluate_run, execute, load_judge, write_task
+from adjudge.experiments.evaluate import evaluate_run, load_judge
+from adjudge.experiments.execute import execute
 from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import load_policy
 from adjudge.models.sources.loading import load_causal_lm, load_tokenizer, lora_targets
 from adjudge.models.sources.random_models import SHAPES, build_random, cut_tokenizer, random_config
 from adjudge.runs.folder import Run
+from adjudge.runs.tasks import write_task
 from adjudge.system.files import write_json
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")

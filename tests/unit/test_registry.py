@@ -7,18 +7,20 @@ import pytest
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
-from adjudge.methods.registry import METHODS, check_methods, check_settings, get_entry, get_method, own_settings
+from adjudge.methods.base import Method
+from adjudge.methods.registry import METHODS, check_names, check_settings, get_entry, own_settings
 
 
 def test_the_names_are_a_contract():
-    assert list(METHODS) == ["zero-shot", "few-shot", "sft", "ppo", "encoder"]
+    assert list(METHODS) == ["zero-shot", "few-shot", "sft", "ppo", "reinforce", "encoder"]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_entry_leads_to_the_method_of_its_name(name):
-    method, entry = get_method(name), get_entry(name)
-    assert method.name == entry.name == name
-    assert entry.trains == (name in ("sft", "ppo", "encoder"))
+    entry = get_entry(name)
+    assert entry.name == name
+    assert isinstance(entry.load(), Method)
+    assert entry.trains == (name in ("sft", "ppo", "reinforce", "encoder"))
 
 
 @pytest.mark.parametrize(
@@ -32,9 +34,9 @@ def test_an_unknown_name_gets_the_nearest_or_the_list(wrong, right):
 
 
 def test_each_method_is_taken_once_in_the_order_given():
-    assert check_methods(["ppo", "sft", "ppo"]) == ("ppo", "sft")
+    assert check_names(["ppo", "sft", "ppo"]) == ("ppo", "sft")
     with pytest.raises(ConfigError):
-        check_methods([])
+        check_names([])
 
 
 def test_the_command_line_starts_without_torch_and_its_kin():

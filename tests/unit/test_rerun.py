@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from adjudge.experiments.multitask import execute_tasks
 from fake_method import by_first_word, install, reviews, write_reviews
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -13,7 +12,8 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import RunError
-from adjudge.experiments.execute import evaluate_run, execute
+from adjudge.experiments.evaluate import evaluate_run
+from adjudge.experiments.execute import execute
 from adjudge.experiments.rerun import compare_runs, environment_lines, rerun
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_json
@@ -152,7 +152,7 @@ def test_other_data_in_the_same_place_are_found(pair):
 def test_each_task_of_several_is_compared(tmp_path, monkeypatch):
     install(monkeypatch, "sft", by_first_word)
     spec = reviews(tmp_path)
-    execute_tasks(settings(), [spec, spec.model_copy(update={"name": "a/more"})], tmp_path / "run")
+    execute(settings(), [spec, spec.model_copy(update={"name": "a/more"})], tmp_path / "run")
     again = rerun(tmp_path / "run")
     assert differing(tmp_path / "run", again) == {}
     edit_lines(again / "tasks/a-more/predictions/dev.jsonl", lambda found: found[0].update(text="?"))

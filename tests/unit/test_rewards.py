@@ -5,7 +5,7 @@ from specs import label_task, number_task
 
 from adjudge.config import RewardConfig
 from adjudge.errors import DataError, NotFiniteError
-from adjudge.rewards import reward, reward_size, rewards
+from adjudge.rewards.score import reward, reward_scale, rewards
 from adjudge.types import Judgement
 
 CONFIG = RewardConfig()
@@ -55,15 +55,15 @@ def test_a_reward_that_is_not_finite_stops_and_names_the_row():
 
 def test_rewards_of_several_tasks_on_one_scale_by_hand():
     """STS-B pays 2.5 to −2.5 and the labels 1, −1 and −3; divided by their sizes readable answers of both pay 1 to −1."""
-    assert (reward_size(LABELS, CONFIG), reward_size(STSB, CONFIG), reward_size(number_task(-4, 4), CONFIG)) == (
+    assert (reward_scale(LABELS, CONFIG), reward_scale(STSB, CONFIG), reward_scale(number_task(-4, 4), CONFIG)) == (
         1.0,
         2.5,
         4.0,
     )
     numbers = rewards([Judgement("", value) for value in (4.0, 2.75, 0.0, None)], [4.0] * 4, STSB, CONFIG)
-    assert [score / reward_size(STSB, CONFIG) for score in numbers] == [1.0, 0.5, pytest.approx(-0.6), -1.0]
+    assert [score / reward_scale(STSB, CONFIG) for score in numbers] == [1.0, 0.5, pytest.approx(-0.6), -1.0]
     labels = rewards([Judgement("", value) for value in ("Yes", "No", None)], ["Yes"] * 3, LABELS, CONFIG)
-    assert [score / reward_size(LABELS, CONFIG) for score in labels] == [1.0, -1.0, -3.0]
+    assert [score / reward_scale(LABELS, CONFIG) for score in labels] == [1.0, -1.0, -3.0]
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_rewards_of_several_tasks_on_one_scale_by_hand():
     ],
 )
 def test_the_size_of_a_reward_is_that_of_the_readable_answer_that_counts_most(config, size):
-    assert reward_size(LABELS, config) == size
+    assert reward_scale(LABELS, config) == size

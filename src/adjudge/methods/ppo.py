@@ -18,19 +18,35 @@ Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from torch import Tensor
+
+from adjudge.config import PpoConfig
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import adapter_loop, adapter_method
 from adjudge.rl.advantages import gae, whiten
 from adjudge.rl.kl import AdaptiveKL, kl_per_response, token_rewards
-from adjudge.rollout.collect import sample, score
+from adjudge.rollout.collect import Rollout, sample, score
 from adjudge.rollout.forward import reference_logp
-from adjudge.rollout.prompted import prompt_rows
+from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.rollout.sampler import Sampling
 from adjudge.runs.folder import Run
 from adjudge.training.guards import check_finite
 from adjudge.training.mixture import TaskRows
 from adjudge.training.updates import Critic, clipped_updates
+
+
+@dataclass(frozen=True, slots=True)
+class PpoBatch:
+    """A batch of sampled answers with all that its updates need. Tensors are float32, without gradient, 0 at padding."""
+
+    rollout: Rollout
+    score_B: Tensor
+    kl_B: Tensor
+    """KL to the reference per answer, in nats."""
+    advantage_BR: Tensor
+    critic: Critic
 
 
 def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
@@ -42,21 +58,45 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
     with loop:
         for step in loop:
             sampling = Sampling.of(config, loop.sampling)
-            rollout = sample(step.task, step.rows, sampling, grad=config.is_one_pass(len(step.rows)))
-            score_B = score(rollout, step.task.spec, config.reward, common_scale=loop.multi_task)
-            ref_logp_BR = reference_logp(loop.policy, rollout, config.temperature)
-            reward_BR = token_rewards(score_B, rollout.logp_BR, ref_logp_BR, rollout.mask_BR, beta.beta)
-            check_finite("the reward", reward_BR)
-            advantage_BR, return_BR = gae(reward_BR, rollout.value_BR, rollout.mask_BR, config.gamma, config.lam)
-            if config.whiten_advantages:
-                advantage_BR = whiten(advantage_BR, rollout.mask_BR)
-            critic = Critic(return_BR, config.value_clip, config.value_coef)
-            updates = clipped_updates(loop.policy, loop.optimizer, rollout, advantage_BR, config, loop.order, critic)
-            kl = float(kl_per_response(rollout.logp_BR, ref_logp_BR, rollout.mask_BR).mean())
-            figures = {"reward": float(score_B.mean()), "kl": kl, **updates, "beta": beta.beta, "lr": loop.lr}
+            batch = collect_batch(step.task, step.rows, config, beta.beta, sampling, common_scale=loop.multi_task)
+            updates = clipped_updates(
+                loop.policy, loop.optimizer, batch.rollout, batch.advantage_BR, config, loop.order, batch.critic
+            )
+            reward, kl = float(batch.score_B.mean()), float(batch.kl_B.mean())
+            figures = {"reward": reward, "kl": kl, **updates, "beta": beta.beta, "lr": loop.lr}
             beta.update(kl, len(step.rows))
-            loop.log(step, figures, rollout)
+            loop.log(step, figures, batch.rollout)
     return loop.finish()
+
+
+def collect_batch(
+    task: PromptedTask,
+    rows: Sequence[PromptRow],
+    config: PpoConfig,
+    beta: float,
+    sampling: Sampling,
+    *,
+    common_scale: bool = False,
+) -> PpoBatch:
+    """Sample one answer per prompt, score it, and estimate advantages. Raises NotFiniteError, DataError (a row without gold).
+
+    With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`).
+    """
+    rollout = sample(task, rows, sampling, grad=config.is_one_pass(len(rows)))
+    ref_logp_BR = reference_logp(task.policy, rollout, config.temperature)
+    score_B = score(rollout, task.spec, config.reward, common_scale=common_scale)
+    reward_BR = token_rewards(score_B, rollout.logp_BR, ref_logp_BR, rollout.mask_BR, beta)
+    check_finite("the reward", reward_BR)
+    advantage_BR, return_BR = gae(reward_BR, rollout.value_BR, rollout.mask_BR, config.gamma, config.lam)
+    if config.whiten_advantages:
+        advantage_BR = whiten(advantage_BR, rollout.mask_BR)
+    return PpoBatch(
+        rollout=rollout,
+        score_B=score_B,
+        kl_B=kl_per_response(rollout.logp_BR, ref_logp_BR, rollout.mask_BR),
+        advantage_BR=advantage_BR,
+        critic=Critic(return_BR, config.value_clip, config.value_coef),
+    )
 
 
 METHOD = adapter_method(train_ppo)

@@ -1,0 +1,29 @@
+"""Train and load one method on one task, and read what a run logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from adjudge.methods.registry import get_entry
+from adjudge.runs.folder import Run, read_jsonl
+from adjudge.runs.start import starting_point
+from adjudge.tasks.spec import TaskSpec
+from adjudge.training.mixture import TaskRows
+from adjudge.types import Example
+
+
+def train_one(name: str, run: Run, spec: TaskSpec, rows: Sequence[Example]) -> Any:
+    """Train a method on the rows of one task, and return the judge."""
+    run.start = starting_point(run.config)
+    return get_entry(name).load().train(run, [TaskRows(spec, rows)]).judges[0]
+
+
+def load_one(name: str, run: Run, spec: TaskSpec) -> Any:
+    """Return the judge of a finished run for one task."""
+    return get_entry(name).load().load(run, [spec])[0]
+
+
+def logged(run: Run) -> list[dict[str, Any]]:
+    """Return the records of metrics.jsonl, in order."""
+    return list(read_jsonl(run.folder / "metrics.jsonl"))
