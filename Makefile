@@ -11,6 +11,8 @@ BUDGET ?= full
 DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
 # So few rows are few steps: PPO goes over them twice, as SFT does.
 SETTINGS ?= ppo.epochs=2
+# Tests: one process per core, one thread each.
+WORKERS ?= auto
 
 ifeq ($(BUDGET),full)
   TRAIN_ROWS ?= 240
@@ -39,8 +41,8 @@ help:
 	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
 	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/results/speed.md"
 	@echo "make docs     build the documentation's site: site/index.html"
-	@echo "make test     lint, format, types, tests"
-	@echo "make lint     lint, format, types"
+	@echo "make test     lint, format, rooms, types, tests (WORKERS=1: one process)"
+	@echo "make lint     lint, format, rooms, types"
 	@echo "make clean    remove $(VENV) and what tools left behind; runs/ and the model cache stay"
 	@echo "Another Python: make setup PYTHON=python3.12"
 
@@ -97,13 +99,15 @@ $(VENV)/.docs: $(READY)
 
 test: lint
 	@echo "==> tests"
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: setup
 	@echo "==> lint"
 	@$(BIN)/ruff check .
 	@echo "==> format"
 	@$(BIN)/ruff format --check .
+	@echo "==> rooms (who may import whom: pyproject.toml, [tool.importlinter])"
+	@rooms=$$($(BIN)/lint-imports) || { echo "$$rooms"; exit 1; }
 	@echo "==> types"
 	@$(BIN)/mypy
 

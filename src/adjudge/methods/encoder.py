@@ -13,7 +13,6 @@ Source: arXiv 1810.04805, section 4.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,26 +23,15 @@ from adjudge.evaluation.encoder import EncoderJudge
 from adjudge.evaluation.validation import hold_out
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.loop import Loop
-from adjudge.models.encoder import Encoder, Texts, load_encoder, texts_of
+from adjudge.models.encoder import Encoder, load_encoder
 from adjudge.runs.folder import Run
-from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
+from adjudge.training.labelled import LabelledRow, labelled_rows, target_of
 from adjudge.training.mixture import TaskRows
 from adjudge.training.optim import decay_matrices
 from adjudge.training.updates import accumulate, apply_gradients
-from adjudge.types import Example
 
 FOLDER = "encoder"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledRow:
-    """A training row's texts and what the head is trained towards."""
-
-    texts: Texts
-    target: float
-    tokens: int
-    id: str
 
 
 def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
@@ -57,10 +45,12 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
     task = part.spec
     if not part.rows:
         raise DataError(f"{task.name}: there are no training rows.")
-    targets = [target_of(row, task) for row in part.rows]
+    targets = [
+        target_of(row, task) for row in part.rows
+    ]  # before the encoder is loaded: a mistake in data costs nothing
     torch.manual_seed(config.seed)
     encoder = load_encoder(settings.model, config.runtime, settings.max_tokens, task.words)
-    rows = _labelled(encoder, part.rows, targets)
+    rows = labelled_rows(encoder, part.rows, targets)
     groups, judges = decay_matrices(encoder.model), [EncoderJudge(encoder, task, config)]
 
     def save() -> None:
@@ -95,19 +85,6 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
     return [EncoderJudge(encoder, task, run.config) for task in specs]
 
 
-def target_of(row: Example, task: TaskSpec) -> float:
-    """Return the index of the gold word, or the gold number scaled to 0..1. Raises DataError."""
-    if task.number is not None:
-        if not isinstance(row.gold, (int, float)):
-            raise DataError(
-                f"{row.id}: the gold answer {row.gold!r} is not a number, but {task.name} is a number task."
-            )
-        return (row.gold - task.number.low) / (task.number.high - task.number.low)
-    if row.gold not in task.words:
-        raise DataError(f"{row.id}: the gold answer {row.gold!r} is none of {', '.join(task.words)}.")
-    return task.words.index(str(row.gold))
-
-
 def _loss(encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec) -> tuple[Tensor, dict[str, Tensor]]:
     logits_BL = encoder.logits([row.texts for row in rows])
     targets = torch.tensor([row.target for row in rows], device=logits_BL.device)
@@ -116,18 +93,6 @@ def _loss(encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec) -> tupl
     else:
         loss = F.cross_entropy(logits_BL, targets.long())
     return loss, {"loss": loss.detach()}
-
-
-def _labelled(encoder: Encoder, rows: Sequence[Example], targets: Sequence[float]) -> list[LabelledRow]:
-    texts = [texts_of(row.fields) for row in rows]
-    lengths = encoder.lengths(texts)
-    longer = sum(length > encoder.max_tokens for length in lengths)
-    if longer:
-        note(f"{longer} of {len(rows)} training rows are longer than {encoder.max_tokens} tokens and were shortened.")
-    return [
-        LabelledRow(text, target, min(length, encoder.max_tokens), row.id)
-        for text, target, length, row in zip(texts, targets, lengths, rows, strict=True)
-    ]
 
 
 METHOD = Method(train_encoder, load_judges)

@@ -38,7 +38,8 @@ def accumulate(rows: Sequence[RowT], micro_batch_size: int | None, loss_of: Loss
         loss, figures = loss_of(list(rows[part]))
         check_finite("the loss", loss.detach())
         loss.backward()
-        sums = {name: sums.get(name, 0.0) + float(value) for name, value in figures.items()}
+        for name, value in figures.items():
+            sums[name] = sums.get(name, 0.0) + (value.item() if isinstance(value, Tensor) else value)
     return sums
 
 
