@@ -1,4 +1,4 @@
-"""Policies for tests: one in which everything that is trained matters, and one that says what it is told to."""
+"""Policies for tests: one whose trained parameters all matter, and one that answers from a script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adjudge.models.policy import Policy, load_policy
 
 
 def trained_looking(folder: Path, **values: Any) -> Policy:
-    """A float32 policy whose adapter and value head are not at zero; `values` are settings, ``__`` for the dot."""
+    """Return a float32 policy whose adapter and value head are not at zero; `values` are settings, ``__`` for the dot."""
     settings = {name.replace("__", "."): value for name, value in values.items()}
     policy = load_policy(
         load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu", **settings})
@@ -38,22 +38,22 @@ def padded_with(batch: TokenBatch, token: int) -> TokenBatch:
 
 
 @dataclass
-class Said:
-    """The state of a `Scripted` policy: each row's place in its script, and the script."""
+class ScriptState:
+    """The state of a `Scripted` policy: each row's step and number, and all scripts."""
 
     hidden_BD: torch.Tensor
     scripts: list[list[int]]
     grad: bool = False
 
-    def keep(self, rows_B: torch.Tensor) -> Said:
-        return Said(self.hidden_BD[rows_B], self.scripts)
+    def keep(self, rows_B: torch.Tensor) -> ScriptState:
+        return ScriptState(self.hidden_BD[rows_B], self.scripts)
 
-    def fork(self) -> Said:
-        return Said(self.hidden_BD, self.scripts)
+    def fork(self) -> ScriptState:
+        return ScriptState(self.hidden_BD, self.scripts)
 
 
 class Scripted:
-    """Stands in for a policy: after the n-th `prefill` its rows say the texts of the n-th call, each to its end of turn."""
+    """A stand-in for a policy: after the n-th `prefill` its rows answer the texts of the n-th call, and end the turn."""
 
     def __init__(self, tokenizer: Any, *calls: Sequence[str], end_of_turn: str = "<|im_end|>") -> None:
         self.tokenizer = tokenizer
@@ -61,23 +61,23 @@ class Scripted:
         self._calls = [
             [[*tokenizer(text, add_special_tokens=False).input_ids, *self.end_ids] for text in call] for call in calls
         ]
-        self.asked: list[list[str]] = []
+        self.prompts: list[list[str]] = []
         """The prompts of each `prefill`, as text."""
 
     def eval(self) -> Scripted:
         return self
 
-    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Said:
-        scripts = self._calls[len(self.asked)]
+    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> ScriptState:
+        scripts = self._calls[len(self.prompts)]
         assert len(scripts) == len(prompts)
-        self.asked.append(
+        self.prompts.append(
             [self.tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False) for prompt in prompts]
         )
         rows_B = torch.arange(len(prompts), dtype=torch.float32)
-        return Said(torch.stack([torch.zeros_like(rows_B), rows_B], dim=1), scripts)
+        return ScriptState(torch.stack([torch.zeros_like(rows_B), rows_B], dim=1), scripts)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        scripts = self._calls[len(self.asked) - 1]
+        scripts = self._calls[len(self.prompts) - 1]
         wanted = [
             scripts[int(row)][min(int(step), len(scripts[int(row)]) - 1)]
             for step, row in hidden.reshape(-1, 2).tolist()
@@ -88,7 +88,7 @@ class Scripted:
     def value(self, hidden_BD: torch.Tensor) -> torch.Tensor:
         return hidden_BD[:, 0] + 0.5
 
-    def extend(self, state: Said, ids_BT: torch.Tensor) -> tuple[torch.Tensor, Said]:
+    def extend(self, state: ScriptState, ids_BT: torch.Tensor) -> tuple[torch.Tensor, ScriptState]:
         steps = torch.arange(1, ids_BT.shape[1] + 1)
         hidden_BTD = state.hidden_BD[:, None] + torch.stack([steps, torch.zeros_like(steps)], dim=1)
-        return hidden_BTD, Said(hidden_BTD[:, -1], state.scripts)
+        return hidden_BTD, ScriptState(hidden_BTD[:, -1], state.scripts)

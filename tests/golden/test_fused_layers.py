@@ -1,4 +1,4 @@
-"""Derivatives written by hand against finite differences in float64, and layers against their equations."""
+"""Hand-written derivatives against finite differences in float64, and layers against their equations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def adapted(layers: dict[str, nn.Module], targets: list[str]) -> nn.Module:
-    """A module with these layers, LoRA (rank 2, scale 1.5) on the targets, fused, in float64, all numbers random."""
+    """Return these layers in one module: LoRA (rank 2, scale 1.5) on the targets, fused, float64, random numbers."""
     model = inject_adapter_in_model(
         LoraConfig(r=2, lora_alpha=3, target_modules=targets), nn.ModuleDict(layers)
     ).double()
@@ -72,33 +72,33 @@ LAYER = pytest.mark.parametrize(("make", "function", "equation"), LAYERS.values(
 
 @LAYER
 @pytest.mark.parametrize("shape", [(3, INPUTS), (2, 3, INPUTS), (INPUTS,), (0, 3, INPUTS)], ids=str)
-def test_a_layer_is_its_equation(make, function, equation, shape) -> None:
+def test_layer_equals_its_equation(make, function, equation, shape) -> None:
     layer, x = make(), draw(*shape)
-    found = layer(x)
-    assert type(found.grad_fn).__name__ == function + "Backward"  # not the libraries' own
-    torch.testing.assert_close(found, equation(layer, x), rtol=1e-12, atol=1e-12)
+    y = layer(x)
+    assert type(y.grad_fn).__name__ == function + "Backward"  # not the libraries' own
+    torch.testing.assert_close(y, equation(layer, x), rtol=1e-12, atol=1e-12)
     with torch.no_grad():
-        assert torch.equal(layer(x), found)
+        assert torch.equal(layer(x), y)
 
 
 @LAYER
-def test_gradients_are_finite_differences(make, function, equation) -> None:
+def test_gradients_equal_finite_differences(make, function, equation) -> None:
     layer = make()
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     x = draw(2, 3, INPUTS).requires_grad_()
     assert gradcheck(
         lambda x, *parameters: layer(x), (x, *trained), atol=1e-7, rtol=1e-6
     )  # perturbs the parameters in place
-    skewed = draw(INPUTS, 3).requires_grad_()  # neither the input nor the incoming gradient lies in order
+    skewed = draw(INPUTS, 3).requires_grad_()  # neither the input nor the incoming gradient is contiguous
     assert gradcheck(lambda x, *parameters: layer(x.t()).t().contiguous(), (skewed, *trained), atol=1e-7, rtol=1e-6)
 
 
 @LAYER
-def test_an_input_without_gradient_leaves_the_adapters_theirs(make, function, equation) -> None:
-    found, expected = make(), make()
-    (found(draw(3, INPUTS)) * draw(3, 1, seed=7)).sum().backward()
+def test_adapters_get_gradients_if_the_input_needs_none(make, function, equation) -> None:
+    fused, expected = make(), make()
+    (fused(draw(3, INPUTS)) * draw(3, 1, seed=7)).sum().backward()
     (equation(expected, draw(3, INPUTS)) * draw(3, 1, seed=7)).sum().backward()
-    trained = {key: parameter.grad for key, parameter in found.named_parameters() if parameter.requires_grad}
+    trained = {key: parameter.grad for key, parameter in fused.named_parameters() if parameter.requires_grad}
     assert trained
     for key, parameter in expected.named_parameters():
         if parameter.requires_grad:
@@ -111,13 +111,13 @@ def test_inputs_and_incoming_gradients_are_not_written_to(make, function, equati
     y = layer(x)
     gradient = draw(*y.shape, seed=5)
     first = torch.autograd.grad(y, x, gradient, retain_graph=True)[0]
-    assert torch.equal(torch.autograd.grad(y, x, gradient)[0], first)  # nor what was kept
+    assert torch.equal(torch.autograd.grad(y, x, gradient)[0], first)  # nor are the kept tensors
     assert torch.equal(x.detach(), draw(3, INPUTS))
     assert torch.equal(gradient, draw(*y.shape, seed=5))
 
 
 @LAYER
-def test_a_second_derivative_is_refused(make, function, equation) -> None:
+def test_second_derivative_is_refused(make, function, equation) -> None:
     layer, x = make(), draw(3, INPUTS).requires_grad_()
     (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

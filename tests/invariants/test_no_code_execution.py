@@ -1,4 +1,4 @@
-"""Nothing that comes with data, a task, an adapter or a model runs as code: each attempt would leave a file, and there is none."""
+"""Nothing in data, tasks, adapters or models runs as code: each attempt would leave a marker file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = RuntimeConfig(device="cpu", dtype="float32")
 
 
 class Payload:
-    """Leaves a file when it is unpickled."""
+    """An object that leaves a file when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -39,7 +39,7 @@ class Payload:
 
 @pytest.fixture
 def marker(tmp_path):
-    """The file that code would leave; checked after the test."""
+    """Yield the path of the file that code would leave, and check after the test that it is missing."""
     path = tmp_path / "ran"
     yield path
     assert not path.exists(), "code that came with a file was run"
@@ -52,7 +52,7 @@ def model(tiny_llama, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tiny_llama, tmp_path_factory):
-    """The folder of a whole adapter."""
+    """Return the folder of a complete adapter."""
     folder = tmp_path_factory.mktemp("whole") / "adapter"
     folder.mkdir()
     trained_looking(tiny_llama).save_adapter(folder)
@@ -61,12 +61,12 @@ def whole(tiny_llama, tmp_path_factory):
 
 @pytest.fixture
 def adapter(whole, tmp_path):
-    """A copy of it that a test may damage."""
+    """Return a copy of the adapter, which a test may damage."""
     return shutil.copytree(whole, tmp_path / "adapter")
 
 
 def fresh(folder):
-    """A policy without an adapter."""
+    """Return a policy without an adapter."""
     return load_policy(load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu"}))
 
 
@@ -74,7 +74,7 @@ def change(path, **keys):
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | keys), encoding="utf-8")
 
 
-def test_the_payload_runs_where_it_is_unpickled(tmp_path):
+def test_payload_runs_when_it_is_unpickled(tmp_path):
     pickle.loads(pickle.dumps(Payload(tmp_path / "ran here")))
     assert (tmp_path / "ran here").exists()
 
@@ -84,7 +84,7 @@ WEIGHTS = ["model.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.js
 
 @pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
-def test_a_pickle_as_a_models_weights(model, marker, tmp_path, kind, name):
+def test_pickle_as_the_weights_of_a_model(model, marker, tmp_path, kind, name):
     if kind == "encoder":
         config = BertConfig(
             vocab_size=400, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
@@ -105,20 +105,20 @@ def test_a_pickle_as_a_models_weights(model, marker, tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "/etc/passwd", "a.bin", "sub/a.safetensors", 7])
-def test_an_index_that_names_weights_elsewhere(model, shard):
+def test_index_that_names_weights_elsewhere(model, shard):
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}), encoding="utf-8")
     with pytest.raises(ModelError, match="only safetensors files beside the index are read"):
         load_causal_lm(str(model), CPU)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "value_head.safetensors"])
-def test_a_pickle_as_an_adapters_weights(adapter, tiny_llama, marker, name):
+def test_pickle_as_the_weights_of_an_adapter(adapter, tiny_llama, marker, name):
     (adapter / name).write_bytes(pickle.dumps(Payload(marker)))
     with pytest.raises(RunError, match="is damaged"):
         fresh(tiny_llama).load_adapter(adapter, train=False)
 
 
-def test_a_pickle_beside_an_adapter_or_in_its_place(adapter, tiny_llama, marker):
+def test_pickle_beside_an_adapter_or_instead_of_it(adapter, tiny_llama, marker):
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Payload(marker)))
     fresh(tiny_llama).load_adapter(adapter, train=True)
     (adapter / "adapter_model.safetensors").unlink()
@@ -151,14 +151,14 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("key", CONFIGS)
-def test_an_adapters_configuration_that_says_more_than_lora(adapter, key):
+def test_adapter_configuration_with_more_than_lora(adapter, key):
     change(adapter / "adapter_config.json", **{key: CONFIGS[key]})
     with pytest.raises(RunError, match=f"adapter_config.json: '{key}' is"):
         check_adapter(adapter)
 
 
-def test_an_adapters_configuration_imports_nothing(adapter, tiny_llama, tmp_path, marker, monkeypatch):
-    """The one prefix from which peft would import."""
+def test_adapter_configuration_imports_nothing(adapter, tiny_llama, tmp_path, marker, monkeypatch):
+    """``megatron`` is the only package from which peft would import."""
     (tmp_path / "megatron").mkdir()
     for name in ("__init__.py", "evil.py"):
         (tmp_path / "megatron" / name).write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")
@@ -169,13 +169,13 @@ def test_an_adapters_configuration_imports_nothing(adapter, tiny_llama, tmp_path
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"peft_type": "LORA"}'])
-def test_an_adapters_configuration_that_is_none(adapter, content):
+def test_broken_adapter_configuration(adapter, content):
     (adapter / "adapter_config.json").write_bytes(content)
     with pytest.raises(RunError, match=r"adapter_config\.json: "):
         check_adapter(adapter)
 
 
-def test_the_base_model_that_an_adapter_names_is_not_looked_for(adapter, tiny_llama, monkeypatch):
+def test_base_model_named_by_an_adapter_is_not_loaded(adapter, tiny_llama, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("the hub was asked"))
@@ -183,7 +183,7 @@ def test_the_base_model_that_an_adapter_names_is_not_looked_for(adapter, tiny_ll
     fresh(tiny_llama).load_adapter(adapter, train=False)
 
 
-def test_an_adapter_that_lacks_weights_is_not_filled_up(adapter, tiny_llama):
+def test_adapter_with_missing_weights_is_refused(adapter, tiny_llama):
     weights = load_file(adapter / "adapter_model.safetensors")
     weights.pop(sorted(weights)[0])
     save_file(weights, adapter / "adapter_model.safetensors")
@@ -191,7 +191,7 @@ def test_an_adapter_that_lacks_weights_is_not_filled_up(adapter, tiny_llama):
         fresh(tiny_llama).load_adapter(adapter, train=False)
 
 
-def test_an_adapter_in_a_models_folder_is_not_put_on_it(model, adapter, marker):
+def test_adapter_in_the_folder_of_a_model_is_refused(model, adapter, marker):
     shutil.copy(adapter / "adapter_config.json", model)
     (model / "adapter_model.bin").write_bytes(pickle.dumps(Payload(marker)))
     for load in (lambda: load_causal_lm(str(model), CPU), lambda: load_encoder(str(model), CPU, 64, ("No", "Yes"))):
@@ -213,23 +213,23 @@ AUTO = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M", "AutoModelForS
     ],
 )
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
-def test_python_files_of_a_model(model, marker, kind, file, keys):
+def test_python_files_of_a_model_do_not_run(model, marker, kind, file, keys):
     change(model / file, **keys)
     for name in ("evil.py", "custom_generate/generate.py"):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text(f"open({str(marker)!r}, 'w')\nclass C: pass\nM = T = C\n", encoding="utf-8")
-    with contextlib.suppress(ModelError):  # what transformers knows without the code may load
+    with contextlib.suppress(ModelError):  # models that transformers knows without the code may load
         load_causal_lm(str(model), CPU) if kind == "causal" else load_encoder(str(model), CPU, 64, ("No", "Yes"))
 
 
-def test_the_same_code_runs_where_the_setting_says_so(model, tmp_path):
+def test_trusted_python_files_of_a_model_run(model, tmp_path):
     change(model / "config.json", auto_map=AUTO, model_type="brand-new")
     (model / "evil.py").write_text(
-        f"open({str(tmp_path / 'asked for')!r}, 'w')\nclass C: pass\nM = T = C\n", encoding="utf-8"
+        f"open({str(tmp_path / 'trusted')!r}, 'w')\nclass C: pass\nM = T = C\n", encoding="utf-8"
     )
     with pytest.raises(AdjudgeError):
         load_causal_lm(str(model), CPU.model_copy(update={"trust_remote_code": str(model)}))
-    assert (tmp_path / "asked for").exists()
+    assert (tmp_path / "trusted").exists()
 
 
 TASK = """
@@ -247,10 +247,10 @@ source: {table: {train: rows.csv}}
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system ['touch MARK']", "!!python/object/new:os.system [touch MARK]"]
 )
-@pytest.mark.parametrize("place", ["A task", "{text: body}", "[accuracy, f1]"])
-def test_a_task_file_that_calls(tmp_path, marker, tag, place):
+@pytest.mark.parametrize("part", ["A task", "{text: body}", "[accuracy, f1]"])
+def test_task_file_that_calls_python(tmp_path, marker, tag, part):
     path = tmp_path / "task.yaml"
-    path.write_text(TASK.replace(place, tag.replace("MARK", str(marker))), encoding="utf-8")
+    path.write_text(TASK.replace(part, tag.replace("MARK", str(marker))), encoding="utf-8")
     assert "not valid YAML" in validate_task(path)[0]
     with pytest.raises(TaskError):
         load_task(path)
@@ -276,13 +276,13 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
-def test_a_tasks_template_that_reaches_for_python(tmp_path, tiny_llama, marker, escape):
+def test_task_template_that_reaches_for_python(tmp_path, tiny_llama, marker, escape):
     template = "{{ text }} " + escape.replace("MARK", str(marker))
     path = tmp_path / "task.yaml"
     path.write_text(TASK.replace('"Text: {{ text }}"', json.dumps(template)), encoding="utf-8")
     with pytest.raises(TaskError, match="'template'"):
         load_task(path)
-    unchecked = TaskSpec.model_validate(  # as a run folder may hold it
+    unchecked = TaskSpec.model_validate(  # a run folder may hold such a task
         {"name": "a", "title": "a", "fields": {"text": "text"}, "instruction": "Judge.", "template": template}
         | {"labels": {"0": "No", "1": "Yes"}, "metrics": ("accuracy",), "source": {}}
     )
@@ -292,7 +292,7 @@ def test_a_tasks_template_that_reaches_for_python(tmp_path, tiny_llama, marker, 
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
-def test_a_field_is_never_a_template(tmp_path, tiny_llama, marker, escape):
+def test_field_is_never_a_template(tmp_path, tiny_llama, marker, escape):
     text = escape.replace("MARK", str(marker))
     path = tmp_path / "task.yaml"
     path.write_text(TASK, encoding="utf-8")
@@ -302,7 +302,7 @@ def test_a_field_is_never_a_template(tmp_path, tiny_llama, marker, escape):
 
 
 @pytest.mark.parametrize("escape", [ESCAPES[0], *ESCAPES[4:6]])
-def test_a_chat_template_that_reaches_for_python(model, tmp_path, marker, escape):
+def test_chat_template_that_reaches_for_python(model, tmp_path, marker, escape):
     (model / "chat_template.jinja").write_text(escape.replace("MARK", str(marker)), encoding="utf-8")
     path = tmp_path / "task.yaml"
     path.write_text(TASK, encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Promises 3 and 4: first ratio 1 and KL 0, lr 0 changes nothing; padding, batch size, micro-batches and a shared prefix change nothing."""
+"""Promises 3 and 4: the first ratio is 1, the first KL is 0, and lr 0 changes nothing.
+
+Padding, batch size, micro-batches and a shared prefix change nothing either.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def rows(policy: Policy) -> tuple[list[list[int]], list[list[int]]]:
         [2],
         [300, 2],
         [11, 12, 13, 14],
-    ]  # pad = end of turn = 2 in these tokenizers, and it is a real token here
+    ]  # pad = end of turn = 2 in these tokenizers, and a real token here
     return prompts, responses
 
 
@@ -85,7 +88,7 @@ def test_batch_size_changes_nothing(policy: Policy) -> None:
 
 def test_shared_prefix_gives_the_same_figures_and_gradients(policy: Policy) -> None:
     prompts, _ = rows(policy)
-    assert len(build_batch(prompts, [[]] * 4, side="left").prefix_C) > 5, "the rows do share a prefix"
+    assert len(build_batch(prompts, [[]] * 4, side="left").prefix_C) > 5, "the rows share a prefix"
     shared, plain = figures(policy, share=True), figures(policy, share=False)
     for one, other in zip(shared, plain, strict=True):
         torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
@@ -94,7 +97,7 @@ def test_shared_prefix_gives_the_same_figures_and_gradients(policy: Policy) -> N
         assert other.abs().max() > 0
 
 
-def test_sampled_logp_and_values_equal_the_update_pass(policy: Policy) -> None:
+def test_sampled_logp_and_values_equal_those_of_the_update(policy: Policy) -> None:
     prompts, _ = rows(policy)
     end = ending(policy)
     sampled = respond(policy, policy.prefill(prompts), end, Sampling(torch.Generator().manual_seed(0)))
@@ -177,7 +180,7 @@ def test_lr_zero_changes_no_weight(tiny_llama: Path) -> None:
         assert torch.equal(before, after)
 
 
-def test_a_step_changes_adapters_and_value_head_only(tiny_llama: Path) -> None:
+def test_step_changes_adapters_and_value_head_only(tiny_llama: Path) -> None:
     before, after = stepped(tiny_llama, 1e-3)
     names = [name for name, _ in trained_looking(tiny_llama).named_parameters()]
     changed = {name for name, one, other in zip(names, before, after, strict=True) if not torch.equal(one, other)}
@@ -197,8 +200,8 @@ def test_micro_batches_accumulate_to_the_same_step(tiny_llama: Path, micro: int,
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_credit_goes_to_the_tokens_of_analysis_and_judgement(tiny_llama: Path) -> None:
-    """The tags that are written between them are no actions: they get no reward, no advantage and no part in the loss."""
+def test_only_tokens_of_analysis_and_judgement_get_credit(tiny_llama: Path) -> None:
+    """The template's tags between them are not actions: no reward, no advantage, no part in the loss."""
     policy = trained_looking(tiny_llama)
     judge = judge_for(
         policy, **{"prompt.analysis": "before", "answer.analysis_tokens": 5, "ppo.gamma": 0.9, "ppo.lam": 0.8}
@@ -223,7 +226,7 @@ def test_credit_goes_to_the_tokens_of_analysis_and_judgement(tiny_llama: Path) -
             assert batch.advantage_BR[row, step].item() == pytest.approx(advantage, abs=1e-4)
 
 
-def test_reference_stays_put_while_the_policy_moves(tiny_qwen2: Path) -> None:
+def test_reference_stays_fixed_while_the_policy_changes(tiny_qwen2: Path) -> None:
     """Qwen2 has biases: trained ones would stay in the reference (defect 2 of the paper's code)."""
     policy = trained_looking(tiny_qwen2)
     prompts, responses = rows(policy)
@@ -258,7 +261,7 @@ def learned(policy: Policy, monkeypatch: pytest.MonkeyPatch, grad_tokens: int) -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_sampled_graph_gives_the_same_first_update(
+def test_sampled_graph_gives_the_same_first_update(
     family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = request.getfixturevalue(family)
@@ -269,8 +272,8 @@ def test_the_sampled_graph_gives_the_same_first_update(
         assert figures[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5)
 
 
-def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> None:
-    """Without gradient the prefix is computed once, until an optimizer, a loaded adapter or a merge changes what it depends on."""
+def test_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> None:
+    """Without gradient the prefix is computed once, until an optimizer or a merge changes the weights."""
     prompts, responses = rows(policy)
 
     def logp() -> torch.Tensor:
@@ -303,18 +306,18 @@ def test_a_kept_prefix_is_dropped_when_the_weights_change(policy: Policy) -> Non
     torch.testing.assert_close(logp(), first, atol=TOLERANCE, rtol=0)
 
 
-def test_another_prefix_of_the_same_prompts_is_cut_or_continued(policy: Policy) -> None:
+def test_other_prefix_of_the_same_prompts_is_cut_or_continued(policy: Policy) -> None:
     prompts, _ = rows(policy)
     for chosen in (prompts, prompts[:1], prompts[1:], [prompt[3:] for prompt in prompts], prompts):
         with torch.no_grad():
             hidden = policy.prefill(chosen).hidden_BD
             for row, prompt in enumerate(chosen):
-                own = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
-                torch.testing.assert_close(policy.logits(hidden[row]), own, atol=5e-5, rtol=0)
+                expected = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
+                torch.testing.assert_close(policy.logits(hidden[row]), expected, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [1.0, 2.0, 12.5])
-def test_a_common_scale_divides_the_rewards_and_changes_nothing_else(tiny_llama: Path, size: float) -> None:
+def test_common_scale_divides_the_rewards_and_changes_nothing_else(tiny_llama: Path, size: float) -> None:
     values = {"ppo.reward.right": size, "ppo.reward.wrong": -size}
     judge = judge_for(trained_looking(tiny_llama), **values)
     config = judge.task.config.ppo
@@ -326,8 +329,8 @@ def test_a_common_scale_divides_the_rewards_and_changes_nothing_else(tiny_llama:
     assert torch.equal(plain.advantage_BR, scaled.advantage_BR) == (size == 1.0)
 
 
-def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> None:
-    """Part of a run's state: which tokens a prefix was computed with shows in the last bits of what goes on from it."""
+def test_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> None:
+    """The tokens that a prefix was computed with show in the last bits of all that continues from it."""
     policy, again = (
         load_policy(load_config(values={"model": str(tiny_llama), "runtime.dtype": "float32"})) for _ in range(2)
     )
@@ -337,7 +340,7 @@ def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> No
     with torch.no_grad(), policy.reference():
         first = policy.hidden(policy.batch(prompts, [[7], [8]]))
         shorter = policy.hidden(policy.batch([prompt[:20] for prompt in prompts], [[7], [8, 9]]))
-    assert policy.kept_prefixes() == {"reference": list(range(10, 40))}, "the shorter one is a part of it"
+    assert policy.kept_prefixes() == {"reference": list(range(10, 40))}, "the shorter prefix is part of it"
     again.keep_prefixes(policy.kept_prefixes())
     assert again.kept_prefixes() == policy.kept_prefixes()
     with torch.no_grad(), again.reference():
@@ -347,3 +350,25 @@ def test_a_kept_prefix_is_computed_again_to_the_last_bit(tiny_llama: Path) -> No
     for one, other in zip(kept.layers, copy.layers, strict=True):
         assert torch.equal(one.keys, other.keys)
         assert torch.equal(one.values, other.values)
+
+
+def test_forgetting_the_policys_prefix_keeps_the_references(tiny_llama: Path) -> None:
+    policy = trained_looking(tiny_llama)
+    prompts, _ = rows(policy)
+    policy.prefill(prompts)
+    with policy.reference():
+        policy.prefill(prompts)
+    assert set(policy.kept_prefixes()) == {"policy", "reference"}
+    policy.forget_prefix()
+    assert set(policy.kept_prefixes()) == {"reference"}
+    policy.forget_prefix(reference=True)
+    assert policy.kept_prefixes() == {}
+
+
+def test_restored_weights_invalidate_kept_prefixes(tiny_llama: Path) -> None:
+    policy = trained_looking(tiny_llama)
+    policy.prefill(rows(policy)[0])
+    assert policy.kept_prefixes()
+    with torch.no_grad():
+        policy.adapter_parameters()[0].mul_(2)
+    assert policy.kept_prefixes() == {}

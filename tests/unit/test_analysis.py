@@ -79,12 +79,12 @@ def test_the_judgement_alone_is_the_text_of_a_response(tokenizer) -> None:
     prompts = [ids_of(tokenizer, "Well?")] * 3
     found = respond_after_analysis(fake, prompts, AnalysisEnd(tokenizer, (END,), 40), answers(tokenizer), Sampling())
     assert [read_answer(text, LABELS, "line").value for text in found.texts] == ["Positive", "Negative", None]
-    assert fake.asked[1] == [
+    assert fake.prompts[1] == [
         "Well?</Judgement> Negative</Analysis>\n<Judgement>",
         "Well?so so</Analysis>\n<Judgement>",
         "Well?</Analysis>\n<Judgement>",
     ]
-    for ids, asked, text in zip(found.ids, fake.asked[1], found.texts, strict=True):
+    for ids, asked, text in zip(found.ids, fake.prompts[1], found.texts, strict=True):
         assert tokenizer.decode([*prompts[0], *ids]).removesuffix("<|im_end|>") == asked + text
 
 

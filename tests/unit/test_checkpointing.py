@@ -1,4 +1,4 @@
-"""Activations computed again: the same figures and gradients from less memory."""
+"""Activation checkpointing: the same figures and gradients from less memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
 FAMILIES = ("tiny_llama", "tiny_qwen2", "tiny_mpt")
 
 
-def policy_of(folder: Path, again: bool) -> Policy:
-    return trained_looking(folder, runtime__checkpoint_activations=again)
+def policy_of(folder: Path, checkpoints: bool) -> Policy:
+    return trained_looking(folder, runtime__checkpoint_activations=checkpoints)
 
 
 def figures(policy: Policy) -> tuple[list[torch.Tensor], int]:
-    """Log-probabilities, values and gradients; and how many bytes were kept for the backward pass."""
+    """Return log-probabilities, values and gradients, and the bytes kept for the backward pass."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -41,24 +41,24 @@ def figures(policy: Policy) -> tuple[list[torch.Tensor], int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_computing_again_changes_nothing_but_memory(family: str, request: pytest.FixtureRequest) -> None:
+def test_checkpointing_changes_nothing_but_memory(family: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(family)
-    (again, less), (kept, more) = figures(policy_of(folder, True)), figures(policy_of(folder, False))
+    (again, fewer_bytes), (kept, bytes_kept) = figures(policy_of(folder, True)), figures(policy_of(folder, False))
     for one, other in zip(again, kept, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
-    assert less < more
+    assert fewer_bytes < bytes_kept
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sampling_with_a_cache_still_works(family: str, request: pytest.FixtureRequest) -> None:
-    found = []
-    for again in (True, False):
-        policy = policy_of(request.getfixturevalue(family), again)
+    hidden = []
+    for checkpoints in (True, False):
+        policy = policy_of(request.getfixturevalue(family), checkpoints)
         state = policy.prefill(PROMPTS)
-        found.append(policy.extend(state, torch.tensor([[40], [41], [42], [43]]))[0])
-    torch.testing.assert_close(*found, atol=5e-5, rtol=0)
+        hidden.append(policy.extend(state, torch.tensor([[40], [41], [42], [43]]))[0])
+    torch.testing.assert_close(*hidden, atol=5e-5, rtol=0)
 
 
-def test_a_model_without_such_layers_is_refused() -> None:
+def test_model_without_known_layers_is_refused() -> None:
     with pytest.raises(ModelError, match="checkpoint_activations"):
         checkpoint_layers(nn.Sequential(nn.Linear(2, 2)), "mine")

@@ -1,4 +1,4 @@
-"""Fused layers against the libraries' own: same outputs, same gradients, less memory, and nothing else touched."""
+"""Fused layers against the libraries' own: same outputs and gradients, less memory, nothing else changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS = torch.randint(2048, (2, 7), generator=torch.Generator().manual_seed(3))
 
 
 def spread(model: nn.Module, seed: int = 1) -> None:
-    """Small random numbers wherever a fresh model has 0 or 1 (`lora_B`, biases, norms): a term that is lost then shows."""
+    """Put small random numbers where a fresh model has 0 or 1 (`lora_B`, biases, norms), so that lost terms show."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -40,7 +40,7 @@ def base(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def adapt(lm: nn.Module, *, fused: bool, **settings) -> PeftModel:
-    """LoRA layers on `lm`, alike for equal arguments; biases and norms are moved away from 0 and 1."""
+    """Add LoRA layers to `lm`, equal for equal arguments; move biases and norms away from 0 and 1."""
     torch.manual_seed(0)
     options = {"r": 4, "lora_alpha": 8, "target_modules": lora_targets(lm), "task_type": "CAUSAL_LM"} | settings
     model = get_peft_model(lm, LoraConfig(**options))
@@ -51,7 +51,7 @@ def adapt(lm: nn.Module, *, fused: bool, **settings) -> PeftModel:
 
 
 def pair(name: str, dtype: torch.dtype = torch.float32, **settings) -> tuple[PeftModel, PeftModel]:
-    """The same model as the libraries run it, and fused."""
+    """Return the same model twice: as the libraries run it, and fused."""
     first, second = (adapt(base(name, dtype), fused=fused, **settings) for fused in (False, True))
     assert any("forward" in vars(module) for module in second.modules())
     return first, second
@@ -64,20 +64,20 @@ def logits(model: nn.Module, ids: Tensor = IDS) -> Tensor:
 
 @contextmanager
 def embedded(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the input embeddings (MPT takes none as an argument), as leaves that get a gradient."""
-    found: list[Tensor] = []
+    """Collect the input embeddings (MPT takes none as an argument) as leaves that get a gradient."""
+    embeds: list[Tensor] = []
 
     def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        found.append(output.detach().requires_grad_())
-        return found[-1]
+        embeds.append(output.detach().requires_grad_())
+        return embeds[-1]
 
     handle = model.get_input_embeddings().register_forward_hook(hook)
-    yield found
+    yield embeds
     handle.remove()
 
 
 def run(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits, and the gradient of a loss at the input embeddings and at all that is trained."""
+    """Return logits, and the gradients of a loss at the input embeddings and the trained parameters."""
     model.zero_grad()
     with embedded(model) as embeds:
         out = model(input_ids=IDS).logits
@@ -87,25 +87,25 @@ def run(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
     }
 
 
-def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], share: float = 1e-5) -> None:
-    """Every entry differs by no more than `share` of the largest entry of its tensor, and no tensor is all zero."""
-    assert found.keys() == expected.keys()
+def assert_same_gradients(gradients: dict[str, Tensor], expected: dict[str, Tensor], share: float = 1e-5) -> None:
+    """Compare entries up to `share` of their tensor's largest entry; no expected tensor is all zero."""
+    assert gradients.keys() == expected.keys()
     for key, value in expected.items():
         assert value.abs().max() > 0, key
-        assert found[key].dtype == value.dtype, key
-        assert (found[key] - value).abs().max() <= share * value.abs().max(), key
+        assert gradients[key].dtype == value.dtype, key
+        assert (gradients[key] - value).abs().max() <= share * value.abs().max(), key
 
 
-def own_forwards(model: nn.Module) -> Counter[str]:
+def replaced_forwards(model: nn.Module) -> Counter[str]:
     return Counter(type(module).__name__ for module in model.modules() if "forward" in vars(module))
 
 
 @ALL
-def test_logits_and_gradients_are_the_libraries_own(name: str) -> None:
+def test_logits_and_gradients_equal_the_libraries(name: str) -> None:
     plain, fused = pair(name)
     expected, expected_gradients = run(plain)
-    found, gradients = run(fused)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    out, gradients = run(fused)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     assert len(gradients) == 1 + 2 * 2 * len(lora_targets(base(name)))  # two layers, two matrices each
     assert_same_gradients(gradients, expected_gradients)
     torch.testing.assert_close(logits(fused), logits(plain), atol=1e-5, rtol=0)
@@ -125,11 +125,11 @@ def test_token_by_token_with_a_cache(name: str) -> None:
     assert answers[0].shape == (2, 12)
 
 
-def test_every_layer_that_is_known_is_swapped() -> None:
+def test_every_known_layer_is_replaced() -> None:
     _, fused = pair(LLAMA)
-    assert own_forwards(fused) == {"LlamaRMSNorm": 5, "LlamaMLP": 2, "Linear": 14}
+    assert replaced_forwards(fused) == {"LlamaRMSNorm": 5, "LlamaMLP": 2, "Linear": 14}
     _, fused = pair("random:mpt-tiny")
-    assert own_forwards(fused) == {"Linear": 8}
+    assert replaced_forwards(fused) == {"Linear": 8}
 
 
 @pytest.mark.parametrize(
@@ -138,19 +138,19 @@ def test_every_layer_that_is_known_is_swapped() -> None:
 def test_adapters_on_some_layers_only(targets: list[str]) -> None:
     plain, fused = pair(LLAMA, target_modules=targets)
     expected, expected_gradients = run(plain)
-    found, gradients = run(fused)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    out, gradients = run(fused)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     assert_same_gradients(gradients, expected_gradients)
     torch.testing.assert_close(logits(fused), logits(plain), atol=1e-5, rtol=0)
 
 
-def test_before_there_are_adapters_and_again_after() -> None:
+def test_fusing_before_and_after_adapters_are_added() -> None:
     lm = base(LLAMA)
     spread(lm)
     expected = logits(lm)
     fuse(lm)
     torch.testing.assert_close(logits(lm), expected, atol=1e-5, rtol=0)
-    assert own_forwards(lm) == {"LlamaRMSNorm": 5, "LlamaMLP": 2}
+    assert replaced_forwards(lm) == {"LlamaRMSNorm": 5, "LlamaMLP": 2}
     early = adapt(copy.deepcopy(lm), fused=False)  # adapters, and no second call
     late = adapt(lm, fused=True)
     torch.testing.assert_close(logits(late), logits(early), atol=1e-5, rtol=0)
@@ -167,24 +167,24 @@ def test_gradient_checkpointing(name: str) -> None:
 
 
 @ALL
-def test_bfloat16_is_no_further_from_float32_than_the_libraries_own(name: str) -> None:
-    """Within 2% (logits) and 3% (gradients) of the same weights run in float32, measured by the Euclidean norm."""
+def test_bfloat16_is_as_close_to_float32_as_the_libraries(name: str) -> None:
+    """Within 2% (logits) and 3% (gradients) of the same weights in float32, by the Euclidean norm."""
 
-    def error(found: Tensor, truth: Tensor) -> float:
-        return float((found.double() - truth.double()).norm() / truth.double().norm())
+    def error(out: Tensor, truth: Tensor) -> float:
+        return float((out.double() - truth.double()).norm() / truth.double().norm())
 
     def all_of(gradients: dict[str, Tensor]) -> Tensor:
         return torch.cat([value.float().flatten() / truth[1][key].norm() for key, value in gradients.items()])
 
     plain, fused = pair(name, torch.bfloat16)
     truth = run(copy.deepcopy(plain).float())
-    (found, gradients), (expected, expected_gradients) = run(fused), run(plain)
-    assert found.dtype == torch.bfloat16
+    (out, gradients), (expected, expected_gradients) = run(fused), run(plain)
+    assert out.dtype == torch.bfloat16
     assert {key: value.dtype for key, value in gradients.items()} == {
         key: value.dtype for key, value in expected_gradients.items()
     }
     for ours, theirs, limit in (
-        (error(found, truth[0]), error(expected, truth[0]), 0.02),
+        (error(out, truth[0]), error(expected, truth[0]), 0.02),
         (error(all_of(gradients), all_of(truth[1])), error(all_of(expected_gradients), all_of(truth[1])), 0.03),
     ):
         assert 0 < ours < limit
@@ -210,7 +210,7 @@ def test_dropout_draws_the_same_random_numbers(name: str) -> None:
 
 
 @ALL
-def test_adapters_off_is_the_base_network(name: str) -> None:
+def test_adapters_off_gives_the_base_network(name: str) -> None:
     plain, fused = pair(name)
     before = logits(fused)
     network = copy.deepcopy(plain).unload()
@@ -220,7 +220,7 @@ def test_adapters_off_is_the_base_network(name: str) -> None:
         torch.testing.assert_close(logits(fused), expected, atol=1e-5, rtol=0)
         if "mpt" in name:
             assert torch.equal(logits(fused), expected)
-        else:  # to the last bit what the network's own norms and MLPs, fused, give without adapters
+        else:  # equal to the last bit to the network's fused norms and MLPs without adapters
             fuse(network)
             assert torch.equal(logits(fused), logits(network))
     assert torch.equal(logits(fused), before)
@@ -256,7 +256,7 @@ def test_two_adapters(name: str) -> None:
 
 
 @ALL
-def test_merged_into_the_weights_and_out_again(name: str) -> None:
+def test_merging_into_the_weights_and_unmerging(name: str) -> None:
     plain, fused = pair(name)
     before, network = logits(plain), logits(copy.deepcopy(plain).unload())
     fused.merge_adapter()
@@ -283,59 +283,59 @@ def test_merged_into_the_weights_and_out_again(name: str) -> None:
 def test_other_kinds_of_adapters(settings: dict) -> None:
     plain, fused = pair("random:qwen2.5-tiny", **settings)
     expected, expected_gradients = run(plain)
-    found, gradients = run(fused)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    out, gradients = run(fused)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     assert_same_gradients(gradients, expected_gradients)
 
 
-def test_base_weights_that_are_trained_too_get_their_gradient() -> None:
+def test_trained_base_weights_get_their_gradient() -> None:
     plain, fused = pair(LLAMA)
     for model in (plain, fused):
         for key, parameter in model.named_parameters():
             parameter.requires_grad_("embed_tokens" not in key and "lm_head" not in key)
-    found, expected = run(fused)[1], run(plain)[1]
+    gradients, expected = run(fused)[1], run(plain)[1]
     assert sum("norm" in key for key in expected) == 5
     assert sum("base_layer" in key for key in expected) == 14
-    assert_same_gradients(found, expected)
+    assert_same_gradients(gradients, expected)
 
 
-def test_an_adapter_named_for_each_row() -> None:
+def test_adapter_named_for_each_row() -> None:
     plain, fused = pair(LLAMA)
     names = ["__base__", "default"]
     with torch.no_grad():
-        found, expected = (model(input_ids=IDS, adapter_names=names).logits for model in (fused, plain))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[1], logits(fused)[1], atol=1e-5, rtol=0)
-    assert (found[0] - logits(fused)[0]).abs().max() > 1e-3
+        out, expected = (model(input_ids=IDS, adapter_names=names).logits for model in (fused, plain))
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out[1], logits(fused)[1], atol=1e-5, rtol=0)
+    assert (out[0] - logits(fused)[0]).abs().max() > 1e-3
 
 
-def test_layers_that_are_unknown_stay_as_they_are() -> None:
+def test_unknown_layers_stay_unchanged() -> None:
     gpt2 = GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2)
     lm = AutoModelForCausalLM.from_config(gpt2)
     model = adapt(lm, fused=False, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
     expected = logits(model, IDS % 64)
     fuse(model)
-    assert not own_forwards(model)
+    assert not replaced_forwards(model)
     assert torch.equal(logits(model, IDS % 64), expected)
 
     shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "head_dim": 8}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     lm = AutoModelForCausalLM.from_config(Gemma2Config(**shape, **heads))
     fuse(lm)
-    assert not own_forwards(lm)  # its norm multiplies by 1 + weight, its MLP has another activation
+    assert not replaced_forwards(lm)  # its norm multiplies by 1 + weight, its MLP has another activation
     model = adapt(lm, fused=False)
     expected = logits(model, IDS % 64)
     fuse(model)
-    assert own_forwards(model) == {"Linear": 7}
+    assert replaced_forwards(model) == {"Linear": 7}
     torch.testing.assert_close(logits(model, IDS % 64), expected, atol=1e-5, rtol=0)
 
     lm = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **heads, hidden_act="gelu"))
     fuse(lm)
-    assert own_forwards(lm) == {"LlamaRMSNorm": 3}
+    assert replaced_forwards(lm) == {"LlamaRMSNorm": 3}
 
 
 @pytest.mark.parametrize("name", ["random:llama-tiny", "random:mpt-tiny"])
-def test_saved_loaded_and_copied_like_any_other(name: str, tmp_path) -> None:
+def test_fused_model_saves_loads_and_copies_like_any_other(name: str, tmp_path) -> None:
     plain, fused = pair(name)
     mine, theirs = fused.state_dict(), plain.state_dict()
     assert list(mine) == list(theirs)
@@ -364,9 +364,9 @@ def test_saved_loaded_and_copied_like_any_other(name: str, tmp_path) -> None:
         ("random:mpt-tiny", torch.bfloat16, 0.85),
     ],
 )
-def test_less_is_kept_for_the_backward_pass(name: str, dtype: torch.dtype, share: float) -> None:
+def test_fewer_bytes_are_kept_for_the_backward_pass(name: str, dtype: torch.dtype, share: float) -> None:
     def kept(model: nn.Module) -> int:
-        """Bytes kept beside the parameters; a storage counts once."""
+        """Return the bytes kept besides the parameters; a storage counts once."""
         known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         held: dict[int, Tensor] = {}  # holds them, so that no address is used twice
 

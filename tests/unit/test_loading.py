@@ -27,12 +27,12 @@ TINY = {"vocab_size": 50}
 
 @pytest.fixture
 def copied(tiny_llama, tmp_path):
-    """A copy of the tiny model that a test may damage."""
+    """Return a copy of the tiny model, which a test may damage."""
     return shutil.copytree(tiny_llama, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("kind", ["tiny_llama", "tiny_qwen2", "tiny_mpt"])
-def test_a_folder_loads_frozen_and_ready_to_judge(kind, request):
+def test_folder_loads_frozen_and_in_eval_mode(kind, request):
     model, tokenizer = load_causal_lm(str(request.getfixturevalue(kind)), CPU)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -42,13 +42,13 @@ def test_a_folder_loads_frozen_and_ready_to_judge(kind, request):
     assert model.config._attn_implementation == ("eager" if kind == "tiny_mpt" else "sdpa")
 
 
-def test_the_precision_asked_for_is_the_models(tiny_llama):
+def test_model_has_the_requested_precision(tiny_llama):
     model, _ = load_causal_lm(str(tiny_llama), RuntimeConfig(device="cpu", dtype="bfloat16"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("smollm2-135", "Did you mean 'smollm2-135m'"),
         ("no/such/folder", "neither bundled, nor a folder here, nor a hub id"),
@@ -56,18 +56,18 @@ def test_the_precision_asked_for_is_the_models(tiny_llama):
         ("xyz", "There is: smollm2-135m, minilm-l6"),
     ],
 )
-def test_a_name_that_is_nothing_is_refused(name, says, tmp_path, monkeypatch):
+def test_unknown_name_is_refused(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         load_causal_lm(name, CPU)
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_causal_lm(str(tmp_path), CPU)
 
 
-def test_without_a_network_a_hub_id_fails_at_once_and_names_the_offline_way(monkeypatch):
+def test_hub_id_without_a_network_fails_at_once_and_suggests_a_bundled_model(monkeypatch):
     def no_network(*_, **__):
         raise socket.gaierror("Name or service not known")
 
@@ -77,7 +77,7 @@ def test_without_a_network_a_hub_id_fails_at_once_and_names_the_offline_way(monk
         load_causal_lm("nobody-here/no-such-model-0", CPU)
 
 
-def test_missing_weights_are_an_error_and_not_random_numbers(copied):
+def test_missing_weights_are_an_error(copied):
     weights = load_file(copied / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
@@ -85,7 +85,7 @@ def test_missing_weights_are_an_error_and_not_random_numbers(copied):
         load_causal_lm(str(copied), CPU)
 
 
-def test_a_truncated_weight_file_is_an_error(copied):
+def test_truncated_weight_file_is_an_error(copied):
     whole = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -99,7 +99,7 @@ def test_pickled_weights_are_not_read(copied):
         load_causal_lm(str(copied), CPU)
 
 
-def test_code_that_comes_with_a_model_does_not_run(copied, tmp_path):
+def test_code_of_a_model_does_not_run(copied, tmp_path):
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     config |= {"model_type": "brand-new", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
     (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -109,7 +109,7 @@ def test_code_that_comes_with_a_model_does_not_run(copied, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_tokenizer_that_does_not_fit_the_model_is_an_error(copied):
+def test_tokenizer_larger_than_the_vocabulary_is_an_error(copied):
     tokenizer = AutoTokenizer.from_pretrained(copied)
     tokenizer.add_tokens([f"<extra_{index}>" for index in range(5)])
     tokenizer.save_pretrained(copied)
@@ -117,7 +117,7 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_an_error(copied):
         load_causal_lm(str(copied), CPU)
 
 
-def test_a_slow_tokenizer_is_an_error(tiny_llama, monkeypatch):
+def test_slow_tokenizer_is_an_error(tiny_llama, monkeypatch):
     class Slow:
         is_fast = False
 
@@ -126,7 +126,7 @@ def test_a_slow_tokenizer_is_an_error(tiny_llama, monkeypatch):
         load_causal_lm(str(tiny_llama), CPU)
 
 
-def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(copied):
+def test_tokenizer_without_a_pad_token_pads_with_its_end_token(copied):
     tokenizer = AutoTokenizer.from_pretrained(copied)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(copied)
@@ -134,11 +134,11 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(copied):
 
 
 @pytest.mark.parametrize(
-    ("device", "says"),
+    ("device", "message"),
     [("gpu", "There is: auto|Did you mean"), ("cuda:99", "CUDA devices"), ("meta", "only auto, cpu, cuda")],
 )
-def test_a_device_that_is_not_here_is_an_error(device, says):
-    with pytest.raises(ModelError, match=says):
+def test_missing_device_is_an_error(device, message):
+    with pytest.raises(ModelError, match=message):
         resolve_device(RuntimeConfig(device=device))
 
 
@@ -151,7 +151,7 @@ def test_a_device_that_is_not_here_is_an_error(device, says):
         ({"avx512_bf16": True}, True),
     ],
 )
-def test_a_cpu_gets_bfloat16_only_where_its_hardware_multiplies_it(flags, fast, monkeypatch):
+def test_cpu_gets_bfloat16_only_with_hardware_support(flags, fast, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: MappingProxyType(flags), raising=False)
     assert has_fast_bfloat16() is fast
     expected = torch.bfloat16 if fast else torch.float32
@@ -159,7 +159,7 @@ def test_a_cpu_gets_bfloat16_only_where_its_hardware_multiplies_it(flags, fast, 
     assert resolve_dtype(RuntimeConfig(dtype="float16"), torch.device("cpu")) == torch.float16
 
 
-def test_an_older_pytorch_without_cpu_flags_gets_float32(monkeypatch):
+def test_pytorch_without_cpu_flags_gets_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert resolve_dtype(RuntimeConfig(), torch.device("cpu")) == torch.float32
 
@@ -168,7 +168,7 @@ def test_an_older_pytorch_without_cpu_flags_gets_float32(monkeypatch):
     ("kind", "targets"),
     [("tiny_llama", LLAMA), ("tiny_qwen2", LLAMA), ("tiny_mpt", ["Wqkv", "out_proj", "up_proj", "down_proj"])],
 )
-def test_every_linear_layer_but_the_head_is_a_target(kind, targets, request):
+def test_targets_are_all_linear_layers_but_the_head(kind, targets, request):
     assert lora_targets(load_causal_lm(str(request.getfixturevalue(kind)), CPU)[0]) == targets
 
 
@@ -188,7 +188,7 @@ def test_every_linear_layer_but_the_head_is_a_target(kind, targets, request):
         ),
     ],
 )
-def test_other_families_are_understood_by_looking(config, targets):
+def test_targets_of_other_families(config, targets):
     assert set(lora_targets(AutoModelForCausalLM.from_config(config))) == targets
 
 

@@ -1,4 +1,4 @@
-"""A batch as one sequence without padding: who packs, and that nothing but the time changes."""
+"""A batch as one sequence without padding: which models pack, and that no figure changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
 
 
 def changed(folder: Path, to: Path, **settings) -> Path:
-    """The model of `folder` with other entries in its config.json."""
+    """Copy the model of `folder` with other entries in its config.json."""
     shutil.copytree(folder, to)
     config = json.loads((to / "config.json").read_text(encoding="utf-8"))
     (to / "config.json").write_text(json.dumps(config | settings), encoding="utf-8")
@@ -30,7 +30,7 @@ def changed(folder: Path, to: Path, **settings) -> Path:
 
 
 def figures(policy: Policy) -> list[torch.Tensor]:
-    """Log-probabilities, values, and every gradient of both."""
+    """Return log-probabilities, values, and every gradient of both."""
     policy.zero_grad()
     logp, value, _ = token_figures(policy, PROMPTS, RESPONSES, 1.0)
     (logp.sum() + value.square().sum()).backward()
@@ -44,7 +44,7 @@ def padded(policy: Policy) -> Policy:
 
 
 @pytest.mark.parametrize(("family", "packs"), [("tiny_llama", True), ("tiny_qwen2", True), ("tiny_mpt", False)])
-def test_who_packs(family: str, packs: bool, request: pytest.FixtureRequest) -> None:
+def test_which_families_pack(family: str, packs: bool, request: pytest.FixtureRequest) -> None:
     policy = trained_looking(request.getfixturevalue(family))
     assert policy.packs == packs
     assert policy.abilities.shares_prefix
@@ -69,11 +69,11 @@ def test_packed_and_padded_agree_in_figures_and_gradients(
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
-def test_what_is_sampled_from_a_packed_prefill_is_the_same(
+def test_sampling_from_a_packed_prefill_gives_the_same_states(
     family: str, grad: bool, request: pytest.FixtureRequest
 ) -> None:
     fed = torch.tensor([[40], [41], [42], [43]])
-    found = []
+    states = []
     for policy in (
         trained_looking(request.getfixturevalue(family)),
         padded(trained_looking(request.getfixturevalue(family))),
@@ -82,9 +82,9 @@ def test_what_is_sampled_from_a_packed_prefill_is_the_same(
         first = state.hidden_BD
         second, state = policy.extend(state, fed)
         third, state = policy.extend(state.keep(torch.tensor([1, 3])), fed[:2])
-        found.append((first, second, third, state.mask_BT, state.position_B))
+        states.append((first, second, third, state.mask_BT, state.position_B))
         assert first.requires_grad == third.requires_grad == grad
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*states, strict=True):
         torch.testing.assert_close(one, other, atol=5e-5, rtol=0)
 
 
@@ -102,11 +102,11 @@ def test_no_padding_reaches_the_layers(tiny_llama: Path) -> None:
     with torch.no_grad():
         token_figures(policy, PROMPTS, RESPONSES, 1.0)
         token_figures(policy, PROMPTS, RESPONSES, 1.0)
-    assert seen == [4, needed - 4, needed - 4], "the prefix once while the weights stay"
+    assert seen == [4, needed - 4, needed - 4], "the prefix runs once while the weights stay"
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_layout_of_a_packing(side: str) -> None:
+def test_layout_of_a_packing(side: str) -> None:
     batch = build_batch([[5, 6], [5, 7, 8, 9], [5, 4, 3]], [[], [], []], side=side)
     packing = Packing.of(batch, torch.tensor([0, 2]), batch.answer_BR[[0, 2], 0])
     assert packing.wanted_K.tolist() == [0, 5]
@@ -119,7 +119,7 @@ def test_the_layout_of_a_packing(side: str) -> None:
     assert packing.mask_BTS[1].tolist() == [[True, True, False, False], [True, True, True, False], [True] * 4]
 
 
-def test_a_window_shorter_than_the_prompt_is_padded(tiny_qwen2: Path, tmp_path: Path) -> None:
+def test_prompts_beyond_the_window_are_padded(tiny_qwen2: Path, tmp_path: Path) -> None:
     settings = {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 8, "layer_types": None}
     policy = trained_looking(changed(tiny_qwen2, tmp_path / "window", **settings))
     short, long = [[5, 6, 7], [5, 8]], [list(range(5, 15)), [5, 6, 40, 41, 42, 43, 44, 45, 46, 47, 48]]
@@ -127,18 +127,18 @@ def test_a_window_shorter_than_the_prompt_is_padded(tiny_qwen2: Path, tmp_path: 
         with torch.no_grad():
             hidden = policy.prefill(prompts).hidden_BD
             for row, prompt in enumerate(prompts):
-                own = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
-                torch.testing.assert_close(policy.logits(hidden[row]), own, atol=5e-5, rtol=0)
+                expected = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
+                torch.testing.assert_close(policy.logits(hidden[row]), expected, atol=5e-5, rtol=0)
 
 
-def test_attention_dropout_is_left_to_the_library(tiny_llama: Path, tmp_path: Path) -> None:
+def test_attention_dropout_is_not_packed(tiny_llama: Path, tmp_path: Path) -> None:
     policy = trained_looking(changed(tiny_llama, tmp_path / "dropout", attention_dropout=0.1))
     assert not policy.packs
     figures(policy.train())
 
 
-def test_the_model_still_answers_by_itself(tiny_llama: Path) -> None:
-    """Its attention has our name now; calls that bring no packing get transformers' own."""
+def test_model_still_answers_by_itself(tiny_llama: Path) -> None:
+    """The attention is registered under our name; calls without a packing get transformers' own."""
     policy = trained_looking(tiny_llama)
     assert policy.engine.decoder.config._attn_implementation == ATTENTION
     ids, mask = torch.tensor([[0, 5, 6, 7], [5, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
@@ -147,12 +147,12 @@ def test_the_model_still_answers_by_itself(tiny_llama: Path) -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_the_last_layer_is_computed_only_where_it_is_asked_for(tiny_llama: Path) -> None:
+def test_last_layer_runs_only_for_requested_tokens(tiny_llama: Path) -> None:
     policy = trained_looking(tiny_llama)
     seen: list[int] = []
     first, last = (layer.mlp.down_proj for layer in (policy.engine.decoder.layers[0], policy.engine.decoder.layers[-1]))
     for module in (first, last):
-        module.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     with torch.no_grad():
         hidden = policy.hidden(policy.batch(PROMPTS, RESPONSES))
     tokens = sum(map(len, PROMPTS)) + sum(len(response) - 1 for response in RESPONSES)

@@ -1,4 +1,4 @@
-"""Quantized weights: said plainly where the library is missing; where it is there, adapters are trained on top of them."""
+"""Quantized weights: an error names the missing library; with it, adapters are trained on top of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from adjudge.rollout.forward import token_figures
 
 
 @pytest.mark.parametrize("kind", ["8bit", "4bit"])
-def test_a_missing_library_is_named(kind: str, monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> None:
+def test_missing_library_is_named(kind: str, monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> None:
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"bitsandbytes.*adjudge\[quantization\]"):
         loading.quantized(RuntimeConfig(quantization=kind), torch.device("cpu"))
 
 
-def test_unset_changes_nothing() -> None:
+def test_unset_gives_no_options() -> None:
     assert loading.quantized(RuntimeConfig(), torch.device("cpu")) == {}
 
 

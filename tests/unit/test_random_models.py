@@ -1,4 +1,4 @@
-"""Models with random weights: their shapes, their tokenizer, and who refuses them."""
+"""Models with random weights: their shapes, their tokenizer, and the code that refuses them."""
 
 import json
 import math
@@ -36,7 +36,7 @@ TEXTS = [
 ]
 USELESS = "has random weights: right for timing .*useless for answers. Name a real model"
 
-pytestmark = pytest.mark.usefixtures("smollm2")  # whose tokenizer they borrow
+pytestmark = pytest.mark.usefixtures("smollm2")  # random models borrow its tokenizer
 
 
 def ids_of(tokenizer, text):
@@ -55,23 +55,23 @@ def ids_of(tokenizer, text):
         ("random:smollm2-360m", 361.8e6),
     ],
 )
-def test_a_size_has_as_many_parameters_as_published(name, published):
+def test_size_has_the_published_number_of_parameters(name, published):
     model = build_random(name, torch.bfloat16, "meta", "eager")
     assert math.isclose(sum(parameter.numel() for parameter in model.parameters()), published, rel_tol=1e-3)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def test_the_shape_of_the_bundled_model_is_its_own(smollm2):
-    own = json.loads((smollm2 / "config.json").read_text(encoding="utf-8"))
-    ours = random_config("random:smollm2-135m").to_dict()
-    left_out = {"_model_name_or_path", "architectures", "dtype", "transformers_version", "unk_token_id", "pad_token_id"}
-    different = {key for key, value in own.items() if key not in left_out and ours.get(key) != value}
+def test_shape_of_the_bundled_model_matches_its_config(smollm2):
+    bundled = json.loads((smollm2 / "config.json").read_text(encoding="utf-8"))
+    config = random_config("random:smollm2-135m").to_dict()
+    ignored = {"_model_name_or_path", "architectures", "dtype", "transformers_version", "unk_token_id", "pad_token_id"}
+    different = {key for key, value in bundled.items() if key not in ignored and config.get(key) != value}
     assert different <= {"rms_norm_eps"}  # 1e-5, which the bundled model's file rounds to float32
-    assert math.isclose(own["rms_norm_eps"], ours["rms_norm_eps"], rel_tol=1e-6)
+    assert math.isclose(bundled["rms_norm_eps"], config["rms_norm_eps"], rel_tol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "attention"), TINY.items())
-def test_a_tiny_one_loads_frozen_finite_and_equal_twice(name, attention):
+def test_tiny_model_loads_frozen_finite_and_equal_twice(name, attention):
     torch.manual_seed(5)
     model, tokenizer = load_causal_lm(name, CPU)
     torch.manual_seed(6)
@@ -89,8 +89,8 @@ def test_a_tiny_one_loads_frozen_finite_and_equal_twice(name, attention):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_numbers_that_no_weight_file_holds_are_right_too(name):
-    """Rotary frequencies are made, not drawn: the weights put into a model built the usual way give the same logits."""
+def test_computed_buffers_equal_those_of_a_usual_model(name):
+    """Rotary frequencies are computed, not drawn: the same weights in a model built as usual give the same logits."""
     model, tokenizer = load_causal_lm(name, CPU)
     usual = AutoModelForCausalLM.from_config(
         random_config(name), dtype=torch.float32, attn_implementation=TINY[name]
@@ -113,14 +113,14 @@ def scaled_settings():
     return {**SHAPES["random:llama-tiny"].settings, "rope_parameters": scaling, "max_position_embeddings": 131_072}
 
 
-def test_tied_embeddings_are_one_tensor_and_untied_ones_two():
+def test_tied_embeddings_are_one_tensor_and_untied_embeddings_two():
     tied = build_random("random:llama-tiny", torch.float32, "cpu", "sdpa")
     assert tied.lm_head.weight is tied.model.embed_tokens.weight
     untied = build_random("random:qwen2.5-tiny", torch.float32, "cpu", "sdpa")
     assert not torch.equal(untied.lm_head.weight, untied.model.embed_tokens.weight)
 
 
-def test_weights_are_spread_as_the_config_says():
+def test_weights_have_the_configured_range():
     model = build_random("random:qwen2.5-tiny", torch.float32, "cpu", "sdpa")
     assert math.isclose(model.model.embed_tokens.weight.detach().std(), 0.1, rel_tol=0.02)
     assert set(model.model.layers[0].self_attn.q_proj.bias.tolist()) == {0.0}
@@ -130,12 +130,12 @@ def test_weights_are_spread_as_the_config_says():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_precision_asked_for_is_the_models(dtype):
+def test_random_model_has_the_requested_precision(dtype):
     model, _ = load_causal_lm("random:llama-tiny", RuntimeConfig(device="cpu", dtype=dtype))
     assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
 
 
-def test_the_end_of_turn_is_known_to_model_and_policy():
+def test_model_and_tokenizer_have_the_same_end_token():
     model, tokenizer = load_causal_lm("random:mpt-tiny", CPU)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert (tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id) == (end, end, end)
@@ -143,7 +143,7 @@ def test_the_end_of_turn_is_known_to_model_and_policy():
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_policy_trains_on_it_with_the_prefix_shared(name, dtype):
+def test_policy_trains_with_a_shared_prefix(name, dtype):
     config = load_config(values={"model": name, "runtime.dtype": dtype, "runtime.device": "cpu"})
     policy = load_policy(config, adapter=True)
     assert policy.abilities.shares_prefix
@@ -156,7 +156,7 @@ def test_a_policy_trains_on_it_with_the_prefix_shared(name, dtype):
     assert any(grad is not None and bool((grad != 0).any()) for grad in grads)
 
 
-def test_from_python_it_can_be_looked_into():
+def test_random_model_loads_from_python():
     assert (
         api.load_policy("random:llama-tiny", runtime__device="cpu", runtime__dtype="float32").name
         == "random:llama-tiny"
@@ -164,17 +164,17 @@ def test_from_python_it_can_be_looked_into():
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("random:llama-2-7B", "Did you mean 'random:llama-2-7b'"),
         ("random:qwen2.5", "no random model 'random:qwen2.5'"),
         ("random:", "no random model 'random:'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(name, says):
-    with pytest.raises(ModelError, match=says):
+def test_unknown_random_model_is_refused_with_the_nearest_name(name, message):
+    with pytest.raises(ModelError, match=message):
         load_causal_lm(name, CPU)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         load_tokenizer(name, "", {})
 
 
@@ -185,7 +185,7 @@ def whole(smollm2):
 
 @pytest.mark.parametrize("size", [2048, 32_000])
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_cut_tokenizer_gives_every_text_back(size, text, whole):
+def test_cut_tokenizer_decodes_every_text_to_itself(size, text, whole):
     cut = cut_tokenizer(whole, size)
     assert len(cut) == size
     ids = cut(text).input_ids
@@ -194,7 +194,7 @@ def test_a_cut_tokenizer_gives_every_text_back(size, text, whole):
     assert len(ids) >= len(whole(text).input_ids)
 
 
-def test_a_cut_tokenizer_says_the_same_where_no_token_is_lost(whole):
+def test_cut_tokenizer_gives_the_same_ids_if_no_token_is_lost(whole):
     cut = cut_tokenizer(whole, 32_000)
     text = "Is the sentiment of the movie review Positive or Negative?"
     ids = whole(text).input_ids
@@ -202,11 +202,11 @@ def test_a_cut_tokenizer_says_the_same_where_no_token_is_lost(whole):
     assert cut(text).input_ids == ids
 
 
-def test_a_cut_tokenizer_keeps_turns_and_special_tokens(whole, tmp_path):
+def test_cut_tokenizer_keeps_turns_and_special_tokens(whole, tmp_path):
     cut = cut_tokenizer(whole, 2048)
     turns = [{"role": "user", "content": "Yes or No?"}]
-    asked = {"add_generation_prompt": True, "tokenize": False}
-    assert cut.apply_chat_template(turns, **asked) == whole.apply_chat_template(turns, **asked)
+    options = {"add_generation_prompt": True, "tokenize": False}
+    assert cut.apply_chat_template(turns, **options) == whole.apply_chat_template(turns, **options)
     assert cut.special_tokens_map == whole.special_tokens_map
     assert cut("<|im_end|>").input_ids == whole("<|im_end|>").input_ids
     assert cut("a<|im_end|>", split_special_tokens=True).input_ids[-1] != cut.eos_token_id
@@ -216,15 +216,15 @@ def test_a_cut_tokenizer_keeps_turns_and_special_tokens(whole, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path)(TEXTS[2]).input_ids == cut(TEXTS[2]).input_ids
 
 
-def test_a_tokenizer_that_fits_stays_as_it_is_and_one_without_room_is_not_made(whole):
+def test_tokenizer_that_fits_is_unchanged_and_too_small_a_size_is_refused(whole):
     assert cut_tokenizer(whole, 49_152) is whole
     assert cut_tokenizer(whole, 152_064) is whole
     with pytest.raises(ValueError, match="no room"):
         cut_tokenizer(whole, 100)
 
 
-def test_a_token_beyond_the_tokenizer_is_no_text(whole):
-    """A random Qwen may draw one: its vocabulary is larger than the tokenizer's."""
+def test_token_beyond_the_tokenizer_decodes_to_nothing(whole):
+    """A random Qwen may draw such a token: its vocabulary is larger than the tokenizer's."""
     assert whole.decode([whole("Yes").input_ids[0], 150_000]) == "Yes"
 
 
@@ -234,14 +234,14 @@ def spec(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "few-shot", "sft", "ppo"])
-def test_a_run_is_refused_before_there_is_a_folder(method, spec, tmp_path):
+def test_run_is_refused_before_its_folder_is_made(method, spec, tmp_path):
     config = Config(model="random:llama-2-7b", method=method)
     with pytest.raises(ModelError, match=f"random:llama-2-7b {USELESS}"):
         execute(config, spec, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_encoder_is_refused_too(spec, tmp_path):
+def test_random_encoder_is_refused(spec, tmp_path):
     config = load_config(values={"method": "encoder", "encoder.model": "random:llama-tiny"})
     with pytest.raises(ModelError, match=USELESS):
         execute(config, spec, tmp_path / "out")
@@ -249,7 +249,7 @@ def test_the_encoder_is_refused_too(spec, tmp_path):
         load_encoder("random:llama-tiny", CPU, 64, ["a", "b"])
 
 
-def test_a_comparison_is_refused_before_its_first_cell(spec, tmp_path):
+def test_comparison_is_refused_before_its_first_cell(spec, tmp_path):
     def runner(*_, **__):
         pytest.fail("a cell was run")
 
@@ -258,7 +258,7 @@ def test_a_comparison_is_refused_before_its_first_cell(spec, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_python_is_refused(spec, tmp_path):
+def test_python_api_refuses_random_models(spec, tmp_path):
     with pytest.raises(ModelError, match=USELESS):
         api.train("sft", spec, model="random:llama-tiny", out=tmp_path / "out")
     with pytest.raises(ModelError, match=USELESS):
@@ -266,8 +266,8 @@ def test_python_is_refused(spec, tmp_path):
 
 
 @pytest.mark.parametrize("use", [load_judge, evaluate_run])
-def test_a_run_folder_that_names_one_neither_predicts_nor_evaluates(use, spec, tmp_path):
-    """No run of ours leaves one, but a folder can be written by hand."""
+def test_run_folder_with_a_random_model_neither_predicts_nor_evaluates(use, spec, tmp_path):
+    """No run leaves such a folder, but it can be written by hand."""
     with Run.create(tmp_path / "out", Config(method="zero-shot", model="random:llama-tiny")) as run:
         write_json(
             run.folder / "training.json", {"train_rows": 0, "seconds": {"setup": 0.0, "train": 0.0}, "overlap": 0}

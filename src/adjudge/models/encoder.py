@@ -1,4 +1,4 @@
-"""An encoder with a classification or regression head: loading it, and feeding it rows.
+"""An encoder with a classification or regression head: loading, scoring, saving.
 
 Legend: ``B`` rows in a batch, ``N`` rows, ``L`` labels (1 for a number task).
 """
@@ -29,23 +29,22 @@ from adjudge.system.files import whole_folder
 from adjudge.system.memory import keep_freed_memory
 
 UNLIMITED = 10**6
-"""A tokenizer that knows no limit says a huge number."""
-
+"""A tokenizer without a length limit reports a huge number."""
 
 _AS_TEXT = {"split_special_tokens": True}
-"""``[SEP]`` in a text begins no new segment."""
+"""With this, ``[SEP]`` in a text starts no new segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """One row as an encoder reads it: one text, or a pair."""
+    """One row as an encoder reads it: a text, or a pair of texts."""
 
     first: str
     second: str | None = None
 
 
 class Encoder:
-    """A sequence classifier with its tokenizer, in float32 on any device (its weights are all trained)."""
+    """A sequence classifier with its tokenizer, in float32 on any device (all its weights are trained)."""
 
     def __init__(self, model: Any, tokenizer: Any, max_tokens: int) -> None:
         self.model = model
@@ -55,20 +54,23 @@ class Encoder:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The label words of the head, in its order; empty for a regression head."""
+        """Label words of the head, in its order; empty for a regression head."""
         if self.model.config.num_labels == 1:
             return ()
         return tuple(self.model.config.id2label[index] for index in range(self.model.config.num_labels))
 
     def lengths(self, rows: Sequence[Texts]) -> list[int]:
-        """Tokens of each row before any shortening, special tokens included."""
+        """Return the number of tokens of each row before any shortening, with special tokens."""
         if not rows:
             return []
         encoded = self.tokenizer(*self._columns(rows), truncation=False, padding=False, verbose=False, **_AS_TEXT)
         return [len(ids) for ids in encoded["input_ids"]]
 
     def logits(self, rows: Sequence[Texts]) -> Tensor:
-        """One forward over `rows`, padded to the longest of them, the longer text of a pair shortened first. Shape ``[B, L]``."""
+        """Return the logits of `rows` in one forward pass, ``[B, L]``.
+
+        Rows are padded to the longest; in a pair that is too long, the longer text is shortened first.
+        """
         options = {
             "truncation": "longest_first",
             "max_length": self.max_tokens,
@@ -80,46 +82,51 @@ class Encoder:
         return logits.float()
 
     def score(self, rows: Sequence[Texts], batch_size: int, done: Callable[[int], None] = lambda count: None) -> Tensor:
-        """Logits of all rows in their order, without gradients, in batches of like length. Shape ``[N, L]``, on the CPU."""
+        """Return the logits of all rows in their order, ``[N, L]`` on the CPU, without gradients.
+
+        Batches hold rows of similar length. `done` is called with the number of rows after each batch.
+        """
         self.model.eval()
         lengths = self.lengths(rows)
         order = sorted(range(len(rows)), key=lambda index: -lengths[index])
         logits_NL = torch.zeros(len(rows), self.model.config.num_labels)
         with torch.inference_mode():
             for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                logits_NL[chosen] = self.logits([rows[index] for index in chosen]).cpu()
-                done(len(chosen))
+                indices = order[start : start + batch_size]
+                logits_NL[indices] = self.logits([rows[index] for index in indices]).cpu()
+                done(len(indices))
         return logits_NL
 
     def _columns(self, rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
-        """Texts and second texts as the tokenizer takes them; rows of one task all have a second text or all have none."""
+        """Return first and second texts for the tokenizer; all rows of a task have a second text or none."""
         seconds = [self._plain(row.second) for row in rows if row.second is not None]
         return [self._plain(row.first) for row in rows], seconds or None
 
     def _plain(self, text: str) -> str:
-        # A space inside what would be a control token all the same: a pair cannot be encoded piece by piece.
+        # A space inside texts that would still act as control tokens: a pair cannot be encoded piece by piece.
         return " ".join(pieces(encodable(text), self._apart))
 
     def save(self, folder: Path) -> None:
-        """Save model and tokenizer in transformers' safetensors layout; the folder is there whole or not at all."""
-        with whole_folder(folder) as aside:
+        """Save model and tokenizer in transformers' safetensors layout; `folder` appears whole or not at all."""
+        with whole_folder(folder) as temporary:
             with quiet():
-                self.model.save_pretrained(aside)
-            self.tokenizer.save_pretrained(aside)
+                self.model.save_pretrained(temporary)
+            self.tokenizer.save_pretrained(temporary)
 
 
 def texts_of(fields: Mapping[str, str]) -> Texts:
-    """An encoder's view of a row: the first field, and the others joined with a line end as the second text of a pair."""
+    """Return a row as a pair of texts: the first field, and the others joined by line ends."""
     first, *others = fields.values()
     return Texts(first, "\n".join(others) if others else None)
 
 
 def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequence[str] | None) -> Encoder:
-    """Load the encoder `name` (bundled, folder or hub id) with a head for `words`, or one regression output when there are none.
+    """Load the encoder `name`: bundled, a folder, or a hub id.
 
-    A head that does not fit is new, drawn from torch's global generator: seed it first. With ``words=None`` the model is taken as
-    it was saved, head included. Raises ModelError: not found, not an encoder, weights missing, no fast tokenizer.
+    The head has one output per word of `words`, or a single one for regression when `words` is empty.
+    A head that does not fit is replaced by a new one, drawn from torch's global generator: seed it first. With
+    ``words=None`` the model keeps the head it was saved with.
+    Raises ModelError when the model is not found, is not an encoder, lacks weights, or has no fast tokenizer.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -155,18 +162,19 @@ def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequ
 
 
 def _check_body(name: str, model: Any, info: Mapping[str, Any], *, new_head: bool) -> None:
-    """Only the head (and the pooler before it) may be new."""
+    """Raise ModelError if weights other than those of the head, and of the pooler before it, are new."""
     body = f"{model.base_model_prefix}."
     new = set(info.get("missing_keys") or ()) | {key for key, *_ in info.get("mismatched_keys") or ()}
-    wrong = sorted(key for key in new if not new_head or (key.startswith(body) and ".pooler." not in key))
-    if wrong:
+    missing = sorted(key for key in new if not new_head or (key.startswith(body) and ".pooler." not in key))
+    if missing:
         raise ModelError(
-            f"{name} cannot serve as an encoder: its weights lack {len(wrong)} parameters of {type(model).__name__} "
-            f"({', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''})."
+            f"{name} cannot serve as an encoder: its weights lack {len(missing)} parameters of {type(model).__name__} "
+            f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})."
         )
 
 
 def _longest_input(model: Any, tokenizer: Any) -> int:
+    """Return the largest number of tokens that the encoder takes."""
     if tokenizer.model_max_length < UNLIMITED:
         return int(tokenizer.model_max_length)
     return int(getattr(model.config, "max_position_embeddings", UNLIMITED))

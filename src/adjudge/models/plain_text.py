@@ -1,6 +1,6 @@
-"""Text from data as a tokenizer must take it: as text, whatever it spells.
+"""Tokenizing text from data as plain text, whatever it spells.
 
-A tokenizer turns ``<|im_end|>`` or ``[SEP]`` in a text into the token that ends a turn or a segment, unless it is told not to, and
+By default a tokenizer turns ``<|im_end|>`` or ``[SEP]`` in a text into the token that ends a turn or a segment. It also
 fails at half a surrogate pair.
 """
 
@@ -12,15 +12,16 @@ from typing import Any
 
 
 def encodable(text: str) -> str:
-    """Lone surrogates cannot be encoded; they become U+FFFD."""
+    """Replace lone surrogates, which cannot be encoded, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def acting_tokens(tokenizer: Any, template: str = "") -> tuple[str, ...]:
-    """Texts that would act as control tokens in spite of ``split_special_tokens``.
+    """Return the texts that act as control tokens in spite of ``split_special_tokens``.
 
-    Added tokens that `template` writes turns with though the tokenizer does not call them special, as some fine-tuned models have
-    them; and special ones that the vocabulary holds as words too, as a unigram model's does.
+    There are two kinds: added tokens that the chat `template` writes turns with, although the tokenizer does not mark
+    them as special (some fine-tuned models have these), and special tokens that the vocabulary also holds as words (a
+    unigram model's does).
     """
     added = {
         number: token
@@ -30,15 +31,15 @@ def acting_tokens(tokenizer: Any, template: str = "") -> tuple[str, ...]:
     special = {
         number: token.content for number, token in added.items() if token.special and number != tokenizer.unk_token_id
     }
-    found = [token.content for token in added.values() if not token.special and token.content in template]
+    acting = [token.content for token in added.values() if not token.special and token.content in template]
     if special:
         encoded = tokenizer(list(special.values()), add_special_tokens=False, split_special_tokens=True).input_ids
-        found += [text for (number, text), ids in zip(special.items(), encoded, strict=True) if number in ids]
-    return tuple(found)
+        acting += [text for (number, text), ids in zip(special.items(), encoded, strict=True) if number in ids]
+    return tuple(acting)
 
 
 def pieces(text: str, apart: Sequence[str]) -> list[str]:
-    """The text in pieces that spell none of the tokens `apart`: each is cut behind its first character."""
+    """Split a text into pieces that spell none of the tokens `apart`, which are cut after one character."""
     if not apart:
         return [text]
     inside = "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in apart)
@@ -46,7 +47,7 @@ def pieces(text: str, apart: Sequence[str]) -> list[str]:
 
 
 def plain_ids(tokenizer: Any, text: str, apart: Sequence[str] = ()) -> list[int]:
-    """Token ids of a text, none of them a control token."""
+    """Return the token ids of a text, none of them a control token."""
     return [
         token
         for piece in pieces(encodable(text), apart)
@@ -55,7 +56,7 @@ def plain_ids(tokenizer: Any, text: str, apart: Sequence[str] = ()) -> list[int]
 
 
 def end_of_tokens(tokenizer: Any, text: str, tokens: int, apart: Sequence[str] = ()) -> int:
-    """Where in an encodable text its first `tokens` tokens (at least one) end, in characters."""
+    """Return where the first `tokens` tokens (at least one) of an encodable text end, in characters."""
     begin = 0
     for piece in pieces(text, apart):
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
@@ -67,5 +68,5 @@ def end_of_tokens(tokenizer: Any, text: str, tokens: int, apart: Sequence[str] =
 
 
 def widest_token(tokenizer: Any) -> int:
-    """The most characters that one token of the vocabulary is written with: a text of more tokens than that is longer than they are."""
+    """Return the number of characters of the longest token in the vocabulary."""
     return max((len(token) for token in tokenizer.get_vocab()), default=1)

@@ -1,7 +1,8 @@
-"""The policy: a causal language model with LoRA layers, the reference inside it, and a value head on its last hidden state.
+"""The policy: a causal language model with LoRA layers, a value head, and the reference inside it.
 
-The reference policy is the same network with its adapters off, so nothing but the adapters may be trained: biases stay
-fixed. A policy that starts from an SFT run holds that run's adapter a second time, frozen, as its reference.
+The value head reads the last hidden state. The reference policy is the same network with its adapters off, so nothing
+but the adapters may be trained: biases stay fixed. A policy that starts from an SFT run holds that run's adapter a
+second time, frozen, as its reference.
 
 How batches are run is the engine's part (`adjudge.models.engine`): it makes the passes fast, and may be skipped.
 """
@@ -138,19 +139,20 @@ class Policy(nn.Module):
         self.engine.fuse_layers()
 
     def save_adapter(self, folder: Path) -> None:
-        """Save the adapter in peft's own format, and the value head beside it; `folder` appears whole or not at all."""
+        """Save adapter (in peft's format) and value head; `folder` appears whole or not at all."""
         head = {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}
         with whole_folder(folder) as temporary:
             self.lm.save_pretrained(str(temporary), selected_adapters=["default"], save_embedding_layers=False)
             save_file(head, temporary / VALUE_HEAD)
 
     def checkpoint_activations(self) -> None:
-        """Keep only each layer's input for the backward pass. Raises ModelError when the layers are of an unknown kind."""
+        """Keep only each layer's input for the backward pass. Raises ModelError for layers of unknown kinds."""
         self.engine.checkpoint_activations()
 
     def merge(self) -> None:
-        """Add the adapter to the weights for good: judging is then as fast as without one, and nothing can be trained.
+        """Add the adapter to the weights for good.
 
+        Judging is then as fast as without an adapter, and nothing can be trained.
         Done in float32 only: rounding the sum to bfloat16 would make the judge differ from the policy that was trained.
         """
         fixed = getattr(self.engine.model, "is_quantized", False)
@@ -159,7 +161,7 @@ class Policy(nn.Module):
             self.forget_prefix(reference=True)
 
     def forget_prefix(self, *, reference: bool = False) -> None:
-        """Compute the shared prefix again in the policy's next pass. Call it wherever trained weights were changed.
+        """Compute the policy's shared prefix again in its next pass; call it after changing trained weights.
 
         The reference's prefix is kept, since training does not change the reference; with `reference`, drop it too.
         """
@@ -168,7 +170,7 @@ class Policy(nn.Module):
             self.engine.prefixes.forget(REFERENCE)
 
     def kept_prefixes(self) -> dict[str, list[int]]:
-        """Return the token ids of the prefixes that are kept and valid: with `keep_prefixes`, part of a run's state."""
+        """Return the token ids of all valid kept prefixes: part of a run's state, see `keep_prefixes`."""
         return self.engine.prefixes.ids()
 
     @torch.no_grad()
@@ -233,7 +235,7 @@ class Policy(nn.Module):
 
 
 def load_policy(config: Config, *, adapter: bool = False) -> Policy:
-    """Load the model that `config.model` names; with `adapter`, add fresh LoRA layers (seeded by `config.seed`).
+    """Load the model of `config.model`; with `adapter`, add fresh LoRA layers (seeded by `config.seed`).
 
     Raises ModelError when the model cannot be loaded, or computes other logits here than by itself.
     """

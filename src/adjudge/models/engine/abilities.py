@@ -1,4 +1,4 @@
-"""What the forward pass may do with a model: packing, sharing the prompts' prefix. Found by trying, not by the model's name."""
+"""Abilities of a model in the forward pass, such as packing: found by trying, not by the model's name."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
     """Let `engine` use the first of the `ordered` abilities with which its logits equal the model's own.
 
     Compares the logits of two short prompts. Prints a note when the prefix cannot be shared.
-    Raises ModelError when no abilities fit, for example for a head with a step of its own that is unknown here.
+    Raises ModelError when no abilities fit, for example for a head with an unknown extra step.
     """
     words = [token for token in range(5, 13) if token < engine.model.config.get_text_config().vocab_size]
     prompts = [words[:4], words[:3] + words[4:7]]

@@ -1,4 +1,6 @@
-"""Attention over a packed sequence: the common prefix once, then all rests, each of which sees the prefix and itself.
+"""Attention over a packed sequence.
+
+The sequence holds the common prefix once, then all rests. Each rest sees the prefix and itself.
 
 There are two ways to the same numbers. On a CPU, plain matrix products with a hand-written backward pass: all queries
 meet the prefix's keys in one product, and only the rests' own keys are laid out in a grid. Everywhere else, torch's
@@ -46,7 +48,7 @@ def packed_attention(
     dropout: float = 0.0,
     **named: Any,
 ) -> tuple[Tensor, None]:
-    """Compute attention as transformers calls it: ``[1, H, N, F]`` and ``[1, J, C + M, F]`` to ``[1, N, H, F]``.
+    """Attend as transformers calls it: ``[1, H, N, F]`` and ``[1, J, C + M, F]`` to ``[1, N, H, F]``.
 
     Without a packing this is transformers' own sdpa. Raises NotImplementedError for what a packed sequence does not
     support: dropout, a cap on the scores, a window shorter than the longest row.
@@ -78,7 +80,7 @@ def register() -> None:
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float) -> Tensor:
-    """Attend with torch's fused attention. The queries of a group's heads are stacked, so that no key is repeated."""
+    """Attend with torch's fused attention; a group's heads are stacked, so that no key is repeated."""
     attend = nn.functional.scaled_dot_product_attention
     (rows, longest), heads, shared = packing.grid_BT.shape, query.shape[1], key.shape[1]
     common, group = packing.common, heads // shared
@@ -154,17 +156,17 @@ class _Layout:
         return at_least_float32(score).softmax(-1).to(score.dtype)
 
     def split_queries(self, tensor_HNF: Tensor) -> tuple[Tensor, Tensor]:
-        """Split queries ``[H, N, F]``: all of them, ``[J, G, N, F]``, and the rests' in the grid, ``[J, G, B, T, F]``."""
+        """Split queries ``[H, N, F]``: all, ``[J, G, N, F]``, and the rests' in the grid, ``[J, G, B, T, F]``."""
         whole = tensor_HNF.reshape(self.shared, -1, *tensor_HNF.shape[1:])
         return whole, self._to_grid(whole[:, :, self.first :])
 
     def split_keys(self, tensor_JSF: Tensor) -> tuple[Tensor, Tensor]:
-        """Split keys or values: those of the prefix, ``[J, 1, C, F]``, and the rests' in the grid, ``[J, 1, B, T, F]``."""
+        """Split keys or values: the prefix's, ``[J, 1, C, F]``, and the rests' grid, ``[J, 1, B, T, F]``."""
         whole = tensor_JSF[:, None]
         return whole[:, :, : self.common], self._to_grid(whole[:, :, self.common :])
 
     def split_weights(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Split weights ``[J, G, N, C + T]``: those over the prefix, and in the grid those over a row's own keys.
+        """Split weights ``[J, G, N, C + T]``: over the prefix, and in the grid over a row's own keys.
 
         Padding in the grid gets 0.
         """

@@ -1,6 +1,6 @@
-"""Token batches: prompts and responses as tensors, with the tokens that all rows begin with kept apart.
+"""Token batches: prompts and responses as tensors, with their common prefix kept apart.
 
-Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the rest (padded), ``R`` response tokens (padded).
+Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the rest, ``R`` response tokens (both padded).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TokenBatch:
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Return the length of the longest prefix of all `rows`, leaving at least one token of each row out of it."""
+    """Return the length of the longest common prefix that leaves at least one token of each row."""
     ordered = [list(row) for row in rows]
     # The first and the last row in lexicographic order share what all rows share.
     shared = shared_start(min(ordered), max(ordered))
@@ -60,7 +60,7 @@ def build_batch(
     device: torch.device | str = "cpu",
     share_prefix: bool = True,
 ) -> TokenBatch:
-    """Lay prompts and their responses (empty ones to sample from) out in one `TokenBatch`, padded on `side`.
+    """Lay out prompts and responses (empty ones to sample from) in one `TokenBatch`, padded on `side`.
 
     The last response token is not fed to the model, since nothing is predicted from it. With an empty response the row
     ends at the prompt's last token and ``R`` is 1: the column that predicts the first token.

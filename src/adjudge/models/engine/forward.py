@@ -68,13 +68,15 @@ class Engine:
             config._attn_implementation = ATTENTION
         elif config._attn_implementation == ATTENTION:
             config._attn_implementation = "sdpa"
-        if self.abilities.trims_last_layer and not abilities.trims_last_layer:
+        if abilities.trims_last_layer:
+            trim_last_layer(self.decoder)
+        elif self.abilities.trims_last_layer:
             restore_last_layer(self.decoder)
         self.abilities = abilities
         self.prefixes.forget_all()
 
     def fuse_layers(self) -> None:
-        """Fuse all layers of known kinds, and forget every kept prefix. Call it again after adapters were added."""
+        """Fuse layers of known kinds and forget every kept prefix. Call it again after adding adapters."""
         fuse(self.model)
         self.prefixes.forget_all()
 

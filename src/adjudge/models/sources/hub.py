@@ -1,4 +1,4 @@
-"""Models on the hub: what a name says, and which commit it stands for. Imports no torch."""
+"""Models on the hub: the parts of a name, and the commit it stands for. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def split_hub_id(name: str) -> tuple[str, str | None] | None:
-    """``owner/name@revision`` as ``owner/name`` and the revision, None without one; None for a name that is no hub id.
+    """Split ``owner/name@revision`` into ``owner/name`` and the revision (None without one).
 
-    What is a folder here is no hub id, whatever its path looks like: ask that first.
+    Returns None for a name that is not a hub id. An existing folder may look like a hub id: check for a folder first.
     """
-    found = HUB_ID.fullmatch(name)
-    return (found[1], found[2]) if found else None
+    match = HUB_ID.fullmatch(name)
+    return (match[1], match[2]) if match else None
 
 
 def hub_commit(repo: str, revision: str | None) -> str:
-    """The commit that a revision (branch, tag or commit; the main branch when None) stands for now.
+    """Return the commit that a revision (branch, tag or commit; None: the main branch) stands for now.
 
-    The hub is asked for the model's config.json, or, without a network, the hub client's cache is: a file lies there in a folder that is
-    called like its commit. Raises OSError or what else the client raises; the reason is in its text.
+    Fetches the model's config.json, or without a network finds it in the hub client's cache, where its folder is named
+    after the commit. Raises OSError or whatever the client raises, with the reason in its text.
     """
     if revision is not None and COMMIT.fullmatch(revision):
         return revision

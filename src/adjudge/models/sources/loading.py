@@ -1,4 +1,7 @@
-"""Load a causal language model and its tokenizer: bundled, from a folder, from the hub, or random; choose device and precision."""
+"""Load a causal language model and its tokenizer, and choose device and precision.
+
+A model is bundled, in a folder, on the hub, or random.
+"""
 
 from __future__ import annotations
 
@@ -35,32 +38,34 @@ from adjudge.system.memory import keep_freed_memory
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 LOAD_ERRORS = (
-    *(
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-        RecursionError,
-    ),
-    *(SafetensorError, StrictDataclassError, UnpicklingError),
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+    SafetensorError,
+    StrictDataclassError,
+    UnpicklingError,
 )
-"""What transformers raises for a model that is missing, damaged, or of a kind it does not know."""
+"""Errors that transformers raises for a model that is missing, damaged, or of an unknown kind."""
 
 
-def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: str = "sdpa") -> tuple[Any, Any]:
-    """Load a causal LM for use as a fixed network: eval mode, no parameter requires a gradient.
+def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
+    """Load a causal LM and its tokenizer; the LM is in eval mode and no parameter requires a gradient.
 
-    `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name or owner/name@revision), or a random model
-    (``random:llama-2-7b``, see `adjudge.models.sources.random_models`). Weights are read from safetensors only;
-    Python code that comes with a model runs only where `runtime.trust_remote_code` is its very name. A family without an implementation of
-    `attn_implementation` (MPT) gets transformers' plain attention. The tokenizer is a fast one (character offsets are needed)
-    and has a pad token: the end token, when it has none of its own.
+    `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name or owner/name@revision), or a
+    random model (``random:llama-2-7b``, see `adjudge.models.sources.random_models`). Weights are read from safetensors
+    only. Python code of a model runs only where `runtime.trust_remote_code` is exactly its name.
 
-    Raises ModelError: unknown name, hub not reachable, weights missing or damaged, not a causal LM, no fast tokenizer.
+    The model has transformers' sdpa attention, or plain attention in a family without sdpa (MPT). The tokenizer is a
+    fast one, since character offsets are needed. It has a pad token: the end token if it has none of its own.
+
+    Raises ModelError for an unknown name, a hub that cannot be reached, missing or damaged weights, a model that is not
+    a causal LM, and a tokenizer that is not fast.
     """
     from transformers import AutoModelForCausalLM
 
@@ -72,12 +77,10 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
     if is_random(name):
         if runtime.quantization != "none":
             raise ModelError(
-                f"runtime.quantization={runtime.quantization} is for real weights; {name} is built without."
+                f"runtime.quantization={runtime.quantization} is for real weights; {name} has random ones."
             )
         tokenizer = load_tokenizer(name, "", {})
-        model = _with_attention(
-            name, attn_implementation, lambda attention: build_random(name, dtype, device, attention)
-        )
+        model = _with_attention(name, lambda attention: build_random(name, dtype, device, attention))
         name_special_tokens(model, tokenizer)
     else:
         source, options = locate(name, runtime)
@@ -85,22 +88,22 @@ def load_causal_lm(name: str, runtime: RuntimeConfig, *, attn_implementation: st
         options = model_options(options) | {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
         options |= quantized(runtime, device)
         load = partial(AutoModelForCausalLM.from_pretrained, source, **options)
-        model, info = _with_attention(name, attn_implementation, lambda attention: load(attn_implementation=attention))
+        model, info = _with_attention(name, lambda attention: load(attn_implementation=attention))
         _check_causal(name, model, info, tokenizer)
         model.config._commit_hash = options.get("revision")  # transformers 5.24 forgets it; the adapter's file names it
-    if runtime.quantization == "none":  # quantized weights were put there while they were read
+    if runtime.quantization == "none":  # quantized weights are placed while they are read
         model.to(device)
     model.eval()
     model.requires_grad_(False)
     return model, tokenizer
 
 
-def _with_attention(name: str, wanted: str, make: Callable[[str], Any]) -> Any:
-    """Make a model with the attention `wanted`, or with plain attention where the family has no other. Raises ModelError."""
+def _with_attention(name: str, make: Callable[[str], Any]) -> Any:
+    """Make a model with sdpa attention, or plain attention where its family lacks it. Raises ModelError."""
     try:
         with quiet():
             try:
-                return make(wanted)
+                return make("sdpa")
             except ValueError as error:
                 if "does not support an attention implementation" not in str(error):
                     raise
@@ -110,16 +113,18 @@ def _with_attention(name: str, wanted: str, make: Callable[[str], Any]) -> Any:
 
 
 def quantized(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
-    """Options of `from_pretrained` for `runtime.quantization`: 8 bits (arXiv 2208.07339) or 4-bit NormalFloat (arXiv 2305.14314).
+    """Return the options of `from_pretrained` for `runtime.quantization`; none when it is unset.
 
-    Only the fixed weights of linear layers are quantized; adapters, value head and log-probabilities are float32 as ever.
+    Only the fixed weights of linear layers are quantized. Adapters, value head and log-probabilities stay float32.
     Raises ModelError where bitsandbytes is not installed.
+    Source: arXiv 2208.07339 (8 bits), 2305.14314 (4-bit NormalFloat).
     """
     if runtime.quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            f"runtime.quantization={runtime.quantization} needs bitsandbytes, which is not installed: pip install 'adjudge[quantization]'."
+            f"runtime.quantization={runtime.quantization} needs bitsandbytes, which is not installed: "
+            "pip install 'adjudge[quantization]'."
         )
     from transformers import BitsAndBytesConfig
 
@@ -133,9 +138,9 @@ def quantized(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
 
 
 def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
-    """Where `from_pretrained` finds the model `name`, and the options that go with it.
+    """Return the source that `from_pretrained` loads the model `name` from, and its options.
 
-    Raises ModelError, also for a random model: it lies nowhere, and whoever asks wants weights that know something.
+    Raises ModelError for an unknown name, and for a random model: the caller needs trained weights.
     """
     refuse_random(name)
     options: dict[str, Any] = {"trust_remote_code": runtime.trust_remote_code == name}
@@ -145,29 +150,33 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(
-                f"{folder} holds no model: it has no config.json. A model folder is what `save_pretrained` writes."
+                f"{folder} holds no model: it has no config.json. Name a folder that `save_pretrained` wrote."
             )
         return str(folder), options
     hub_id = split_hub_id(name)
     if hub_id is None:
         raise ModelError(
-            f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id (owner/name or owner/name@revision)."
-            f"{nearest(name, BUNDLED)}"
+            f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id "
+            f"(owner/name or owner/name@revision).{nearest(name, BUNDLED)}"
         )
-    if not hub_resolves():  # what lies in the hub's cache still loads; nothing waits for retries
+    if not hub_resolves():  # models in the hub's cache still load, without waiting for retries
         options["local_files_only"] = True
     return hub_id[0], options | {"revision": resolve_commit(name)}
 
 
 def model_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of `locate` for a model: transformers looks for an adapter beside it, on the hub too, unless it is told not to once more."""
+    """Return the options of `locate` for a model rather than a tokenizer.
+
+    transformers looks for an adapter beside a model, and needs its own flag to stay off the hub for that.
+    """
     return options | {"adapter_kwargs": {"local_files_only": options.get("local_files_only", False)}}
 
 
 def resolve_commit(name: str) -> str | None:
-    """The commit of a model that comes from the hub, so that its tokenizer and its weights are of one commit, and it can be recorded.
+    """Return the commit of a model from the hub.
 
-    None for a bundled model, a folder, and what is no hub id. Raises ModelError when the hub and its cache do not know it.
+    Returns None for a bundled model, a folder, and a name that is not a hub id. Loading tokenizer and weights by commit
+    keeps them together, and a run records it. Raises ModelError when neither the hub nor its cache has the model.
     """
     hub_id = None if name in BUNDLED or Path(name).expanduser().is_dir() else split_hub_id(name)
     if hub_id is None:
@@ -179,7 +188,11 @@ def resolve_commit(name: str) -> str | None:
 
 
 def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
-    """Load the fast tokenizer of the model at `source`; a random model's is the bundled one's, cut to size. Raises ModelError."""
+    """Load the fast tokenizer of the model at `source`.
+
+    A random model gets the bundled model's tokenizer, cut to size.
+    Raises ModelError when it cannot be loaded, is not fast, or has neither a pad nor an end token.
+    """
     from transformers import AutoTokenizer
 
     if is_random(name):
@@ -192,27 +205,26 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
         raise explain_load(name, error) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
-            f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot say which characters a token covers. "
-            "Convert it with transformers' `convert_slow_tokenizer`, or use another model."
+            f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot tell which characters a token "
+            "covers. Convert it with transformers' `convert_slow_tokenizer`, or use another model."
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 f"The tokenizer of {name} has neither a pad nor an end token; set one in its tokenizer_config.json."
             )
-        tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any token serves
     return tokenizer
 
 
 def explain_load(name: str, error: Exception) -> ModelError:
-    """A ModelError for what `from_pretrained` raised."""
+    """Return a ModelError for an error of `from_pretrained`."""
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if "connect to" in text or "local_files_only" in text or "offline" in text.lower():
         return ModelError(
-            f"There is no folder {name} here; as a hub id, it is not in the hub's cache, and the hub cannot be reached. "
-            f"Without the hub, use a bundled model "
-            f"({', '.join(BUNDLED)}) or name a folder that holds the model."
+            f"There is no folder {name} here; as a hub id, it is not in the hub's cache, and the hub cannot be reached."
+            f" Without the hub, use a bundled model ({', '.join(BUNDLED)}) or name a folder that holds the model."
         )
     if "safetensors" in text and "does not appear to have" in text:
         return ModelError(
@@ -222,9 +234,9 @@ def explain_load(name: str, error: Exception) -> ModelError:
 
 
 def resolve_device(runtime: RuntimeConfig) -> torch.device:
-    """The device that `runtime.device` names; ``auto`` is the first CUDA device, else the CPU (``mps`` only by name, untested).
+    """Return the device that `runtime.device` names; ``auto`` is the first CUDA device, else the CPU.
 
-    Raises ModelError when there is no such device here.
+    ``mps`` is chosen only by name, and untested. Raises ModelError when this machine has no such device.
     """
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -236,7 +248,8 @@ def resolve_device(runtime: RuntimeConfig) -> torch.device:
         ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(
-            f"runtime.device={runtime.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. Use cpu or auto."
+            f"runtime.device={runtime.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. "
+            "Use cpu or auto."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ModelError("runtime.device=mps: PyTorch sees no Metal device here. Use cpu or auto.")
@@ -246,12 +259,14 @@ def resolve_device(runtime: RuntimeConfig) -> torch.device:
 
 
 def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
-    """The precision of the frozen network; adapters, value head and log-probabilities are float32 elsewhere, whatever this is.
+    """Return the precision of the frozen network.
+
+    Adapters, value head and log-probabilities are always float32.
 
     ``auto`` on CUDA: bfloat16 where the GPU computes in it, else float32 (float16 overflows without loss scaling).
-    ``auto`` on a CPU: bfloat16 only where `has_fast_bfloat16` says so: on an AVX2 machine a bfloat16 matrix product was measured
-    9 times slower than a float32 one (19 against 180 GFLOP/s), with AMX 6 times faster. Decided by the CPU's flags and not by
-    a timed probe, so that one machine always decides alike. ``auto`` on mps: float32.
+    ``auto`` on a CPU: bfloat16 only with `has_fast_bfloat16`. On an AVX2 machine a bfloat16 matrix product was measured
+    9 times slower than a float32 one (19 against 180 GFLOP/s), with AMX 6 times faster. The CPU's flags decide, not a
+    timed probe, so one machine always gets the same answer. ``auto`` on mps: float32.
     """
     if runtime.dtype != "auto":
         return DTYPES[runtime.dtype]
@@ -263,7 +278,7 @@ def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
 
 
 def explain_dtype(runtime: RuntimeConfig, device: torch.device) -> str:
-    """Why `resolve_dtype` chooses as it does, for a person to read."""
+    """Return the reason for the choice of `resolve_dtype`, for a person to read."""
     if runtime.dtype != "auto":
         return f"runtime.dtype={runtime.dtype}"
     fast = resolve_dtype(runtime, device) == torch.bfloat16
@@ -279,36 +294,42 @@ def explain_dtype(runtime: RuntimeConfig, device: torch.device) -> str:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX tiles or AVX-512 BF16).
+    """Return whether the CPU multiplies bfloat16 matrices in hardware (AMX tiles or AVX-512 BF16).
 
-    ARM's bf16 instructions are not counted: not measured. A PyTorch without `torch.cpu.get_capabilities` counts as no.
+    ARM's bf16 instructions do not count, since they were not measured. False in a PyTorch without
+    `torch.cpu.get_capabilities`.
     """
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def lora_targets(model: nn.Module, configured: Sequence[str] | None = None) -> list[str]:
-    """Names of the modules that get a LoRA adapter, as peft matches them (a module's last name, or its path's end).
+    """Return the names of the modules that get a LoRA adapter.
 
-    Unset: all linear layers but the output head, found by looking at the modules, which gives for Llama, SmolLM2, Mistral,
-    Qwen2, Qwen3 and Gemma q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; for MPT Wqkv, out_proj, up_proj,
-    down_proj; for GPT-2 c_attn, c_proj, c_fc.
-    Raises ModelError when a configured name matches no linear module, and when there is none at all.
+    peft matches a name with a module's last name, or with the end of its path.
+    If `configured` is None these are all linear layers but the output head, found by looking at the modules:
+
+    - Llama, SmolLM2, Mistral, Qwen2, Qwen3, Gemma: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+    - MPT: Wqkv, out_proj, up_proj, down_proj
+    - GPT-2: c_attn, c_proj, c_fc
+
+    Raises ModelError when a configured name matches no linear module, and when the model has no linear module.
     """
     find_head: Callable[[], nn.Module | None] | None = getattr(model, "get_output_embeddings", None)
     head = find_head() if find_head else None
     paths = {path: module for path, module in model.named_modules() if _is_linear(module)}
     head_names = {path.rpartition(".")[2] for path, module in paths.items() if module is head}
     names = list(dict.fromkeys(path.rpartition(".")[2] for path in paths))
-    found = [name for name in names if name not in head_names]
+    adaptable = [name for name in names if name not in head_names]
     if configured is None:
-        if not found:
+        if not adaptable:
             raise ModelError(f"{type(model).__name__} has no linear layer to adapt; name modules with lora.targets.")
-        return found
+        return adaptable
     for target in configured:
         if not any(path == target or path.endswith(f".{target}") for path in paths):
             raise ModelError(
-                f"lora.targets: no linear layer of {type(model).__name__} is called '{target}'.{nearest(target, found)}"
+                f"lora.targets: no linear layer of {type(model).__name__} is called '{target}'."
+                f"{nearest(target, adaptable)}"
             )
     if not configured:
         raise ModelError("lora.targets is empty; name at least one module, or leave it unset for all linear layers.")
@@ -322,6 +343,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -> None:
+    """Raise ModelError unless the model is a whole causal LM whose vocabulary fits the tokenizer."""
     missing = sorted(info.get("missing_keys") or ())
     if missing:
         raise ModelError(
@@ -335,6 +357,6 @@ def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -
         )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
-            f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only {model.get_input_embeddings().num_embeddings}: "
-            "they do not belong together."
+            f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only "
+            f"{model.get_input_embeddings().num_embeddings}: they do not belong together."
         )

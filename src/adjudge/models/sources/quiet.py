@@ -1,4 +1,7 @@
-"""Keep transformers' progress bars and load reports off the terminal: ours say what happens, and missing weights are errors."""
+"""Keep transformers' progress bars and load reports off the terminal.
+
+Our own messages report what happens, and missing weights are errors.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let transformers print errors only, without bars; put back afterwards what was set."""
+    """Let transformers print errors only, without progress bars, within this block."""
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -25,7 +28,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def no_future_warnings() -> Iterator[None]:
-    """Let one library call another by a name that will be dropped: not the user's concern, and not ours to mend."""
+    """Hide the warnings of one library that calls another by a deprecated name: nothing a user can change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

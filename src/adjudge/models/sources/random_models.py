@@ -1,7 +1,7 @@
-"""Models built from a configuration with random weights: right for timing and memory, useless for answers.
+"""Models with random weights: right for measuring time and memory, useless for answers.
 
-`random:llama-2-7b` has the shape of that model and none of its knowledge, so nothing is downloaded but the bundled model, whose
-tokenizer it borrows. What reports accuracy refuses it (`refuse_random`). Imports no torch until a model is built.
+`random:llama-2-7b` has the shape of that model and none of its knowledge. Only the bundled model is downloaded, whose
+tokenizer it borrows. Code that reports accuracy refuses it (`refuse_random`). Imports no torch until a model is built.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 PREFIX = "random:"
 TOKENIZER_OF = "smollm2-135m"
-"""The bundled model whose tokenizer (and chat template) the random ones use."""
+"""The bundled model whose tokenizer (and chat template) the random models use."""
 
 SEED = 0
-"""Draws the weights: two loads on one kind of device are equal."""
+"""Seed of the weights: two loads on the same kind of device are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A family of transformers and the settings of one size, as its publisher states them in the model's config.json."""
+    """A model family of transformers, and one size's settings from its publisher's config.json."""
 
     family: str
     settings: Mapping[str, Any]
@@ -38,7 +38,8 @@ def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
 
 def _llama(
     hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, vocabulary: int, **more: Any
-) -> dict[str, Any]:  # Llama's and Qwen2's settings have the same names
+) -> dict[str, Any]:
+    """Return settings under the names that Llama and Qwen2 share."""
     return {
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -76,10 +77,8 @@ _SMOLLM2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _QWEN25: dict[str, Any] = {"max_position_embeddings": 32_768, "rms_norm_eps": 1e-6, "rope_parameters": _rope(1e6)}
-_TINY = {
-    "max_position_embeddings": 2048,
-    "initializer_range": 0.1,
-}  # wide enough that the logits of a tiny model differ
+# A wide range, so that the logits of a tiny model differ.
+_TINY = {"max_position_embeddings": 2048, "initializer_range": 0.1}
 
 SHAPES: dict[str, Shape] = {
     f"{PREFIX}{name}": shape
@@ -127,12 +126,12 @@ SHAPES: dict[str, Shape] = {
 
 
 def is_random(name: str) -> bool:
-    """Whether `name` asks for a model with random weights, known or not."""
+    """Return whether `name` stands for a model with random weights, known or not."""
     return name.startswith(PREFIX)
 
 
 def refuse_random(name: str) -> None:
-    """Raise ModelError when `name` is a random model: called wherever answers are judged or trained for."""
+    """Raise ModelError for a random model: called wherever answers are judged or trained."""
     if is_random(name):
         raise ModelError(
             f"{name} has random weights: right for timing (`make bench`), useless for answers. Name a real model."
@@ -140,7 +139,7 @@ def refuse_random(name: str) -> None:
 
 
 def random_config(name: str) -> Any:
-    """The transformers configuration of a random model. Raises ModelError, with the nearest, for a name that is unknown."""
+    """Return the transformers configuration of a random model. Raises ModelError for an unknown name."""
     if name not in SHAPES:
         raise ModelError(f"There is no random model '{name}'.{nearest(name, SHAPES)}")
     from transformers import AutoConfig
@@ -151,9 +150,9 @@ def random_config(name: str) -> Any:
 def build_random(name: str, dtype: torch.dtype, device: torch.device | str, attn_implementation: str) -> Any:
     """Build the model in `dtype` on `device`; on the device ``meta`` it has shapes and no memory.
 
-    Memory is taken once, in `dtype`: the modules are made without any, then filled where they lie. Matrices are normal with the
-    configuration's `initializer_range`, norms 1, biases 0, all drawn by `SEED`; a CPU fills about 10⁸ numbers a second.
-    Raises ModelError for an unknown name, ValueError for an attention the family has not.
+    Memory is allocated once, in `dtype`: the modules are made without any, then filled in place. Matrices are normal
+    with the configuration's `initializer_range` (seed: `SEED`), norms 1, biases 0. A CPU fills about 10⁸ numbers per
+    second. Raises ModelError for an unknown name, ValueError for an attention that the family lacks.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -164,9 +163,8 @@ def build_random(name: str, dtype: torch.dtype, device: torch.device | str, attn
     if torch.device(device).type == "meta":
         return model
     generator = torch.Generator(device=device).manual_seed(SEED)
-    filled: dict[
-        torch.nn.Parameter, torch.nn.Parameter
-    ] = {}  # a tied pair stays one, which `Module.to_empty` would not keep
+    # By parameter, so that a tied pair stays one tensor (`Module.to_empty` would make two).
+    filled: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
     for module in model.modules():
         for key, shape in list(module.named_parameters(recurse=False)):
             if shape not in filled:
@@ -182,20 +180,20 @@ def build_random(name: str, dtype: torch.dtype, device: torch.device | str, attn
 
 
 def _refill_rotary(model: Any, config: Any, device: torch.device | str) -> None:
-    """Make the modules with computed buffers anew: on the meta device their numbers were lost."""
+    """Build the modules with computed buffers again: on the meta device their numbers were lost."""
     for path, module in list(model.named_modules()):
         if next(module.buffers(recurse=False), None) is None:
             continue
         if "RotaryEmbedding" not in type(module).__name__:
             raise TypeError(
-                f"{path} ({type(module).__name__}) has buffers that nobody fills; teach `_refill_rotary` its kind."
+                f"{path} ({type(module).__name__}) has buffers that nothing fills; add its kind to `_refill_rotary`."
             )
         parent, _, last = path.rpartition(".")
         setattr(model.get_submodule(parent), last, type(module)(config=config).to(device))
 
 
 def name_special_tokens(model: Any, tokenizer: Any) -> None:
-    """Tell the model the tokenizer's begin, end and pad tokens, as a published model's configuration does."""
+    """Set the tokenizer's begin, end and pad tokens on the model, as published models have them."""
     from transformers import GenerationConfig
 
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
@@ -205,10 +203,11 @@ def name_special_tokens(model: Any, tokenizer: Any) -> None:
 
 
 def cut_tokenizer(tokenizer: Any, vocabulary: int) -> Any:
-    """The byte-level BPE `tokenizer` with its first `vocabulary` tokens only; itself when it has no more.
+    """Return the byte-level BPE `tokenizer` with only its first `vocabulary` tokens, or itself if it fits.
 
-    Merges that need or make a token beyond are dropped, so a text becomes more tokens and still comes back whole. Special
-    tokens and the chat template stay. Raises ValueError when a special token or a single character would be cut off.
+    Merges that need or make a later token are dropped, so a text becomes more tokens and still decodes to itself.
+    Special tokens and the chat template stay.
+    Raises ValueError when a special token or a single character would be lost.
     """
     if len(tokenizer) <= vocabulary:
         return tokenizer
@@ -221,7 +220,7 @@ def cut_tokenizer(tokenizer: Any, vocabulary: int) -> Any:
     needed |= {word: number for word, number in words.items() if len(word) == 1}
     if lost := [word for word, number in needed.items() if number >= vocabulary]:
         raise ValueError(
-            f"A vocabulary of {vocabulary} tokens has no room for {len(lost)} that a text may need: {lost[:3]} …"
+            f"A vocabulary of {vocabulary} tokens has no room for {len(lost)} tokens that a text may need: {lost[:3]} …"
         )
     tree["model"]["vocab"] = kept
     tree["model"]["merges"] = [

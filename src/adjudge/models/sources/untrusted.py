@@ -1,7 +1,8 @@
-"""Files of a model or adapter that come from somebody: what they may say, looked at before transformers or peft reads them.
+"""Checks of untrusted model and adapter files, made before transformers or peft reads them.
 
-Weights are safetensors only. Python code of a model runs only with `runtime.trust_remote_code`. An adapter's configuration says nothing
-but what a plain LoRA adapter needs: peft imports modules, replaces layers and computes new weights for some of its other keys.
+Weights are safetensors only. Python code of a model runs only with `runtime.trust_remote_code`. An adapter's
+configuration may hold only what a plain LoRA adapter needs: for some other keys peft imports modules, replaces layers
+or computes new weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from adjudge.errors import ModelError, RunError
 from adjudge.system.text import shorten_json
 
 MOST_BYTES = 2**26
-"""Bytes of a JSON file that says how to load something; the index of a very large model has some megabytes."""
+"""Largest size of a JSON configuration file; the index of a very large model has a few megabytes."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHT_INDEX = "model.safetensors.index.json"
@@ -41,76 +42,78 @@ _LORA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "target_modules": (_is_names, "a list of names"),
     "inference_mode": (lambda value: isinstance(value, bool), "true or false"),
 }
-"""What a plain LoRA adapter says, and what is right for it; all but the last are needed."""
+"""The keys of a plain LoRA adapter, with a check and a description of the right values; only the last is optional."""
 
 _NOT_READ = ("base_model_name_or_path", "revision", "peft_version")
-"""Said for people: the base model is always the run's own."""
+"""Keys for human readers only: the base model is always the run's own."""
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise RunError unless `folder` holds a plain LoRA adapter: safetensors, and a configuration with nothing else in it.
+    """Raise RunError unless `folder` holds a plain LoRA adapter: safetensors and only known keys.
 
-    Any other key that peft knows may stand there at its default, or empty: that is how peft writes the keys it does not use.
+    Other keys of peft's may be present at their default or empty, as peft writes the keys it does not use.
     """
     path = folder / ADAPTER_CONFIG
     if not (folder / ADAPTER_WEIGHTS).is_file() or not path.is_file():
         raise RunError(f"{folder} holds no adapter: has this run finished, and did it train one?")
-    found = _read_object(path, RunError)
-    for key, (is_right, wanted) in _LORA.items():
-        if key not in found and key != "inference_mode":
-            raise RunError(f"{path}: '{key}' is missing, so this is no adapter that adjudge or peft wrote.")
-        if key in found and not is_right(found[key]):
+    config = _read_object(path, RunError)
+    for key, (is_right, expected) in _LORA.items():
+        if key not in config and key != "inference_mode":
+            raise RunError(f"{path}: '{key}' is missing, so neither adjudge nor peft wrote this adapter.")
+        if key in config and not is_right(config[key]):
             raise RunError(
-                f"{path}: '{key}' is {shorten_json(found[key])} and must be {wanted}: only plain LoRA adapters are loaded."
+                f"{path}: '{key}' is {shorten_json(config[key])} and must be {expected}: "
+                "only plain LoRA adapters are loaded."
             )
     defaults = _defaults()
-    for key, value in found.items():
+    for key, value in config.items():
         if key not in _LORA and key not in _NOT_READ and value and (key not in defaults or value != defaults[key]):
             raise RunError(
-                f"{path}: '{key}' is {shorten_json(value)}. Only plain LoRA adapters are loaded; what else peft can do with an adapter's "
-                "configuration, importing modules among it, is refused. Take the key out if the adapter does not need it."
+                f"{path}: '{key}' is {shorten_json(value)}. Only plain LoRA adapters are loaded, because peft "
+                "imports modules for some other keys. Remove the key if the adapter does not need it."
             )
 
 
 def check_model(source: str, options: dict[str, Any]) -> None:
-    """Look at the files of a model, a folder or a hub id, that decide what is loaded besides it.
+    """Check the files of a model (a folder or a hub id) that make transformers load something else too.
 
-    Raises ModelError: an adapter in it, which transformers would put on the model, from another base model where the file names one;
-    an index that names weights other than safetensors in the folder itself; an attention that is code from the hub.
+    Raises ModelError for an adapter, which transformers would add to the model, or whose base model it would load
+    instead. Raises ModelError for an index that names anything but safetensors in the same folder, and for an attention
+    that is code from the hub.
     """
     from transformers.utils import cached_file
 
-    given = {key: value for key, value in options.items() if key in ("local_files_only", "revision")}
+    where = {key: value for key, value in options.items() if key in ("local_files_only", "revision")}
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
     def file(name: str) -> Path | None:
-        place = cached_file(source, name, **given, **missing, _raise_exceptions_for_gated_repo=False)
-        return Path(place) if place is not None else None
+        path = cached_file(source, name, **where, **missing, _raise_exceptions_for_gated_repo=False)
+        return Path(path) if path is not None else None
 
     if file(ADAPTER_CONFIG) is not None:
         raise ModelError(
-            f"{source} holds an adapter ({ADAPTER_CONFIG}), and a model is wanted without one. Name its base model; to go on from an "
-            "adapter that adjudge trained, name its run (init)."
+            f"{source} holds an adapter ({ADAPTER_CONFIG}); a model without one is needed. Name the adapter's base "
+            "model. To continue from an adapter that adjudge trained, name its run (init)."
         )
     if (index := file(_WEIGHT_INDEX)) is not None:
         names = _read_object(index, ModelError).get("weight_map")
         wrong = [name for name in names.values() if not _is_safe_name(name)] if isinstance(names, dict) else [names]
         if wrong:
             raise ModelError(
-                f"{index}: the weights are said to be in {shorten_json(wrong[0])}; only safetensors files beside the index are read, because "
-                "unpickling runs code."
+                f"{index}: it names {shorten_json(wrong[0])} for weights; only safetensors files beside the index are "
+                "read, because unpickling runs code."
             )
     if (config := file("config.json")) is not None and (key := _kernel_key(_read_object(config, ModelError))):
-        raise ModelError(f"{config}: '{key}' names code on the hub, which is not run. Take the key out.")
+        raise ModelError(f"{config}: '{key}' names code on the hub, which is not run. Remove the key.")
 
 
 def _kernel_key(config: dict[str, Any]) -> str | None:
-    """The key of a model's configuration, at any depth, by which transformers would load an attention from the hub."""
+    """Return the key, at any depth, that makes transformers load an attention from the hub."""
     for key, value in config.items():
         if key.lstrip("_") in ("attn_implementation", "experts_implementation") and "/" in str(value):
             return key
-        if isinstance(value, dict) and (found := _kernel_key(value)):
-            return f"{key}.{found}"
+        if isinstance(value, dict) and (inner := _kernel_key(value)):
+            return f"{key}.{inner}"
     return None
 
 
@@ -119,23 +122,24 @@ def _is_safe_name(name: Any) -> bool:
 
 
 def _read_object(path: Path, error_type: type[ModelError] | type[RunError]) -> dict[str, Any]:
+    """Return the JSON object in a file; raise `error_type` when it holds none."""
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
         if len(raw) > MOST_BYTES:
-            raise error_type(f"{path}: is larger than {MOST_BYTES // 2**20} MiB, which no such file is.")
-        found = json.loads(raw)
+            raise error_type(f"{path}: is larger than {MOST_BYTES // 2**20} MiB, too large for a file of its kind.")
+        parsed = json.loads(raw)
     except OSError as error:
         raise error_type(f"{path}: cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:
         raise error_type(f"{path}: is not JSON: {error}.") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise error_type(f"{path}: is not a JSON object.")
-    return found
+    return parsed
 
 
 def _defaults() -> dict[str, Any]:
-    """The defaults of the peft that is installed, as JSON would hold them."""
+    """Return the defaults of the installed peft's LoRA configuration, as JSON would hold them."""
     from peft import LoraConfig
 
     return {
