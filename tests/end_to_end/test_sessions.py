@@ -22,6 +22,7 @@ from adjudge.training import updates
 from adjudge.training.checkpoint import load_checkpoint
 from adjudge.training.mixture import TaskRows
 from adjudge.training.session import Session
+from adjudge.training.state import Carried, trained_weights
 from adjudge.types import Example
 
 SETTINGS = {
@@ -194,8 +195,6 @@ def test_a_log_that_was_changed_is_not_gone_on_with(tiny_llama: Path, tmp_path: 
 
 @pytest.mark.parametrize("what", ["model", "version"])
 def test_a_checkpoint_of_something_else_is_refused(what: str, tiny_llama: Path, tmp_path: Path) -> None:
-    from adjudge.training.state import Carried, trained_weights
-
     layer = torch.nn.Linear(2, 2)
     parts = {
         "trained": trained_weights(layer),
@@ -261,8 +260,6 @@ def test_a_step_that_was_through_is_not_done_twice(
 
 
 def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
-    from adjudge.training.state import Carried
-
     layer = torch.nn.Linear(2, 2)
     parts = {
         "trained": trained_weights(layer),

@@ -12,32 +12,49 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from adjudge.version import __version__
 from adjudge.config import Config, value_of
-from adjudge.system.console import warn
-from adjudge.system.files import sha256_of, write_json
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import model_hashes, starting_point
+from adjudge.system.console import warn
+from adjudge.system.files import sha256_of, write_json
 from adjudge.tasks.spec import TaskSpec
+from adjudge.version import __version__
 
 FILE = "environment.json"
 SCHEMA = 1
 
 LIBRARIES = (
-    *("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "huggingface_hub", "bitsandbytes"),
+    *(
+        "torch",
+        "transformers",
+        "peft",
+        "accelerate",
+        "datasets",
+        "safetensors",
+        "tokenizers",
+        "huggingface_hub",
+        "bitsandbytes",
+    ),
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pydantic", "jinja2"),
 )
 FLAGS = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16")
 """CPU features by which PyTorch's kernels are chosen, or the precision is, as `torch.cpu.get_capabilities` calls them."""
 VARIABLES = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+    *(
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "MKL_CBWR",
+        "MKL_ENABLE_INSTRUCTIONS",
+        "ONEDNN_MAX_CPU_ISA",
+        "ATEN_CPU_CAPABILITY",
+    ),
     *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
 """Environment variables that change what the libraries compute."""
@@ -63,7 +80,9 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
     first = read_json(path)
     changed = differences(first, now)
     if changed:
-        warn(f"going on elsewhere than the run began, so that the result may differ in its last bits: {'; '.join(changed)}")
+        warn(
+            f"going on elsewhere than the run began, so that the result may differ in its last bits: {'; '.join(changed)}"
+        )
     again = {"started": now["started"], "command": now["command"], "changed": changed}
     write_json(path, {**first, "resumed": [*first.get("resumed", []), again]})
 
@@ -108,7 +127,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """
     before, after = dict(flat(one)), dict(flat(other))
     keys = [key for key in dict.fromkeys([*before, *after]) if _matters(key)]
-    return [f"{key} {_short(before.get(key))} → {_short(after.get(key))}" for key in keys if before.get(key) != after.get(key)]
+    return [
+        f"{key} {_short(before.get(key))} → {_short(after.get(key))}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
 
 
 def pinned(folder: Path, config: Config) -> Config:
@@ -242,7 +265,11 @@ def source_commit() -> dict[str, Any]:
 
 def _ask_git(root: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ["git", "--no-optional-locks", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
     )
     return done.stdout.strip()
 

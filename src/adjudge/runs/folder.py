@@ -49,7 +49,16 @@ SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
 """Beginnings of settings in which a run may differ from what it was before it was stopped."""
 
 _WRITTEN = (
-    *("training.json", "checkpoints", "status.json", "environment.json", *LOGS, "failure.json", "scores.json", "task.yaml"),
+    *(
+        "training.json",
+        "checkpoints",
+        "status.json",
+        "environment.json",
+        *LOGS,
+        "failure.json",
+        "scores.json",
+        "task.yaml",
+    ),
     *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions", "adapter", "encoder", "evaluations", "tasks"),
 )
 """What a run writes, beside config.yaml: what is removed when it is replaced, in this order (first what says how far it was)."""
@@ -119,7 +128,10 @@ class Run:
                 run._sweep()
             else:
                 run._clear()
-            write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            write_text(
+                folder / "config.yaml",
+                yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+            )
             run.set_state("running")
         except BaseException:
             run._lock.release()

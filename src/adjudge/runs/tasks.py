@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from adjudge.errors import RunError
-from adjudge.system.files import write_text
 from adjudge.runs.folder import Run
+from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 
 LONGEST_NAME = 100

@@ -1,0 +1,48 @@
+"""The finished run that another one starts from: its adapter is the reference too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adjudge.config import Config
+from adjudge.errors import RunError
+from adjudge.system.files import sha256_of
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+"""The files a model or an adapter is read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """A run folder with an adapter, and the hashes of the adapter's files: these must not change under the new run."""
+
+    folder: Path
+    files: dict[str, str]
+    """File name to SHA-256."""
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter."""
+        return self.folder / "adapter"
+
+    @property
+    def adapter_sha256(self) -> str:
+        """SHA-256 of the adapter's weights."""
+        return self.files.get("adapter_model.safetensors", "")
+
+
+def starting_point(config: Config) -> StartingPoint | None:
+    """Return the run that ``init`` names; None without one. Raises RunError when it holds no adapter."""
+    if config.init is None:
+        return None
+    folder = Path(config.init) / "adapter"
+    if not folder.is_dir():
+        raise RunError(f"{config.init} holds no adapter to start from: --init names the folder of a finished run.")
+    return StartingPoint(Path(config.init), model_hashes(folder))
+
+
+def model_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file a model or an adapter is read from, by file name."""
+    files = sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
+    return {path.name: sha256_of(path) for path in files}
