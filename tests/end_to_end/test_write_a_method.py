@@ -30,8 +30,8 @@ def test_the_page_makes_a_method_that_trains(tiny_llama: Path, tmp_path: Path) -
     shutil.copytree(Path(adjudge.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "methods" / "rejection.py").write_text(file, encoding="utf-8")
     insert(package / "config" / "methods.py", f"{settings}\n\n", "class MethodSettings(")
-    insert(package / "config" / "methods.py", field, "    encoder: EncoderConfig")
-    insert(package / "methods" / "registry.py", line, '        _encoder("encoder"')
+    insert(package / "config" / "methods.py", f"    {field}", "    encoder: EncoderConfig")
+    insert(package / "methods" / "registry.py", f"        {line.strip()},\n", '        _encoder("encoder"')
     data = write_reviews(tmp_path / "reviews.csv", 40)
     command = [
         *(sys.executable, "-m", "adjudge", "train", "rejection", "--data", str(data), "--text", "text"),
