@@ -12,7 +12,10 @@ from adjudge.types import Example, Prediction
 
 
 class EncoderJudge:
-    """A fine-tuned encoder as a judge. Its answers are label words or numbers by construction, so none is unreadable."""
+    """A fine-tuned encoder as a judge.
+
+    Its answers are label words or numbers by construction, so none is unreadable.
+    """
 
     def __init__(self, encoder: Encoder, task: TaskSpec, config: Config) -> None:
         self.encoder, self.task, self.config = encoder, task, config
@@ -20,9 +23,9 @@ class EncoderJudge:
     def judge(
         self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
     ) -> list[Prediction]:
-        """Judge each row (see `adjudge.evaluation.predict.Judge`): the likeliest word, or the number clipped to the task's range.
+        """Judge each row with the likeliest word, or the number clipped to the task's range.
 
-        Numbers are not rounded; ``text`` shows them with the task's decimals.
+        See `adjudge.evaluation.predict.Judge`. Numbers are not rounded; ``text`` shows them with the task's decimals.
         """
         rows = [texts_of(example.fields) for example in examples]
         with progress(title, len(rows)) as bar:

@@ -1,4 +1,4 @@
-"""Judges: they turn rows into predictions."""
+"""Judges, which turn rows into predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Judge(Protocol):
     def judge(
         self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
     ) -> list[Prediction]:
-        """Judge each row; as many predictions as rows, in their order. Shows progress under `title`.
+        """Judge each row, and return one prediction per row, in their order. Shows progress under `title`.
 
         With `probabilities`, each prediction of a label task carries a probability per label word.
         """
@@ -26,7 +26,7 @@ class Judge(Protocol):
 
 
 class PromptedJudge:
-    """A policy prompted with a task: zero-shot, few-shot and every method that trains an adapter judge this way."""
+    """A policy prompted with a task: the judge of zero-shot, few-shot and every adapter method."""
 
     def __init__(self, task: PromptedTask) -> None:
         self.task = task
@@ -34,9 +34,10 @@ class PromptedJudge:
     def judge(
         self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
     ) -> list[Prediction]:
-        """Judge each row (see `Judge.judge`): a greedy answer read strictly, or with ``decode=labels`` the likeliest label word.
+        """Judge each row by its greedy answer, read strictly, or with ``decode=labels`` the likeliest word.
 
-        With ``prompt.analysis`` the text of a prediction is the whole form; its value comes from the judgement alone.
+        See `Judge.judge`. With ``prompt.analysis`` the text of a prediction is the whole form; its value comes from the
+        judgement alone.
         """
         task, config = self.task, self.task.config
         task.policy.eval()

@@ -36,7 +36,7 @@ CHUNK_CELLS = 2_000_000
 def align_runs(spec: TaskSpec, runs: Runs) -> list[list[Prediction]]:
     """Return the runs of one method, with the rows of each in the first run's order.
 
-    Raises DataError when there is no run or no row, an id occurs twice, the runs judged different rows, or a row has
+    Raises DataError when there is no run or no row, an id occurs twice, runs have different rows, or a row has
     different gold answers or groups.
     """
     if not runs or not runs[0]:

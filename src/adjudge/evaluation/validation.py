@@ -1,4 +1,7 @@
-"""Judging held-out training rows while training, so that the best weights can be kept without a look at the rows that are reported."""
+"""Judge held-out training rows while training.
+
+The best weights can then be kept without using the rows of the reported figures.
+"""
 
 from __future__ import annotations
 
@@ -23,32 +26,35 @@ Validate = Callable[[], Mapping[str, Any]]
 def hold_out(
     parts: Sequence[TaskRows], config: CheckpointConfig, seed: int
 ) -> tuple[list[TaskRows], list[Sequence[Example]]]:
-    """The rows that are left to train on, and those of each task that are held out; none where `validate_every` is unset.
+    """Split each task's rows into training rows and held-out rows; without `validate_every` hold out none.
 
-    They come out of the training rows, so that a method that validates has no more labelled rows than one that does not. Drawn by the
-    seed, whole groups. Raises ConfigError when a task would keep fewer rows to train on than are held out.
+    Held-out rows come from the training rows, so a method which validates has no more labelled rows than others. They
+    are drawn by `seed`, in whole groups. Raises ConfigError when a task would keep fewer training rows than it holds
+    out.
     """
     if config.validate_every is None:
         return list(parts), [[] for _ in parts]
     held = [take_rows(part.rows, config.validation_rows, seed) for part in parts]
-    left = []
-    for part, out in zip(parts, held, strict=True):
-        ids = {row.id for row in out}
+    remaining = []
+    for part, held_rows in zip(parts, held, strict=True):
+        ids = {row.id for row in held_rows}
         rows = [row for row in part.rows if row.id not in ids]
-        if len(rows) < len(out):
+        if len(rows) < len(held_rows):
             raise ConfigError(
-                f"{part.spec.name}: of {len(part.rows)} training rows checkpoint.validation_rows would hold out {len(out)} and leave "
-                f"{len(rows)} to train on. Hold out fewer, or leave checkpoint.validate_every unset."
+                f"{part.spec.name}: checkpoint.validation_rows would hold out {len(held_rows)} of {len(part.rows)} "
+                f"training rows, and leave {len(rows)} to train on. Hold out fewer, "
+                "or leave checkpoint.validate_every unset."
             )
-        left.append(TaskRows(part.spec, rows))
-    note(f"{sum(map(len, held))} training rows are held out, to be judged every {config.validate_every} steps.")
-    return left, [*held]
+        remaining.append(TaskRows(part.spec, rows))
+    note(f"{sum(map(len, held))} training rows are held out and judged every {config.validate_every} steps.")
+    return remaining, [*held]
 
 
 def validator(specs: Sequence[TaskSpec], judges: Sequence[Judge], held: Sequence[Sequence[Example]]) -> Validate | None:
-    """What judges the held-out rows: returns ``{"value": mean of the tasks' primary metrics, "tasks": {task: value}}``, None undefined.
+    """Return a function which judges the held-out rows; None when no rows are held out.
 
-    Higher is better: of a metric that is an error the value has a minus. None where no rows are held out.
+    The function returns ``{"value": mean of the tasks' primary metrics, "tasks": {task: value}}``, None where
+    undefined. Error metrics are negated, so higher is always better.
     """
     if not any(held):
         return None
@@ -63,8 +69,8 @@ def validator(specs: Sequence[TaskSpec], judges: Sequence[Judge], held: Sequence
 
 def _primary(spec: TaskSpec, judge: Judge, rows: Sequence[Example]) -> float | None:
     probabilities = needs_probabilities(spec) and not spec.is_number
-    found = measure(spec, spec.primary, judge.judge(rows, probabilities=probabilities, title="held-out rows"))
-    value = float(found.value(found.kept_CU[:, None, :])[0])
+    measured = measure(spec, spec.primary, judge.judge(rows, probabilities=probabilities, title="held-out rows"))
+    value = float(measured.value(measured.kept_CU[:, None, :])[0])
     if not math.isfinite(value):
         return None
     return value if METRICS[spec.primary].higher_is_better else -value

@@ -24,10 +24,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """The two functions of a method. What can be told without importing it is its `Entry` in the registry.
+    """The two functions of a method. Its `Entry` in the registry can be read without importing it.
 
-    `train` gets the run, whose `config` holds every setting, and each task with its training rows. It logs to the run, saves
-    what it trained into the run folder, and returns the judges. `load` returns the judges of a finished run.
+    `train` gets the run (its `config` holds every setting) and each task's training rows. It logs to the run, saves the
+    trained model into the run folder, and returns the judges. `load` returns the judges of a finished run.
     """
 
     train: Callable[[Run, Sequence[TaskRows]], Trained]

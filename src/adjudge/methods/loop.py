@@ -1,7 +1,7 @@
-"""The outer loop that all training methods share: batches, steps, log, checkpoints, saving. It knows no loss.
+"""The outer loop of all training methods: batches, steps, log, checkpoints, saving. It knows no loss.
 
-A method iterates over it, computes its own loss inside, and ends each step with `Loop.log`. The loop registers everything that
-must survive a kill; a method hands over only what is its own (`carry`).
+A method iterates over it, computes its loss inside, and ends each step with `Loop.log`. The loop registers all shared
+state which must survive a kill; a method passes only its additional state (`carry`).
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class TrainingRow(Protocol):
 
     @property
     def id(self) -> str:
-        """The row's id, to name it when its batch goes wrong."""
+        """Return the row's id, which is reported when its batch fails."""
 
     @property
     def tokens(self) -> int:
-        """Its length, by which padded batches are sorted."""
+        """Return the row's length, by which padded batches are sorted."""
 
 
 TaskT = TypeVar("TaskT")
@@ -67,10 +67,11 @@ class Step(Generic[TaskT, RowT]):
 
 
 class Loop(Generic[TaskT, RowT]):
-    """Iterates over the steps that are left. A context manager: entering it resumes the run where it was.
+    """Iterates over the remaining steps. A context manager, which resumes the run on entry.
 
-    `tasks` is handed out with each step, in the order of `parts`; `rows` are each task's rows as the method prepared them.
-    `held_out` rows are judged by `judges` while training. `save` writes what was trained, named `what` in messages, into the run folder.
+    `tasks`, `rows`, `judges`, `specs` and `held_out` have one entry per task, in the same order. A step gets its entry
+    of `tasks`. `rows` are prepared by the method, and `held_out` rows are judged by `judges` while training. `save`
+    writes the trained weights, called `what` in messages, into the run folder.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Loop(Generic[TaskT, RowT]):
 
     @property
     def lr(self) -> float:
-        """Learning rate of the step."""
+        """Return the learning rate of the step."""
         return float(self._scheduler.get_last_lr()[0])
 
     def __enter__(self) -> Self:
@@ -150,9 +151,9 @@ class Loop(Generic[TaskT, RowT]):
                 yield Step(self._session.step, self._tasks[index], rows, index)
 
     def log(self, step: Step[TaskT, RowT], figures: Mapping[str, Any], rollout: Rollout | None = None) -> None:
-        """End a step: log its figures (with those of the answers in `rollout`), and move the learning rate.
+        """End a step: log its figures, with the answer figures of any `rollout`, and step the scheduler.
 
-        Raises GuardError when the answers are beyond a limit of `guard.stop_on`.
+        Raises GuardError when the answers cross a limit named in `guard.stop_on`.
         """
         watch = self._watches[step.task_index]
         record: dict[str, Any] = {"step": step.number}
@@ -170,14 +171,17 @@ class Loop(Generic[TaskT, RowT]):
             watch.check(record.get("kl", 0.0))
 
     def finish(self) -> Trained:
-        """Save what was trained, and return the judges. Raises NotFiniteError instead of saving weights that are not finite."""
+        """Save the trained weights, and return the judges.
+
+        Raises NotFiniteError, and saves nothing, when weights are not finite.
+        """
         check_weights(self._module, self._what)
         self._save()
         return Trained(self._judges, self._session.rows, self._session.earlier_s)
 
 
 class AdapterLoop(Loop[PromptedTask, RowT]):
-    """The loop of a policy whose LoRA layers are trained."""
+    """The loop of methods which train a policy's LoRA layers."""
 
     policy: Policy
 
@@ -192,11 +196,11 @@ def adapter_loop(
     value_lr: float | None = None,
     carry: Mapping[str, Stateful] | None = None,
 ) -> AdapterLoop[RowT]:
-    """Build the loop that trains LoRA layers: fresh ones, or those of the run that ``init`` names.
+    """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
-    `rows_of` prepares a task's rows. A method that `samples` answers runs without dropout (the ratio of the first update
-    would not be 1) and makes several updates per step. With `value_lr` the value head is trained too. `carry` is what else
-    the method must keep from step to step. Raises ConfigError, DataError, ModelError, RunError.
+    `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
+    update's ratio is 1, and a step may make several updates. With `value_lr` the value head is trained too. `carry`
+    holds the method's additional state. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -207,7 +211,7 @@ def adapter_loop(
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     if value_lr is not None:
         groups.append({"params": list(policy.value_head.parameters()), "lr": value_lr, "weight_decay": 0.0})
-    # Which passes computed a kept prefix shows in the last bits, so it belongs to the state.
+    # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
 
     def save() -> None:
@@ -237,12 +241,12 @@ def adapter_loop(
 
 
 def adapter_method(train: Callable[[Run, Sequence[TaskRows]], Trained]) -> Method:
-    """Return the method of a `train` function that leaves an adapter in the run folder."""
+    """Return the method of a `train` function which saves an adapter in the run folder."""
     return Method(train, load_adapter_judges)
 
 
 def load_adapter_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
-    """Return the judges of a finished run that trained an adapter: one policy, prompted with each task."""
+    """Return the judges of a finished adapter run: one policy, prompted with each task."""
     policy = load_policy(run.config)
     policy.load_adapter(run.folder / "adapter", train=False)
     policy.merge()

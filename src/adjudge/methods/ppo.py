@@ -39,7 +39,10 @@ from adjudge.training.updates import Critic, clipped_updates
 
 @dataclass(frozen=True, slots=True)
 class PpoBatch:
-    """A batch of sampled answers with all that its updates need. Tensors are float32, without gradient, 0 at padding."""
+    """A batch of sampled answers, ready for updates.
+
+    Tensors are float32, without gradient, 0 at padding.
+    """
 
     rollout: Rollout
     score_B: Tensor
@@ -78,9 +81,10 @@ def collect_batch(
     *,
     common_scale: bool = False,
 ) -> PpoBatch:
-    """Sample one answer per prompt, score it, and estimate advantages. Raises NotFiniteError, DataError (a row without gold).
+    """Sample one answer per prompt, score it, and estimate advantages.
 
-    With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`).
+    With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`). Raises
+    NotFiniteError, and DataError for a row without a gold answer.
     """
     rollout = sample(task, rows, sampling, grad=config.is_one_pass(len(rows)))
     ref_logp_BR = reference_logp(task.policy, rollout, config.temperature)

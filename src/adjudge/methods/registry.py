@@ -1,4 +1,7 @@
-"""The methods by name, one line per method. Listing them imports no torch; a method is imported when it is used."""
+"""The methods by name, one line per method.
+
+Listing them imports no torch; a method is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What can be told about a method without importing it."""
+    """Facts about a method, available without importing it."""
 
     name: str
     summary: str
@@ -25,16 +28,16 @@ class Entry:
     """The paper it is from."""
     module: str
     settings: tuple[str, ...]
-    """Groups of `Config` it reads, beside ``data``, ``evaluation`` and ``runtime``."""
+    """Groups of `Config` it reads, besides ``data``, ``evaluation`` and ``runtime``."""
     trains: bool = True
     rows: Literal["none", "demonstrations", "all"] = "all"
-    """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
+    """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
     """The setting that names its model."""
     trains_adapter: bool = True
-    """Whether it trains LoRA layers: it can then start from a run (``init``), and learn several tasks at once."""
+    """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
-    """Whether it can go with ``prompt.analysis=before``."""
+    """True if it allows ``prompt.analysis=before``."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -43,19 +46,19 @@ class Entry:
 
 
 def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **others: Any) -> Entry:
-    """Return the entry of a method that trains LoRA layers in ``methods/NAME.py`` and reads the settings group NAME."""
+    """Return the entry of an adapter method in ``methods/NAME.py``, which reads the settings group NAME."""
     settings = ("prompt", "answer", "lora", _group(name), "checkpoint", "init", *(("guard",) if samples else ()))
     return Entry(name, summary, source, f"adjudge.methods.{_group(name)}", settings, **others)
 
 
 def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
-    """Return the entry of a method that prompts the untrained model, in ``methods/prompting/NAME.py``."""
+    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing."""
     module = f"adjudge.methods.prompting.{_group(name)}"
     return Entry(name, summary, source, module, ("prompt", "answer"), trains=False, trains_adapter=False, **others)
 
 
 def _encoder(name: str, summary: str, source: str) -> Entry:
-    """Return the entry of a method that trains an encoder in ``methods/NAME.py``; its settings name its model."""
+    """Return the entry of an encoder method in ``methods/NAME.py``; its settings name its model."""
     group = _group(name)
     settings = (group, "checkpoint")
     return Entry(
@@ -84,39 +87,41 @@ METHODS: dict[str, Entry] = {
 }
 
 COMPARED = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
-"""Methods which `adjudge compare` runs unless others are named."""
-
+"""Methods which `adjudge compare` runs by default."""
 
 MULTI = "multi-"
-"""Typed and shown before the name of a method that trains one adapter on several tasks: ``multi-sft``."""
+"""Prefix of a method's name when it trains one adapter on several tasks: ``multi-sft``."""
 
 
 def get_entry(name: str) -> Entry:
-    """Return the entry of a method. Raises ConfigError that names the nearest."""
+    """Return the entry of a method. Raises ConfigError, which suggests the nearest name."""
     if name not in METHODS:
         raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
     return METHODS[name]
 
 
 def known_names() -> list[str]:
-    """Return every name a user may type."""
+    """Return every name users may type."""
     return [*METHODS, *(f"{MULTI}{entry.name}" for entry in METHODS.values() if entry.trains_adapter)]
 
 
 def parse_name(name: str) -> tuple[Entry, bool]:
-    """Return the entry of a name as a user types it, and whether it asks for one adapter on several tasks. Raises ConfigError."""
+    """Return the entry of a typed name, and whether it means one adapter on several tasks.
+
+    Raises ConfigError for an unknown name.
+    """
     if name not in known_names():
         raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
     return METHODS[name.removeprefix(MULTI)], name.startswith(MULTI)
 
 
 def shown_name(name: str, tasks: int) -> str:
-    """Return the name under which a run over so many tasks is shown: ``multi-sft`` for ``sft`` over several."""
+    """Return the name to show for a run: ``multi-sft`` for ``sft`` over several tasks."""
     return f"{MULTI}{name}" if tasks > 1 else name
 
 
 def entry_for(name: str, tasks: int) -> Entry:
-    """Return the entry of a name as a user types it, for a run over so many tasks.
+    """Return the entry of a typed name, for a run over this number of tasks.
 
     Raises ConfigError for an unknown name, for ``multi-`` with one task, and for a method that takes only one.
     """
@@ -142,14 +147,14 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_settings(config: Config) -> None:
-    """Raise ConfigError for settings that the method cannot follow."""
+    """Raise ConfigError for settings the method cannot use."""
     entry = get_entry(config.method)
     if config.prompt.analysis == "before" and not entry.analysis_before:
         use = "teach" if entry.trains else "show"
         raise ConfigError(
-            f"{entry.name} cannot go with prompt.analysis=before: the rows have no analyses to {use}, and judgements alone "
-            f"would tell the model to leave them out. Leave {entry.name} out, or take prompt.analysis=true: the analysis "
-            "then follows the judgement."
+            f"{entry.name} cannot go with prompt.analysis=before: the rows have no analyses to {use}, and judgements "
+            f"alone would teach the model to skip analyses. Leave {entry.name} out, or use prompt.analysis=true: the "
+            "analysis then follows the judgement."
         )
     if config.init is not None and not entry.trains_adapter:
         able = ", ".join(entry.name for entry in METHODS.values() if entry.trains_adapter)
@@ -159,14 +164,14 @@ def check_settings(config: Config) -> None:
 
 
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
-"""Settings which not every method reads."""
+"""Settings read by some methods only."""
 
 
 def own_settings(config: Config, tasks: int = 1) -> Config:
-    """Return the settings of a run over so many tasks, with every group its method never reads put back to the default.
+    """Return a run's settings, with groups its method never reads reset to their defaults.
 
-    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. Where a
-    method's settings name its model, `model` is that name.
+    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. Where
+    a method's settings name its model, `model` is that name.
     """
     entry = get_entry(config.method)
     plain = Config()
@@ -179,6 +184,6 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     if entry.rows == "none":
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
     update["data"] = config.data.model_copy(update=unread)
-    if config.runtime.trust_remote_code != model:  # it is another method's model
+    if config.runtime.trust_remote_code != model:  # code of another method's model
         update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})
     return config.model_copy(update=update)

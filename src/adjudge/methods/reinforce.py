@@ -1,7 +1,7 @@
-"""REINFORCE++: policy gradients of LoRA layers without a critic, advantages whitened over the whole batch.
+"""REINFORCE++: policy gradients of LoRA layers without a critic, with batch-whitened advantages.
 
-One step: sample an answer per prompt, score it, give each token −β(log π − log π_ref) and the last one the score too, sum
-what follows each token, whiten these sums over the batch, and learn from them with PPO's clipped loss.
+One step: sample an answer per prompt, score it, give each token −β(log π − log π_ref) and the last one the score too,
+sum what follows each token, whiten these sums over the batch, and learn from them with PPO's clipped loss.
 
 Differs from arXiv 2501.03262:
 
@@ -9,7 +9,8 @@ Differs from arXiv 2501.03262:
 2. One answer per prompt: the variant with a group baseline is not here.
 3. Adapter dropout is off, gradients are clipped, and a batch's updates end early at `stop_kl`, as in PPO here.
 
-It is PPO with gamma = lam = 1, a fixed β, and a value head that stays 0. Source: arXiv 2501.03262 (REINFORCE++), section 3.
+It is PPO with gamma = lam = 1, a fixed β, and a value head that stays 0. Source: arXiv 2501.03262 (REINFORCE++),
+section 3.
 """
 
 from __future__ import annotations

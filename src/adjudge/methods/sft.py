@@ -22,7 +22,7 @@ from adjudge.training.updates import accumulate, apply_gradients
 
 
 def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on the right answers of each task's rows. Raises DataError for a row without one, NotFiniteError."""
+    """Train on each task's right answers. Raises DataError for a row without one, NotFiniteError."""
     config = run.config.sft
     with adapter_loop(run, parts, config, partial(taught_rows, loss=config.loss)) as loop:
         for step in loop:

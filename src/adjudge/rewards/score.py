@@ -1,4 +1,4 @@
-"""The score of a judgement, given once at its end. As many rewards as prompts, always."""
+"""The reward of a judgement, given once at its end. Every prompt gets exactly one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from adjudge.types import Judgement, Value
 
 
 def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: RewardConfig) -> float:
-    """Score one judgement against its gold answer.
+    """Return the reward of one judgement.
 
-    Raises DataError when the gold answer is missing or no answer of this task.
+    Raises DataError when the gold answer is missing, or is not an answer of this task.
     """
     if gold is None:
         raise DataError(
@@ -24,7 +24,7 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
         )
     if spec.number is not None:
         if isinstance(gold, str):
-            raise DataError(f"{spec.name}: the gold answer {gold!r} is no number.")
+            raise DataError(f"{spec.name}: the gold answer {gold!r} is not a number.")
         return numeric_reward(judgement, gold, spec.number)
     if gold not in spec.words:
         raise DataError(
@@ -34,9 +34,10 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
 
 
 def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:
-    """The most that a readable answer of this task can pay or cost; 1 where that is nothing.
+    """Return the largest absolute reward of a readable answer of the task; 1 if that is 0.
 
-    Rewards of several tasks divided by it are on one scale, −1 to 1 for readable answers: 1 for +1 and −1, range / 2 for numbers.
+    Dividing by it puts the rewards of several tasks on one scale, −1 to 1 for readable answers. For rewards of +1 and
+    −1 it is 1, for number tasks range / 2.
     """
     if spec.number is not None:
         return (spec.number.high - spec.number.low) / 2
@@ -46,10 +47,10 @@ def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:
 def rewards(
     judgements: Sequence[Judgement], golds: Sequence[Value | None], spec: TaskSpec, config: RewardConfig
 ) -> list[float]:
-    """Score a batch: one reward per prompt, in their order; unreadable answers are scored like the others.
+    """Return one reward per prompt, in their order, unreadable answers included.
 
-    Raises ValueError when judgements and golds differ in number, DataError as `reward` does, and NotFiniteError for a reward
-    that is not finite; both name the place in the batch.
+    Raises ValueError when judgements and golds differ in number, DataError as `reward` does, and NotFiniteError for a
+    reward which is not finite. Both errors name the row in the batch.
     """
     if len(judgements) != len(golds):
         raise ValueError(f"{len(judgements)} judgements for {len(golds)} prompts: every prompt gets exactly one reward")
@@ -61,7 +62,8 @@ def rewards(
             raise DataError(f"Row {row} of the batch: {error}") from None
         if not math.isfinite(score):
             raise NotFiniteError(
-                f"{spec.name}: the reward of row {row} of the batch is {score} (gold {gold!r}, answer {judgement.value!r})."
+                f"{spec.name}: the reward of row {row} of the batch is {score} "
+                f"(gold {gold!r}, answer {judgement.value!r})."
             )
         scores.append(score)
     return scores

@@ -1,1 +1,4 @@
-"""The mathematics of reinforcement learning as pure functions over tensors. Imports nothing else of this package."""
+"""Reinforcement learning's mathematics as pure functions over tensors.
+
+Imports nothing else of this package.
+"""

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 
 WHITEN_EPSILON = 1e-8
-"""Added to the variance, so that equal advantages become zeros and not infinities."""
+"""Added to the variance, so that equal advantages become 0 and not infinite."""
 
 
 def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation over episodes that end with each row's last real token.
+    """Return advantages and returns by generalised advantage estimation.
 
-    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``, where value and advantage after the last
-    real token are 0: a response that was cut by the token limit is a finished one, because its reward was given.
-    Returns (advantage_BR, return_BR) in float32, without gradient, 0 at padding; the return is advantage + value, the target
-    of the value loss. Whatever stands at padding, NaN included, has no influence.
-    Raises ValueError when shapes differ or a row's real tokens are not at its start.
+    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``. An episode ends with its row's
+    last real token, where the next value and advantage are 0. A response cut by the token limit counts as finished,
+    since it got its reward.
+
+    Both tensors are float32 ``[B, R]``, without gradient, 0 at padding. The return is advantage + value, the target of
+    the value loss. Entries at padding have no influence, even NaN. Raises ValueError when shapes differ or a row's real
+    tokens are not at its start.
 
     Source: arXiv 1506.02438, equation 16.
     """
@@ -32,8 +34,8 @@ def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam:
         next_value_B = reward_BR.new_zeros(reward_BR.shape[0])
         next_advantage_B = torch.zeros_like(next_value_B)
         for t in reversed(range(reward_BR.shape[1])):
-            # Padding carries reward 0 and value 0 and comes after every real token, so the recursion reaches the last real
-            # token with 0 and 0 in hand: exactly the terminal state.
+            # Padding comes after every real token, with reward 0 and value 0. So the recursion reaches the last real
+            # token with value and advantage 0: exactly the terminal state.
             delta_B = reward_BR[:, t] + gamma * next_value_B - value_BR[:, t]
             next_advantage_B = delta_B + gamma * lam * next_advantage_B
             next_value_B = value_BR[:, t]
@@ -42,7 +44,7 @@ def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam:
 
 
 def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Return the sum of each token's reward and all later ones of its response, float32 ``[B, R]``, 0 at padding.
+    """Return each token's sum of its own and all later rewards, float32 ``[B, R]``, 0 at padding.
 
     Equals the advantages of `gae` with gamma = lam = 1 and values of 0. Source: arXiv 2501.03262, section 3.
     """
@@ -51,9 +53,9 @@ def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
 
 
 def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and (population) variance 1 over all real tokens of the batch; 0 at padding.
+    """Return `x_BR` shifted and scaled to mean 0 and variance 1 over the batch's real tokens.
 
-    Returns float32. Equal entries, or a single one, become 0.
+    Uses the population variance. Returns float32, 0 at padding. Equal entries, or a single one, become 0.
     """
     real_BR = mask_BR.bool()
     count = real_BR.sum().clamp(min=1)

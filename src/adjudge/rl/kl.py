@@ -1,4 +1,4 @@
-"""The price of leaving the reference policy: per-token rewards with a KL penalty, and the controller of its weight.
+"""Rewards per token with a KL penalty to the reference policy, and the controller of its weight.
 
 Shapes: ``B`` responses, ``R`` response tokens, padded on the right. Masks are boolean with True = a real token.
 """
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 MAX_ERROR = 0.2
-"""The proportional error is clipped to ± this, so that one odd batch cannot swing beta."""
+"""Limit of the proportional error: one unusual batch cannot change beta by much."""
 
 
 @torch.no_grad()
 def token_rewards(score_B: Tensor, logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor, beta: float) -> Tensor:
-    """Reward of each token: −beta (logp − ref_logp), plus the response's score at its last real token.
+    """Return each token's reward: −beta (logp − ref_logp), plus the score at the last real token.
 
-    Returns reward_BR in float32, without gradient, 0 at padding.
-    Raises ValueError when a response has no token (its score would be lost) or the number of scores differs from the rows.
+    Returns float32 ``[B, R]``, without gradient, 0 at padding. Raises ValueError when a response has no token (its
+    score would be lost), or when scores and responses differ in number.
 
     Source: arXiv 1909.08593, equation 2, spread over the tokens; arXiv 2410.11020.
     """
@@ -35,20 +35,21 @@ def token_rewards(score_B: Tensor, logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR
     if bool((real_BR[:, 1:] & ~real_BR[:, :-1]).any()):
         raise ValueError("a row has a real token after padding: responses are padded on the right")
     penalty_BR = (logp_BR.float() - ref_logp_BR.float()).masked_fill(~real_BR, 0.0)
-    # 0 - x and not -x: padding and equal policies give 0.0, never -0.0. With beta 0 nothing infinite can become NaN.
+    # 0 - x and not -x, so that padding and equal policies give 0.0, never -0.0. With beta 0, 0 * inf would be NaN.
     reward_BR = 0.0 - beta * penalty_BR if beta else torch.zeros_like(penalty_BR)
     return reward_BR.scatter_add(1, (length_B - 1).unsqueeze(-1), score_B.float().unsqueeze(-1))
 
 
 def kl_per_response(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Return each response's sum of logp − ref_logp in nats, ``[B]``: an estimate of its KL to the reference."""
+    """Return each response's KL estimate, its sum of logp − ref_logp, in nats, ``[B]``."""
     return ((logp_BR - ref_logp_BR) * mask_BR).sum(1)
 
 
 class AdaptiveKL:
-    """The KL coefficient `beta`, steered in proportion so that the KL per response approaches `target` nats.
+    """A proportional controller of the KL coefficient `beta`.
 
-    With `target` None, beta is fixed. Source: arXiv 1909.08593, section 2.2 (there the gain is batch size / horizon = 0.1).
+    It moves beta so that the KL per response approaches `target` nats. With `target` None, beta is fixed.
+    Source: arXiv 1909.08593, section 2.2 (there the gain is batch size / horizon = 0.1).
     """
 
     def __init__(self, init: float, target: float | None, horizon: float) -> None:
@@ -59,22 +60,23 @@ class AdaptiveKL:
         self._horizon = horizon
 
     def update(self, kl: float, steps: int) -> None:
-        """Move beta after a batch of `steps` prompts whose mean KL per response was `kl` nats.
+        """Update beta after a batch of `steps` prompts with a mean KL per response of `kl` nats.
 
-        beta ← beta (1 + clip((kl − target) / target, ±0.2) · min(steps / horizon, 1)). Raises ValueError when `kl` is not finite.
+        beta ← beta (1 + clip((kl − target) / target, ±0.2) · min(steps / horizon, 1)). Raises ValueError when `kl` is
+        not finite.
         """
         if not math.isfinite(kl):
             raise ValueError(f"the KL to the reference is {kl}")
         if self._target is None:
             return
         error = min(max(kl / self._target - 1, -MAX_ERROR), MAX_ERROR)
-        # A batch larger than the horizon must not turn beta negative: that would pay for leaving the reference.
+        # A batch larger than the horizon must not turn beta negative, which would reward leaving the reference.
         self.beta *= 1 + error * min(steps / self._horizon, 1.0)
 
     def state_dict(self) -> dict[str, float]:
-        """What changes while training; JSON keeps it exactly."""
+        """Return beta, which JSON stores exactly."""
         return {"beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take up where `state_dict` left off."""
+        """Restore what `state_dict` returned."""
         self.beta = float(state["beta"])

@@ -1,10 +1,10 @@
-"""The losses of PPO and SFT, and the log-probabilities they are made of.
+"""The losses of PPO and SFT, and the log-probabilities they use.
 
 Shapes: ``B`` responses, ``R`` response tokens, ``V`` vocabulary. Masks are boolean with True = a real token.
 
-Every loss is a mean over all real tokens of the batch: the masked sum divided by `denominator`, which is the number of real
-tokens of the tensors given unless the caller says otherwise. With `denominator` = the real tokens of the *whole* batch, the
-losses (and the other figures that are means) of its micro-batches add up to the loss of the whole, and so do the gradients.
+Every loss is a mean over real tokens: the masked sum divided by `denominator`, by default the number of real tokens in
+the tensors. When `denominator` is the number of real tokens of the *whole* batch, the losses of its micro-batches add
+up to the loss of the batch. So do the gradients and the other means.
 """
 
 from __future__ import annotations
@@ -47,15 +47,17 @@ def policy_loss(
     *,
     denominator: float | Tensor | None = None,
 ) -> PolicyLoss:
-    """PPO's clipped surrogate, negated so that smaller is better: mean of max(−A ρ, −A clamp(ρ, 1 ± clip)).
+    """Return PPO's clipped surrogate, negated so that smaller is better.
 
-    ρ = exp(logp − old_logp), all in float32. Only `logp_BR` gets a gradient.
+    The loss is the mean of max(−A ρ, −A clamp(ρ, 1 ± clip)) with ρ = exp(logp − old_logp), all in float32. Only
+    `logp_BR` gets a gradient.
 
-    Source: arXiv 1707.06347, equation 7; the KL estimate is the third of J. Schulman, "Approximating KL divergence" (2020).
+    Source: arXiv 1707.06347, equation 7; the KL estimate is the third of J. Schulman, "Approximating KL divergence"
+    (2020).
     """
     real_BR = mask_BR.bool()
     count = _denominator(real_BR, denominator)
-    # Padding is set to 0 before exp: an infinity there would turn into NaN in the backward pass, mask or not.
+    # Set padding to 0 before exp: an infinity there would become NaN in the backward pass despite the mask.
     log_ratio_BR = (logp_BR.float() - old_logp_BR.float().detach()).masked_fill(~real_BR, 0.0)
     advantage_BR = advantage_BR.float().detach().masked_fill(~real_BR, 0.0)
     ratio_BR = log_ratio_BR.exp()
@@ -81,12 +83,13 @@ def value_loss(
     *,
     denominator: float | Tensor | None = None,
 ) -> ValueLoss:
-    """Half the squared error of the value, with the step from the old value clipped: mean of ½ max(unclipped, clipped).
+    """Return half the squared error of the values, with their change since sampling clipped.
 
-    unclipped = (V − return)², clipped = (V_old + clamp(V − V_old, ± clip) − return)². Only `value_BR` gets a gradient, and
-    none where the value has moved more than `clip` towards the return.
+    The loss is the mean of ½ max(unclipped, clipped), with unclipped = (V − return)² and
+    clipped = (V_old + clamp(V − V_old, ± clip) − return)². Only `value_BR` gets a gradient, and none where the value has
+    moved more than `clip` towards the return.
 
-    Source: the PPO of arXiv 1707.06347 as its first implementations have it; the paper itself has the unclipped term only.
+    Source: the first implementations of PPO (arXiv 1707.06347); the paper itself has only the unclipped term.
     """
     real_BR = mask_BR.bool()
     count = _denominator(real_BR, denominator)
@@ -105,16 +108,16 @@ def value_loss(
 
 
 def answer_loss(logp_BR: Tensor, mask_BR: Tensor, *, denominator: float | Tensor | None = None) -> Tensor:
-    """Negative log-likelihood of the tokens that are taught, in nats per token: the loss of supervised fine-tuning."""
+    """Return the negative log-likelihood of the taught tokens, in nats per token: the loss of SFT."""
     real_BR = mask_BR.bool()
     return -logp_BR.float().masked_fill(~real_BR, 0.0).sum() / _denominator(real_BR, denominator)
 
 
 def token_logp_and_entropy(logits_BRV: Tensor, ids_BR: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each token that was chosen, and the entropy of the distribution it was chosen from, in nats.
+    """Return each chosen token's log-probability, and the entropy of its distribution, in nats.
 
-    Logits of any dtype are read in float32; those of −inf (filtered tokens) count as probability 0. The log-probability
-    carries the gradient; the entropy, a figure to watch, is detached. The token before `ids_BR[b, t]` gave `logits_BRV[b, t]`.
+    Logits of any dtype are converted to float32, and −inf (a filtered token) is probability 0. The log-probability
+    carries the gradient; the entropy is detached. `logits_BRV[b, t]` is the output at the token before `ids_BR[b, t]`.
     """
     logits_BRV = logits_BRV.float()
     chosen_BR = logits_BRV.gather(-1, ids_BR.unsqueeze(-1)).squeeze(-1)
@@ -124,14 +127,17 @@ def token_logp_and_entropy(logits_BRV: Tensor, ids_BR: Tensor) -> tuple[Tensor, 
 
 @torch.no_grad()
 def entropy(logp: Tensor) -> Tensor:
-    """Entropy in nats of distributions given as log-probabilities, ``[…, V] → […]``; −inf is probability 0. Carries no gradient."""
+    """Return the entropy in nats of log-probabilities, ``[…, V] → […]``, without gradient.
+
+    −inf is probability 0.
+    """
     return -(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1)
 
 
-def _denominator(real_BR: Tensor, given: float | Tensor | None) -> Tensor:
-    if given is None:
+def _denominator(real_BR: Tensor, denominator: float | Tensor | None) -> Tensor:
+    if denominator is None:
         return real_BR.sum().float().clamp(min=1)
-    return torch.as_tensor(given, dtype=torch.float32, device=real_BR.device)
+    return torch.as_tensor(denominator, dtype=torch.float32, device=real_BR.device)
 
 
 def _explained_variance(value_N: Tensor, return_N: Tensor) -> Tensor:

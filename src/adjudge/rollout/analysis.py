@@ -1,9 +1,9 @@
-"""An analysis beside the judgement: the parts of the form one after the other.
+"""An analysis before or after the judgement: the parts of the form are answered one by one.
 
-The slot of each part is opened for the model, as the prompt opens the first one: after an analysis stand ``</Analysis>`` and
-``<Judgement>``, after a judgement ``</Judgement>`` and ``<Analysis>``. What of them the model has not written is written for it, since a
-small one ends its turn after the first part. So a part is known by its place and never searched for: tags in data or in an analysis
-are mere text.
+The prompt opens the first part, and the form opens the next: ``</Analysis>`` and ``<Judgement>`` after an analysis,
+``</Judgement>`` and ``<Analysis>`` after a judgement. Tags the model left out are added for it, since a small model
+ends its turn after the first part. A part is therefore known by its position and never searched for, and tags in data
+or in an analysis are plain text.
 
 Shapes: ``B`` prompts, ``R`` response tokens.
 """
@@ -24,19 +24,19 @@ from adjudge.rollout.sampler import Responses, Sampling, respond
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Prompts grown by one part of the form and the opened slot of the next."""
+    """Prompts extended by one part of the form and the opening tag of the next."""
 
     prompts: list[list[int]]
     texts: list[str]
-    """The part and the tags after it, as they stand there."""
+    """The part and the tags after it, as in the prompt."""
     kept: list[int]
-    """Tokens of each part that the policy wrote and that stand there."""
+    """Number of each part's tokens which the policy wrote and the prompt keeps."""
     template: list[int]
-    """Tokens after them which the form wrote."""
+    """Number of tokens after them which the form wrote."""
 
 
 def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], parts: Sequence[Sequence[int]]) -> Opened:
-    """Close the part that `parts` are the tokens of, one a prompt, and open the slot of the other part."""
+    """Append each prompt's part (token ids in `parts`), close it, and open the other part."""
     analysed = isinstance(end, AnalysisEnd)
     closing, opening = (CLOSING_ANALYSIS, OPENING_TAG) if analysed else (CLOSING_TAG, OPENING_ANALYSIS)
     opened = Opened([], [], [], [])
@@ -55,7 +55,7 @@ def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], pa
 def analyse(
     policy: Policy, prompts: Sequence[Sequence[int]], end: AnalysisEnd, sampling: Sampling
 ) -> tuple[Responses, Opened]:
-    """Draw an analysis for each prompt that ends in its opened slot, and open the slot of the judgement."""
+    """Draw an analysis for each prompt, which must end with its opening tag, and open the judgement."""
     analyses = respond(policy, policy.prefill(prompts), end, sampling)
     return analyses, open_next(end, prompts, analyses.ids)
 
@@ -63,18 +63,18 @@ def analyse(
 def respond_after_analysis(
     policy: Policy, prompts: Sequence[Sequence[int]], first: AnalysisEnd, end: AnswerEnd, sampling: Sampling
 ) -> Responses:
-    """Draw analysis and judgement as one response; `texts` are those of the judgements, which is what is read.
+    """Draw analysis and judgement as one response. Its `texts` hold only the judgements.
 
-    A token that ended an analysis and does not stand in the form (the end of the turn) is no part of the response.
+    A token that ended an analysis but is not part of the form (the end of the turn) is dropped from the response.
     """
     analyses, opened = analyse(policy, prompts, first, sampling)
-    judged = respond(policy, policy.prefill(opened.prompts), end, sampling)
+    judgements = respond(policy, policy.prefill(opened.prompts), end, sampling)
     ids = [
-        [*grown[len(prompt) :], *answer]
-        for prompt, grown, answer in zip(prompts, opened.prompts, judged.ids, strict=True)
+        [*extended[len(prompt) :], *answer]
+        for prompt, extended, answer in zip(prompts, opened.prompts, judgements.ids, strict=True)
     ]
     kept_BR = torch.arange(analyses.mask_BR.shape[1]) < torch.tensor(opened.kept)[:, None]
-    mask_BR = torch.cat([kept_BR, judged.mask_BR], dim=1)
+    mask_BR = torch.cat([kept_BR, judgements.mask_BR], dim=1)
     order_BR = mask_BR.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask_BR.sum(1).max())]
 
     def joined(analysis_BR: Tensor, judgement_BR: Tensor) -> Tensor:
@@ -82,15 +82,15 @@ def respond_after_analysis(
 
     return Responses(
         ids=ids,
-        texts=judged.texts,
-        logp_BR=joined(analyses.logp_BR, judged.logp_BR),
-        value_BR=joined(analyses.value_BR, judged.value_BR),
-        entropy_BR=joined(analyses.entropy_BR, judged.entropy_BR),
+        texts=judgements.texts,
+        logp_BR=joined(analyses.logp_BR, judgements.logp_BR),
+        value_BR=joined(analyses.value_BR, judgements.value_BR),
+        entropy_BR=joined(analyses.entropy_BR, judgements.entropy_BR),
         mask_BR=mask_BR.gather(1, order_BR),
         template_spans=[range(kept, kept + tags) for kept, tags in zip(opened.kept, opened.template, strict=True)],
     )
 
 
 def _missing(text: str, closing: str) -> str:
-    """What of the closing tag is still to be written after `text`: the limit may have cut it in the middle."""
+    """Return what `text` lacks of the closing tag; the token limit may have cut it inside the tag."""
     return next((closing[length:] for length in range(len(closing), 0, -1) if text.endswith(closing[:length])), closing)

@@ -1,9 +1,14 @@
-"""Where an answer ends, in tokens: the one rule that sampling, training and evaluation share.
+"""Where an answer ends, in tokens: the one rule for sampling, training and evaluation.
 
-Differs from arXiv 2410.11020's reference, which draws 12 to 32 tokens and never stops at ``</Judgement>`` (it still reads only what
-stands before it): `stop: line` ends an answer at the closing tag, a line end, the end of the turn or a small limit, because an untrained
-small model never writes the closing tag; `stop: tag` (preset paper) wants the tag, and stops there. An analysis, where one is asked for,
-ends at its own tag, the end of the turn or its own limit, whatever the rule for answers: it may have many lines, and is never read.
+- ``stop: line`` ends an answer at the closing tag, a line end, the end of the turn, or a small limit: an untrained
+  small model never writes the closing tag.
+- ``stop: tag`` (preset paper) requires the closing tag, and stops there.
+
+An analysis ends at its closing tag, the end of the turn, or its own limit, under either rule. It may have many lines,
+and is never read.
+
+Differs from the reference of arXiv 2410.11020, which draws 12 to 32 tokens and does not stop at ``</Judgement>`` (it
+reads only the text before the tag).
 """
 
 from __future__ import annotations
@@ -19,12 +24,12 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Value
 
 _SPARE = 2
-"""Tokens beyond the longest answer and its closing tag, since a model may split a word otherwise than the tokenizer does."""
+"""Tokens added to the longest answer and its closing tag: a model may split words differently than the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """The rule for one task and tokenizer. `max_tokens` counts the tokens of an answer and its end."""
+    """The rule for one task and tokenizer. `max_tokens` limits an answer together with its end."""
 
     tokenizer: Any
     stop: Literal["line", "tag"]
@@ -33,32 +38,38 @@ class AnswerEnd:
     min_tokens: int
 
     def ended(self, ids: Sequence[int]) -> bool:
-        """Whether a response that has just got its last token ends there (the limit aside)."""
+        """Return whether a response ends with its latest token, ignoring the limit."""
         if self.stop == "line" and ids[-1] in self.end_ids:
             return True
         text = self.text(ids)
         return CLOSING_TAG in text or (self.stop == "line" and _has_line_end(text))
 
     def text(self, ids: Sequence[int]) -> str:
-        """The response as text, the end-of-turn token left out."""
+        """Return the response as text, without the end-of-turn token."""
         return _decoded(self.tokenizer, self.end_ids, ids)
 
     def inside(self, ids: Sequence[int]) -> list[int]:
-        """The tokens of a response that has ended up to its closing tag; one that holds what is beyond, or the line end, is left out."""
+        """Return an ended response's tokens up to its closing tag.
+
+        Drops a last token with text after the tag, or with the line end.
+        """
         kept = _without_turn_end(self.end_ids, ids)
         text = self.text(kept)
-        beyond = bool(text.partition(CLOSING_TAG)[2]) or (self.stop == "line" and _has_line_end(text))
-        return kept[:-1] if beyond else kept
+        has_more = bool(text.partition(CLOSING_TAG)[2]) or (self.stop == "line" and _has_line_end(text))
+        return kept[:-1] if has_more else kept
 
     def taught_ids(self, value: Value, spec: TaskSpec) -> list[int]:
-        """What training teaches a model to emit for a gold answer: the answer and its end."""
+        """Return the token ids to teach for a gold answer: the answer and its end."""
         text = answer_text(value, spec)
         if self.stop == "line" and self.end_ids:
             return [*self._encode(text), self.end_ids[0]]
         return self._encode(text + CLOSING_TAG)
 
     def label_ids(self, spec: TaskSpec) -> list[list[int]]:
-        """Token ids of each label word; with their end where one word's tokens begin another's, so that they can be told apart."""
+        """Return the token ids of each label word.
+
+        When one word's tokens begin another's, all include the end of the answer to tell them apart.
+        """
         plain = [self._encode(word) for word in spec.words]
         clash = any(a != b and b[: len(a)] == a for a in plain for b in plain)
         return [self.taught_ids(word, spec) for word in spec.words] if clash else plain
@@ -68,10 +79,11 @@ class AnswerEnd:
 
 
 def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: AnswerConfig) -> AnswerEnd:
-    """Build the rule. Unset limits: the longest answer and its end: one token (`line`), or the closing tag (`tag`, no end token).
+    """Build the rule of a task and tokenizer.
 
-    Raises ConfigError when a limit that is set has no room for the longest answer, and for an answer word that the tokenizer cannot
-    write so that it is read again.
+    An unset limit allows the longest answer and its end. With ``stop: line`` the end is one token; with ``stop: tag``,
+    or without an end token, it is the closing tag. Raises ConfigError when a set limit cuts off the longest answer, or
+    when an answer word does not survive the tokenizer.
     """
 
     def encode(text: str) -> list[int]:
@@ -80,30 +92,34 @@ def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: A
     def tokens(text: str) -> int:
         return len(encode(text))
 
-    for word in spec.words:  # a vocabulary without its script makes another word the same "unknown" token
-        written = _decoded(tokenizer, end_ids, encode(word))
-        if read_label(written, spec.words) != word:
+    for word in spec.words:  # words in a script outside the vocabulary all become the same "unknown" token
+        decoded = _decoded(tokenizer, end_ids, encode(word))
+        if read_label(decoded, spec.words) != word:
             raise ConfigError(
-                f"{spec.name}: the model's tokenizer cannot write the answer word {word!r}: it comes back as {written!r}. "
+                f"{spec.name}: the model's tokenizer cannot write the answer word {word!r}: "
+                f"it comes back as {decoded!r}. "
                 "Name another word in 'labels' (--labels raw=Word), or use another model."
             )
-    ends = (spec.number.low, spec.number.high) if spec.number else ()
-    numbers = [answer_text(end, spec) for end in ends]
-    # A tokenizer may know the ends ("0", "100") as one token and other numbers digit by digit: count characters too.
+    bounds = (spec.number.low, spec.number.high) if spec.number else ()
+    numbers = [answer_text(bound, spec) for bound in bounds]
+    # A tokenizer may have "0" and "100" as single tokens but split other numbers into digits: count characters too.
     longest = max(*map(tokens, [*spec.words, *numbers]), *map(len, numbers), 1)
     automatic = longest + 1 if config.stop == "line" and end_ids else longest + tokens(CLOSING_TAG) + _SPARE
-    most = config.max_tokens or automatic
+    max_tokens = config.max_tokens or automatic
     needed = max(map(tokens, [*spec.words, *numbers]))
-    if most < needed:
+    if max_tokens < needed:
         raise ConfigError(
-            f"answer.max_tokens={most} cuts off an answer of {spec.name}: its longest has {needed} tokens. Raise it, or leave it unset."
+            f"answer.max_tokens={max_tokens} cuts off answers of {spec.name}: the longest has {needed} tokens. "
+            "Raise it, or leave it unset."
         )
-    return AnswerEnd(tokenizer, config.stop, tuple(end_ids), most, min(config.min_tokens or most, most))
+    return AnswerEnd(
+        tokenizer, config.stop, tuple(end_ids), max_tokens, min(config.min_tokens or max_tokens, max_tokens)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysisEnd:
-    """Where an analysis ends: at its closing tag, the end of the turn, or after `max_tokens` (always as many)."""
+    """The end of an analysis: its closing tag, the end of the turn, or `max_tokens` tokens."""
 
     tokenizer: Any
     end_ids: tuple[int, ...]
@@ -111,19 +127,22 @@ class AnalysisEnd:
 
     @property
     def min_tokens(self) -> int:
-        """The limit is not drawn."""
+        """Return `max_tokens`: the limit of an analysis is fixed, not drawn."""
         return self.max_tokens
 
     def ended(self, ids: Sequence[int]) -> bool:
-        """Whether an analysis that has just got its last token ends there (the limit aside)."""
+        """Return whether an analysis ends with its latest token, ignoring the limit."""
         return ids[-1] in self.end_ids or CLOSING_ANALYSIS in self.text(ids)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The analysis as text, the end-of-turn token left out."""
+        """Return the analysis as text, without the end-of-turn token."""
         return _decoded(self.tokenizer, self.end_ids, ids)
 
     def inside(self, ids: Sequence[int]) -> list[int]:
-        """The tokens of an analysis that has ended up to its closing tag; one that holds what is beyond it is left out."""
+        """Return an ended analysis's tokens up to its closing tag.
+
+        Drops a last token with text after the tag.
+        """
         kept = _without_turn_end(self.end_ids, ids)
         return kept[:-1] if self.text(kept).partition(CLOSING_ANALYSIS)[2] else kept
 

@@ -1,4 +1,4 @@
-"""Answer a batch of prompts: greedily or with the likeliest label, with an analysis before or after where the task asks for it.
+"""Answer a batch of prompts: greedily or with the likeliest label, and with any analysis of the task.
 
 Shapes: ``B`` prompts, ``L`` labels.
 """
@@ -21,7 +21,10 @@ from adjudge.types import Value
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prompt's answer: its text, the value read from it, and its token ids. `probabilities` is per label word, or empty."""
+    """One prompt's answer: its text, the value read from it, and its token ids.
+
+    `probabilities` is per label word, or empty.
+    """
 
     text: str
     value: Value | None
@@ -36,9 +39,10 @@ def answer(
     decode: Literal["greedy", "labels"] = "greedy",
     probabilities: bool = False,
 ) -> list[Answer]:
-    """Answer each prompt, in order. ``decode="labels"`` takes the likeliest label word; number tasks are always greedy.
+    """Answer each prompt, in order.
 
-    With an analysis the texts hold the whole form, and the value comes from the judgement alone. Raises NotFiniteError.
+    ``decode="labels"`` takes the likeliest label word; number tasks are always greedy. With an analysis the texts hold
+    the whole form, and the value comes from the judgement alone. Raises NotFiniteError.
     """
     by_label = decode == "labels" and not task.spec.is_number
     analyses = [""] * len(prompts)

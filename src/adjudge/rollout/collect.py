@@ -28,9 +28,10 @@ MAX_GRAD_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A batch of sampled answers. Tensors are float32 ``[B, R]`` on the CPU, without gradient, 0 where the mask is False.
+    """A batch of sampled answers.
 
-    With an analysis before the judgement, `responses` also holds the form's tags between the two. They are no actions:
+    Tensors are float32 ``[B, R]`` on the CPU, without gradient, 0 where the mask is False. With an analysis before the
+    judgement, `responses` also holds the form's tags between the two. They are not actions of the policy:
     `template_spans` names their positions, and ``R`` does not count them.
     """
 
@@ -43,14 +44,15 @@ class Rollout:
     mask_BR: Tensor
     template_spans: list[range] | None
     sampled_with_grad: TokenFigures | None
-    """The sampled figures with their gradient: the forward pass of the first update. None where sampled without."""
+    """The sampled figures with their gradient, for the first update. None when sampled without gradient."""
 
 
 def sample(task: PromptedTask, rows: Sequence[PromptRow], sampling: Sampling, *, grad: bool = False) -> Rollout:
-    """Sample one answer per prompt and read its judgement. Raises NotFiniteError when the logits are no distribution.
+    """Sample one answer per prompt and read its judgement.
 
-    With `grad`, short answers keep the gradient of the sampling pass, so the first update needs no forward pass of its own.
-    An analysis after the judgement earns nothing, so none is sampled.
+    With `grad`, short answers keep the gradient of the sampling pass, which saves the first update its forward pass. An
+    analysis after the judgement earns no reward, so it is not sampled. Raises NotFiniteError when the logits are not a
+    distribution.
     """
     prompts = [row.ids for row in rows]
     grad = grad and _is_short(task) and not task.policy.checkpoints
@@ -71,10 +73,11 @@ def sample(task: PromptedTask, rows: Sequence[PromptRow], sampling: Sampling, *,
 
 
 def score(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False) -> Tensor:
-    """Return the reward of each answer, float32 ``[B]``. Raises DataError for a row without gold, NotFiniteError.
+    """Return the reward of each answer, float32 ``[B]``.
 
-    With `common_scale`, divide by the most an answer can pay (`reward_scale`), so several tasks are on one scale: the KL
-    penalty and the value loss, which whitening does not touch, then weigh the same in each.
+    With `common_scale`, divide by the task's largest reward (`reward_scale`) to put several tasks on one scale.
+    Whitening does not rescale the KL penalty and the value loss, which then weigh the same in each task. Raises
+    DataError for a row without a gold answer, NotFiniteError.
     """
     scale = reward_scale(spec, config) if common_scale else 1.0
     return torch.tensor(rewards(rollout.judgements, rollout.golds, spec, config)) / scale

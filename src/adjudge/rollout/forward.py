@@ -1,4 +1,4 @@
-"""One forward pass over answers: log-probability, value and entropy of sampled tokens, or the loss of taught ones.
+"""One forward pass over answers: the figures of sampled tokens, or the loss of taught tokens.
 
 Shapes: ``B`` responses, ``R`` response tokens, ``M`` real tokens of all responses, ``V`` vocabulary.
 """
@@ -37,7 +37,8 @@ def token_figures(
 ) -> TokenFigures:
     """Run the policy over prompts and responses and return its figures at each response token.
 
-    Tokens inside `template_spans` (one range per response) are read but not counted: the tensors have no column for them.
+    Tokens inside `template_spans` (one range per response) are read but not counted: the tensors have no column for
+    them.
     """
     batch = policy.batch(prompts, responses)
     hidden_MD = policy.hidden(batch)
@@ -61,8 +62,8 @@ def rollout_figures(policy: Policy, rollout: Rollout, rows: Sequence[int], tempe
 def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: int) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Return the loss of rows from a batch that teaches `tokens` tokens, with gradient, and its figures.
 
-    ``loss`` is the rows' part of the batch's mean negative log-likelihood, in nats per token. ``right`` counts the rows whose
-    taught tokens are all the likeliest.
+    ``loss`` is the rows' part of the batch's mean negative log-likelihood, in nats per token. ``right`` counts the rows
+    whose taught tokens are all the likeliest.
     """
     batch = policy.batch([row.given for row in rows], [row.taught for row in rows])
     logits_MV = policy.logits(policy.hidden(batch))
@@ -84,7 +85,7 @@ def reference_logp(policy: Policy, rollout: Rollout, temperature: float) -> Tens
 
 
 def _without_template(template_spans: Sequence[range], mask_BR: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mask of the remaining tokens, closed up to the left, and which of all real tokens they are."""
+    """Return the mask of the sampled tokens, shifted left over gaps, and which real tokens are sampled."""
     index_R = torch.arange(mask_BR.shape[1], device=mask_BR.device)
     start_B, stop_B = (
         torch.tensor(ends, device=mask_BR.device)

@@ -17,10 +17,10 @@ from adjudge.rollout.sampler import next_token_logps
 
 @torch.no_grad()
 def label_logps(policy: Policy, state: Prefilled, label_ids: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probability of each label's tokens after each prompt, float32 ``[B, L]`` (`state` is left as it is).
+    """Return the log-probability of each label's tokens after each prompt, float32 ``[B, L]``.
 
-    Softmax over ``L`` gives the probability of each label given that the answer is one of them.
-    Raises NotFiniteError when the logits are no distribution.
+    Softmax over ``L`` gives the label probabilities, given an answer among the labels. `state` is not changed.
+    Raises NotFiniteError when the logits are not a distribution.
     """
     first_BV = next_token_logps(policy.logits(state.hidden_BD))
     columns = []
@@ -30,7 +30,7 @@ def label_logps(policy: Policy, state: Prefilled, label_ids: Sequence[Sequence[i
             fed_BT = torch.tensor(ids[:-1], device=first_BV.device).expand(len(first_BV), -1)
             hidden_BTD, _ = policy.extend(state.fork(), fed_BT)
             rest_BTV = next_token_logps(policy.logits(hidden_BTD))
-            wanted = torch.tensor(ids[1:], device=first_BV.device).expand(len(first_BV), -1)
-            logp_B = logp_B + rest_BTV.gather(2, wanted[..., None]).squeeze(2).sum(1)
+            next_BT = torch.tensor(ids[1:], device=first_BV.device).expand(len(first_BV), -1)
+            logp_B = logp_B + rest_BTV.gather(2, next_BT[..., None]).squeeze(2).sum(1)
         columns.append(logp_B)
     return torch.stack(columns, dim=1)

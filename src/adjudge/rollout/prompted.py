@@ -22,12 +22,12 @@ class PromptRow(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The row's id."""
+        """Return the row's id."""
         return self.example.id
 
     @property
     def tokens(self) -> int:
-        """Length of the prompt."""
+        """Return the length of the prompt."""
         return len(self.ids)
 
 
@@ -50,7 +50,7 @@ def prompt_rows(task: PromptedTask, examples: Sequence[Example]) -> list[PromptR
 
 
 class TaughtRow(NamedTuple):
-    """A training row as token ids: those given, and those taught after them."""
+    """A training row as token ids: the given ones, then the taught ones."""
 
     given: list[int]
     taught: list[int]
@@ -58,16 +58,17 @@ class TaughtRow(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Length of both."""
+        """Return the number of given and taught tokens."""
         return len(self.given) + len(self.taught)
 
 
 def taught_rows(
     task: PromptedTask, examples: Sequence[Example], *, loss: Literal["answer", "sequence"] = "answer"
 ) -> list[TaughtRow]:
-    """Return each row's prompt with the right answer and its end to teach; with ``loss="sequence"`` the prompt is taught too.
+    """Return each row's prompt, and the gold answer with its end to teach.
 
-    Raises DataError for a row without a gold answer.
+    With ``loss="sequence"`` the prompt is taught too, except for its first token. Raises DataError for a row without a
+    gold answer.
     """
     rows: list[TaughtRow] = []
     for example, prompt in zip(examples, task.renderer.prompts(examples), strict=True):

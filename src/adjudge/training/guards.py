@@ -1,4 +1,4 @@
-"""Stop before harm: a value that is not finite never reaches the optimizer."""
+"""Stop before harm: values that are not finite never reach the optimizer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def check_finite(what: str, tensor: Tensor) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
-    """Scale gradients down to `max_norm` and return their norm before it. Call it right before the optimizer's step.
+    """Scale gradients down to `max_norm`, and return their norm before scaling. Call it before the step.
 
-    Raises NotFiniteError when the norm is not finite, or when a weight is not: then an earlier update broke it.
+    Raises NotFiniteError when the norm is not finite, or when an earlier update left a weight that is not.
     """
     weights = list(parameters)
     norm = nn.utils.clip_grad_norm_(weights, max_norm if max_norm is not None else math.inf)
@@ -36,13 +36,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -
 
 
 def check_weights(module: nn.Module, what: str) -> None:
-    """Raise NotFiniteError when a trained weight is not finite: before it is saved as a result."""
+    """Raise NotFiniteError when a trained weight is not finite, before it is saved as a result."""
     if not _is_finite([parameter for parameter in module.parameters() if parameter.requires_grad]):
         raise NotFiniteError(f"{what} has weights that are not finite after the last update, and is not saved. {_CURE}")
 
 
 def _is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Return whether every entry is finite, checked through the norms: one bad entry makes its norm infinite or NaN."""
+    """Return whether every entry is finite. One bad entry makes its tensor's norm infinite or NaN."""
     with torch.no_grad():
         norms = [norm.float() for norm in torch._foreach_norm(list(tensors))]
         return bool(torch.isfinite(torch.stack(norms)).all())

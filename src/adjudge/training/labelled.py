@@ -1,4 +1,4 @@
-"""An encoder's training rows: their texts, and what its head is trained towards."""
+"""An encoder's training rows: their texts and the targets of its head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adjudge.types import Example
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """A training row's texts and what the head is trained towards."""
+    """A training row's texts, and the target of the head."""
 
     texts: Texts
     target: float
@@ -36,7 +36,7 @@ def target_of(row: Example, task: TaskSpec) -> float:
 
 
 def labelled_rows(encoder: Encoder, rows: Sequence[Example], targets: Sequence[float]) -> list[LabelledRow]:
-    """Return rows as the encoder takes them; texts longer than its limit are shortened, with a note."""
+    """Return rows ready for the encoder. Texts longer than its limit are shortened, with a note."""
     texts = [texts_of(row.fields) for row in rows]
     lengths = encoder.lengths(texts)
     longer = sum(length > encoder.max_tokens for length in lengths)

@@ -1,7 +1,7 @@
-"""Several tasks in one training set: how many rows of each.
+"""Several tasks in one training set: how many rows each task gives.
 
-The number of rows of a task stands for its weight in training: every row that is drawn is used once an epoch, in batches of one task
-each (see `adjudge.training.batches.Batches`).
+A task's number of rows is its weight in training: every drawn row is used once per epoch, in batches of one task each
+(see `adjudge.training.batches.Batches`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ TEMPERATURE = "temperature="
 
 @dataclass(frozen=True, slots=True)
 class TaskRows:
-    """A task and its rows: the share of it that a mixture trains on."""
+    """A task and the rows of it to train on."""
 
     spec: TaskSpec
     rows: Sequence[Example]
 
 
 def mixture_weights(sizes: Sequence[int], mixture: str) -> list[float]:
-    """What tasks of these sizes weigh against each other; only the ratios count.
+    """Return the relative weight of each task; only the ratios count.
 
-    ``proportional``: the size; ``equal``: 1; ``temperature=T``: size^(1/T), which is proportional at 1 and nears equal as T grows.
+    ``proportional`` is the task's size, ``equal`` is 1, and ``temperature=T`` is size^(1/T): proportional at T = 1, and
+    close to equal for large T.
     Source: arXiv 1910.10683, section 3.5.2 (temperature-scaled mixing).
     """
     if mixture == "equal":
@@ -36,10 +37,10 @@ def mixture_weights(sizes: Sequence[int], mixture: str) -> list[float]:
 
 
 def rows_per_task(sizes: Sequence[int], mixture: str, total: int | None) -> list[int]:
-    """How many rows of each task make a mixture of `total` rows, none of them twice.
+    """Return how many rows each task gives to a mixture of `total` rows, without repeating a row.
 
-    A task that has fewer rows than its share gives all of them, and the others share the rest by their weights. With `total` None: as many
-    rows as there can be in exactly these shares (rounded).
+    A task with fewer rows than its share gives all of them, and the others share the rest by their weights. With
+    `total` None, return the largest mixture in exactly these shares (rounded).
     """
     weights = mixture_weights(sizes, mixture)
     if total is None:
@@ -49,21 +50,27 @@ def rows_per_task(sizes: Sequence[int], mixture: str, total: int | None) -> list
 
 
 def _fill(sizes: Sequence[int], weights: Sequence[float], total: int) -> list[float]:
-    """Shares of `total` by weight, none above its size: what a full task cannot take goes to those that are not full."""
+    """Split `total` by weight, giving no task more than its size.
+
+    Rows which a full task cannot give are shared among the tasks that still have rows.
+    """
     shares = [0.0] * len(sizes)
-    open_tasks, left = list(range(len(sizes))), float(total)
+    open_tasks, remaining = list(range(len(sizes))), float(total)
     while open_tasks:
-        level = left / sum(weights[task] for task in open_tasks)
+        level = remaining / sum(weights[task] for task in open_tasks)
         full = [task for task in open_tasks if level * weights[task] >= sizes[task]]
         for task in full or open_tasks:
             shares[task] = float(sizes[task]) if full else level * weights[task]
-        left -= sum(sizes[task] for task in full)
+        remaining -= sum(sizes[task] for task in full)
         open_tasks = [task for task in open_tasks if task not in full] if full else []
     return shares
 
 
 def _round(shares: Sequence[float], sizes: Sequence[int]) -> list[int]:
-    """Whole numbers with the same sum: rounded down, then one more for the largest remainders, the first task first."""
+    """Return whole numbers with the same sum as `shares`.
+
+    Shares are rounded down, then the largest remainders get one more; of equal remainders the first task comes first.
+    """
     counts = [int(share) for share in shares]
     order = sorted(range(len(shares)), key=lambda task: counts[task] - shares[task])
     missing = round(sum(shares)) - sum(counts)

@@ -14,16 +14,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from adjudge.config import OptimizerConfig
 
 MIN_WARMUP_UPDATES = 6
-"""The shortest warm-up there is: a share of few updates is hardly any. PPO over 240 rows takes 15 steps, a tenth of which is 2; it
-was at the full rate in its second step and had collapsed onto one label by its fourth (docs/notes/warm-up.md)."""
+"""The shortest warm-up: in a short run, a share of the updates is almost none. PPO over 240 rows takes 15 steps. With a
+tenth of them as warm-up it reached the full rate in step 2 and collapsed onto one label by step 4
+(docs/notes/warm-up.md)."""
 
 
 def build_optimizer(
     groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int
 ) -> tuple[Optimizer, LambdaLR]:
-    """Build optimizer and scheduler; a group may bring its own ``lr`` and ``weight_decay``.
+    """Build optimizer and scheduler. A group may set its own ``lr`` and ``weight_decay``.
 
-    ``adafactor`` is used with a fixed step, as arXiv 2410.11020 does. Call ``scheduler.step()`` once an update, `total_updates` times.
+    ``adafactor`` has a fixed step size, as in arXiv 2410.11020. Call ``scheduler.step()`` once per update,
+    `total_updates` times in all.
     """
     groups = [{"lr": config.lr, "weight_decay": config.weight_decay, **group} for group in groups]
     if config.name == "adafactor":
@@ -38,20 +40,23 @@ def build_optimizer(
 
 
 def rate_factor(update: int, total: int, config: OptimizerConfig) -> float:
-    """Share of the peak rate at an update (counted from 0): a rise over the warm-up, then the schedule, never 0 before the end."""
+    """Return the learning rate of an update (counted from 0) as a share of the peak rate.
+
+    The rate rises over the warm-up, then follows the schedule. It is never 0 before the last update is done.
+    """
     warmup = warmup_updates(total, config)
     if update < warmup:
         return (update + 1) / warmup
     if config.schedule == "constant":
         return 1.0
-    left = max(0.0, (total - update) / max(1, total - warmup))
-    return left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+    remaining = max(0.0, (total - update) / max(1, total - warmup))
+    return remaining if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * remaining))
 
 
 def warmup_updates(total: int, config: OptimizerConfig) -> int:
-    """How many of `total` updates have a rising rate: the share, but at least `MIN_WARMUP_UPDATES`, which are at most half of them.
+    """Return the number of warm-up updates: the configured share, but at least `MIN_WARMUP_UPDATES`.
 
-    A share of 0 is no warm-up at all. A share that asks for more than the minimum is taken as it is.
+    The minimum never exceeds half of the updates. A share of 0 means no warm-up at all.
     """
     if config.warmup_share == 0:
         return 0
@@ -59,7 +64,7 @@ def warmup_updates(total: int, config: OptimizerConfig) -> int:
 
 
 def decay_matrices(model: nn.Module) -> list[dict[str, Any]]:
-    """Return two parameter groups: weight decay is for matrices, not for biases and normalisation weights (all vectors)."""
+    """Return two parameter groups: matrices with weight decay, vectors (biases, normalisation) without."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [parameter for parameter in parameters if parameter.dim() > 1]},

@@ -1,8 +1,8 @@
 """A training loop that can be killed at any moment and resumed as if nothing had happened.
 
-The loop hands over every part it carries from step to step and runs over ``session.steps(batches)``. After a step the session
-writes a checkpoint when one is due (`adjudge.training.checkpoint`). Entering a resumed run restores the newest checkpoint and
-cuts the logs back to where they were then, so repeated steps are logged once.
+The loop hands over every part it carries from step to step and runs over ``session.steps(batches)``. After a step the
+session writes a checkpoint when one is due (`adjudge.training.checkpoint`). Entering a resumed run restores the newest
+checkpoint and cuts the logs back to where they were then, so repeated steps are logged once.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class Session:
             named = NotFiniteError(f"Step {self.step}: {error}")
             self._keep_failed(named)
             raise named from None
-        if isinstance(
-            error, GuardError
-        ):  # the guard fires after the update, so the usual end of a step is still to come
+        if isinstance(error, GuardError):  # raised after the update: do the usual end-of-step work before stopping
             self._validate_if_due()
             self.save()
         elif kind is None:
@@ -123,7 +121,7 @@ class Session:
         self._take_best()
 
     def save(self) -> None:
-        """Write a checkpoint of the state between two steps. Skip it when weights are not finite: the one before is better."""
+        """Write a checkpoint of the state between two steps; keep the one before when weights are not finite."""
         tensors: dict[str, Tensor] = {}
         packed = pack({**{name: part.state_dict() for name, part in self._parts.items()}, **self._own()}, tensors)
         if not all_finite(tensors):
@@ -182,7 +180,7 @@ class Session:
         changed = [name for name, value in self._run.identity.items() if state["identity"].get(name) != value]
         if changed:
             raise RunError(
-                f"{self._run.folder}: its checkpoint was made with other {' and '.join(changed)}. "
+                f"{self._run.folder}: its checkpoint was made with different {' and '.join(changed)}. "
                 "Put them back, or begin again with --force."
             )
         for name, part in self._parts.items():
@@ -192,10 +190,10 @@ class Session:
         self._run.rewind(state["logs"])
 
     def _keep_failed(self, error: NotFiniteError) -> None:
-        """Write the failed step's beginning as a checkpoint for ``--resume``, and failure.json with the rows of its batch.
+        """Write failure.json with the failed batch's rows, and the state before the step as a checkpoint.
 
-        No checkpoint is written where an older one is better: the weights were not finite already, or the step was through
-        and judging held-out rows failed.
+        ``--resume`` then repeats the step. No checkpoint is written when an older one is better: the weights were
+        already not finite, or the step was complete and judging held-out rows failed.
         """
         began_with = self._snapshot.as_checkpoint(self._own(), updated=self._step_is_done)
         rows = [str(row.id) for row in self._batch]

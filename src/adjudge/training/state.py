@@ -1,4 +1,4 @@
-"""The state a training loop carries from step to step: its parts, and a snapshot of what a step begins with."""
+"""The state a training loop carries between steps: its parts, and a snapshot from before each step."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def global_generators() -> Carried:
 
 
 def trained_weights(module: nn.Module) -> Carried:
-    """Carry the trained parameters of a module by name. Restoring raises RunError when names or shapes differ."""
+    """Carry a module's trained parameters by name. Restoring raises RunError when names or shapes differ."""
     parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
     def load(state: Mapping[str, Tensor]) -> None:
@@ -61,10 +61,10 @@ def trained_weights(module: nn.Module) -> Carried:
 
 
 class Snapshot:
-    """The state a step begins with, kept so that a failed step can be done again.
+    """The state before a step, kept so that a failed step can be done again.
 
-    With `copy_weights` the weights are copied too: needed where a step makes several updates, and one of them may fail after
-    another has changed the weights.
+    With `copy_weights` the weights are copied too. This is needed where a step makes several updates: one may fail
+    after another has changed the weights.
     """
 
     def __init__(self, parts: Mapping[str, Stateful], *, copy_weights: bool) -> None:
@@ -73,9 +73,11 @@ class Snapshot:
         self._packed_weights: dict[str, Any] = {}
         self._copies: dict[str, Tensor] = {}
 
-    def take(self, own: Mapping[str, Any]) -> None:
-        """Remember the state of all parts, and the session's `own` values."""
-        self._small = {name: part.state_dict() for name, part in self._parts.items() if name not in WEIGHTS} | dict(own)
+    def take(self, session_values: Mapping[str, Any]) -> None:
+        """Remember the state of all parts, and the session's own values (`session_values`)."""
+        self._small = {name: part.state_dict() for name, part in self._parts.items() if name not in WEIGHTS} | dict(
+            session_values
+        )
         if self._copy_weights:
             tensors: dict[str, Tensor] = {}
             self._packed_weights = self._pack_weights(tensors)
@@ -85,11 +87,12 @@ class Snapshot:
                 torch._foreach_copy_(list(self._copies.values()), list(tensors.values()))
 
     def as_checkpoint(
-        self, own: Mapping[str, Any], *, updated: bool
+        self, session_values: Mapping[str, Any], *, updated: bool
     ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Return the remembered state as `save_checkpoint` takes it, with the session's `own` values where none were remembered.
+        """Return the remembered state, ready for `save_checkpoint`.
 
-        None when nothing was remembered, when the weights were `updated` since and not copied, or are not finite.
+        `session_values` fill in values which were not remembered. Returns None when nothing was remembered, when the
+        weights are not finite, or when they were `updated` since without a copy.
         """
         if self._small is None or (updated and not self._copy_weights):
             return None
@@ -97,7 +100,7 @@ class Snapshot:
         weights = self._packed_weights if self._copy_weights else self._pack_weights(tensors)
         if not all_finite(tensors):
             return None
-        return {**weights, **pack({**own, **self._small}, tensors)}, tensors
+        return {**weights, **pack({**session_values, **self._small}, tensors)}, tensors
 
     def _pack_weights(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
         packed: dict[str, Any] = pack({name: self._parts[name].state_dict() for name in WEIGHTS}, tensors)

@@ -17,9 +17,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """The first Ctrl-C or SIGTERM asks to stop; `raise_if_requested` honours it after the step. A later second one stops at once.
+    """A request to stop after the current step, made by Ctrl-C or SIGTERM.
 
-    Outside the main thread, where signals cannot be caught, it does nothing.
+    `raise_if_requested` honours the first signal after the step. A second, later signal stops the run at once.
+
+    Outside the main thread signals cannot be caught, so it does nothing there.
     """
 
     def __init__(self) -> None:
@@ -49,7 +51,7 @@ class StopRequest:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._signal is None:
             self._signal, self._at = number, time.monotonic()
-            note("stopping: this step is finished and a checkpoint written first; once more stops at once.")
+            note("stopping after this step and its checkpoint; a second signal stops at once.")
         elif time.monotonic() - self._at > SAME_STOP_S:
             raise _error_of(number)
 

@@ -1,4 +1,4 @@
-"""Updates: gradients gathered in micro-batches, one step of the optimizer, and the clipped updates of policy gradients.
+"""Updates: gradients from micro-batches, one optimizer step, and clipped policy-gradient updates.
 
 Shapes: ``B`` responses, ``R`` response tokens.
 """
@@ -28,10 +28,10 @@ LossOf = Callable[[list[RowT]], tuple[Tensor, Mapping[str, Tensor | float]]]
 
 
 def accumulate(rows: Sequence[RowT], micro_batch_size: int | None, loss_of: LossOf[RowT]) -> dict[str, float]:
-    """Add up the gradients of a mini-batch, one micro-batch at a time, and return the sums of its figures.
+    """Accumulate a mini-batch's gradients over its micro-batches, and return the sums of its figures.
 
-    `loss_of` returns each micro-batch's part of the whole mini-batch's loss. Raises NotFiniteError before a loss that is
-    not finite goes backward.
+    `loss_of` returns each micro-batch's part of the whole mini-batch's loss. Raises NotFiniteError before a loss that
+    is not finite goes backward.
     """
     sums: dict[str, float] = {}
     for part in chunks(len(rows), micro_batch_size):
@@ -46,9 +46,9 @@ def accumulate(rows: Sequence[RowT], micro_batch_size: int | None, loss_of: Loss
 def apply_gradients(
     optimizer: Optimizer, max_norm: float | None, parameters: Iterable[nn.Parameter] | None = None
 ) -> float:
-    """Clip the gradients, take one step, clear them, and return their norm before clipping. Raises NotFiniteError before the step.
+    """Clip the gradients, take one step, clear them, and return their norm before clipping.
 
-    `parameters` are those to clip, by default all of the optimizer's.
+    Clips the gradients of `parameters`, by default all of the optimizer's. Raises NotFiniteError before the step.
     """
     if parameters is None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -60,7 +60,7 @@ def apply_gradients(
 
 @dataclass(frozen=True, slots=True)
 class Critic:
-    """What the value head is trained towards, and how."""
+    """The targets and settings of the value head's loss."""
 
     return_BR: Tensor
     clip: float
@@ -77,11 +77,11 @@ def clipped_updates(
     order: torch.Generator,
     critic: Critic | None = None,
 ) -> dict[str, Any]:
-    """Learn from a rollout: go over its mini-batches `update_epochs` times, and return the means of the updates' figures.
+    """Go over a rollout's mini-batches `update_epochs` times, and return the updates' mean figures.
 
-    An update that would start more than `stop_kl` (nats per token) from the sampling policy is not made, and ends the batch.
-    The first update reuses the sampling pass where the rollout kept its gradient. Raises NotFiniteError before a harmful
-    update. Source: arXiv 1707.06347, algorithm 1.
+    When the policy is more than `stop_kl` (nats per token) from the sampling policy, skip the update and end the batch.
+    The first update reuses the sampling pass where the rollout kept its gradient. Raises NotFiniteError before a
+    harmful update. Source: arXiv 1707.06347, algorithm 1.
     """
     updates: list[dict[str, float]] = []
     explained, stopped = 0.0, False
@@ -124,7 +124,7 @@ def _clipped_loss(
     critic: Critic | None,
     sampled: TokenFigures | None,
 ) -> LossOf[int]:
-    """Return the loss of some rows of a mini-batch: PPO's clipped surrogate, and with a critic the value loss."""
+    """Return a function for the loss of some rows: PPO's clipped surrogate, plus any critic's value loss."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
 
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Watching what a policy answers while it trains, so that a collapse onto one label is seen at once."""
+"""Watch a policy's answers while it trains, to detect a collapse onto one label early."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement, Value
 
 WINDOW = 128
-"""Answers that the warnings look back over."""
+"""Number of recent answers the warnings are based on."""
 
 
 class AnswerWatch:
-    """Counts sampled answers; warns (once per spell) of what `GuardConfig` sets limits to, or stops the run when asked to.
+    """Counts sampled answers, and warns or stops the run when they cross a limit of `GuardConfig`.
 
-    With `named`, the warnings name the task: there is one watch for each task of a mixture.
+    A warning is shown once, and again only after the figure was back within its limit. With `named`, warnings name the
+    task: a mixture has one watch per task.
     """
 
     def __init__(self, spec: TaskSpec, limits: GuardConfig | None = None, *, named: bool = False) -> None:
@@ -30,27 +31,32 @@ class AnswerWatch:
         self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """The answers it looks back over, and what it has warned of."""
+        """Return the recent answers and the warnings in force."""
         return {"recent": [list(pair) for pair in self._recent], "warned": sorted(self._warned)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up where `state_dict` left off."""
+        """Restore what `state_dict` returned."""
         self._recent = deque(((gold, value) for gold, value in state["recent"]), maxlen=WINDOW)
         self._warned = set(state["warned"])
 
     def check(self, kl: float) -> None:
-        """Warn of what is beyond its limit after a batch of mean `kl` nats per answer. Raises GuardError for what `stop_on` names."""
+        """Warn of each figure outside its limit. `kl` is the batch's mean KL in nats per answer.
+
+        Raises GuardError for a kind of warning named in `stop_on`.
+        """
         limits = self._limits
-        beyond = limits.max_kl is not None and kl > limits.max_kl
-        self._once("kl", beyond, f"the KL to the reference is {kl:.3g} nats an answer: the policy has left it")
+        too_far = limits.max_kl is not None and kl > limits.max_kl
+        self._once(
+            "kl", too_far, f"the KL to the reference is {kl:.3g} nats per answer: the policy has moved too far from it"
+        )
         if len(self._recent) < WINDOW:
             return
         golds, values = zip(*self._recent, strict=True)
-        read = [value for value in values if value is not None]
-        word, count = Counter(read).most_common(1)[0] if read else ("", 0)
+        readable = [value for value in values if value is not None]
+        word, count = Counter(readable).most_common(1)[0] if readable else ("", 0)
         gold_share = max(Counter(golds).values()) / len(golds)
-        most = limits.one_label_share
-        one_label = not self._spec.is_number and count > most * len(values) and gold_share < most
+        max_share = limits.one_label_share
+        one_label = not self._spec.is_number and count > max_share * len(values) and gold_share < max_share
         self._once(
             "one_label",
             one_label,
@@ -58,20 +64,27 @@ class AnswerWatch:
         )
         self._once(
             "unreadable",
-            len(values) - len(read) > limits.unreadable_share * len(values),
-            f"{len(values) - len(read)} of the last {len(values)} sampled answers are unreadable",
+            len(values) - len(readable) > limits.unreadable_share * len(values),
+            f"{len(values) - len(readable)} of the last {len(values)} sampled answers are unreadable",
         )
 
-    def _once(self, kind: str, happens: bool, text: str) -> None:
-        first = happens and kind not in self._warned
-        (self._warned.add if happens else self._warned.discard)(kind)
+    def _once(self, kind: str, active: bool, text: str) -> None:
+        first = active and kind not in self._warned
+        (self._warned.add if active else self._warned.discard)(kind)
         if first and kind in self._limits.stop_on:
-            raise GuardError(f"{self._where}{text}. Stopped, as guard.stop_on asks; --resume goes on all the same.")
+            raise GuardError(
+                f"{self._where}{text}. The run stopped, as guard.stop_on demands; --resume continues it anyway."
+            )
         if first:
             warn(f"{self._where}{text}")
 
     def see(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> dict[str, Any]:
-        """Take in a batch; returns its figures: right, unreadable (shares), and for label tasks recall per label and label entropy."""
+        """Add a batch of answers and return its figures for the log.
+
+        ``right`` and ``unreadable`` are shares of all answers. A number is right within 0.5 of the gold answer, on any
+        range. Label tasks add ``recall`` (per label) and ``label_entropy`` (nats); number tasks add ``mean_error`` of
+        the readable answers.
+        """
         values = [judgement.value for judgement in judgements]
         self._recent.extend(zip(golds, values, strict=True))
         figures: dict[str, Any] = {"unreadable": sum(value is None for value in values) / len(values)}
@@ -95,16 +108,16 @@ class AnswerWatch:
 def recall(
     golds: Sequence[Value | None], values: Sequence[Value | None], words: Sequence[str]
 ) -> dict[str, float | None]:
-    """Share of each label's rows that were answered with it; None for a label that no row has."""
-    found: dict[str, float | None] = {}
+    """Return, per label, the share of its rows answered with it; None for a label without rows."""
+    shares: dict[str, float | None] = {}
     for word in words:
         answered = [value for gold, value in zip(golds, values, strict=True) if gold == word]
-        found[word] = sum(value == word for value in answered) / len(answered) if answered else None
-    return found
+        shares[word] = sum(value == word for value in answered) / len(answered) if answered else None
+    return shares
 
 
 def entropy(values: Sequence[Value | None]) -> float:
-    """Entropy of the readable answers' distribution, in nats; 0 when all are one label."""
+    """Return the entropy of the readable answers in nats; 0 when all are one label."""
     counts = Counter(value for value in values if value is not None)
     total = counts.total()
     return sum(count / total * math.log(total / count) for count in counts.values()) if total else 0.0

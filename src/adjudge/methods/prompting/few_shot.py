@@ -2,7 +2,7 @@
 
 Differs from arXiv 2410.11020:
 
-1. Demonstrations are balanced over the labels; ``prompt.demonstration_choice=first`` takes the first rows, as the paper does.
+1. Demonstrations are balanced over the labels. ``prompt.demonstration_choice=first`` takes the first rows (the paper).
 2. They are turns of the chat where the model has a chat template.
 """
 
@@ -37,12 +37,10 @@ def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
-    """Return the judges of a finished run, which show the same demonstrations. Raises RunError when these are missing."""
+    """Return a finished run's judges, with its demonstrations. Raises RunError when these are missing."""
     path = run.folder / DEMONSTRATIONS
-    if not path.is_file():  # without them it would quietly be another method
-        raise RunError(
-            f"{path} is missing: the demonstrations that the run showed. Evaluate few-shot anew with another --out."
-        )
+    if not path.is_file():  # without them it would silently be another method
+        raise RunError(f"{path} is missing: the demonstrations of the run. Evaluate few-shot again with another --out.")
     demonstrations = [Example(**record) for record in read_jsonl(path)]
     return [_judge(run, spec, demonstrations) for spec in specs]
 
