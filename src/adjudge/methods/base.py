@@ -13,21 +13,21 @@ from adjudge.training.mixture import TaskRows
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The result of a method: one judge per task, in their order."""
+    """The result of a method: one judge per task, in the order of the tasks."""
 
     judges: Sequence[Judge]
     rows: int = 0
-    """Rows learned from, repetitions counted."""
+    """Number of rows learned from, repetitions counted."""
     earlier_s: float = 0.0
     """Seconds of training before the run was resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """The two functions of a method. What can be told without importing it is its `Entry` in the registry.
+    """The two functions of a method. Its `Entry` in the registry holds what is known without importing it.
 
-    `train` gets the run, whose `config` holds every setting, and each task with its training rows. It logs to the run, saves
-    what it trained into the run folder, and returns the judges. `load` returns the judges of a finished run.
+    `train` gets the run, whose `config` holds every setting, and each task with its training rows. It logs to the run,
+    saves the trained weights into the run folder, and returns the judges. `load` returns the judges of a finished run.
     """
 
     train: Callable[[Run, Sequence[TaskRows]], Trained]

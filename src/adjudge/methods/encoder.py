@@ -1,7 +1,7 @@
-"""A fine-tuned encoder: the baseline that a language model has to overtake.
+"""A fine-tuned encoder: the baseline for a language model to beat.
 
-Sequence classification as in BERT. A number task has one output, trained with the squared error on the gold number scaled to
-0..1. Differs from BERT's fine-tuning:
+Sequence classification as in BERT. A number task has one output, trained with the squared error on the gold number
+scaled to 0..1. Differs from BERT's fine-tuning:
 
 1. The learning rate and the number of epochs are settings, not a grid search.
 2. Evaluation takes the last epoch's weights, unless ``checkpoint.use=best``.
@@ -37,8 +37,9 @@ FOLDER = "encoder"
 def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
     """Fine-tune the encoder on the rows of one task, and save it to the run folder.
 
-    Seeded by ``config.seed``: the new head, dropout, and the order of the rows. Raises DataError for a row without a gold
-    answer or with an unknown one, ModelError when the encoder cannot be loaded, NotFiniteError before a harmful update.
+    ``config.seed`` seeds the new head, dropout, and the order of the rows. Raises DataError for a row without a gold
+    answer or with an unknown one, ModelError when the encoder cannot be loaded, and NotFiniteError before a harmful
+    update.
     """
     config, settings = run.config, run.config.encoder
     (part,), held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -68,12 +69,15 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
-    """Return the judges of a finished run. Raises RunError when it holds no encoder, or one with other labels."""
+    """Return the judges of a finished run.
+
+    Raises RunError when it holds no encoder, or one with other labels.
+    """
     folder = run.folder / FOLDER
     if not (folder / "config.json").is_file():
         raise RunError(f"{run.folder} holds no trained encoder: {FOLDER}/config.json is missing. Was the run finished?")
     name, runtime = str(folder.resolve()), run.config.runtime
-    if runtime.trust_remote_code == run.config.encoder.model:  # what was trained carries the code of what it began with
+    if runtime.trust_remote_code == run.config.encoder.model:  # the trained encoder carries the code of its base model
         runtime = runtime.model_copy(update={"trust_remote_code": name})
     encoder = load_encoder(name, runtime, run.config.encoder.max_tokens, None)
     for task in specs:

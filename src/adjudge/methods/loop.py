@@ -1,7 +1,7 @@
-"""The outer loop that all training methods share: batches, steps, log, checkpoints, saving. It knows no loss.
+"""The outer loop of all training methods: batches, steps, log, checkpoints, saving. It knows no loss.
 
-A method iterates over it, computes its own loss inside, and ends each step with `Loop.log`. The loop registers everything that
-must survive a kill; a method hands over only what is its own (`carry`).
+A method iterates over it, computes its own loss inside, and ends each step with `Loop.log`. The loop registers all
+state that must survive a kill. A method adds only its own state (`carry`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from adjudge.training.watch import AnswerWatch
 from adjudge.types import Example
 
 SHOWN = ("loss", "reward", "right", "kl", "unreadable")
-"""Figures of the log that the progress bar shows."""
+"""Figures of the log shown by the progress bar."""
 
 
 class TrainingRow(Protocol):
@@ -45,11 +45,11 @@ class TrainingRow(Protocol):
 
     @property
     def id(self) -> str:
-        """The row's id, to name it when its batch goes wrong."""
+        """Return the row's id, used to name it in errors about its batch."""
 
     @property
     def tokens(self) -> int:
-        """Its length, by which padded batches are sorted."""
+        """Return its length in tokens, by which padded batches are sorted."""
 
 
 TaskT = TypeVar("TaskT")
@@ -67,10 +67,11 @@ class Step(Generic[TaskT, RowT]):
 
 
 class Loop(Generic[TaskT, RowT]):
-    """Iterates over the steps that are left. A context manager: entering it resumes the run where it was.
+    """Iterates over the remaining steps. As a context manager, it resumes the run on entry.
 
-    `tasks` is handed out with each step, in the order of `parts`; `rows` are each task's rows as the method prepared them.
-    `held_out` rows are judged by `judges` while training. `save` writes what was trained, named `what` in messages, into the run folder.
+    `tasks` are passed with each step, in the order of `parts`. `rows` are each task's rows as the method prepared them.
+    `held_out` rows are judged by `judges` while training. `save` writes the trained weights into the run folder; messages
+    call them `what`.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Loop(Generic[TaskT, RowT]):
 
     @property
     def lr(self) -> float:
-        """Learning rate of the step."""
+        """Return the learning rate of the step."""
         return float(self._scheduler.get_last_lr()[0])
 
     def __enter__(self) -> Self:
@@ -152,7 +153,7 @@ class Loop(Generic[TaskT, RowT]):
     def log(self, step: Step[TaskT, RowT], figures: Mapping[str, Any], rollout: Rollout | None = None) -> None:
         """End a step: log its figures (with those of the answers in `rollout`), and move the learning rate.
 
-        Raises GuardError when the answers are beyond a limit of `guard.stop_on`.
+        Raises GuardError when the answers exceed a limit of `guard.stop_on`.
         """
         watch = self._watches[step.task_index]
         record: dict[str, Any] = {"step": step.number}
@@ -170,14 +171,17 @@ class Loop(Generic[TaskT, RowT]):
             watch.check(record.get("kl", 0.0))
 
     def finish(self) -> Trained:
-        """Save what was trained, and return the judges. Raises NotFiniteError instead of saving weights that are not finite."""
+        """Save the trained weights, and return the judges.
+
+        Raises NotFiniteError instead of saving weights with values that are not finite.
+        """
         check_weights(self._module, self._what)
         self._save()
         return Trained(self._judges, self._session.rows, self._session.earlier_s)
 
 
 class AdapterLoop(Loop[PromptedTask, RowT]):
-    """The loop of a policy whose LoRA layers are trained."""
+    """The loop of a policy with trained LoRA layers."""
 
     policy: Policy
 
@@ -192,11 +196,11 @@ def adapter_loop(
     value_lr: float | None = None,
     carry: Mapping[str, Stateful] | None = None,
 ) -> AdapterLoop[RowT]:
-    """Build the loop that trains LoRA layers: fresh ones, or those of the run that ``init`` names.
+    """Return the loop that trains LoRA layers: fresh ones, or those of the run named by ``init``.
 
-    `rows_of` prepares a task's rows. A method that `samples` answers runs without dropout (the ratio of the first update
-    would not be 1) and makes several updates per step. With `value_lr` the value head is trained too. `carry` is what else
-    the method must keep from step to step. Raises ConfigError, DataError, ModelError, RunError.
+    `rows_of` prepares a task's rows. A method that `samples` answers runs without dropout (otherwise the ratio of the
+    first update would not be 1) and makes several updates per step. With `value_lr` the value head is trained too.
+    `carry` is the method's other state between steps. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -207,7 +211,7 @@ def adapter_loop(
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     if value_lr is not None:
         groups.append({"params": list(policy.value_head.parameters()), "lr": value_lr, "weight_decay": 0.0})
-    # Which passes computed a kept prefix shows in the last bits, so it belongs to the state.
+    # The passes that computed a kept prefix affect its last bits, so they belong to the state.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
 
     def save() -> None:
@@ -237,12 +241,12 @@ def adapter_loop(
 
 
 def adapter_method(train: Callable[[Run, Sequence[TaskRows]], Trained]) -> Method:
-    """Return the method of a `train` function that leaves an adapter in the run folder."""
+    """Return the method for a `train` function that saves an adapter in the run folder."""
     return Method(train, load_adapter_judges)
 
 
 def load_adapter_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
-    """Return the judges of a finished run that trained an adapter: one policy, prompted with each task."""
+    """Return the judges of a finished run with an adapter: one policy, prompted with each task."""
     policy = load_policy(run.config)
     policy.load_adapter(run.folder / "adapter", train=False)
     policy.merge()

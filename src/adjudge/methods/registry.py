@@ -1,4 +1,7 @@
-"""The methods by name, one line per method. Listing them imports no torch; a method is imported when it is used."""
+"""The methods by name, one line per method.
+
+Listing them imports no torch; a method is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What can be told about a method without importing it."""
+    """What is known about a method without importing it."""
 
     name: str
     summary: str
     source: str
-    """The paper it is from."""
+    """The paper with the method."""
     module: str
     settings: tuple[str, ...]
-    """Groups of `Config` it reads, beside ``data``, ``evaluation`` and ``runtime``."""
+    """Groups of `Config` it reads, besides ``data``, ``evaluation`` and ``runtime``."""
     trains: bool = True
     rows: Literal["none", "demonstrations", "all"] = "all"
-    """What it learns from: no training rows, the demonstrations in its prompt, or every training row given."""
+    """What it learns from: no training rows, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
-    """The setting that names its model."""
+    """The setting with the name of its model."""
     trains_adapter: bool = True
-    """Whether it trains LoRA layers: it can then start from a run (``init``), and learn several tasks at once."""
+    """True if it trains LoRA layers: it can then start from a run (``init``), and learn several tasks at once."""
     analysis_before: bool = True
-    """Whether it can go with ``prompt.analysis=before``."""
+    """True if it works with ``prompt.analysis=before``."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -84,15 +87,15 @@ METHODS: dict[str, Entry] = {
 }
 
 COMPARED = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
-"""Methods which `adjudge compare` runs unless others are named."""
+"""Methods of `adjudge compare` unless others are named."""
 
 
 MULTI = "multi-"
-"""Typed and shown before the name of a method that trains one adapter on several tasks: ``multi-sft``."""
+"""Prefix of a method that trains one adapter on several tasks: ``multi-sft``."""
 
 
 def get_entry(name: str) -> Entry:
-    """Return the entry of a method. Raises ConfigError that names the nearest."""
+    """Return the entry of a method. Raises ConfigError with the nearest name."""
     if name not in METHODS:
         raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
     return METHODS[name]
@@ -104,21 +107,25 @@ def known_names() -> list[str]:
 
 
 def parse_name(name: str) -> tuple[Entry, bool]:
-    """Return the entry of a name as a user types it, and whether it asks for one adapter on several tasks. Raises ConfigError."""
+    """Return the entry of a typed name, and whether it asks for one adapter on several tasks.
+
+    Raises ConfigError.
+    """
     if name not in known_names():
         raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
     return METHODS[name.removeprefix(MULTI)], name.startswith(MULTI)
 
 
 def shown_name(name: str, tasks: int) -> str:
-    """Return the name under which a run over so many tasks is shown: ``multi-sft`` for ``sft`` over several."""
+    """Return the shown name of a run over `tasks` tasks: ``multi-sft`` for ``sft`` over several."""
     return f"{MULTI}{name}" if tasks > 1 else name
 
 
 def entry_for(name: str, tasks: int) -> Entry:
-    """Return the entry of a name as a user types it, for a run over so many tasks.
+    """Return the entry of a typed name, for a run over `tasks` tasks.
 
-    Raises ConfigError for an unknown name, for ``multi-`` with one task, and for a method that takes only one.
+    Raises ConfigError for an unknown name, for ``multi-`` with one task, and for several tasks with a method that takes
+    only one.
     """
     entry, multi = parse_name(name)
     if multi and tasks < 2:
@@ -132,7 +139,7 @@ def entry_for(name: str, tasks: int) -> Entry:
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as typed, each once. Raises ConfigError for an unknown one, or when there is none."""
+    """Return the typed names, each once. Raises ConfigError for an unknown one, or when there is none."""
     distinct = tuple(dict.fromkeys(names))
     for name in distinct:
         parse_name(name)
@@ -142,7 +149,7 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_settings(config: Config) -> None:
-    """Raise ConfigError for settings that the method cannot follow."""
+    """Raise ConfigError for settings the method cannot follow."""
     entry = get_entry(config.method)
     if config.prompt.analysis == "before" and not entry.analysis_before:
         use = "teach" if entry.trains else "show"
@@ -159,13 +166,13 @@ def check_settings(config: Config) -> None:
 
 
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
-"""Settings which not every method reads."""
+"""Settings not read by every method."""
 
 
 def own_settings(config: Config, tasks: int = 1) -> Config:
-    """Return the settings of a run over so many tasks, with every group its method never reads put back to the default.
+    """Return the settings of a run over `tasks` tasks, with every group its method never reads at its default.
 
-    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. Where a
+    Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. When a
     method's settings name its model, `model` is that name.
     """
     entry = get_entry(config.method)
