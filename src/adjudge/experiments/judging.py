@@ -123,7 +123,10 @@ def judge_rows(
 
 
 def write_summary(run: Run) -> dict[str, Any]:
-    """Sum up the results of a run over several tasks in its own scores.json: each primary metric, and their mean."""
+    """Write a summary of the results over several tasks: each primary metric, and their mean.
+
+    It is written to the run's own scores.json.
+    """
     scores = [Run.open(folder).scores() for folder in result_folders(run.folder)]
     values = [each["metrics"][each["primary"]]["value"] for each in scores]
     mean = None if None in values else fmean(values)
@@ -155,7 +158,10 @@ def write_summary(run: Run) -> dict[str, Any]:
 
 
 def score_line(scores: Mapping[str, Any]) -> str:
-    """Return ``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``."""
+    """Return a line with the scores of a run.
+
+    ``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``.
+    """
     primary = scores["primary"]
     figure = scores["metrics"][primary]
     interval = "" if figure.get("low") is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
