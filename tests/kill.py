@@ -1,9 +1,10 @@
-"""Kills runs of tiny models with SIGKILL, resumes them, and compares what they leave with runs that were never killed, byte for byte.
+"""Kill runs of tiny models with SIGKILL, resume them, and compare them with runs never killed.
 
-    python tests/kill.py --kills 300        at random moments, until each run is through
+    python tests/kill.py --kills 300        at random moments, until each run is complete
     python tests/kill.py --positions        before each call that changes the disk, one after the other
 
-Each attempt is a process of its own, forked from this one, which has imported everything and computed nothing on several threads.
+The results must be equal byte for byte. Each attempt is a process of its own, forked from this one. This process has
+imported everything and computed nothing on several threads.
 """
 
 from __future__ import annotations
@@ -64,14 +65,14 @@ SETTINGS: dict[str, Any] = {
     "checkpoint.every_steps": 2,
     "checkpoint.every_s": None,
 }
-"""Small batches in smaller parts: epochs end, gradients accumulate, and a checkpoint is written every other step."""
+"""Small batches in smaller parts: epochs end, gradients accumulate, and every other step writes a checkpoint."""
 LONGEST_S = 60.0
 CHANGES = ("chmod", "fsync", "link", "mkdir", "open", "remove", "rename", "replace", "rmdir", "truncate", "unlink")
-"""Functions of `os` that change the disk, or make it certain."""
+"""Functions of `os` that change the disk, or sync it."""
 
 
 def make_models(folder: Path) -> dict[str, str]:
-    """A tiny Llama and a tiny BERT with random weights; their folders."""
+    """Create a tiny Llama and a tiny BERT with random weights, and return their folders."""
     save_tiny(tiny_llama_config(), folder / "llama")
     shutil.copytree(folder / "llama", folder / "bert", ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
     bert = BertConfig(
@@ -83,14 +84,14 @@ def make_models(folder: Path) -> dict[str, str]:
 
 
 def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
-    """What is killed: train and judge, going on where the folder says."""
+    """Train and judge, continuing from the state of the folder: the action to kill."""
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
     execute(load_config(values={**SETTINGS, **models, "method": method}), specs, folder, resume=True)
 
 
 def fork(action: Callable[[], None], log: Path) -> int:
-    """Run an action in a process of its own, its words to a file; returns the process id."""
+    """Run an action in a process of its own, with its output in a file, and return the process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -110,7 +111,7 @@ def fork(action: Callable[[], None], log: Path) -> int:
 
 
 def ended(pid: int, within_s: float) -> int | None:
-    """The exit status of a process, or None when it has not ended within some seconds."""
+    """Return the exit status of a process, or None when it has not ended within some seconds."""
     until = time.monotonic() + within_s
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -122,7 +123,7 @@ def ended(pid: int, within_s: float) -> int | None:
 
 
 def results(folder: Path) -> list[Path]:
-    """The files that must be equal, of all that a run leaves behind: those without times, paths and processes in them."""
+    """Return the files of a run that must be equal: those without times, paths and processes."""
     names = {
         "metrics.jsonl",
         "adapter_model.safetensors",
@@ -138,7 +139,7 @@ def results(folder: Path) -> list[Path]:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """The results that are not the same, byte for byte, and those that only one has."""
+    """Return the results that differ byte for byte, and those in only one of the two."""
     files = results(one)
     if not files or files != results(other):
         return [f"other files: {sorted(map(str, set(files) ^ set(results(other))))}"]
@@ -148,20 +149,23 @@ def differing(one: Path, other: Path) -> list[str]:
 
 
 def finish(action: Callable[[], None], log: Path) -> None:
-    """Run an action to its end. Raises SystemExit with its words when it fails."""
+    """Run an action to its end. Raises SystemExit with its output when it fails."""
     code = ended(fork(action, log), LONGEST_S)
     if code != 0:
         raise SystemExit(f"exit code {code} of a run that was resumed:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
 
 def check(whole: Path, folder: Path, how: str) -> None:
-    """Compare a run that was killed with one that was not. Raises SystemExit when they differ."""
+    """Compare a killed run with one never killed. Raises SystemExit when they differ."""
     if wrong := differing(whole, folder):
         raise SystemExit(f"{how}: differs from the run that was never killed in {', '.join(wrong)} ({folder})")
 
 
 def at_random(method: str, action: Callable[[Path], None], place: Path, kills: int, seed: int) -> tuple[int, int]:
-    """Kill runs at random moments, `kills` times in all, each until it is through; returns the kills and the runs."""
+    """Kill runs at random moments, `kills` times in all, and return the kills and the runs.
+
+    Each run is killed until it is complete.
+    """
     draw, done, runs = random.Random(seed), 0, 0
     began = time.monotonic()
     finish(lambda: action(place / "whole"), place / "whole.log")
@@ -173,7 +177,7 @@ def at_random(method: str, action: Callable[[Path], None], place: Path, kills: i
         while True:
             pid = fork(lambda: action(folder), log)  # noqa: B023 (called at once)
             code = ended(pid, draw.uniform(0, longest_s))
-            longest_s *= 1.1  # the machine may be busier than it was: each run must come to its end
+            longest_s *= 1.1  # the machine may be busier than before: each run must come to its end
             if code is None:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -188,7 +192,7 @@ def at_random(method: str, action: Callable[[Path], None], place: Path, kills: i
 
 
 def die_at(number: int, action: Callable[[], None]) -> Callable[[], None]:
-    """The action in a process that kills itself before its `number`th call of one of `CHANGES`."""
+    """Return the action in a process that kills itself before its `number`th call of one of `CHANGES`."""
 
     def dying() -> None:
         left = [number]
@@ -208,7 +212,7 @@ def die_at(number: int, action: Callable[[], None]) -> Callable[[], None]:
 
 
 def at_positions(method: str, action: Callable[[Path], None], place: Path, stride: int) -> int:
-    """Kill runs before every `stride`th call that changes the disk, and resume each once; returns how many were killed."""
+    """Kill runs before every `stride`th call that changes the disk, resume each once, and count the kills."""
     finish(lambda: action(place / "whole"), place / "whole.log")
     killed = 0
     for number in range(1, sys.maxsize, stride):
@@ -226,7 +230,7 @@ def at_positions(method: str, action: Callable[[Path], None], place: Path, strid
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--kills", type=int, default=0, help="kills at random moments, of all methods together")

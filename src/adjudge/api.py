@@ -34,7 +34,7 @@ __all__ = ["FinishedRun", "evaluate", "infer_task", "load_policy", "load_split",
 
 
 class FinishedRun:
-    """A run folder with a result; its model is loaded when it is first asked to judge."""
+    """A run folder with a result. Its model is loaded when it is first asked to judge."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -46,28 +46,34 @@ class FinishedRun:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """What scores.json holds: of a run over several tasks, ``tasks`` has each one's. Raises RunError when it was not evaluated."""
+        """Return what scores.json holds. For a run over several tasks, ``tasks`` has the scores of each.
+
+        Raises RunError when the run was not evaluated.
+        """
         return Run.open(self.folder).scores()
 
     @property
     def tasks(self) -> list[TaskSpec]:
-        """The tasks it was trained for, one or several."""
+        """Return the tasks it was trained for, one or several."""
         return read_tasks(self.folder)
 
     @property
     def task(self) -> TaskSpec:
-        """The task it was trained for. Raises RunError where there are several."""
+        """Return the task it was trained for. Raises RunError when there are several."""
         return read_task(self.folder)
 
     @property
     def judge(self) -> Judge:
-        """The judge of its one task (see `adjudge.evaluation.predict.Judge`). Raises RunError as `judge_of`."""
+        """Return the judge of its one task, an `adjudge.evaluation.predict.Judge`.
+
+        Raises RunError as `judge_of` does.
+        """
         return self.judge_of(None)
 
     def judge_of(self, task: str | None) -> Judge:
-        """Return the judge of one of the run's tasks; a run over one task needs no name.
+        """Return the judge of one of the run's tasks. A run over one task needs no name.
 
-        Raises RunError when the run's training is not complete, or it was not trained on such a task.
+        Raises RunError when the run's training is not complete, or when it was not trained on such a task.
         """
         spec = pick_task(self.folder, task)
         if not self._judges:
@@ -79,26 +85,28 @@ class FinishedRun:
     ) -> list[Prediction]:
         """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
 
-        `task` says which, of a run over several. Returns a `Prediction` a row, in order: `value` (None when unreadable) and
-        `probabilities` a label. Raises DataError for a row that lacks a field, or is empty, and RunError as `judge_of`.
+        `task` selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
+        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field, and RunError as
+        `judge_of` does.
         """
         judge, spec = self.judge_of(task), pick_task(self.folder, task)
         return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
     def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
-        """Judge labelled rows and return the scores; the options are those of `adjudge.experiments.evaluate.evaluate_run`.
+        """Judge labelled rows and return the scores.
 
-        Without a `task`: the run's own; where these are several, ``tasks`` holds the scores of each.
+        The options are those of `adjudge.experiments.evaluate.evaluate_run`. Without a `task`, the run's own tasks are
+        judged. When these are several, ``tasks`` holds the scores of each.
         """
         results = evaluate_tasks(self.folder, spec=None if task is None else as_task(task), **options)
         return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
 
 
 def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
-    """A model as `train` and `evaluate` load it by name, to look into: its logits, its tokenizer, its device and dtype.
+    """Load a model by name as `train` and `evaluate` do, to inspect its logits, tokenizer, device and dtype.
 
-    `overrides` are settings with ``__`` for the dots, such as ``runtime__dtype="float32"``. The policy of a finished run is
-    ``open_run(folder).judge.policy``. Raises ModelError, ConfigError.
+    `overrides` are settings with ``__`` for the dots, such as ``runtime__dtype="float32"``. The policy of a finished
+    run is ``open_run(folder).judge.policy``. Raises ModelError and ConfigError.
     """
     from adjudge.models import policy
 
@@ -121,12 +129,13 @@ def train(
     resume: bool = False,
     **overrides: Any,
 ) -> FinishedRun:
-    """Train `method` (sft, ppo, encoder) on a task and judge its evaluation rows; sft and ppo on several tasks too, given as a list.
+    """Train `method` on a task and judge its evaluation rows.
 
-    `model` is the encoder's for the method "encoder". `overrides` are settings with ``__`` for the dots:
+    `adjudge methods` lists the methods. Those that train an adapter also accept a list of several tasks. For the method
+    "encoder", `model` is the encoder. `overrides` are settings with ``__`` for the dots:
     ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
-    With `resume`, a run of these settings that was stopped goes on where it was.
-    Raises ConfigError, TaskError, DataError, ModelError or RunError, as the command line says them.
+    With `resume`, a stopped run with these settings continues from where it was.
+    Raises ConfigError, TaskError, DataError, ModelError or RunError, with the messages of the command line.
     """
     if not parse_name(method)[0].trains:
         raise ConfigError(f"{method} is not trained: use adjudge.evaluate('{method}', task).")
@@ -148,7 +157,10 @@ def evaluate(
     force: bool = False,
     **overrides: Any,
 ) -> FinishedRun:
-    """Judge a task's evaluation rows with an untrained model: `method` is "zero-shot" or "few-shot". Otherwise as `train`."""
+    """Judge a task's evaluation rows with a method that does not train, such as "zero-shot".
+
+    `adjudge methods` lists the methods. The other arguments are those of `train`.
+    """
     if parse_name(method)[0].trains:
         raise ConfigError(
             f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run."
@@ -158,17 +170,17 @@ def evaluate(
 
 
 def open_run(folder: str | Path) -> FinishedRun:
-    """A run that was finished before. Raises RunError when the folder is no run."""
+    """Open a finished run. Raises RunError when the folder is not a run."""
     return FinishedRun(folder)
 
 
 def as_task(task: str | Path | TaskSpec) -> TaskSpec:
-    """A task by name, by file, or itself."""
+    """Return a task given by name, by file, or as a task."""
     return task if isinstance(task, TaskSpec) else load_task(task)
 
 
 def to_examples(spec: TaskSpec, rows: Any) -> list[Example]:
-    """Texts, mappings or a data frame as examples without gold answers. Raises DataError."""
+    """Return texts, mappings or a data frame as examples without gold answers. Raises DataError."""
     from adjudge.tasks import examples_for_prediction
 
     if isinstance(rows, str | Mapping):

@@ -1,6 +1,6 @@
 """Build the settings of a run: defaults, presets, a YAML file, then ``key=value`` overrides.
 
-The default preset is ours; ``--preset paper`` gives the constants of arXiv 2410.11020 (presets/paper.yaml).
+The default preset is Adjudge's own. ``--preset paper`` gives the constants of arXiv 2410.11020 (presets/paper.yaml).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adjudge.errors import ConfigError, nearest
 PRESETS = ("default", "paper")
 
 RENAMED = {"ppo.init": "init"}
-"""Settings of earlier versions and what they are called now."""
+"""Settings of earlier versions and their current names."""
 
 
 def load_config(
@@ -32,11 +32,11 @@ def load_config(
     overrides: Iterable[str] = (),
     values: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Build a configuration: preset, then the YAML `file`, then `overrides` (``"ppo.clip=0.1"``), then `values`.
+    """Return the settings from a preset, then the YAML `file`, then `overrides`, then `values`.
 
-    `values` maps dotted keys to values (the command line's own options); None means "not given".
-    A `preset` named in the file or in an override is used when the caller leaves `preset` at its default.
-    Raises ConfigError, which names the unknown key and the nearest right one, or the value that does not fit.
+    `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line); None
+    means "not given". A `preset` named in the file or in an override is used when the caller keeps the default `preset`.
+    Raises ConfigError, which names the unknown key and the nearest right one, or the value of the wrong kind.
     """
     from_file = _read_yaml(Path(file)) if file else {}
     _check_keys(from_file, where=f"{file}: ")
@@ -58,10 +58,10 @@ def load_config(
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:
-    """Check a nested mapping, whole or in part, against the tree of settings. Raises ConfigError.
+    """Check a nested mapping, complete or partial, against the tree of settings. Raises ConfigError.
 
-    What is left out keeps the default *of its place*: ``encoder.optimizer`` has another rate than ``ppo.optimizer``, and
-    naming one key of either must not bring in the defaults of the bare class.
+    A missing key keeps the default *of its place*. ``encoder.optimizer`` has another rate than ``ppo.optimizer``, and
+    setting one key of either must not bring in the defaults of the bare class.
     """
     whole = Config().model_dump()
     _merge(whole, tree)
@@ -82,7 +82,7 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an older run folder under today's names."""
+    """Return the settings of an older run folder under their current names."""
     upgraded = copy.deepcopy(dict(tree))
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
@@ -134,7 +134,10 @@ def _merge(onto: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def _check_keys(tree: Mapping[str, Any], *, where: str = "", prefix: str = "") -> None:
-    """Refuse a key that is no setting, by its whole dotted name: the nearest right one is then found across groups."""
+    """Raise ConfigError for an unknown key, by its whole dotted name.
+
+    The nearest right key is then found across groups.
+    """
     known = keys_of()
     for name, value in tree.items():
         dotted = f"{prefix}{name}"
@@ -149,7 +152,10 @@ def _check_keys(tree: Mapping[str, Any], *, where: str = "", prefix: str = "") -
 
 
 def _nearest_key(wrong: str) -> str:
-    """The nearest setting; the last part alone counts too, so that ``lr`` finds ``sft.optimizer.lr`` and its like."""
+    """Return the nearest setting.
+
+    The last part alone also counts: ``lr`` finds ``sft.optimizer.lr`` and similar keys.
+    """
     keys = list(keys_of())
     same_end = [key for key in keys if key.rpartition(".")[2] == wrong.rpartition(".")[2]]
     close = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6)

@@ -37,7 +37,7 @@ class PolicyGradientConfig(LoopConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
     def is_one_pass(self, rows: int) -> bool:
-        """Return whether all rows of a batch go through the model at once in an update."""
+        """True if all rows of a batch go through the model at once in an update."""
         return rows <= min(self.mini_batch_size, self.micro_batch_size or rows)
 
 

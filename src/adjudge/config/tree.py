@@ -15,7 +15,7 @@ class Config(MethodSettings, SharedSettings):
 
 
 def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
-    """Every dotted key with its description, in the order of the tree."""
+    """Return every dotted key with its description, in the order of the tree."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -27,7 +27,7 @@ def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]
 
 
 def value_of(config: Config, key: str) -> Any:
-    """The value of a dotted key. Raises AttributeError when there is no such key."""
+    """Return the value of a dotted key. Raises AttributeError when there is no such key."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

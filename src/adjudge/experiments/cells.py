@@ -1,4 +1,4 @@
-"""The cells of a comparison: which runs it consists of, and which of them are finished."""
+"""The cells of a comparison: its runs, and which of them are finished."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Cell:
 
     @property
     def method(self) -> str:
-        """The method as it is shown: ``multi-sft`` on a mixture."""
+        """Return the method's shown name: ``multi-sft`` on a mixture."""
         return shown_name(self.config.method, len(self.specs))
 
     @property
     def title(self) -> str:
-        """``glue/sst2 sft seed 0``."""
+        """Return the title: ``glue/sst2 sft seed 0``."""
         return f"{self.config.task} {self.method} seed {self.config.seed}"
 
     def results(self) -> list[Result]:
-        """Return what it gives the table: one result per task."""
+        """Return the cell's results for the table, one per task."""
         if len(self.specs) == 1:
             return [Result(self.config, self.method, self.specs[0], self.folder)]
         return [Result(self.config, self.method, spec, task_folder(self.folder, spec.name)) for spec in self.specs]
@@ -62,9 +62,10 @@ class Result:
 def plan_cells(
     config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path
 ) -> list[Cell]:
-    """Return the cells in the order they run: task by task, then those of the mixture of all tasks. Notes the numbers of rows.
+    """Return the cells in the order they run: task by task, then those of the mixture of all tasks.
 
-    Raises ConfigError for an unknown method, an empty list, or two tasks of one name; DataError for rows that cannot be read.
+    Reports the numbers of rows. Raises ConfigError for an unknown method, an empty list, or two tasks with the same name.
+    Raises DataError for rows that cannot be read.
     """
     methods = check_names(methods)
     if not seeds or not specs:
@@ -107,7 +108,10 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
 def _mixture_cells(
     config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path
 ) -> list[Cell]:
-    """Return cells that learn from as many rows as the tasks' own cells together; by default from the very same rows."""
+    """Return cells that learn from as many rows as the tasks' own cells together.
+
+    By default these are the very same rows.
+    """
     pools = load_pools(config, specs)
     each = config.data.train_rows
     total = sum(len(pool) if each is None else min(each, len(pool)) for pool in pools.train)
@@ -125,7 +129,7 @@ def _mixture_cells(
 
 
 def is_finished(cell: Cell, *, force: bool = False) -> bool:
-    """Return whether the cell's folder holds its result.
+    """True if the cell's folder holds its result.
 
     Raises RunError when it holds a run of other settings, another task or other rows, unless `force`.
     """
@@ -144,12 +148,12 @@ def is_finished(cell: Cell, *, force: bool = False) -> bool:
 
 
 def has_scores(cell: Cell) -> bool:
-    """Return whether the cell's folder has scores."""
+    """True if the cell's folder has scores."""
     return (cell.folder / "scores.json").is_file()
 
 
 def holds_the_same(cell: Cell) -> bool:
-    """Return whether the cell's folder is empty, or holds this very run, however far it is."""
+    """True if the cell's folder is empty, or holds this run at any stage."""
     if is_unused(cell.folder):
         return True
     try:
@@ -159,7 +163,7 @@ def holds_the_same(cell: Cell) -> bool:
 
 
 def _difference(cell: Cell, run: Run) -> str:
-    """Return in what the run in a cell's folder differs from the cell; empty where it is the same run."""
+    """Return how the run in a cell's folder differs from the cell; empty if it is the same run."""
     changed = differences(run.config, cell.config)
     if changed:
         return f"other settings ({', '.join(changed)})"

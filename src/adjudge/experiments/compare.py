@@ -23,7 +23,7 @@ from adjudge.system.files import Lock
 from adjudge.tasks.spec import TaskSpec
 
 Runner = Callable[..., Mapping[str, Any]]
-"""Runs a cell: (config, tasks, folder, force=…, resume=…) → scores."""
+"""Runs one cell: (config, tasks, folder, force=…, resume=…) → scores."""
 
 
 def compare(
@@ -37,13 +37,13 @@ def compare(
     command: str = "",
     runner: Runner = run_isolated,
 ) -> dict[str, Any]:
-    """Run every cell that is not finished, write the table after each, and return it.
+    """Run every unfinished cell, write the table after each, and return it.
 
-    All cells share `config`: the same prompts, rows, budget and way to decode. A finished cell of the same settings and rows is
-    reused, and a stopped one goes on from its newest checkpoint. A cell that fails is listed under ``failed``; the others go on.
-    Raises RunError before anything is run when a cell's folder holds another run and `force` is not set, or another process
-    works in `out`; DataError when the rows cannot be read; ModelError for a name that is no model; KeyboardInterrupt, with the
-    folder that is incomplete, after Ctrl-C.
+    All cells share `config`: the same prompts, rows, budget and decoding. A finished cell of the same settings and rows is
+    reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
+    others still run. Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not
+    set, or when another process works in `out`. Raises DataError when the rows cannot be read, and ModelError for a name
+    that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C.
     """
     out = Path(out)
     cells = plan_cells(config, specs, methods, seeds, out)

@@ -1,4 +1,4 @@
-"""Judge rows with what a finished run trained: its own again, or those of another task or split."""
+"""Judge rows with the result of a finished run: its own rows, or those of another task or split."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Destination:
 def load_judge(
     folder: str | Path, *, spec: TaskSpec | None = None, decode: str | None = None
 ) -> tuple[Run, TaskSpec, Judge]:
-    """Return the judge of a finished run, the run, and the task it judges: its own, unless `spec` names another.
+    """Return the judge of a finished run, the run, and the task it judges.
 
-    Raises RunError when the run is incomplete, or was trained on several tasks and there is no `spec`; ConfigError for an
-    unknown `decode`.
+    The task is the run's own unless `spec` names another. Raises RunError when the run is incomplete, or was trained on
+    several tasks and there is no `spec`. Raises ConfigError for an unknown `decode`.
     """
     run = _open_trained(folder)
     spec = spec or read_task(run.folder)
@@ -52,7 +52,10 @@ def load_judge(
 
 
 def load_judges(folder: str | Path) -> dict[str, Judge]:
-    """Return the judge of each task of a finished run, by the task's name. Raises RunError when the run is incomplete."""
+    """Return the judge of each task of a finished run, by the task's name.
+
+    Raises RunError when the run is incomplete.
+    """
     run = _open_trained(folder)
     specs = read_tasks(run.folder)
     return dict(zip([spec.name for spec in specs], _load(run, specs), strict=True))
@@ -61,10 +64,11 @@ def load_judges(folder: str | Path) -> dict[str, Judge]:
 def evaluate_tasks(
     folder: str | Path, *, spec: TaskSpec | None = None, **options: Any
 ) -> list[tuple[Path, dict[str, Any]]]:
-    """Judge rows with what a run trained, as `evaluate_run` does: of `spec`, or of every task of the run.
+    """Judge rows of `spec`, or of every task of the run, as `evaluate_run` does.
 
-    Returns folder and scores of each result. Where all tasks of a run over several were judged as it does itself, these are its
-    own folder and summary. Raises what `evaluate_run` raises, and ConfigError for an `out` that would hold several results.
+    Returns the folder and the scores of each result. When all tasks of a run over several are judged with the run's own
+    settings, the run's folder and summary are returned. Raises what `evaluate_run` raises, and ConfigError for an `out`
+    that would hold several results.
     """
     run = Run.open(folder)
     specs = read_tasks(run.folder)
@@ -97,11 +101,11 @@ def evaluate_run(
     force: bool = False,
     load: LoadJudge | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Judge rows with what a run trained; return the folder of the results, and the scores.
+    """Judge rows with the result of a run; return the folder of the results, and the scores.
 
-    Arguments left as None keep the run's value. `destination` tells where the results go. `load` brings the judge in place of
-    the method. A run over several tasks needs a `spec`. Raises RunError when the run's training is not complete, or `out` is
-    the run itself or (without `force`) holds another run.
+    Arguments of None keep the run's value. `destination` is where the results are written. `load` returns the judge,
+    instead of the method's own loader. A run over several tasks needs a `spec`. Raises RunError when the run's training is
+    not complete, when `out` is the run itself, or when `out` (without `force`) holds another run.
     """
     run = _open_trained(folder)
     training = read_json(run.folder / "training.json")
@@ -111,7 +115,7 @@ def evaluate_run(
     config = run.config.model_copy(update={"task": spec.name})
     config = _changed(config, data=data, evaluation={"decode": decode})
     to = destination(run, config, spec, out, force=force)
-    rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model leaves the results
+    rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
     judging_run = Run(run.folder, pinned(run.folder, config))
     judge, setup_s = timed(lambda: (load or _load_one)(judging_run, spec))
     with ExitStack() as open_runs:
@@ -135,11 +139,11 @@ def evaluate_run(
 
 
 def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None, *, force: bool) -> Destination:
-    """Return where an evaluation of `run` with these settings goes.
+    """Return where an evaluation of `run` with these settings is written.
 
-    The run's own evaluation goes into the run folder (for a run over several tasks, into the task's folder). Any other (another
-    task, split, number of rows or way to decode) goes into `out`, or a folder under ``evaluations/``. Raises RunError when
-    `out` is the run itself and would lose its own results.
+    The run's own evaluation is written to the run folder (for a run over several tasks, to the task's folder). Any other
+    (another task, split, number of rows or decoding) is written to `out`, or to a folder under ``evaluations/``. Raises
+    RunError when `out` is the run itself and would lose its own results.
     """
     trained_on = read_tasks(run.folder)
     to_itself = out is None or Path(out).resolve() == run.folder.resolve()
@@ -157,7 +161,10 @@ def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None
 
 
 def _open_trained(folder: str | Path) -> Run:
-    """Open a run whose training is complete. Raises RunError when it is not, ModelError for random weights."""
+    """Open a run with complete training.
+
+    Raises RunError when its training is not complete, ModelError for random weights.
+    """
     run = Run.open(folder)
     if not (run.folder / "training.json").is_file():
         raise RunError(
@@ -176,7 +183,7 @@ def _load_one(run: Run, spec: TaskSpec) -> Judge:
 
 
 def _loading_once(specs: Sequence[TaskSpec]) -> LoadJudge:
-    """Return a loader that loads the judges of all tasks when it is first called."""
+    """Return a loader that loads the judges of all tasks on its first call."""
     judges: dict[str, Judge] = {}
 
     def load(run: Run, spec: TaskSpec) -> Judge:
@@ -199,7 +206,10 @@ def _changed(config: Config, **groups: Mapping[str, Any]) -> Config:
 
 @contextmanager
 def _in_place(run: Run) -> Iterator[None]:
-    """Judge in the folder of a run: "running" meanwhile, "complete" at the end, and after an error what it was before."""
+    """Judge in the folder of a run, with the state "running" meanwhile and "complete" at the end.
+
+    After an error the state is what it was before.
+    """
     before = run.recorded_status()
     try:
         with ended(run):

@@ -33,19 +33,20 @@ def execute(
     force: bool = False,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train `config.method` on the tasks' training rows, judge their evaluation rows, and return the scores.
+    """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
 
-    Several tasks share one adapter, trained on a mixture of their rows; their scores are a summary, and each task's own lie in
-    its folder. Everything is written to `folder` (see `adjudge.runs.folder`); its state is "interrupted" after Ctrl-C and
-    "failed" after an error. With `resume`, a stopped run of these settings goes on from its newest checkpoint, or from its
-    judging; a complete run is left as it is. Seconds and peak memory are those of this process.
+    Several tasks share one adapter, trained on a mixture of their rows. Their scores are a summary, and the scores of
+    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
+    "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues from
+    its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of this
+    process.
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
     """
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
     config = run_settings(config, specs)
-    rows = rows_for(config, specs)  # before there is a folder: a mistake in data or model leaves nothing behind
+    rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
@@ -69,7 +70,7 @@ def execute(
 def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     """Return the settings of a run over these tasks, without those its method never reads.
 
-    Raises ConfigError for a method that takes one task, settings it cannot follow, or a task that is there twice.
+    Raises ConfigError for several tasks with a method that takes one, unusable settings, or a repeated task.
     """
     names = [spec.name for spec in specs]
     if len({name.replace("/", "-") for name in names}) < len(names):
@@ -81,7 +82,10 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
 
 
 def drop_checkpoints(run: Run) -> None:
-    """Remove what only an incomplete run needs: its checkpoints (but not the best weights), and why it failed once."""
+    """Remove what only an incomplete run needs: its checkpoints and the record of an earlier failure.
+
+    The best weights are kept.
+    """
     folder = run.folder / CHECKPOINTS
     if (folder / BEST).is_dir():
         for path in folder.glob("step-*"):
@@ -92,7 +96,7 @@ def drop_checkpoints(run: Run) -> None:
 
 
 def _train(run: Run, rows: RunRows, rows_sha256: str) -> tuple[Sequence[Judge], dict[str, Any]]:
-    """Train, and return one judge per task and what training.json says."""
+    """Train, and return one judge per task and the content of training.json."""
     entry = get_entry(run.config.method)
     learned = learned_rows(entry, run.config, rows)
     overlaps = {
@@ -120,9 +124,10 @@ def _train(run: Run, rows: RunRows, rows_sha256: str) -> tuple[Sequence[Judge], 
 
 
 def _finished_scores(folder: str | Path, config: Config, rows_sha256: str) -> dict[str, Any] | None:
-    """Return the scores of a run that is complete already, so resuming it changes nothing. None when there is work to do.
+    """Return the scores of a run that is already complete, or None when there is work to do.
 
-    Raises RunError when it was made from other rows; a run of other settings is left to `Run.create`.
+    Resuming a complete run changes nothing. Raises RunError when it was made from other rows. `Run.create` handles a run
+    of other settings.
     """
     if not (Path(folder) / "scores.json").is_file():
         return None
@@ -135,7 +140,7 @@ def _finished_scores(folder: str | Path, config: Config, rows_sha256: str) -> di
 
 
 def _finished_training(run: Run, rows_sha256: str) -> dict[str, Any] | None:
-    """Return what training.json says when a resumed run has only the judging left. Raises RunError."""
+    """Return the content of training.json when a resumed run only needs judging. Raises RunError."""
     if not run.resumed or not (run.folder / "training.json").is_file():
         return None
     _check_rows(run, rows_sha256)
@@ -144,7 +149,7 @@ def _finished_training(run: Run, rows_sha256: str) -> dict[str, Any] | None:
 
 
 def _check_rows(run: Run, rows_sha256: str) -> None:
-    """Raise RunError when a finished training was of other rows."""
+    """Raise RunError when a finished training used other rows."""
     if read_json(run.folder / "training.json").get("rows_sha256") != rows_sha256:
         raise RunError(
             f"{run.folder} was made from other rows: the data changed. Begin again with --force, or put the data back."

@@ -1,4 +1,4 @@
-"""Judge the rows of a run: predictions, scores, and the state its folder ends in."""
+"""Judge the rows of a run: its predictions, its scores, and the final state of its folder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def ensure_model(config: Config) -> None:
-    """Fetch a bundled model that is not here yet, so that the method's time is not the network's.
+    """Fetch a bundled model that is missing, so the method's time does not include the download.
 
-    Raises ModelError for a name that is neither bundled, nor a folder, nor an id of the hub, and for a model with random
-    weights; ConfigError as `check_settings`. Imports no torch.
+    Raises ModelError for a model with random weights, and for a name that is neither bundled, nor a folder, nor a hub id.
+    Raises ConfigError as `check_settings` does. Imports no torch.
     """
     from adjudge.models.sources.bundled import BUNDLED, bundled_folder
 
@@ -44,13 +44,13 @@ def ensure_model(config: Config) -> None:
 
 
 def refuse_random_model(config: Config) -> None:
-    """Raise ModelError for a model with random weights: it has no accuracy to report."""
+    """Raise ModelError for a model with random weights: its accuracy means nothing."""
     refuse_random(str(value_of(config, get_entry(config.method).model)))
 
 
 @contextmanager
 def ended(run: Run) -> Iterator[Run]:
-    """Record how the run ended, and let Ctrl-C name the folder that is incomplete."""
+    """Record how the run ended, and name the incomplete folder after Ctrl-C."""
     try:
         with run:
             yield run
@@ -65,7 +65,10 @@ def judge_run(
     eval_rows: Sequence[Sequence[Example]],
     training: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Judge the rows of a run's tasks and return its scores: of several tasks a summary, with each one's in its own folder."""
+    """Judge the rows of a run's tasks and return its scores.
+
+    For several tasks these are a summary, and the scores of each lie in its own folder.
+    """
     if len(specs) == 1:
         return judge_rows(run, specs[0], judges[0], eval_rows[0], training)
     for spec, judge, rows in zip(specs, judges, eval_rows, strict=True):
@@ -88,7 +91,7 @@ def judge_rows(
 ) -> dict[str, Any]:
     """Judge rows, write predictions and scores into the run folder, and return the scores.
 
-    `training` is what training.json says, and `tasks` how many tasks the judge was trained on.
+    `training` is the content of training.json, and `tasks` the number of tasks the judge was trained on.
     """
     from adjudge.evaluation.score import score
     from adjudge.tasks.scoring.metrics import needs_probabilities
@@ -120,7 +123,10 @@ def judge_rows(
 
 
 def write_summary(run: Run) -> dict[str, Any]:
-    """Sum up the results of a run over several tasks in its own scores.json: each primary metric, and their mean."""
+    """Write a summary of the results over several tasks: each primary metric, and their mean.
+
+    It is written to the run's own scores.json.
+    """
     scores = [Run.open(folder).scores() for folder in result_folders(run.folder)]
     values = [each["metrics"][each["primary"]]["value"] for each in scores]
     mean = None if None in values else fmean(values)
@@ -152,7 +158,10 @@ def write_summary(run: Run) -> dict[str, Any]:
 
 
 def score_line(scores: Mapping[str, Any]) -> str:
-    """Return ``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``."""
+    """Return a line with the scores of a run.
+
+    ``glue/sst2 sft seed 0: accuracy 0.898 [0.877, 0.917], 0 unreadable of 872, 163 s training, 41 s judging``.
+    """
     primary = scores["primary"]
     figure = scores["metrics"][primary]
     interval = "" if figure.get("low") is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"

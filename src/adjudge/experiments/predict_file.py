@@ -1,4 +1,4 @@
-"""Judge the rows of a file and write them out again with what was judged: input columns as they were, ours behind them."""
+"""Judge the rows of a file and write them with the judgements: input columns first, unchanged."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ JSON_LINES = (".jsonl", ".ndjson")
 WRITABLE = (".csv", ".tsv", *JSON_LINES, ".parquet")
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What begins a cell that spreadsheet programs compute."""
+"""First characters of a cell that spreadsheet programs compute."""
 
 CLASH = "predicted_"
-"""Goes before a column of ours whose name the input already has."""
+"""Prefix for an added column whose name the input already has."""
 
 
 def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Path) -> list[Prediction]:
-    """Judge every row of `source` and write `out`, in the format of its suffix; return the predictions.
+    """Judge every row of `source`, write `out` in the format of its suffix, and return the predictions.
 
-    Added: ``label`` (``number`` for number tasks; empty when unreadable), ``p_WORD`` for each label, ``unreadable``. The columns
-    of the input come first, unchanged and in their order. A name the input has already is written ``predicted_label``.
-    Raises DataError for a missing column, an empty text (file and line), or cells that the output's format cannot hold.
+    Added columns: ``label`` (``number`` for number tasks; empty when unreadable), ``p_WORD`` per label, ``unreadable``.
+    The input columns come first, unchanged and in their order. A name already in the input is written as
+    ``predicted_label``. Raises DataError for a missing column, an empty text (with file and line), or cells the output
+    format cannot hold.
     """
     from adjudge.tasks import examples_for_prediction, read_table
 
@@ -65,7 +66,7 @@ def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Pa
 
 
 def check_out(source: Path, out: Path) -> None:
-    """Refuse an output that cannot be written, before a model is loaded. Raises DataError."""
+    """Raise DataError for an output that cannot be written, before a model is loaded."""
     if out.suffix.lower() not in WRITABLE:
         raise DataError(
             f"{out}: '{out.suffix}' is no kind of table that can be written.{nearest(out.suffix, WRITABLE)}"
@@ -75,9 +76,9 @@ def check_out(source: Path, out: Path) -> None:
 
 
 def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:
-    """The names of our columns; one that the input has already is written ``predicted_NAME``, and said.
+    """Return the names of the added columns; report a name already in the input and use ``predicted_NAME``.
 
-    Raises DataError when that one is taken as well.
+    Raises DataError when ``predicted_NAME`` is taken as well.
     """
     wanted = ["number" if spec.is_number else "label", *(f"p_{word}" for word in spec.words), "unreadable"]
     names = []
@@ -112,14 +113,17 @@ def _as_csv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequenc
 
 
 def _csv_cell(text: str) -> str:
-    """In quotes where it must be. `csv.writer` leaves a lone carriage return bare, which then ends the row for whoever reads it."""
+    """Return the cell, quoted where necessary.
+
+    `csv.writer` does not quote a lone carriage return, and readers then end the row there.
+    """
     if any(mark in text for mark in ',"\r\n') or text.startswith("\ufeff"):
         return '"' + text.replace('"', '""') + '"'
     return text
 
 
 def _note_formulas(out: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Say that a spreadsheet would compute some cells: they are kept as they are, since they are the user's."""
+    """Report cells that a spreadsheet would compute; they are kept because they are the user's."""
     found = sum(_is_formula(cell) for row in rows for cell in row.values())
     if found:
         warn(
@@ -151,7 +155,7 @@ def _as_json_lines(source: Path, rows: Sequence[Any], added: Sequence[dict[str, 
     lines = []
     original = list(text_lines(source)) if plain_name(source).suffix.lower() in JSON_LINES else None
     for row, ours in zip(rows, added, strict=True):
-        if original is not None:  # the object as it was written, ours before its last brace: 1e5 stays 1e5
+        if original is not None:  # the object as written, with the added fields before its last brace: 1e5 stays 1e5
             begun = original[row.line - 1].strip().removesuffix("}").rstrip()
         else:
             begun = json.dumps(dict(row), ensure_ascii=False).removesuffix("}")
@@ -183,5 +187,5 @@ def _write_parquet(
 
 
 def _encodable(text: str) -> str:
-    """Half a surrogate pair, which UTF-8 cannot hold, as the escape it is in JSON: as in all files that are written."""
+    """Escape half a surrogate pair, which UTF-8 cannot hold, as in JSON and in all written files."""
     return text.encode("utf-8", SURROGATES).decode("utf-8")

@@ -1,4 +1,4 @@
-"""One run in a process of its own, so that its seconds and its peak memory are its own and a crash takes nothing with it."""
+"""One run in its own process, so its seconds and peak memory are its own and a crash stays inside it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ VERB = "cell"
 """The hidden verb of the command line that serves a cell."""
 
 STOP_S = 120.0
-"""How long a cell may take to finish its step, write a checkpoint and put its folder in order after Ctrl-C; a second one ends it at once."""
+"""Time for a cell to finish its step, write a checkpoint and tidy its folder after Ctrl-C.
+
+A second Ctrl-C ends it at once.
+"""
 
 
 def run_isolated(
     config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: Path, *, force: bool = False, resume: bool = False
 ) -> dict[str, Any]:
-    """Run `adjudge.experiments.execute.execute` in a new process and return the scores. Its notes and progress show through.
+    """Run `adjudge.experiments.execute.execute` in a new process and return the scores.
 
-    Raises RunError with the reason when it failed; KeyboardInterrupt, after the process has ended, when it was stopped.
+    Its notes and progress are shown. Raises RunError with the reason when it failed, and KeyboardInterrupt when it was
+    stopped, after the process has ended.
     """
     before = _stamp(folder)
     request = {
@@ -44,13 +48,13 @@ def run_isolated(
         "resume": resume,
         "stamp": before,
     }
-    # -P: a file of the user's that is called like a module of the standard library must not be imported instead of it.
+    # -P: a user's file with the name of a standard library module must not be imported in its place.
     started = [sys.executable, "-P", "-m", "adjudge", VERB]
     told = {**os.environ, COMMAND: command()}
     process = subprocess.Popen(started, stdin=subprocess.PIPE, text=True, encoding="utf-8", env=told)
     assert process.stdin is not None
     try:
-        with contextlib.suppress(BrokenPipeError):  # a process that is gone already says why by its exit code
+        with contextlib.suppress(BrokenPipeError):  # the exit code of a process that has ended already gives the reason
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         code = process.wait()
@@ -77,9 +81,9 @@ def run_isolated(
 
 
 def serve(stream: TextIO) -> None:
-    """Run the cell that `stream` asks for (see `run_isolated`); stop as for Ctrl-C when the stream ends.
+    """Run the cell requested by `stream` (see `run_isolated`); stop as for Ctrl-C when the stream ends.
 
-    The process that asked keeps the stream open while it lives: without it, nobody waits for the result any more.
+    The requesting process keeps the stream open while it lives. Without it, nobody waits for the result.
     """
     from adjudge.experiments.execute import execute
 
@@ -93,15 +97,13 @@ def serve(stream: TextIO) -> None:
             parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"])
         )
     except AdjudgeError as error:
-        if not _recorded_reason(
-            folder, request.get("stamp")
-        ):  # it came before there was a run folder that could say it
+        if not _recorded_reason(folder, request.get("stamp")):  # it came before there was a run folder to record it
             warn(str(error))
         raise
 
 
 def _stop_once() -> None:
-    """Only the first Ctrl-C counts: at a terminal it comes twice, from there and from the process that waits for us."""
+    """Handle only the first Ctrl-C: at a terminal it comes twice, once from the waiting process."""
 
     def stop(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -111,14 +113,14 @@ def _stop_once() -> None:
 
 
 def _stop_with(descriptor: int) -> None:
-    # The bare descriptor: a thread that waits in a buffered reader would block the interpreter's shutdown.
+    # The bare descriptor: a thread waiting in a buffered reader would block the interpreter's shutdown.
     while os.read(descriptor, 1024):
         pass
     os.kill(os.getpid(), signal.SIGINT)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End a cell: ask, wait, insist. A second Ctrl-C insists at once."""
+    """Stop a cell: interrupt, wait, then kill. A second Ctrl-C kills at once."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
     try:
@@ -129,7 +131,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _mark(folder: Path, state: str, reason: str) -> None:
-    """Say in the folder how its process ended, where it could not say so itself and no other process works there."""
+    """Record in the folder how its process ended, if it could not and no other process works there."""
     lock = Lock(folder)
     with contextlib.suppress(RunError):  # stopped before there was a run folder
         run = Run.open(folder)
@@ -142,13 +144,16 @@ def _mark(folder: Path, state: str, reason: str) -> None:
 
 
 def _stamp(folder: Path) -> int:
-    """When the run's state was last written, in nanoseconds; 0 where there is none."""
+    """Return when the run's state was last written, in nanoseconds; 0 if there is none."""
     path = folder / "status.json"
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _recorded_reason(folder: Path, before: int | None) -> str:
-    """Why the run failed, where its process said so since the time `before`: an older reason is another attempt's."""
+    """Return why the run failed, if its process recorded a reason since the time `before`.
+
+    An older reason belongs to another attempt.
+    """
     if _stamp(folder) == before:
         return ""
     try:

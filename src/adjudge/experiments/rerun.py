@@ -1,4 +1,4 @@
-"""A run done again, and what came out compared with what was there: to the last bit, seconds aside."""
+"""A repeated run, compared bit by bit with the original except for the seconds."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TRAINED = ("adapter", "encoder")
-"""Folders of a run with what was trained, as safetensors."""
+"""Folders of a run with its trained weights, as safetensors."""
 
 SHOWN = 60
-"""Characters of a value that differs which are shown."""
+"""Number of characters shown of a differing value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of two runs compared."""
+    """One part of two runs, compared."""
 
     name: str
     equal: bool
     said: str
-    """What there is of it, or where it first differs."""
+    """What it contains, or where it first differs."""
 
 
 def rerun(
     folder: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, force: bool = False
 ) -> Path:
-    """Do a complete run again in `out` (default: the folder's name with ``-rerun`` behind it), which is returned.
+    """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
-    Settings and tasks are the run's; `data_dir` names another place of the same data. Raises RunError when the run is not complete or
-    is an evaluation of another run, or `out` is the run itself or (without `force`) holds another run; and what running it raises.
+    Settings and tasks are those of the run. `data_dir` names another place of the same data. Raises RunError when the
+    run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without `force`)
+    holds another run. Also raises what the run itself raises.
     """
     folder = Path(folder)
     run = Run.open(folder)
@@ -65,7 +66,7 @@ def rerun(
 
 
 def environment_lines(one: Path, other: Path) -> list[str]:
-    """What differs between the environments of two runs that may make their results unequal, a line each."""
+    """Return the differences between two environments that may make results unequal, one per line."""
     lacking = [
         f"{folder} has no {FILE}: it was made by an older version of adjudge."
         for folder in (one, other)
@@ -75,7 +76,10 @@ def environment_lines(one: Path, other: Path) -> list[str]:
 
 
 def compare_runs(one: Path, other: Path) -> list[Part]:
-    """Compare two complete runs of the same settings part by part. Raises RunError for a folder that lacks a part, or is damaged."""
+    """Compare two complete runs of the same settings part by part.
+
+    Raises RunError for a folder that is damaged or lacks a part.
+    """
     folders = list(zip(result_folders(one), result_folders(other), strict=True))
     split = Run.open(one).config.data.split
     parts = [
@@ -119,7 +123,10 @@ def _fields(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Part
 
 
 def _records(name: str, one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], key: str) -> Part | None:
-    """Compare two lists of records; `key` is the field by which a person finds one. None where neither has any."""
+    """Compare two lists of records. Return None if both are empty.
+
+    `key` is the field by which a person finds a record.
+    """
     if not one and not other:
         return None
     what = "rows" if key == "id" else "records"
@@ -140,13 +147,16 @@ def _records(name: str, one: Sequence[Mapping[str, Any]], other: Sequence[Mappin
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The fields that differ, `seconds` aside; as JSON, in which a zero has a sign and true is not 1."""
+    """Return the differing fields, except `seconds`.
+
+    They are compared as JSON: a zero has a sign, and true is not 1.
+    """
     keys = [key for key in dict.fromkeys([*one, *other]) if key != "seconds"]
     return [key for key in keys if (key in one) != (key in other) or _json(one.get(key)) != _json(other.get(key))]
 
 
 def _weights(one: Path, other: Path) -> Iterator[Part]:
-    """Compare the files of tensors that either run has."""
+    """Compare the tensor files of either run."""
     names = {
         path.relative_to(run).as_posix()
         for run in (one, other)
@@ -162,7 +172,7 @@ def _weights(one: Path, other: Path) -> Iterator[Part]:
 
 
 def _tensors(name: str, one: Path, other: Path) -> Part:
-    """Compare two files of tensors bit by bit."""
+    """Compare two tensor files bit by bit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -187,7 +197,7 @@ def _tensors(name: str, one: Path, other: Path) -> Part:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same, bit by bit: not-a-number equals itself, and a zero has a sign."""
+    """True if two tensors are the same bit by bit: not-a-number equals itself, and a zero has a sign."""
     import torch
 
     if one.shape != other.shape or one.dtype != other.dtype:

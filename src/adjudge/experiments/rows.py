@@ -17,7 +17,7 @@ from adjudge.training.mixture import TaskRows, rows_per_task
 from adjudge.types import Example
 
 EVAL_SEED = 0
-"""Draws the judged rows: the same for every method and every seed of a run, so that their answers can be paired."""
+"""Seed of the judged rows: the same for every method and seed of a run, so their answers can be paired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class RunRows:
 
     @property
     def train_count(self) -> int:
-        """Training rows of all tasks together."""
+        """Return the number of training rows of all tasks together."""
         return sum(len(part.rows) for part in self.parts)
 
     def sha256(self) -> str:
-        """Return the fingerprint of all rows that are learned from and judged."""
+        """Return the fingerprint of all rows learned from and judged."""
         return fingerprint(row for rows in (*(part.rows for part in self.parts), *self.eval_rows) for row in rows)
 
     def mixture_line(self) -> str:
@@ -44,16 +44,17 @@ class RunRows:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """All rows that runs over the same tasks draw from; read once for many runs."""
+    """All rows for runs over the same tasks to draw from, read once for many runs."""
 
     specs: Sequence[TaskSpec]
     train: Sequence[Sequence[Example]]
     eval_rows: Sequence[Sequence[Example]]
 
     def draw(self, config: Config) -> RunRows:
-        """Draw the rows of one run: training rows by its seed, as a run of each task alone would draw as many.
+        """Draw the rows of one run.
 
-        Raises ConfigError when a task of a mixture would get no row.
+        Training rows are drawn by the run's seed, as a run of each task alone would draw the same number. Raises ConfigError
+        when a task of a mixture would get no row.
         """
         from adjudge.tasks import take_rows
 
@@ -66,7 +67,7 @@ class Pools:
         return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], self.eval_rows)
 
     def _counts(self, config: Config) -> list[int | None]:
-        """Return how many training rows each task gets; None for all of a single task's."""
+        """Return the number of training rows of each task; None for all rows of a single task."""
         if len(self.specs) == 1:
             return [config.data.train_rows]
         mixture = config.data.mixture or "proportional"
@@ -81,12 +82,17 @@ class Pools:
 
 
 def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True) -> Pools:
-    """Read all training rows of each task (none unless `train`), and draw the rows to judge. Raises what the data raise."""
+    """Read all training rows of each task (none unless `train`), and draw the rows to judge.
+
+    Raises what reading the data raises.
+    """
     from adjudge.tasks import load_split, take_rows
 
     data = config.data
     splits = [load_split(spec, data.split, data.data_dir) for spec in specs]
-    every_split = [row for split in splits for row in split]  # rows one task judges, another must not train on either
+    every_split = [
+        row for split in splits for row in split
+    ]  # rows judged for one task must not be trained on by another
     pools = [training_rows(config, spec, every_split) if train else [] for spec in specs]
     return Pools(specs, pools, [take_rows(split, data.eval_rows, EVAL_SEED) for split in splits])
 
@@ -102,9 +108,10 @@ def eval_rows_for(config: Config, spec: TaskSpec) -> list[Example]:
 
 
 def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> list[Example]:
-    """Return the task's training rows. With `data.drop_overlap`, drop rows that also occur anywhere in the judged `split`.
+    """Return the task's training rows.
 
-    Raises DataError when none is left, and whatever reading them raises.
+    With `data.drop_overlap`, drop rows that also occur anywhere in the judged `split`. Raises DataError when no row
+    remains, and whatever reading the rows raises.
     """
     from adjudge.tasks import load_split, without_overlap
 
@@ -128,7 +135,7 @@ def fingerprint(rows: Iterable[Example]) -> str:
 
 
 def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
-    """Return the training rows that the method sees: a few-shot prompt shows only its demonstrations."""
+    """Return the training rows the method sees: a few-shot prompt shows only its demonstrations."""
     from adjudge.prompts.demonstrations import choose_demonstrations
 
     if entry.rows == "demonstrations":
@@ -137,7 +144,7 @@ def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
 
 
 def report_overlap(learned: Sequence[Example], eval_rows: Sequence[Example], where: str = "") -> dict[str, Any]:
-    """Warn of judged rows that were learned from, with `where` before it, and return what is recorded of them."""
+    """Warn of judged rows that were learned from, with `where` as prefix, and return the overlap to record."""
     from adjudge.tasks import measure_overlap
 
     overlap = measure_overlap(learned, eval_rows)

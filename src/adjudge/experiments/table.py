@@ -20,7 +20,10 @@ SCHEMA = 1
 def write_table(
     cells: Sequence[Cell], out: Path, failed: Mapping[Path, str], command: str, *, whole: bool = False
 ) -> dict[str, Any]:
-    """Write table.json and table.md from the finished cells. With `whole`, also intervals over seeds and paired tests."""
+    """Write table.json and table.md from the finished cells.
+
+    With `whole`, also write intervals over seeds and paired tests.
+    """
     from adjudge.report.markdown import comparison_markdown
     from adjudge.report.suites import suite_scores
 
@@ -51,7 +54,10 @@ def write_table(
 
 
 def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return one entry per task and method: means over its seeds, metrics with the interval of the mean (units resampled)."""
+    """Return one entry per task and method, with means over its seeds.
+
+    Metrics have the interval of the mean, with units resampled.
+    """
     from adjudge.evaluation.diagnostics import diagnose
     from adjudge.evaluation.statistics import align_runs, metric_interval
 
@@ -83,7 +89,10 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def paired_tests(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the paired tests between all methods of each task on its primary metric, Holm over the whole table."""
+    """Return the paired tests between all methods of each task on its primary metric.
+
+    They are corrected with Holm over the whole table.
+    """
     from adjudge.evaluation.statistics import compare_methods
 
     runs = {key: [result.predictions() for result in seeds] for key, seeds in _by_method(results).items()}

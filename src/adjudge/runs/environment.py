@@ -1,7 +1,7 @@
-"""What a result depends on beside its settings: the code, the libraries, the machine, the model, the rows.
+"""What a result depends on besides its settings: code, libraries, machine, model and rows.
 
-Written as environment.json when a run starts, so that a difference between two runs can be told from a difference between their machines.
-docs/reference/run-folder.md describes every field.
+Written as environment.json when a run starts, to tell a difference between two runs from a difference between their
+machines. docs/reference/run-folder.md describes every field.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LIBRARIES = (
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pydantic", "jinja2"),
 )
 FLAGS = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16")
-"""CPU features by which PyTorch's kernels are chosen, or the precision is, as `torch.cpu.get_capabilities` calls them."""
+"""CPU features, as `torch.cpu.get_capabilities` names them, by which PyTorch picks its kernels or the precision is picked."""
 VARIABLES = (
     *(
         "OMP_NUM_THREADS",
@@ -59,7 +59,7 @@ VARIABLES = (
 )
 """Environment variables that change what the libraries compute."""
 COMMAND = "ADJUDGE_COMMAND"
-"""Environment variable: the command line of the process that asked for this one."""
+"""Environment variable with the command line of the process that started this one."""
 
 _MATTERS = (
     *("adjudge.version", "adjudge.sha256", "python", "libc", "cpu.name", "cpu.flags", "cpu.kernels", "libraries"),
@@ -71,7 +71,7 @@ _MATTERS = (
 def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha256: str) -> None:
     """Write environment.json into the run folder; arguments and errors are those of `environment`.
 
-    Of a run that is resumed the first one stays, with what is different now under ``resumed``; a difference is warned of.
+    A resumed run keeps the first environment, with the current differences under ``resumed``. A difference is warned of.
     """
     now, path = environment(run.config, key, specs, rows_sha256), run.folder / FILE
     if not run.resumed or not path.is_file():
@@ -88,9 +88,10 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
 
 
 def environment(config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256: str) -> dict[str, Any]:
-    """What a run of `config` on the tasks depends on; `key` is the setting that names its model (none: ""), as its method's entry has it.
+    """Return what a run of `config` on the tasks depends on.
 
-    Takes the time to hash the model's files, about a second for a gigabyte. Raises ModelError when the model is not to be had.
+    `key` is the setting that names the model, as in the method's entry ("" for none). Hashing the model's files takes
+    about a second per gigabyte. Raises ModelError when the model is not available.
     """
     import torch
 
@@ -120,10 +121,10 @@ def environment(config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What may make results unequal between two environments, a line each: ``threads 2 → 4``.
+    """Return what may make results unequal between two environments, one per line: ``threads 2 → 4``.
 
-    Code, libraries, machine, precision, threads and the model's files count; the rows and the settings are others' to compare, and
-    where and when something was run does not matter.
+    Code, libraries, machine, precision, threads and the model's files count. Rows and settings are compared elsewhere.
+    Where and when something was run does not matter.
     """
     before, after = dict(flat(one)), dict(flat(other))
     keys = [key for key in dict.fromkeys([*before, *after]) if _matters(key)]
@@ -135,9 +136,10 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def pinned(folder: Path, config: Config) -> Config:
-    """The settings with which the judge of a finished run is loaded: a model of the hub at the commit that the run began with.
+    """Return the settings for loading the judge of a finished run.
 
-    Its adapter belongs to that commit, whatever the name stands for by now.
+    A model of the hub is loaded at the commit the run began with. The run's adapter belongs to that commit, whatever the
+    name refers to now.
     """
     model = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
     if "commit" not in model or model["name"] != config.model or "@" in config.model:
@@ -149,7 +151,7 @@ def pinned(folder: Path, config: Config) -> Config:
 
 
 def command() -> str:
-    """The command line that asked for the run; of a comparison's cell, that of the comparison."""
+    """Return the command line of the run; for a cell of a comparison, that of the comparison."""
     asked = os.environ.get(COMMAND)
     if asked:
         return asked
@@ -159,7 +161,7 @@ def command() -> str:
 
 
 def cpu() -> dict[str, Any]:
-    """The processor: its name, its cores that this process may use, its flags among `FLAGS`, the instruction set PyTorch takes."""
+    """Return the processor: its name, usable cores, flags among `FLAGS`, and PyTorch's instruction set."""
     import torch
 
     known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -172,13 +174,13 @@ def cpu() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """How many processors this process may run on."""
+    """Return the number of processors this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def libraries() -> dict[str, str]:
-    """Versions of the libraries that are installed."""
+    """Return the versions of the installed libraries."""
     import torch
 
     found = {}
@@ -187,11 +189,11 @@ def libraries() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found | {"torch": torch.__version__}  # with the build behind the +, which package metadata may lack
+    return found | {"torch": torch.__version__}  # with the build after the +, which package metadata may lack
 
 
 def describe_device(name: str) -> dict[str, Any]:
-    """The device that computes; of a CUDA device also its model and what drives it."""
+    """Return the device that computes; for a CUDA device also its model and driver."""
     import torch
 
     if not name.startswith("cuda"):
@@ -207,7 +209,10 @@ def describe_device(name: str) -> dict[str, Any]:
 
 
 def model_identity(name: str) -> dict[str, Any]:
-    """Which model a name stands for now: the hub's commit, or the SHA-256 of the files in its folder. Raises ModelError."""
+    """Return the model a name refers to now: the hub's commit, or the SHA-256 of the files in its folder.
+
+    Raises ModelError.
+    """
     from adjudge.models.sources.bundled import BUNDLED, bundled_folder
     from adjudge.models.sources.loading import resolve_commit
 
@@ -228,7 +233,7 @@ def _dtype(config: Config, key: str, device: Any) -> dict[str, str]:
 
 
 def _source(spec: TaskSpec, config: Config) -> dict[str, Any]:
-    """Where a task's rows come from: files with their hashes, or the hub's data set with its revision."""
+    """Return where a task's rows come from: files with hashes, or the hub's data set with its revision."""
     from adjudge.tasks.reading.sources import split_files
 
     files = [path for split in ("train", config.data.split) for path in split_files(spec, split, config.data.data_dir)]
@@ -240,7 +245,10 @@ def _source(spec: TaskSpec, config: Config) -> dict[str, Any]:
 
 @cache
 def _source_sha256() -> str:
-    """One hash of all our own code: it says more than a commit, which an installed wheel lacks and a changed file outdates."""
+    """Return one hash of the package's own code.
+
+    It is more precise than a commit: an installed wheel has none, and a changed file makes it outdated.
+    """
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted([*package.rglob("*.py"), *package.rglob("*.yaml")]):
@@ -251,10 +259,13 @@ def _source_sha256() -> str:
 
 @cache
 def source_commit() -> dict[str, Any]:
-    """Commit of the source tree that runs, and whether its code was changed since; nulls where there is none."""
+    """Return the commit of the running source tree, and whether its code was changed since.
+
+    Both are null when there is no source tree.
+    """
     root = Path(__file__).resolve().parents[3]
     nothing: dict[str, Any] = {"commit": None, "dirty": None}
-    if not (root / ".git").exists():  # in a wheel, or a folder inside another project's tree
+    if not (root / ".git").exists():  # in a wheel, or in a folder inside another project's tree
         return nothing
     try:
         commit = _ask_git(root, "rev-parse", "HEAD")
@@ -288,7 +299,7 @@ def _matters(key: str) -> bool:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings by their dotted keys."""
+    """Return the values of nested mappings by their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

@@ -1,21 +1,21 @@
-"""The run folder: everything a run leaves behind, each file written whole or not at all.
+"""The run folder: all files of a run, each written completely or not at all.
 
 config.yaml             the settings of the run
 status.json             {"state": "running" | "complete" | "interrupted" | "failed", "reason": …}
-environment.json        what the result depends on beside the settings: versions, machine, model, rows (see adjudge.runs.environment)
-metrics.jsonl           one JSON object a training step
-timings.jsonl           the seconds of each step, apart: they alone differ between two equal runs
-validation.jsonl        what was found on held-out rows while training, where `checkpoint.validate_every` asks for it
-checkpoints/            while training: the newest checkpoints; ``best``, where there is one, stays
-failure.json            of a run that stopped at a value that is not finite: the step, the reason, the rows of its batch
-predictions/SPLIT.jsonl one JSON object a judged row
-training.json           what the training took: seconds, rows (so that a run can be evaluated again)
+environment.json        what the result depends on besides the settings (see adjudge.runs.environment)
+metrics.jsonl           one JSON object per training step
+timings.jsonl           the seconds of each step, in a file of their own: only they differ between two equal runs
+validation.jsonl        results on held-out rows while training, if `checkpoint.validate_every` asks for it
+checkpoints/            while training: the newest checkpoints; ``best``, if there is one, is kept
+failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
+predictions/SPLIT.jsonl one JSON object per judged row
+training.json           seconds and rows of the training (so a run can be evaluated again)
 scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
-adapter/                LoRA adapter in peft's format (prompted methods), value_head.safetensors beside it
+adapter/                LoRA adapter in peft's format (prompted methods), with value_head.safetensors
 encoder/                a fine-tuned encoder in transformers' format
 evaluations/            run folders of their own for other tasks, splits or ways to decode
-task.yaml               the task as it was, so that the folder stands alone
-tasks.yaml              instead, of a run over several tasks: one YAML document a task
+task.yaml               a copy of the task, so the folder is complete by itself
+tasks.yaml              in its place, for a run over several tasks: one YAML document per task
 tasks/                  of a run over several tasks: the result of each, a run folder without the training
 """
 
@@ -40,13 +40,13 @@ from adjudge.types import Prediction
 SCHEMA = 1
 
 LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
-"""Files that a record a step is appended to."""
+"""Files with one appended record per step."""
 
 CHECKPOINTS, BEST = "checkpoints", "best"
-"""The folder of the checkpoints, and the name of the one that holds the best weights."""
+"""The folder of the checkpoints, and the name of the one with the best weights."""
 
 SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
-"""Beginnings of settings in which a run may differ from what it was before it was stopped."""
+"""Prefixes of settings in which a resumed run may differ from the stopped one."""
 
 _WRITTEN = (
     *(
@@ -61,11 +61,11 @@ _WRITTEN = (
     ),
     *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions", "adapter", "encoder", "evaluations", "tasks"),
 )
-"""What a run writes, beside config.yaml: what is removed when it is replaced, in this order (first what says how far it was)."""
+"""Files of a run, besides config.yaml, in the order of removal when it is replaced (records of progress first)."""
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises RunError that names the file."""
+    """Read a JSON file. Raises RunError with the file's name."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -77,8 +77,8 @@ def read_json(path: Path) -> Any:
 class Run:
     """One run folder. Open a new one with `Run.create`, a finished one with `Run.open`.
 
-    As a context manager it leaves "complete" behind, "interrupted" after Ctrl-C or SIGTERM, or "failed" with the reason. From `create` to
-    the end of the block no other process can work in the folder.
+    As a context manager it records "complete" at the end, "interrupted" after Ctrl-C or SIGTERM, or "failed" with the
+    reason. From `create` to the end of the block no other process can work in the folder.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
@@ -103,18 +103,18 @@ class Run:
         rows_sha256: str = "",
         start: StartingPoint | None = None,
     ) -> Run:
-        """Make the folder for a run of `config`, and lock it; with `resume`, go on in the folder of a run that was stopped.
+        """Create and lock the folder for a run of `config`; with `resume`, continue a stopped run in it.
 
-        Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`: then what a
-        run writes is removed first (other files stay). A folder of other files is refused, `force` or not, and so is one in which
-        another process works. With `resume` a folder without a run is begun.
+        Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`. With `force`,
+        the files of a run are removed first (other files are kept). A folder of other files is refused, `force` or not, and
+        so is one in which another process works. With `resume`, a folder without a run starts a new one.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file, not a folder. Name another --out.")
         used = not is_unused(folder)
         if used and not (folder / "config.yaml").is_file():
-            # --force does not reach here: clearing a folder that we did not make could delete anything.
+            # --force does not apply here: clearing a folder of other files could delete anything.
             raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
         run = cls(folder, config)
         run.start = start
@@ -156,7 +156,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Open an existing run folder. Raises RunError when it is none."""
+        """Open an existing run folder. Raises RunError when it is not a run folder."""
         folder = Path(folder)
         path = folder / "config.yaml"
         if not path.is_file():
@@ -174,18 +174,21 @@ class Run:
 
     @property
     def state(self) -> str:
-        """``running``, ``complete``, ``interrupted`` or ``failed``."""
+        """Return ``running``, ``complete``, ``interrupted`` or ``failed``."""
         return self.status()[0]
 
     def status(self) -> tuple[str, str]:
-        """State and reason: what is recorded, but ``interrupted`` where no process works in the folder that could be running."""
+        """Return state and reason as recorded, but ``interrupted`` for a running state without a process."""
         state, reason = self.recorded_status()
         if state == "running" and not is_locked(self.folder):
             return "interrupted", "its process ended without a word (killed?); the run is incomplete"
         return state, reason
 
     def recorded_status(self) -> tuple[str, str]:
-        """State and reason as the run's process left them. Without a status file it was stopped while the run was set up."""
+        """Return state and reason as the run's process recorded them.
+
+        Without a status file, the run was stopped during its setup.
+        """
         path = self.folder / "status.json"
         if not path.is_file():
             return "interrupted", "stopped while it was set up"
@@ -195,7 +198,7 @@ class Run:
         return str(record["state"]), str(record.get("reason", ""))
 
     def set_state(self, state: str, reason: str = "") -> None:
-        """Record how far the run is."""
+        """Record the state of the run."""
         write_json(self.folder / "status.json", {"state": state, "reason": reason})
 
     def __enter__(self) -> Run:
@@ -215,12 +218,12 @@ class Run:
         except OSError:
             if kind is None:
                 raise
-            # The disk is full or gone: the error that is on its way says so, and must not be hidden by this one.
+            # The disk is full or gone: the original error already says so, and this one must not hide it.
         finally:
             self._lock.release()
 
     def log(self, record: Mapping[str, Any], *, seconds: Any = None, file: str = "metrics.jsonl") -> None:
-        """Append one record to metrics.jsonl (or another log), and what took how many `seconds` to timings.jsonl."""
+        """Append one record to metrics.jsonl (or another log), and the `seconds` of each part to timings.jsonl."""
         self._append(file, record)
         if seconds is not None:
             self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
@@ -230,18 +233,18 @@ class Run:
             file.write(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
 
     def log_sizes(self) -> dict[str, int]:
-        """The sizes of the logs in bytes, for `rewind`."""
+        """Return the sizes of the logs in bytes, for `rewind`."""
         return {name: path.stat().st_size for name in LOGS if (path := self.folder / name).is_file()}
 
     def sync_logs(self) -> None:
-        """Have the logs on the disk before a checkpoint says how long they are."""
+        """Sync the logs to disk before a checkpoint records their sizes."""
         for name in LOGS:
             if (self.folder / name).is_file():
                 sync_file(self.folder / name)
         sync_folder(self.folder)
 
     def rewind(self, sizes: Mapping[str, int]) -> None:
-        """Cut the logs back to what they were at `log_sizes`. Raises RunError when one is shorter than that."""
+        """Cut the logs back to the sizes in `log_sizes`. Raises RunError when one is shorter."""
         for name in LOGS:
             path, size = self.folder / name, sizes.get(name, 0)
             there = path.stat().st_size if path.is_file() else 0
@@ -279,28 +282,28 @@ class Run:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what a killed process left half written."""
+        """Remove the half-written files of a killed process."""
         sweep(self.folder, ("config.yaml", *_WRITTEN))
         sweep(self.folder / "predictions", ("*",))
 
 
 def is_unused(folder: Path) -> bool:
-    """Whether there is no such folder, or nothing in it but hidden files (a lock, what was left aside)."""
+    """True if the folder does not exist, or holds only hidden files (a lock, or files set aside)."""
     return not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """The settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
+    """Return the settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
 
-    Those of `SAME_RUN` do not count: where the data lie (the rows themselves are compared), how often a checkpoint is written, and what
-    is warned of.
+    Those of `SAME_RUN` do not count: the place of the data (the rows themselves are compared), how often a checkpoint is
+    written, and what is warned of.
     """
     changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if not key.startswith(SAME_RUN)]
     return [f"{key} {before} → {after}" for key, before, after in changed if before != after]
 
 
 def prediction_line(p: Prediction) -> str:
-    """A judged row as a line of predictions/SPLIT.jsonl, line end included."""
+    """Return a judged row as a line of predictions/SPLIT.jsonl, line end included."""
     record = {
         "id": p.id,
         "fields": dict(p.fields),
@@ -315,7 +318,10 @@ def prediction_line(p: Prediction) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a JSON-lines file; nothing when it does not exist. Raises RunError that names the line."""
+    """Yield the records of a JSON-lines file; nothing when it does not exist.
+
+    Raises RunError with the line.
+    """
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The finished run that another one starts from: its adapter is the reference too."""
+"""The finished run another one starts from: its adapter is also the reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
 @dataclass(frozen=True, slots=True)
 class StartingPoint:
-    """A run folder with an adapter, and the hashes of the adapter's files: these must not change under the new run."""
+    """A run folder with an adapter, and the hashes of the adapter's files.
+
+    The files must not change during the new run.
+    """
 
     folder: Path
     files: dict[str, str]
@@ -23,17 +26,17 @@ class StartingPoint:
 
     @property
     def adapter(self) -> Path:
-        """The folder of the adapter."""
+        """Return the folder of the adapter."""
         return self.folder / "adapter"
 
     @property
     def adapter_sha256(self) -> str:
-        """SHA-256 of the adapter's weights."""
+        """Return the SHA-256 of the adapter's weights."""
         return self.files.get("adapter_model.safetensors", "")
 
 
 def starting_point(config: Config) -> StartingPoint | None:
-    """Return the run that ``init`` names; None without one. Raises RunError when it holds no adapter."""
+    """Return the run named by ``init``, or None without one. Raises RunError when it holds no adapter."""
     if config.init is None:
         return None
     folder = Path(config.init) / "adapter"
@@ -43,6 +46,6 @@ def starting_point(config: Config) -> StartingPoint | None:
 
 
 def model_hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file a model or an adapter is read from, by file name."""
+    """Return the SHA-256 of each file of a model or an adapter, by file name."""
     files = sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
     return {path.name: sha256_of(path) for path in files}

@@ -1,7 +1,7 @@
-"""Which tasks a run is about, and where the result of each lies.
+"""The tasks of a run, and where the result of each lies.
 
-A run over one task keeps it in task.yaml, and its result in the run folder itself. A run over several keeps them in tasks.yaml and the
-result of each in RUN/tasks/TASK, which reads like the run folder of one task.
+A run over one task keeps it in task.yaml, and its result in the run folder itself. A run over several keeps them in
+tasks.yaml, and the result of each in RUN/tasks/TASK, which reads like the run folder of one task.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 
 LONGEST_NAME = 100
-"""Characters of a folder's name; file systems take about 255, and a name that nobody can read is none."""
+"""Characters of a folder's name; file systems take about 255, but nobody can read a name that long."""
 
 
 def write_task(run: Run, spec: TaskSpec) -> None:
-    """Keep the task as it was, so that the run folder stands alone."""
+    """Write a copy of the task, so the run folder is complete by itself."""
     from adjudge.tasks import spec_to_yaml
 
     write_text(run.folder / "task.yaml", spec_to_yaml(spec))
 
 
 def write_tasks(run: Run, specs: Sequence[TaskSpec]) -> None:
-    """Keep the tasks of a run: task.yaml for one, tasks.yaml with one YAML document each for several."""
+    """Write the tasks of a run: one in task.yaml, several as YAML documents in tasks.yaml."""
     from adjudge.tasks import spec_to_yaml
 
     if len(specs) == 1:
@@ -39,7 +39,10 @@ def write_tasks(run: Run, specs: Sequence[TaskSpec]) -> None:
 
 
 def read_task(folder: Path) -> TaskSpec:
-    """The task of a run over one. Raises RunError when it has none or several, or one that another version wrote."""
+    """Return the task of a run over one task.
+
+    Raises RunError when it has none or several, or one written by another version.
+    """
     specs = read_tasks(folder)
     if len(specs) > 1:
         raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
@@ -47,7 +50,10 @@ def read_task(folder: Path) -> TaskSpec:
 
 
 def read_tasks(folder: Path) -> list[TaskSpec]:
-    """The tasks of a run, one or several, in their order. Raises RunError when it has none, or some that another version wrote."""
+    """Return the tasks of a run, one or several, in their order.
+
+    Raises RunError when it has none, or some written by another version.
+    """
     path = next((path for path in (folder / "task.yaml", folder / "tasks.yaml") if path.is_file()), None)
     if path is None:
         raise RunError(f"{folder} has no task.yaml; was it stopped while it was set up?")
@@ -61,7 +67,10 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
 
 
 def pick_task(folder: Path, name: str | None) -> TaskSpec:
-    """The task of this name among those of a run; None when it has only one. Raises RunError that lists them."""
+    """Return the task of this name among those of a run, or None when it has only one.
+
+    Raises RunError with a list of the tasks.
+    """
     if name is None:
         return read_task(folder)
     specs = read_tasks(folder)
@@ -72,18 +81,21 @@ def pick_task(folder: Path, name: str | None) -> TaskSpec:
 
 
 def task_folder(folder: Path, task: str) -> Path:
-    """Where a run over several tasks keeps the result of one."""
+    """Return the folder for one task's result in a run over several tasks."""
     return folder / "tasks" / task.replace("/", "-")
 
 
 def result_folders(folder: Path) -> list[Path]:
-    """Where the results of a run lie, one folder a task: the run folder itself, or those of its tasks."""
+    """Return the folders of a run's results, one per task: the run folder itself, or those of its tasks."""
     specs = read_tasks(folder)
     return [folder] if len(specs) == 1 else [task_folder(folder, spec.name) for spec in specs]
 
 
 def joint_name(names: Sequence[str]) -> str:
-    """The names of tasks as one folder name: ``glue-cola-glue-rte``; of many, how many and a hash of them."""
+    """Return the names of tasks as one folder name: ``glue-cola-glue-rte``.
+
+    For many tasks, it holds their number and a hash.
+    """
     joined = "-".join(name.replace("/", "-") for name in names)
     if len(joined) <= LONGEST_NAME:
         return joined
@@ -96,7 +108,7 @@ def default_folder(tasks: Sequence[str], method: str, seed: int) -> Path:
 
 
 def task_record(training: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What training.json says for one of its tasks: what holds for all of them, and what is the task's own."""
+    """Return the content of training.json for one task: what all tasks share, and the task's own part."""
     own = training.get("tasks", {}).get(task, {})
     return {**{key: value for key, value in training.items() if key != "tasks"}, **own}
 
