@@ -174,7 +174,7 @@ def test_a_guard_stops_when_asked_and_resuming_goes_on_all_the_same(tiny_llama: 
     execute(settings(tiny_llama, "ppo", **more), spec, tmp_path / "whole")
     config = settings(tiny_llama, "ppo", **more, guard__stop_on=("unreadable",))
     with pytest.raises(
-        GuardError, match=r"of the last 128 sampled answers are unreadable\. Stopped, as guard\.stop_on asks"
+        GuardError, match=r"of the last 128 sampled answers are unreadable\. The run stopped, as guard\.stop_on demands"
     ):
         execute(config, spec, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000016"]

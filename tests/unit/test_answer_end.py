@@ -158,7 +158,7 @@ def test_label_ids_have_their_end_where_one_begins_another(tokenizer, words: tup
 def test_a_limit_without_room_for_the_longest_answer_is_refused(tokenizer) -> None:
     longest = max(len(ids_of(tokenizer, word)) for word in WORDS.words)
     assert end_of(tokenizer, WORDS, max_tokens=longest).max_tokens == longest
-    with pytest.raises(ConfigError, match=rf"its longest has {longest} tokens"):
+    with pytest.raises(ConfigError, match=rf"the longest has {longest} tokens"):
         end_of(tokenizer, WORDS, max_tokens=longest - 1)
 
 

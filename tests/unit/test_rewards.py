@@ -44,7 +44,7 @@ def test_a_missing_gold_answer_is_an_error_that_names_the_row(task):
 def test_a_gold_answer_of_another_kind_is_an_error():
     with pytest.raises(DataError, match="Did you mean 'Yes'"):
         reward(Judgement("Yes", "Yes"), "yes", LABELS, CONFIG)
-    with pytest.raises(DataError, match="no number"):
+    with pytest.raises(DataError, match="not a number"):
         reward(Judgement("1", 1.0), "1", STSB, CONFIG)
 
 

@@ -86,8 +86,8 @@ def value_loss(
     """Return half the squared error of the values, with their change since sampling clipped.
 
     The loss is the mean of ½ max(unclipped, clipped), with unclipped = (V − return)² and
-    clipped = (V_old + clamp(V − V_old, ± clip) − return)². Only `value_BR` gets a gradient, and none where the value has
-    moved more than `clip` towards the return.
+    clipped = (V_old + clamp(V − V_old, ± clip) − return)². Only `value_BR` gets a gradient, and none where the value
+    has moved more than `clip` towards the return.
 
     Source: the first implementations of PPO (arXiv 1707.06347); the paper itself has only the unclipped term.
     """
