@@ -226,3 +226,15 @@ def test_the_files_of_a_split_are_those_it_is_read_from(tmp_path, monkeypatch):
     assert split_files(one, "dev") == split_files(one, "train") != []
     monkeypatch.setenv("ADJUDGE_CACHE", str(tmp_path / "cache"))
     assert split_files(load_task("vader/news"), "dev") == []
+
+
+def test_a_finished_run_is_judged_without_the_run_it_started_from(tmp_path, monkeypatch):
+    install(monkeypatch, "ppo", by_first_word)
+    start = tmp_path / "start/adapter"
+    start.mkdir(parents=True)
+    (start / "adapter_config.json").write_text("{}")
+    execute(settings("method=ppo", f"init={start.parent}"), reviews(tmp_path), tmp_path / "run")
+    assert set(read_json(tmp_path / "run/environment.json")["init"]["sha256"]) == {"adapter_config.json"}
+    shutil.rmtree(start.parent)
+    folder, _ = evaluate_run(tmp_path / "run", split="train")
+    assert read_json(folder / "environment.json")["init"] == {"run": str(start.parent), "sha256": {}}

@@ -54,7 +54,8 @@ def compare(
     note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
     for cell in todo:
         ensure_model(cell.config)
-        starting_point(cell.config)
+    if any(cell.config.init is not None for cell in todo):
+        starting_point(config)
     lock = Lock(out)
     lock.acquire()
     try:

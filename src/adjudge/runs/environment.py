@@ -21,7 +21,7 @@ from typing import Any
 
 from adjudge.config import Config, value_of
 from adjudge.runs.folder import Run, read_json
-from adjudge.runs.start import model_hashes, starting_point
+from adjudge.runs.start import StartingPoint, model_hashes
 from adjudge.system.console import warn
 from adjudge.system.files import sha256_of, write_json
 from adjudge.tasks.spec import TaskSpec
@@ -73,7 +73,7 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
 
     A resumed run keeps the first environment, with the current differences under ``resumed``. A difference is warned of.
     """
-    now, path = environment(run.config, key, specs, rows_sha256), run.folder / FILE
+    now, path = environment(run.config, key, specs, rows_sha256, run.start), run.folder / FILE
     if not run.resumed or not path.is_file():
         write_json(path, now)
         return
@@ -87,10 +87,13 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
     write_json(path, {**first, "resumed": [*first.get("resumed", []), again]})
 
 
-def environment(config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256: str) -> dict[str, Any]:
+def environment(
+    config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256: str, start: StartingPoint | None = None
+) -> dict[str, Any]:
     """Return what a run of `config` on the tasks depends on.
 
-    `key` is the setting that names the model, as in the method's entry ("" for none). Hashing the model's files takes
+    `key` is the setting that names the model, as in the method's entry ("" for none). `start` saves hashing the adapter
+    that ``init`` names again; a finished run is judged without it, and may have lost it. Hashing the model's files takes
     about a second per gigabyte. Raises ModelError when the model is not available.
     """
     import torch
@@ -115,8 +118,9 @@ def environment(config: Config, key: str, specs: Sequence[TaskSpec], rows_sha256
         "model": model_identity(str(value_of(config, key))) if key else None,
         "data": {"rows_sha256": rows_sha256, "tasks": {spec.name: _source(spec, config) for spec in specs}},
     }
-    if (start := starting_point(config)) is not None:
-        found["init"] = {"run": config.init, "sha256": start.files}
+    if config.init is not None:
+        files = start.files if start else model_hashes(Path(config.init) / "adapter")
+        found["init"] = {"run": config.init, "sha256": files}
     return found
 
 
