@@ -90,7 +90,6 @@ def evaluate(
         raise ConfigError(f"{method} must be trained first: adjudge train {method}; then adjudge evaluate --run DIR.")
     settings = options.build_config(ctx.params)
     spec = options.only_task(ctx.params, settings, "evaluate")
-    settings = settings.model_copy(update={"task": spec.name})
     folder = Path(out) if out is not None else default_folder([spec.name], entry.name, settings.seed)
     note(f"judging {spec.name} with {entry.name} → {folder}")
     show_scores(execute(settings, spec, folder, force=force), folder)

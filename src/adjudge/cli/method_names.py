@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adjudge.methods.registry import METHODS, MULTI
+from adjudge.methods.registry import METHODS, MULTI, adapter_names
 
 TRAINED = [entry.name for entry in METHODS.values() if entry.trains]
 UNTRAINED = [entry.name for entry in METHODS.values() if not entry.trains]
-ADAPTERS = [entry.name for entry in METHODS.values() if entry.trains_adapter]
+ADAPTERS = adapter_names()
 STARTERS = ADAPTERS
 """Methods that can start from a finished run."""
 JOINT = [f"{MULTI}{name}" for name in ADAPTERS]

@@ -88,7 +88,6 @@ def train(
     entry = entry_for(method, len(specs))
     if len(specs) == 1 and mixture is not None:
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
-    settings = settings.model_copy(update={"method": entry.name, "task": ",".join(names)})
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(names, shown, settings.seed)
     note(f"training {shown} on {', '.join(names)} → {folder}")

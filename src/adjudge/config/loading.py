@@ -143,12 +143,16 @@ def _check_keys(tree: Mapping[str, Any], *, where: str = "", prefix: str = "") -
         dotted = f"{prefix}{name}"
         if dotted in known:
             continue
-        if dotted in RENAMED:
-            raise ConfigError(f"{where}'{dotted}' is now '{RENAMED[dotted]}'. Write that instead.")
         if isinstance(value, Mapping) and value:
             _check_keys(value, where=where, prefix=f"{dotted}.")
         elif not any(key.startswith(f"{dotted}.") for key in known):
-            raise ConfigError(f"{where}'{dotted}' is no setting.{_nearest_key(dotted)}")
+            raise ConfigError(f"{where}{_no_setting(dotted)}")
+
+
+def _no_setting(key: str) -> str:
+    if key in RENAMED:
+        return f"'{key}' is now '{RENAMED[key]}'. Write that instead."
+    return f"'{key}' is no setting.{_nearest_key(key)}"
 
 
 def _nearest_key(wrong: str) -> str:
@@ -180,10 +184,8 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _explain(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
-    if key in RENAMED:
-        return f"'{key}' is now '{RENAMED[key]}'. Write that instead."
     if item["type"] == "extra_forbidden":
-        return f"'{key}' is no setting.{_nearest_key(key)}"
+        return _no_setting(key)
     if item["type"] == "model_type":
         return f"'{key}' is a group of settings, not one: write {key}.NAME=value."
     return f"'{key}' = {item['input']!r}: {item['msg']}."

@@ -86,7 +86,7 @@ def plan_cells(
 def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
     pools = load_pools(config, [spec], train=any(get_entry(method).rows != "none" for method in methods))
     cells, counts = [], []
-    drawn: dict[tuple[int, bool], RunRows] = {}
+    drawn: dict[tuple[int, bool], tuple[RunRows, str]] = {}  # with their fingerprints: all rows are hashed for these
     for method in methods:
         entry = get_entry(method)
         learns = entry.rows != "none"
@@ -95,11 +95,12 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             update = {"method": method, "seed": seed, "init": init}
             own = run_settings(config.model_copy(update=update), [spec])
             if (seed, learns) not in drawn:
-                drawn[seed, learns] = pools.draw(own)
-            rows = drawn[seed, learns]
+                rows = pools.draw(own)
+                drawn[seed, learns] = rows, rows.sha256()
+            rows, rows_sha256 = drawn[seed, learns]
             counts += [rows.train_count] if learns else []
             folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
-            cells.append(Cell(own, (spec,), folder, rows.sha256()))
+            cells.append(Cell(own, (spec,), folder, rows_sha256))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows of {config.data.split} to judge{trained}.")
     return cells

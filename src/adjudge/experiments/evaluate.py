@@ -48,7 +48,7 @@ def load_judge(
     run = _open_trained(folder)
     spec = spec or read_task(run.folder)
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
-    return run, spec, _load_one(Run(run.folder, pinned(run.folder, run.config)), spec)
+    return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
 
 
 def load_judges(folder: str | Path) -> dict[str, Judge]:
@@ -57,8 +57,7 @@ def load_judges(folder: str | Path) -> dict[str, Judge]:
     Raises RunError when the run is incomplete.
     """
     run = _open_trained(folder)
-    specs = read_tasks(run.folder)
-    return dict(zip([spec.name for spec in specs], _load(run, specs), strict=True))
+    return _load(_pinned(run, run.config), read_tasks(run.folder))
 
 
 def evaluate_tasks(
@@ -116,8 +115,9 @@ def evaluate_run(
     config = _changed(config, data=data, evaluation={"decode": decode})
     to = destination(run, config, spec, out, force=force)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
-    judging_run = Run(run.folder, pinned(run.folder, config))
-    judge, setup_s = timed(lambda: (load or _load_one)(judging_run, spec))
+    judging_run = _pinned(run, config)
+    load = load or _loading_once([spec])
+    judge, setup_s = timed(lambda: load(judging_run, spec))
     with ExitStack() as open_runs:
         if to.in_place:
             open_runs.enter_context(_in_place(run))
@@ -174,12 +174,15 @@ def _open_trained(folder: str | Path) -> Run:
     return run
 
 
-def _load(run: Run, specs: Sequence[TaskSpec]) -> Sequence[Judge]:
-    return get_entry(run.config.method).load().load(Run(run.folder, pinned(run.folder, run.config)), specs)
+def _pinned(run: Run, config: Config) -> Run:
+    """Return the run as its judges are loaded: a model of the hub at the commit the run began with."""
+    return Run(run.folder, pinned(run.folder, config))
 
 
-def _load_one(run: Run, spec: TaskSpec) -> Judge:
-    return get_entry(run.config.method).load().load(run, [spec])[0]
+def _load(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Judge]:
+    """Return the judge of each task, by the task's name."""
+    judges = get_entry(run.config.method).load().load(run, specs)
+    return {spec.name: judge for spec, judge in zip(specs, judges, strict=True)}
 
 
 def _loading_once(specs: Sequence[TaskSpec]) -> LoadJudge:
@@ -188,9 +191,7 @@ def _loading_once(specs: Sequence[TaskSpec]) -> LoadJudge:
 
     def load(run: Run, spec: TaskSpec) -> Judge:
         if not judges:
-            judges.update(
-                zip([each.name for each in specs], get_entry(run.config.method).load().load(run, specs), strict=True)
-            )
+            judges.update(_load(run, specs))
         return judges[spec.name]
 
     return load

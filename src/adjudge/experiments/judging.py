@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, value_of
 from adjudge.errors import ModelError, nearest
-from adjudge.methods.registry import check_settings, get_entry, shown_name
+from adjudge.methods.registry import get_entry, shown_name
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 def ensure_model(config: Config) -> None:
     """Fetch a bundled model that is missing, so the method's time does not include the download.
 
-    Raises ModelError for a model with random weights, and for a name that is neither bundled, nor a folder, nor a hub id.
-    Raises ConfigError as `check_settings` does. Imports no torch.
+    Raises ModelError for a model with random weights, and for a name that is neither bundled, nor a folder, nor a hub
+    id. Imports no torch.
     """
     from adjudge.models.sources.bundled import BUNDLED, bundled_folder
 
-    check_settings(config)
     refuse_random_model(config)
     name = str(value_of(config, get_entry(config.method).model))
     if name in BUNDLED:

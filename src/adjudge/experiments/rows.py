@@ -90,9 +90,8 @@ def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True)
 
     data = config.data
     splits = [load_split(spec, data.split, data.data_dir) for spec in specs]
-    every_split = [
-        row for split in splits for row in split
-    ]  # rows judged for one task must not be trained on by another
+    # Rows judged for one task must not be trained on by another.
+    every_split = [row for split in splits for row in split]
     pools = [training_rows(config, spec, every_split) if train else [] for spec in specs]
     return Pools(specs, pools, [take_rows(split, data.eval_rows, EVAL_SEED) for split in splits])
 

@@ -93,16 +93,25 @@ MULTI = "multi-"
 """Prefix of a method's name when it trains one adapter on several tasks: ``multi-sft``."""
 
 
-def get_entry(name: str) -> Entry:
-    """Return the entry of a method. Raises ConfigError, which suggests the nearest name."""
-    if name not in METHODS:
-        raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
-    return METHODS[name]
+def adapter_names() -> list[str]:
+    """Return the methods which train an adapter: they can start from a run, and learn several tasks at once."""
+    return [entry.name for entry in METHODS.values() if entry.trains_adapter]
 
 
 def known_names() -> list[str]:
     """Return every name users may type."""
-    return [*METHODS, *(f"{MULTI}{entry.name}" for entry in METHODS.values() if entry.trains_adapter)]
+    return [*METHODS, *(f"{MULTI}{name}" for name in adapter_names())]
+
+
+def get_entry(name: str) -> Entry:
+    """Return the entry of a method. Raises ConfigError, which suggests the nearest name."""
+    if name not in METHODS:
+        raise _unknown(name)
+    return METHODS[name]
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
 
 
 def parse_name(name: str) -> tuple[Entry, bool]:
@@ -111,7 +120,7 @@ def parse_name(name: str) -> tuple[Entry, bool]:
     Raises ConfigError for an unknown name.
     """
     if name not in known_names():
-        raise ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
+        raise _unknown(name)
     return METHODS[name.removeprefix(MULTI)], name.startswith(MULTI)
 
 
@@ -129,9 +138,9 @@ def entry_for(name: str, tasks: int) -> Entry:
     if multi and tasks < 2:
         raise ConfigError(f"{name} trains on several tasks: name them with --task NAME,NAME, or use {entry.name}.")
     if tasks > 1 and not entry.trains_adapter:
-        able = ", ".join(entry.name for entry in METHODS.values() if entry.trains_adapter)
         raise ConfigError(
-            f"{name} takes one task; those that train on several at once are: {able}. `adjudge compare` takes several."
+            f"{name} takes one task; those that train on several at once are: {', '.join(adapter_names())}. "
+            "`adjudge compare` takes several."
         )
     return entry
 
@@ -157,9 +166,9 @@ def check_settings(config: Config) -> None:
             "analysis then follows the judgement."
         )
     if config.init is not None and not entry.trains_adapter:
-        able = ", ".join(entry.name for entry in METHODS.values() if entry.trains_adapter)
         raise ConfigError(
-            f"{entry.name} cannot start from a run (init): it trains no adapter. Those that can are: {able}."
+            f"{entry.name} cannot start from a run (init): it trains no adapter. "
+            f"Those that can are: {', '.join(adapter_names())}."
         )
 
 

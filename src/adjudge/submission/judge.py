@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adjudge.errors import RunError
 from adjudge.experiments.evaluate import load_judge
+from adjudge.methods.registry import shown_name
 from adjudge.runs.folder import Run, prediction_line, read_jsonl
 from adjudge.runs.tasks import read_tasks
 from adjudge.submission.formats import Form
@@ -77,7 +78,7 @@ def _judge(run: Run, spec: TaskSpec, form: Form, rows: Sequence[Example], partia
     with partial.open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
         for start in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[start : start + CHUNK_ROWS]
-            title = f"{run.config.method} on {spec.name}/{form.split}"
+            title = f"{shown_name(run.config.method, len(read_tasks(run.folder)))} on {spec.name}/{form.split}"
             if len(rows) > CHUNK_ROWS:
                 title += f", {len(rows) - start:,} rows to go"
             # Probabilities cost little. They choose among ReCoRD's candidates and can replace unreadable answers.
