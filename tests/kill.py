@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,7 @@ import transformers.models.bert.modeling_bert
 import transformers.models.llama.modeling_llama  # noqa: F401
 from conftest import save_tiny, tiny_llama_config
 from fake_method import write_reviews
+from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
 
 import adjudge.evaluation.score
@@ -240,6 +242,8 @@ def main() -> None:
     given = parser.parse_args()
     methods = given.methods.split(",")
     torch.set_num_threads(1)  # before anything computes: threads do not survive a fork
+    # tqdm's own lock is shared between processes: a run killed while it holds the lock would block all later ones.
+    tqdm.set_lock(threading.RLock())
     with tempfile.TemporaryDirectory(prefix="kill-") as made:
         models = make_models(Path(made) / "models")
         data = write_reviews(Path(made) / "reviews.csv", 40)
