@@ -86,8 +86,8 @@ class FinishedRun:
         """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
 
         `task` selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
-        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field, and RunError as
-        `judge_of` does.
+        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field, and
+        RunError as `judge_of` does.
         """
         judge, spec = self.judge_of(task), pick_task(self.folder, task)
         return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
@@ -103,7 +103,7 @@ class FinishedRun:
 
 
 def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
-    """Load a model by name as `train` and `evaluate` do, to inspect its logits, tokenizer, device and dtype.
+    """Load a model by name as `train` and `evaluate` do, to inspect its logits, tokenizer and dtype.
 
     `overrides` are settings with ``__`` for the dots, such as ``runtime__dtype="float32"``. The policy of a finished
     run is ``open_run(folder).judge.policy``. Raises ModelError and ConfigError.

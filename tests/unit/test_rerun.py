@@ -43,7 +43,7 @@ def pair(tmp_path, monkeypatch):
 
 def differing(one, other):
     """Of the parts that differ: name to what is said."""
-    return {part.name: part.said for part in compare_runs(one, other) if not part.equal}
+    return {part.name: part.detail for part in compare_runs(one, other) if not part.equal}
 
 
 def edit_lines(path, change):
@@ -185,9 +185,9 @@ def test_a_run_that_is_not_complete_is_refused(state, pair):
 
 def test_what_is_no_run_of_its_own_and_a_folder_that_is_taken_are_refused(pair):
     folder, _ = evaluate_run(pair[0], split="train")
-    with pytest.raises(RunError, match="what another run judged"):
+    with pytest.raises(RunError, match="an evaluation of another run"):
         rerun(folder)
-    with pytest.raises(RunError, match="is the run that is to be done again"):
+    with pytest.raises(RunError, match="is the run to repeat"):
         rerun(pair[0], pair[0])
     with pytest.raises(RunError, match="--force"):
         rerun(pair[0])

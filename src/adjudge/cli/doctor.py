@@ -36,16 +36,16 @@ def doctor(
 
     from adjudge.setup.doctor import examine
 
-    found = examine(data_dir)
+    examination = examine(data_dir)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(examination.as_json(), ensure_ascii=False, indent=2))
     else:
-        _show(found)
-    if not found.healthy:
+        _show(examination)
+    if not examination.healthy:
         raise typer.Exit(1)
 
 
-def _show(found: Examination) -> None:
+def _show(examination: Examination) -> None:
     from itertools import groupby
 
     from rich.table import Table
@@ -53,11 +53,11 @@ def _show(found: Examination) -> None:
 
     console = stdout()
     machine = Table("this machine", "", "", box=None, pad_edge=False)
-    for finding in found.machine:
+    for finding in examination.machine:
         machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.message))
     plans = Table("what would run", "", "", box=None, pad_edge=False)
     for (_, runs, message), alike in groupby(
-        found.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.message)
+        examination.plans, lambda plan: (plan.name.partition("/")[0], plan.runs, plan.message)
     ):
         names = [plan.name for plan in alike]
         name = names[0] if len(names) == 1 else f"{names[0].partition('/')[0]}, {len(names)} tasks"
@@ -65,7 +65,7 @@ def _show(found: Examination) -> None:
     console.print(machine)
     console.print()
     console.print(plans)
-    advice = [finding for finding in found.machine if finding.do]
+    advice = [finding for finding in examination.machine if finding.do]
     if advice:
         console.print("\nto do:")
     for finding in advice:

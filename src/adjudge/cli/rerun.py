@@ -55,7 +55,7 @@ def rerun(
     table = Table("part", "result", "details, or the first difference", box=None, pad_edge=False)
     parts = compare_runs(first, second)
     for part in parts:
-        table.add_row(Text(part.name), Text("equal" if part.equal else "differs"), Text(part.said))
+        table.add_row(Text(part.name), Text("equal" if part.equal else "differs"), Text(part.detail))
     console.print(table)
     different = sum(not part.equal for part in parts)
     verdict = f"{different} of {len(parts)} parts are not equal." if different else "all parts are equal."

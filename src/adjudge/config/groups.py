@@ -72,7 +72,7 @@ class AnswerConfig(Settings):
 
 
 class LoraConfig(Settings):
-    """The trained layers. Biases are never trained: the reference is the same network with the adapters off."""
+    """The trained layers. Biases stay: the reference is the same network with the adapters off."""
 
     r: int = Field(16, ge=1, description="rank")
     alpha: float = Field(32, gt=0, description="scale: alpha / sqrt(r) when rank-stabilised, else alpha / r")

@@ -34,8 +34,8 @@ def load_config(
 ) -> Config:
     """Return the settings from a preset, then the YAML `file`, then `overrides`, then `values`.
 
-    `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line); None
-    means "not given". A `preset` named in the file or in an override is used when the caller keeps the default `preset`.
+    `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line);
+    None means "not given". A `preset` named in the file or in an override is used when the caller keeps the default.
     Raises ConfigError, which names the unknown key and the nearest right one, or the value of the wrong kind.
     """
     from_file = _read_yaml(Path(file)) if file else {}
@@ -72,8 +72,8 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     trusted = config.runtime.trust_remote_code
     if trusted not in (None, config.model, config.encoder.model):
         raise ConfigError(
-            f"runtime.trust_remote_code names '{trusted}', but the model is {config.model} and the encoder {config.encoder.model}: "
-            "write the very name of the one whose code may run."
+            f"runtime.trust_remote_code is '{trusted}', but the model is {config.model} and the encoder is "
+            f"{config.encoder.model}. Give the exact name of the one whose code may run."
         )
     return config
 

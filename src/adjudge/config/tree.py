@@ -16,14 +16,14 @@ class Config(MethodSettings, SharedSettings):
 
 def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
     """Return every dotted key with its description, in the order of the tree."""
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= keys_of(kind, f"{prefix}{name}.")
+            descriptions |= keys_of(kind, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = field.description or ""
-    return found
+            descriptions[f"{prefix}{name}"] = field.description or ""
+    return descriptions
 
 
 def value_of(config: Config, key: str) -> Any:

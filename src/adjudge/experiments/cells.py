@@ -64,8 +64,8 @@ def plan_cells(
 ) -> list[Cell]:
     """Return the cells in the order they run: task by task, then those of the mixture of all tasks.
 
-    Reports the numbers of rows. Raises ConfigError for an unknown method, an empty list, or two tasks with the same name.
-    Raises DataError for rows that cannot be read.
+    Reports the numbers of rows. Raises ConfigError for an unknown method, an empty list, or two tasks with the same
+    name. Raises DataError for rows that cannot be read.
     """
     methods = check_names(methods)
     if not seeds or not specs:
@@ -93,14 +93,14 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
         init = config.init if entry.trains_adapter else None
         for seed in seeds:
             update = {"method": method, "seed": seed, "init": init}
-            own = run_settings(config.model_copy(update=update), [spec])
+            cell_config = run_settings(config.model_copy(update=update), [spec])
             if (seed, learns) not in drawn:
-                rows = pools.draw(own)
+                rows = pools.draw(cell_config)
                 drawn[seed, learns] = rows, rows.sha256()
             rows, rows_sha256 = drawn[seed, learns]
             counts += [rows.train_count] if learns else []
             folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
-            cells.append(Cell(own, (spec,), folder, rows_sha256))
+            cells.append(Cell(cell_config, (spec,), folder, rows_sha256))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows of {config.data.split} to judge{trained}.")
     return cells
@@ -120,12 +120,12 @@ def _mixture_cells(
     cells: list[Cell] = []
     for method in methods:
         for seed in seeds:
-            own = run_settings(config.model_copy(update={"data": data, "method": method, "seed": seed}), specs)
-            rows = pools.draw(own)
+            cell_config = run_settings(config.model_copy(update={"data": data, "method": method, "seed": seed}), specs)
+            rows = pools.draw(cell_config)
             if not cells:
                 note(rows.mixture_line())
             folder = out / "multi-task" / shown_name(method, len(specs)) / f"seed-{seed}"
-            cells.append(Cell(own, tuple(specs), folder, rows.sha256()))
+            cells.append(Cell(cell_config, tuple(specs), folder, rows.sha256()))
     return cells
 
 

@@ -1,4 +1,4 @@
-"""The comparison: methods × tasks × seeds on the same rows, prompts and budget, and the table they make.
+"""Compare methods × tasks × seeds on the same rows, prompts and budget, and write the table.
 
 OUT/TASK/METHOD/seed-N/          one run folder per cell ("/" in a task's name is written "-")
 OUT/multi-task/METHOD/seed-N/    one run folder for all tasks: a cell of a method that is trained on their mixture
@@ -39,11 +39,11 @@ def compare(
 ) -> dict[str, Any]:
     """Run every unfinished cell, write the table after each, and return it.
 
-    All cells share `config`: the same prompts, rows, budget and decoding. A finished cell of the same settings and rows is
-    reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
+    All cells share `config`: the same prompts, rows, budget and decoding. A finished cell of the same settings and rows
+    is reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
     others still run. Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not
-    set, or when another process works in `out`. Raises DataError when the rows cannot be read, and ModelError for a name
-    that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C.
+    set, or when another process works in `out`. Raises DataError when the rows cannot be read, and ModelError for a
+    name that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C.
     """
     out = Path(out)
     cells = plan_cells(config, specs, methods, seeds, out)

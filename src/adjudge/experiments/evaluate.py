@@ -103,8 +103,8 @@ def evaluate_run(
     """Judge rows with the result of a run; return the folder of the results, and the scores.
 
     Arguments of None keep the run's value. `destination` is where the results are written. `load` returns the judge,
-    instead of the method's own loader. A run over several tasks needs a `spec`. Raises RunError when the run's training is
-    not complete, when `out` is the run itself, or when `out` (without `force`) holds another run.
+    instead of the method's own loader. A run over several tasks needs a `spec`. Raises RunError when the run's training
+    is not complete, when `out` is the run itself, or when `out` (without `force`) holds another run.
     """
     run = _open_trained(folder)
     training = read_json(run.folder / "training.json")
@@ -141,9 +141,9 @@ def evaluate_run(
 def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None, *, force: bool) -> Destination:
     """Return where an evaluation of `run` with these settings is written.
 
-    The run's own evaluation is written to the run folder (for a run over several tasks, to the task's folder). Any other
-    (another task, split, number of rows or decoding) is written to `out`, or to a folder under ``evaluations/``. Raises
-    RunError when `out` is the run itself and would lose its own results.
+    The run's own evaluation is written to the run folder (for a run over several tasks, to the task's folder). Any
+    other (another task, split, number of rows or decoding) is written to `out`, or to a folder under ``evaluations/``.
+    Raises RunError when `out` is the run itself and would lose its own results.
     """
     trained_on = read_tasks(run.folder)
     to_itself = out is None or Path(out).resolve() == run.folder.resolve()

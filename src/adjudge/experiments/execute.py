@@ -37,9 +37,9 @@ def execute(
 
     Several tasks share one adapter, trained on a mixture of their rows. Their scores are a summary, and the scores of
     each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
-    "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues from
-    its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of this
-    process.
+    "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues
+    from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of
+    this process.
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
@@ -126,8 +126,8 @@ def _train(run: Run, rows: RunRows, rows_sha256: str) -> tuple[Sequence[Judge], 
 def _finished_scores(folder: str | Path, config: Config, rows_sha256: str) -> dict[str, Any] | None:
     """Return the scores of a run that is already complete, or None when there is work to do.
 
-    Resuming a complete run changes nothing. Raises RunError when it was made from other rows. `Run.create` handles a run
-    of other settings.
+    Resuming a complete run changes nothing. Raises RunError when it was made from other rows. `Run.create` handles a
+    run of other settings.
     """
     if not (Path(folder) / "scores.json").is_file():
         return None

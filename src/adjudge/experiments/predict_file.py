@@ -76,8 +76,9 @@ def check_out(source: Path, out: Path) -> None:
 
 
 def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:
-    """Return the names of the added columns; report a name already in the input and use ``predicted_NAME``.
+    """Return the names of the added columns.
 
+    A name already in the input is reported and becomes ``predicted_NAME``.
     Raises DataError when ``predicted_NAME`` is taken as well.
     """
     wanted = ["number" if spec.is_number else "label", *(f"p_{word}" for word in spec.words), "unreadable"]
@@ -124,11 +125,11 @@ def _csv_cell(text: str) -> str:
 
 def _note_formulas(out: Path, rows: Sequence[dict[str, str]]) -> None:
     """Report cells that a spreadsheet would compute; they are kept because they are the user's."""
-    found = sum(_is_formula(cell) for row in rows for cell in row.values())
-    if found:
+    formulas = sum(_is_formula(cell) for row in rows for cell in row.values())
+    if formulas:
         warn(
-            f"{out}: {found:,} cells begin with '=', '+', '-' or '@' and are kept as they are. Do not open the file in a spreadsheet "
-            "program unless you trust its input: it would take them for formulas."
+            f"{out}: {formulas:,} cells begin with '=', '+', '-' or '@' and are kept as they are. "
+            "A spreadsheet program would run them as formulas: open the file in one only if you trust its input."
         )
 
 

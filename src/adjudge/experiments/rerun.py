@@ -31,7 +31,7 @@ class Part:
 
     name: str
     equal: bool
-    said: str
+    detail: str
     """What it contains, or where it first differs."""
 
 
@@ -41,26 +41,26 @@ def rerun(
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
     Settings and tasks are those of the run. `data_dir` names another place of the same data. Raises RunError when the
-    run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without `force`)
-    holds another run. Also raises what the run itself raises.
+    run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without
+    `force`) holds another run. Also raises what the run itself raises.
     """
     folder = Path(folder)
     run = Run.open(folder)
     if run.state != "complete":
-        raise RunError(f"{folder} is {run.state}: only a complete run can be done again and compared.")
+        raise RunError(f"{folder} is {run.state}: only a complete run can be repeated and compared.")
     if not (folder / "training.json").is_file():
         raise RunError(
-            f"{folder} holds what another run judged, and was not a run of its own. Name the run that judged."
+            f"{folder} holds an evaluation of another run, not a run. Give the folder of the run that made it."
         )
     whole = folder if folder.name else folder.resolve()
     target = Path(out) if out is not None else whole.with_name(f"{whole.name}-rerun")
     if target.resolve() == folder.resolve():
-        raise RunError(f"{target} is the run that is to be done again. Name another --out.")
+        raise RunError(f"{target} is the run to repeat. Name another --out.")
     config = run.config
     if data_dir is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
     specs = read_tasks(folder)
-    note(f"doing {folder} again → {target}")
+    note(f"repeating {folder} → {target}")
     execute(config, specs, target, force=force)
     return target
 
@@ -133,16 +133,16 @@ def _records(name: str, one: Sequence[Mapping[str, Any]], other: Sequence[Mappin
     if len(one) != len(other):
         return Part(name, False, f"{len(one):,} {what} → {len(other):,}")
     pairs = [(first, second, _differing(first, second)) for first, second in zip(one, other, strict=True)]
-    wrong = [(place, *found) for place, found in enumerate(pairs, 1) if found[2]]
-    if not wrong:
+    unequal = [(number, *pair) for number, pair in enumerate(pairs, 1) if pair[2]]
+    if not unequal:
         return Part(name, True, f"{len(one):,} {what}")
-    place, first, second, fields = wrong[0]
-    where = f"{key if key != 'id' else 'row'} {first[key]}" if key in first else f"record {place}"
-    answers = f", {sum('value' in found[3] for found in wrong):,} in the answer" if key == "id" else ""
+    number, first, second, fields = unequal[0]
+    where = f"{key if key != 'id' else 'row'} {first[key]}" if key in first else f"record {number}"
+    answers = f", {sum('value' in fields for *_, fields in unequal):,} in the answer" if key == "id" else ""
     return Part(
         name,
         False,
-        f"{where}: {_change(fields[0], first, second)} ({len(wrong):,} of {len(one):,} {what} differ{answers})",
+        f"{where}: {_change(fields[0], first, second)} ({len(unequal):,} of {len(one):,} {what} differ{answers})",
     )
 
 

@@ -53,8 +53,8 @@ class Pools:
     def draw(self, config: Config) -> RunRows:
         """Draw the rows of one run.
 
-        Training rows are drawn by the run's seed, as a run of each task alone would draw the same number. Raises ConfigError
-        when a task of a mixture would get no row.
+        Training rows are drawn by the run's seed, as a run of each task alone would draw the same number. Raises
+        ConfigError when a task of a mixture would get no row.
         """
         from adjudge.tasks import take_rows
 
@@ -143,7 +143,7 @@ def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
 
 
 def report_overlap(learned: Sequence[Example], eval_rows: Sequence[Example], where: str = "") -> dict[str, Any]:
-    """Warn of judged rows that were learned from, with `where` as prefix, and return the overlap to record."""
+    """Return the overlap of training and judged rows to record; warn of it, with `where` as prefix."""
     from adjudge.tasks import measure_overlap
 
     overlap = measure_overlap(learned, eval_rows)

@@ -94,7 +94,7 @@ MULTI = "multi-"
 
 
 def adapter_names() -> list[str]:
-    """Return the methods which train an adapter: they can start from a run, and learn several tasks at once."""
+    """Return the methods which train an adapter. They can start from a run, and learn several tasks."""
     return [entry.name for entry in METHODS.values() if entry.trains_adapter]
 
 

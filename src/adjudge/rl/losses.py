@@ -24,7 +24,6 @@ class PolicyLoss:
     """Share of real tokens whose ratio lies outside 1 ± clip."""
     approx_kl: Tensor
     """Mean of (ratio − 1) − log ratio, in nats per token: never negative, unbiased for KL(old policy || policy)."""
-    ratio_mean: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,6 @@ class ValueLoss:
     """`loss` carries the gradient; the other scalars are detached float32 tensors."""
 
     loss: Tensor
-    clip_fraction: Tensor
-    """Share of real tokens at which the clipped term is the larger one."""
     explained_variance: Tensor
     """1 − Var(return − value) / Var(return) over the real tokens given; 0 when the return is constant. Not additive."""
 
@@ -70,7 +67,6 @@ def policy_loss(
             loss=loss,
             clip_fraction=outside_BR.sum() / count,
             approx_kl=kl_BR.sum() / count,
-            ratio_mean=ratio_BR.masked_fill(~real_BR, 0.0).sum() / count,
         )
 
 
@@ -102,7 +98,6 @@ def value_loss(
     with torch.no_grad():
         return ValueLoss(
             loss=loss,
-            clip_fraction=(clipped_BR > unclipped_BR).float().sum() / count,
             explained_variance=_explained_variance(value_BR.detach()[real_BR], return_BR[real_BR]),
         )
 

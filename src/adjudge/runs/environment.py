@@ -45,7 +45,7 @@ LIBRARIES = (
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pydantic", "jinja2"),
 )
 FLAGS = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16")
-"""CPU features, as `torch.cpu.get_capabilities` names them, by which PyTorch picks its kernels or the precision is picked."""
+"""CPU features by which PyTorch picks its kernels, or we pick the precision (names of `torch.cpu.get_capabilities`)."""
 VARIABLES = (
     *(
         "OMP_NUM_THREADS",
@@ -71,7 +71,7 @@ _MATTERS = (
 def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha256: str) -> None:
     """Write environment.json into the run folder; arguments and errors are those of `environment`.
 
-    A resumed run keeps the first environment, with the current differences under ``resumed``. A difference is warned of.
+    A resumed run keeps the first environment and lists the current differences under ``resumed``. It warns of them.
     """
     now, path = environment(run.config, key, specs, rows_sha256, run.start), run.folder / FILE
     if not run.resumed or not path.is_file():
@@ -81,7 +81,8 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
     changed = differences(first, now)
     if changed:
         warn(
-            f"going on elsewhere than the run began, so that the result may differ in its last bits: {'; '.join(changed)}"
+            "this environment is not the one in which the run began, so the last bits of the result may differ: "
+            f"{'; '.join(changed)}"
         )
     again = {"started": now["started"], "command": now["command"], "changed": changed}
     write_json(path, {**first, "resumed": [*first.get("resumed", []), again]})
@@ -93,15 +94,15 @@ def environment(
     """Return what a run of `config` on the tasks depends on.
 
     `key` is the setting that names the model, as in the method's entry ("" for none). `start` saves hashing the adapter
-    that ``init`` names again; a finished run is judged without it, and may have lost it. Hashing the model's files takes
-    about a second per gigabyte. Raises ModelError when the model is not available.
+    that ``init`` names again; a finished run is judged without it, and may have lost it. Hashing the model's files
+    takes about a second per gigabyte. Raises ModelError when the model is not available.
     """
     import torch
 
     from adjudge.models.sources.loading import resolve_device
 
     device = resolve_device(config.runtime)
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
@@ -120,8 +121,8 @@ def environment(
     }
     if config.init is not None:
         files = start.files if start else model_hashes(Path(config.init) / "adapter")
-        found["init"] = {"run": config.init, "sha256": files}
-    return found
+        record["init"] = {"run": config.init, "sha256": files}
+    return record
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -142,8 +143,8 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def pinned(folder: Path, config: Config) -> Config:
     """Return the settings for loading the judge of a finished run.
 
-    A model of the hub is loaded at the commit the run began with. The run's adapter belongs to that commit, whatever the
-    name refers to now.
+    A model of the hub is loaded at the commit the run began with. The run's adapter belongs to that commit, whatever
+    the name refers to now.
     """
     model = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
     if "commit" not in model or model["name"] != config.model or "@" in config.model:
@@ -156,9 +157,9 @@ def pinned(folder: Path, config: Config) -> Config:
 
 def command() -> str:
     """Return the command line of the run; for a cell of a comparison, that of the comparison."""
-    asked = os.environ.get(COMMAND)
-    if asked:
-        return asked
+    parent_command = os.environ.get(COMMAND)
+    if parent_command:
+        return parent_command
     program = Path(sys.argv[0])
     ours = program.stem == "adjudge" or (program.name == "__main__.py" and program.parent.name == "adjudge")
     return shlex.join(["adjudge" if ours else str(program), *sys.argv[1:]])
@@ -187,13 +188,13 @@ def libraries() -> dict[str, str]:
     """Return the versions of the installed libraries."""
     import torch
 
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found | {"torch": torch.__version__}  # with the build after the +, which package metadata may lack
+    return versions | {"torch": torch.__version__}  # with the build after the +, which package metadata may lack
 
 
 def describe_device(name: str) -> dict[str, Any]:

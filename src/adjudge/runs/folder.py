@@ -105,9 +105,10 @@ class Run:
     ) -> Run:
         """Create and lock the folder for a run of `config`; with `resume`, continue a stopped run in it.
 
-        Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`. With `force`,
-        the files of a run are removed first (other files are kept). A folder of other files is refused, `force` or not, and
-        so is one in which another process works. With `resume`, a folder without a run starts a new one.
+        Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`. With
+        `force`, the files of a run are removed first (other files are kept). A folder of other files is refused,
+        `force` or not, and so is one in which another process works. With `resume`, a folder without a run starts a
+        new one.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -143,15 +144,17 @@ class Run:
         if changed:
             use = "Resume it with the settings it has" if resume else "Name another --out"
             raise RunError(
-                f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {use}, or add --force to replace it."
+                f"{self.folder} holds a run of another configuration ({', '.join(changed)}). "
+                f"{use}, or add --force to replace it."
             )
         state = self.recorded_status()[0]
         if state == "complete":
-            raise RunError(f"{self.folder} holds this very run, complete. Add --force to do it again.")
+            raise RunError(f"{self.folder} already holds this run, complete. Add --force to repeat it.")
         if not resume and any((self.folder / "checkpoints").glob("step-*")):
             how = "killed" if state == "running" else state
             raise RunError(
-                f"{self.folder} holds this very run, {how}, with a checkpoint. Add --resume to go on, or --force to begin again."
+                f"{self.folder} already holds this run, {how}, with a checkpoint. "
+                "Add --resume to continue it, or --force to begin again."
             )
 
     @classmethod
@@ -223,7 +226,7 @@ class Run:
             self._lock.release()
 
     def log(self, record: Mapping[str, Any], *, seconds: Any = None, file: str = "metrics.jsonl") -> None:
-        """Append one record to metrics.jsonl (or another log), and the `seconds` of each part to timings.jsonl."""
+        """Append a record to metrics.jsonl (or another log), and the `seconds` of each part to timings.jsonl."""
         self._append(file, record)
         if seconds is not None:
             self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
@@ -247,12 +250,13 @@ class Run:
         """Cut the logs back to the sizes in `log_sizes`. Raises RunError when one is shorter."""
         for name in LOGS:
             path, size = self.folder / name, sizes.get(name, 0)
-            there = path.stat().st_size if path.is_file() else 0
-            if there < size:
+            current = path.stat().st_size if path.is_file() else 0
+            if current < size:
                 raise RunError(
-                    f"{path} has {there} bytes, and had {size} at the checkpoint: it was changed. Begin again with --force."
+                    f"{path} has {current} bytes, and had {size} at the checkpoint: it was changed. "
+                    "Begin again with --force."
                 )
-            if there > size:
+            if current > size:
                 os.truncate(path, size)
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction]) -> None:
@@ -295,8 +299,8 @@ def is_unused(folder: Path) -> bool:
 def differences(one: Config, other: Config) -> list[str]:
     """Return the settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
 
-    Those of `SAME_RUN` do not count: the place of the data (the rows themselves are compared), how often a checkpoint is
-    written, and what is warned of.
+    Those of `SAME_RUN` do not count: the place of the data (the rows themselves are compared), how often a checkpoint
+    is written, and which warnings are given.
     """
     changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if not key.startswith(SAME_RUN)]
     return [f"{key} {before} → {after}" for key, before, after in changed if before != after]

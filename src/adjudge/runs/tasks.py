@@ -109,8 +109,8 @@ def default_folder(tasks: Sequence[str], method: str, seed: int) -> Path:
 
 def task_record(training: Mapping[str, Any], task: str) -> dict[str, Any]:
     """Return the content of training.json for one task: what all tasks share, and the task's own part."""
-    own = training.get("tasks", {}).get(task, {})
-    return {**{key: value for key, value in training.items() if key != "tasks"}, **own}
+    task_part = training.get("tasks", {}).get(task, {})
+    return {**{key: value for key, value in training.items() if key != "tasks"}, **task_part}
 
 
 def _listed(specs: Sequence[TaskSpec]) -> str:

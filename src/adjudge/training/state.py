@@ -61,7 +61,7 @@ def trained_weights(module: nn.Module) -> Carried:
 
 
 class Snapshot:
-    """The state before a step, kept so that a failed step can be done again.
+    """The state before a step, kept so that a failed step can be repeated.
 
     With `copy_weights` the weights are copied too. This is needed where a step makes several updates: one may fail
     after another has changed the weights.

@@ -66,8 +66,8 @@ class PrefixStore:
 
     A prefix that outlived its weights would give wrong figures silently. Four rules prevent it:
 
-    1. Adding, loading or merging an adapter drops both prefixes (`forget_all`). Other code that changes weights may call
-       `forget` at any time.
+    1. Adding, loading or merging an adapter drops both prefixes (`forget_all`). Other code that changes weights may
+       call `forget` at any time.
     2. A pass with gradient drops the prefix of the network that runs, since one comes before every update
        (`forget_acting`).
     3. Nothing new is kept while a parameter holds a gradient, since an update may follow (`may_keep`).
