@@ -4,12 +4,10 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from fake_method import write_reviews
+from processes import adjudge, start, wait_for
 
 from adjudge.runs.folder import Run, read_json
 
@@ -24,18 +22,6 @@ SMALL = [
 ]
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "adjudge", *map(str, arguments)]
-
-
-def adjudge(*arguments, code=0):
-    result = subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
-
-
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, tiny_llama):
     file = write_reviews(tmp_path_factory.mktemp("own") / "reviews.csv")
@@ -44,56 +30,38 @@ def own(tmp_path_factory, tiny_llama):
 
 def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(own, tmp_path):
     out = tmp_path / "out"
-    first = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
+    (tmp_path / "model").mkdir()
+    methods = ["--methods", "zero-shot,encoder,sft", "--encoder", tmp_path / "model"]
+    first = adjudge("compare", *own, *methods, "--out", out, code=1)
     table = json.loads((out / "table.json").read_text())
     assert [row["method"] for row in table["rows"]] == ["zero-shot", "sft"]
-    assert "--methods zero-shot,sft" in table["command"]
+    assert "--methods zero-shot,encoder,sft" in table["command"]
     assert (out / "report.html").is_file()
     assert read_json(out / "reviews/sft/seed-0/environment.json")["command"] == table["command"]
     assert "sft" in first.stdout
+    # The reason of a failed cell comes from its process, and the other cells still run.
+    assert "config.json" in first.stderr
+    assert "config.json" in table["failed"][0]["reason"]
     second = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
     assert second.stderr.count("reusing ") == 2
     assert json.loads((out / "table.json").read_text())["rows"] == table["rows"]
-
-
-def test_failed_cell_reports_the_reason(own, tmp_path):
-    (tmp_path / "model").mkdir()
-    result = adjudge(
-        "compare", *own, "--model", tmp_path / "model", "--methods", "sft", "--out", tmp_path / "out", code=1
-    )
-    assert "config.json" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert "config.json" in json.loads((tmp_path / "out/table.json").read_text())["failed"][0]["reason"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_comparison_stops_its_cell(how, own, tmp_path):
     cell = tmp_path / "out/reviews/sft/seed-0"
-    process = subprocess.Popen(
-        command("compare", *own, "--methods", "sft", "--out", tmp_path / "out", "sft.epochs=5000"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_for(lambda: (cell / "metrics.jsonl").is_file() or process.poll() is not None, 120)
-        assert process.poll() is None, process.stderr.read()
-        process.send_signal(how)
-        _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with start("compare", *own, "--methods", "sft", "--out", tmp_path / "out", "sft.epochs=5000") as process:
+        wait_for(lambda: (cell / "metrics.jsonl").is_file() or not process.running, 120)
+        assert process.running, process.stderr
+        process.signal(how)
+        finished = process.wait(60)
     if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert "is incomplete" in stderr
-        assert "Traceback" not in stderr
+        assert finished.returncode == 130
+        assert "is incomplete" in finished.stderr
+        assert "Traceback" not in finished.stderr
     wait_for(lambda: Run.open(cell).state != "running", 60)
     assert Run.open(cell).state == "interrupted"
-
-
-def wait_for(happened, seconds):
-    end = time.monotonic() + seconds
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.1)
 
 
 def test_train_evaluate_and_predict_with_a_trained_adapter(own, tmp_path, tiny_llama):

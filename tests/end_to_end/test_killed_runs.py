@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from kill import METHODS
+from processes import run_program
+
+from adjudge.methods.registry import METHODS as ENTRIES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each attempt is a forked process")
-KILL = Path(__file__).parents[1] / "kill.py"
 
 
-def kill(*options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(KILL), *options], capture_output=True, text=True, check=False, timeout=280
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    return done.stdout
+def test_every_method_that_trains_is_killed() -> None:
+    assert {name for name, entry in ENTRIES.items() if entry.trains} <= set(METHODS)
 
 
-def test_killed_at_any_moment_is_as_if_never_killed() -> None:
-    said = kill("--kills", "32", "--seed", "1")
-    found = re.findall(r"^(\S+): (\d+) kills in", said, re.MULTILINE)
-    assert [method for method, _ in found] == ["sft", "ppo", "reinforce", "encoder", "multi-ppo"]
-    assert sum(int(kills) for _, kills in found) >= 32
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_any_moment_is_as_if_never_killed(method: str) -> None:
+    output = run_program("kill", "--methods", method, "--kills", 6, "--seed", 1)
+    assert int(re.findall(rf"^{method}: (\d+) kills in", output, re.MULTILINE)[0]) >= 6
 
 
 def test_killed_before_a_call_that_changes_the_disk_is_as_if_never_killed() -> None:
-    said = kill("--positions", "--methods", "sft", "--stride", "11")
-    assert int(re.findall(r"killed before each of (\d+) calls", said)[0]) >= 10
+    output = run_program("kill", "--positions", "--methods", "sft", "--stride", 11)
+    assert int(re.findall(r"killed before each of (\d+) calls", output)[0]) >= 10

@@ -7,13 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_method import write_reviews
+from processes import adjudge, start, wait_for
 
 from adjudge.runs.folder import Run
 from adjudge.system.files import Lock
@@ -24,36 +23,11 @@ EQUAL = ("metrics.jsonl", "predictions/dev.jsonl", "adapter/adapter_model.safete
 
 def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
     return [
-        *(
-            sys.executable,
-            "-P",
-            "-m",
-            "adjudge",
-            "train",
-            "sft",
-            "--data",
-            str(data),
-            "--text",
-            "text",
-            "--label",
-            "label",
-        ),
+        *("train", "sft", "--data", str(data), "--text", "text", "--label", "label"),
         *("--model", str(model), "--train-rows", "16", "--eval-rows", "8", "--out", str(out)),
-        *(
-            "sft.epochs=12",
-            "sft.batch_size=4",
-            "runtime.dtype=float32",
-            "runtime.threads=1",
-            "checkpoint.every_steps=3",
-            *more,
-        ),
+        *("sft.epochs=12", "sft.batch_size=4", "runtime.dtype=float32", "runtime.threads=1"),
+        *("checkpoint.every_steps=3", *more),
     ]
-
-
-def run(*given: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(given, capture_output=True, text=True, check=False, timeout=200)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tiny_llama: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert run(*command(tiny_llama, data, out)).returncode == 0
+    adjudge(*command(tiny_llama, data, out))
     return out
 
 
@@ -77,68 +51,46 @@ def test_a_signal_writes_a_checkpoint_and_has_a_code_of_its_own(
 ) -> None:
     out = tmp_path / "run"
     slow = command(tiny_llama, data, out, "checkpoint.every_steps=null", "checkpoint.every_s=null")
-    process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True)
-    try:
-        until = time.monotonic() + 120
-        while not (out / "metrics.jsonl").is_file() and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(how)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == code, said
-    assert word in said
-    assert "--resume" in said
-    assert "Traceback" not in said
+    with start(*slow) as process:
+        wait_for((out / "metrics.jsonl").is_file, 120)
+        process.signal(how)
+        stopped = process.wait(60)
+    assert stopped.returncode == code, stopped.stderr
+    assert word in stopped.stderr
+    assert "--resume" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
     assert Run.open(out).state == "interrupted"
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
-    again = run(*slow)
-    assert again.returncode == 2, "without --resume what was done is not thrown away"
-    assert "--resume" in again.stderr
-    done = run(*slow, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "resuming after step" in done.stderr
+    assert "--resume" in adjudge(*slow, code=2).stderr, "without --resume the work done so far is kept"
+    assert "resuming after step" in adjudge(*slow, "--resume").stderr
     assert filecmp.cmpfiles(whole, out, EQUAL, shallow=False) == (list(EQUAL), [], [])
     assert not (out / "checkpoints").exists()
-    idle = run(*slow, "--resume")
-    assert idle.returncode == 0
-    assert "nothing to resume" in idle.stderr
+    assert "nothing to resume" in adjudge(*slow, "--resume").stderr
 
 
 def test_a_second_process_in_one_folder_is_refused(tiny_llama: Path, data: Path, tmp_path: Path) -> None:
     lock = Lock(tmp_path / "run")
     lock.acquire()
     try:
-        done = run(*command(tiny_llama, data, tmp_path / "run"))
+        refused = adjudge(*command(tiny_llama, data, tmp_path / "run"), code=2)
     finally:
         lock.release()
-    assert done.returncode == 2
-    assert "Another process is working in" in done.stderr
+    assert "Another process is working in" in refused.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".adjudge.lock"]
 
 
 def test_other_settings_or_other_rows_are_not_resumed(tiny_llama: Path, data: Path, tmp_path: Path) -> None:
     mine = shutil.copy(data, tmp_path / "mine.csv")
     out = tmp_path / "run"
-    process = subprocess.Popen(command(tiny_llama, Path(mine), out), stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 120
-        while not list(out.glob("checkpoints/step-*")) and time.monotonic() < until:
-            time.sleep(0.005)
-    finally:
-        process.kill()
-        process.wait()
-    other = run(*command(tiny_llama, Path(mine), out, "sft.optimizer.lr=0.5", "--resume"))
-    assert other.returncode == 2
+    with start(*command(tiny_llama, Path(mine), out)):
+        wait_for(lambda: list(out.glob("checkpoints/step-*")), 120)
+    other = adjudge(*command(tiny_llama, Path(mine), out, "sft.optimizer.lr=0.5", "--resume"), code=2)
     assert "sft.optimizer.lr 0.0003 → 0.5" in " ".join(other.stderr.split())
     Path(mine).write_text(Path(mine).read_text().replace("number", "no."))
-    changed = run(*command(tiny_llama, Path(mine), out, "--resume"))
-    assert changed.returncode == 2
+    changed = adjudge(*command(tiny_llama, Path(mine), out, "--resume"), code=2)
     assert "made with different rows" in " ".join(changed.stderr.split())
     Path(mine).unlink()
-    gone = run(*command(tiny_llama, Path(mine), out, "--resume"))
-    assert gone.returncode == 2
-    assert "mine.csv" in gone.stderr
+    assert "mine.csv" in adjudge(*command(tiny_llama, Path(mine), out, "--resume"), code=2).stderr
     assert list(out.glob("checkpoints/step-*")), "what was there stays"
 
 
@@ -161,10 +113,9 @@ def test_a_full_disk_is_said_and_what_was_written_is_whole(
     ballast.write_bytes(
         b"x" * (2**20 + 400 * 1024)
     )  # a checkpoint of this model takes 240 KiB: the second or third does not fit
-    done = run(*command(tiny_llama, data, out))
-    assert done.returncode == 2
-    assert "No space left on device" in done.stderr
-    assert "Free some space" in done.stderr
+    full = adjudge(*command(tiny_llama, data, out), code=2)
+    assert "No space left on device" in full.stderr
+    assert "Free some space" in full.stderr
     kept = list(out.glob("checkpoints/*"))
     assert [path.name for path in kept] in (
         ["step-00000003"],
@@ -173,13 +124,12 @@ def test_a_full_disk_is_said_and_what_was_written_is_whole(
     )
     assert not list(out.rglob(".step*")), "nothing half written is left"
     ballast.unlink()
-    assert run(*command(tiny_llama, data, out, "--resume")).returncode == 0
+    adjudge(*command(tiny_llama, data, out, "--resume"))
     assert filecmp.cmpfiles(whole, out, EQUAL, shallow=False) == (list(EQUAL), [], [])
 
 
 def test_a_folder_that_may_not_be_written_is_said(small_disk: Path, tiny_llama: Path, data: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    done = run(*command(tiny_llama, data, small_disk / "run"))
-    assert done.returncode == 2
-    assert "Read-only file system" in done.stderr
-    assert "Name another folder with --out" in done.stderr
+    refused = adjudge(*command(tiny_llama, data, small_disk / "run"), code=2)
+    assert "Read-only file system" in refused.stderr
+    assert "Name another folder with --out" in refused.stderr

@@ -142,7 +142,7 @@ def test_trusted_model_must_be_a_model_of_the_run():
         for name in ("sft", "encoder")
     }
     assert trusted == {"sft": "a/b", "encoder": None}
-    with pytest.raises(ConfigError, match=r"names 'a/c', but the model is a/b and the encoder c/d"):
+    with pytest.raises(ConfigError, match="is 'a/c', but the model is a/b and the encoder is c/d"):
         load_config(values=values | {"runtime.trust_remote_code": "a/c"})
     with pytest.raises(ConfigError, match="write the name of the model"):
         load_config(overrides=["runtime.trust_remote_code=true"])

@@ -1,4 +1,4 @@
-"""``adjudge cell``: run one cell of a comparison, described on standard input. Not for people.
+"""``adjudge cell``: run the cells of a comparison, described on standard input. Not for people.
 
 See `adjudge.experiments.process`.
 """
@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def cell() -> None:
-    """Run the cell that standard input describes."""
+    """Run the cells that standard input describes."""
     from adjudge.errors import AdjudgeError, Terminated
     from adjudge.experiments.process import serve
 

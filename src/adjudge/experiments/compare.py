@@ -15,7 +15,7 @@ from adjudge.config import Config
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.cells import Cell, holds_the_same, is_finished, plan_cells
 from adjudge.experiments.judging import ensure_model, score_line
-from adjudge.experiments.process import run_isolated
+from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.table import write_table
 from adjudge.runs.start import starting_point
 from adjudge.system.console import note, warn
@@ -35,7 +35,7 @@ def compare(
     *,
     force: bool = False,
     command: str = "",
-    runner: Runner = run_isolated,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Run every unfinished cell, write the table after each, and return it.
 
@@ -43,7 +43,8 @@ def compare(
     is reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
     others still run. Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not
     set, or when another process works in `out`. Raises DataError when the rows cannot be read, and ModelError for a
-    name that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C.
+    name that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C. By default `runner` is
+    one process per cell.
     """
     out = Path(out)
     cells = plan_cells(config, specs, methods, seeds, out)
@@ -59,7 +60,8 @@ def compare(
     lock = Lock(out)
     lock.acquire()
     try:
-        return _run_cells(cells, todo, out, force=force, command=command, runner=runner)
+        with CellProcesses() as processes:
+            return _run_cells(cells, todo, out, force=force, command=command, runner=runner or processes)
     finally:
         lock.release()
 

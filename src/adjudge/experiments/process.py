@@ -1,10 +1,16 @@
-"""One run in its own process, so its seconds and peak memory are its own and a crash stays inside it."""
+"""One run in its own process, so its seconds and peak memory are its own and a crash stays inside it.
+
+Importing PyTorch and its kin takes longer than judging a few rows. One process imports them once and forks for each
+cell; where forking is unsafe (a GPU, or another system than Linux) each cell is a new process.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -22,72 +28,158 @@ from adjudge.system.files import Lock
 from adjudge.tasks.spec import TaskSpec
 
 VERB = "cell"
-"""The hidden verb of the command line that serves a cell."""
+"""The hidden verb of the command line that serves cells."""
 
 STOP_S = 120.0
 """Time for a cell to finish its step, write a checkpoint and tidy its folder after Ctrl-C.
 
 A second Ctrl-C ends it at once.
 """
+LIBRARIES = ("torch", "transformers", "peft", "scipy.stats", "sklearn.metrics", "adjudge.experiments.execute")
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Device files of GPUs. A GPU's driver does not survive a fork, and importing the libraries may start it."""
 
 
-def run_isolated(
-    config: Config, tasks: TaskSpec | Sequence[TaskSpec], folder: Path, *, force: bool = False, resume: bool = False
-) -> dict[str, Any]:
-    """Run `adjudge.experiments.execute.execute` in a new process and return the scores.
+class CellProcesses:
+    """Runs `adjudge.experiments.execute.execute` in one process per call; a context manager."""
 
-    Its notes and progress are shown. Raises RunError with the reason when it failed, and KeyboardInterrupt when it was
-    stopped, after the process has ended.
-    """
-    before = _stamp(folder)
-    request = {
-        "config": config.model_dump(mode="json"),
-        "specs": [spec.model_dump(mode="json") for spec in ([tasks] if isinstance(tasks, TaskSpec) else tasks)],
-        "folder": str(folder),
-        "force": force,
-        "resume": resume,
-        "stamp": before,
-    }
-    # -P: a user's file with the name of a standard library module must not be imported in its place.
-    started = [sys.executable, "-P", "-m", "adjudge", VERB]
-    told = {**os.environ, COMMAND: command()}
-    process = subprocess.Popen(started, stdin=subprocess.PIPE, text=True, encoding="utf-8", env=told)
-    assert process.stdin is not None
-    try:
-        with contextlib.suppress(BrokenPipeError):  # the exit code of a process that has ended already gives the reason
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-        code = process.wait()
-    except KeyboardInterrupt as stop:
-        _stop(process)
-        _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
-        raise type(stop)(str(folder)) from None
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[str] | None = None
+        self._replies: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
+
+    def __enter__(self) -> CellProcesses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_server()
+
+    def __call__(
+        self,
+        config: Config,
+        tasks: TaskSpec | Sequence[TaskSpec],
+        folder: Path,
+        *,
+        force: bool = False,
+        resume: bool = False,
+    ) -> dict[str, Any]:
+        """Run one cell and return its scores. Its notes and progress are shown.
+
+        Raises RunError with the reason when it failed, and KeyboardInterrupt when it was stopped, after its process has
+        ended.
+        """
+        before = _stamp(folder)
+        request = {
+            "config": config.model_dump(mode="json"),
+            "specs": [spec.model_dump(mode="json") for spec in ([tasks] if isinstance(tasks, TaskSpec) else tasks)],
+            "folder": str(folder),
+            "force": force,
+            "resume": resume,
+            "stamp": before,
+        }
+        try:
+            code = self._run(request)
+        except KeyboardInterrupt as stop:
+            _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
+            raise type(stop)(str(folder)) from None
+        if code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt(str(folder))
+        if code == 128 + signal.SIGTERM:
+            raise Terminated(str(folder))
+        if code != 0:
+            reason = _recorded_reason(folder, before)
+            if not reason:
+                _mark(folder, "failed", _reason(code))
+            raise RunError(reason or _reason(code))
+        return Run.open(folder).scores()
+
+    def _run(self, request: dict[str, Any]) -> int:
+        """Have one request served, and return the exit code of its process. Stop it first when we are stopped."""
+        server = self._start_server()
+        pid: int | None = None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # the exit code of the ended process already gives the reason
+                assert server.stdin is not None
+                server.stdin.write(json.dumps(request) + "\n")
+                server.stdin.flush()
+            pid = self._replies.get().get("pid")
+            return self._exit_code(server, pid)
+        except KeyboardInterrupt:
+            _send(signal.SIGINT, pid)
+            try:
+                self._exit_code(server, pid, STOP_S)
+            except (queue.Empty, KeyboardInterrupt):
+                _send(getattr(signal, "SIGKILL", signal.SIGTERM), pid)
+            self._end_server()
+            raise
+
+    def _exit_code(self, server: subprocess.Popen[str], pid: int | None, within_s: float | None = None) -> int:
+        """Wait for a cell to end. Raises queue.Empty when it does not end in time."""
+        reply = self._replies.get(timeout=within_s) if pid is not None else {}
+        if "code" in reply:
+            return reply["code"]
+        code = server.wait()  # it was the cell itself, or was killed
+        if pid != server.pid:
+            _send(getattr(signal, "SIGKILL", signal.SIGTERM), pid)
+        self._end_server()
+        return code
+
+    def _start_server(self) -> subprocess.Popen[str]:
+        if self._server is None:
+            # -P: a user's file with the name of a standard library module must not be imported in its place.
+            arguments = [sys.executable, "-P", "-m", "adjudge", VERB]
+            environment = {**os.environ, COMMAND: command()}
+            pipe = subprocess.PIPE
+            self._server = subprocess.Popen(
+                arguments, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment
+            )
+            threading.Thread(target=self._read, args=(self._server,), daemon=True).start()
+        return self._server
+
+    def _read(self, server: subprocess.Popen[str]) -> None:
+        assert server.stdout is not None
+        for line in server.stdout:
+            self._replies.put(json.loads(line))
+        self._replies.put({})
+
+    def _end_server(self) -> None:
+        server, self._server, self._replies = self._server, None, queue.SimpleQueue()
+        if server is None:
+            return
+        assert server.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-    if code == 128 + signal.SIGINT:
-        raise KeyboardInterrupt(str(folder))
-    if code == 128 + signal.SIGTERM:
-        raise Terminated(str(folder))
-    if code != 0:
-        reason = _recorded_reason(folder, before)
-        if not reason:
-            _mark(folder, "failed", _reason(code))
-        raise RunError(reason or _reason(code))
-    return Run.open(folder).scores()
+            server.stdin.close()
+        if server.poll() is None:
+            server.kill()
+        server.wait()
 
 
 def serve(stream: TextIO) -> None:
-    """Run the cell requested by `stream` (see `run_isolated`); stop as for Ctrl-C when the stream ends.
+    """Run the cells requested by the lines of `stream` (see `CellProcesses`); stop as for Ctrl-C when it ends.
 
-    The requesting process keeps the stream open while it lives. Without it, nobody waits for the result.
+    The requesting process keeps the stream open while it lives. Without it, nobody waits for the results. A forked
+    process returns here after its cell.
     """
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a cell prints must not be taken for a reply
+    forks = sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES))
+    if forks:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the cell
+        for name in LIBRARIES:
+            importlib.import_module(name)
+    while line := stream.readline():
+        pid = os.fork() if forks else 0
+        if pid == 0:
+            if not forks:
+                print(json.dumps({"pid": os.getpid()}), file=replies, flush=True)
+            return _run_cell(json.loads(line), stream)
+        print(json.dumps({"pid": pid}), file=replies, flush=True)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps({"code": code}), file=replies, flush=True)
+
+
+def _run_cell(request: dict[str, Any], stream: TextIO) -> None:
     from adjudge.experiments.execute import execute
 
-    request = json.loads(stream.readline())
     _stop_once()
     threading.Thread(target=_stop_with, args=(stream.fileno(),), daemon=True).start()
     folder = Path(request["folder"])
@@ -119,15 +211,10 @@ def _stop_with(descriptor: int) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    """Stop a cell: interrupt, wait, then kill. A second Ctrl-C kills at once."""
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
+def _send(number: int, pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _mark(folder: Path, state: str, reason: str) -> None:
