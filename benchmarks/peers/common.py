@@ -1,7 +1,7 @@
-"""What the peers' scripts share: reading the specification, measuring, scoring answers and writing the result.
+"""Read the specification, measure, score answers and write the result; shared by all peers' scripts.
 
-Runs under every peer's environment, so only the standard library, torch, transformers and peft are used, and those only
-inside functions: `main` sets the environment variables that must stand before torch is imported.
+This module runs in every peer's environment, so it uses only the standard library, torch, transformers and peft. It
+imports the last three inside functions, because `main` must set environment variables before torch is imported.
 """
 
 import json
@@ -19,19 +19,16 @@ from pathlib import Path
 from typing import Any
 
 GIB = 2**30
-LABEL_REWARD, WRONG_REWARD, UNREADABLE_REWARD = (
-    1.0,
-    -1.0,
-    -3.0,
-)  # arXiv 2410.11020: right, wrong, no readable single label
+# arXiv 2410.11020: right, wrong, no readable single label
+LABEL_REWARD, WRONG_REWARD, UNREADABLE_REWARD = 1.0, -1.0, -3.0
 REPORTED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "numpy")
 
 
 @dataclass
 class Spec:
-    """SPEC.json. Token ids are those of the model's own tokenizer; a batch is `batch_size` prompts."""
+    """The content of SPEC.json, with token ids of the model's tokenizer; a batch is `batch_size` prompts."""
 
-    model: str  # folder in transformers' layout, with tokenizer
+    model: str  # folder in the layout of transformers, with tokenizer
     dtype: str
     threads: int
     prompts: list[str]
@@ -49,7 +46,7 @@ class Spec:
     warmup_batches: int
     batches: int
     seed: int
-    # The rest may be left out; what they stand for is in README.md.
+    # The rest is optional; README.md explains it.
     generation_batch_size: int | None = None
     evaluation_batch_size: int = 32
     value_model: str = "lora"
@@ -59,7 +56,7 @@ class Spec:
 
     @classmethod
     def read(cls, path: str) -> "Spec":
-        """Read and check a specification; raises ValueError naming what is missing or of unequal length."""
+        """Read and check a specification. Raises ValueError, which names the bad entry."""
         given = json.loads(Path(path).read_text(encoding="utf-8"))
         known = {item.name for item in fields(cls)} - {"ignored"}
         try:
@@ -70,7 +67,7 @@ class Spec:
         lengths = {name: len(getattr(spec, name)) for name in ("prompts", "prompt_ids", "golds", "answer_ids")}
         if len(set(lengths.values())) != 1 or not spec.prompts:
             raise ValueError(
-                f"{path}: prompts, prompt_ids, golds and answer_ids must be equally many and at least one: {lengths}"
+                f"{path}: prompts, prompt_ids, golds and answer_ids must have one length of at least 1: {lengths}"
             )
         if spec.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"{path}: dtype is {spec.dtype!r}; it must be float32 or bfloat16")
@@ -85,13 +82,13 @@ class Spec:
         return spec
 
     def rows(self, per_batch: int | None = None) -> list[int]:
-        """Which prompts the whole run takes, warm-up first, in order; it starts over where there are too few."""
+        """Return the prompts of the whole run in order, warm-up first; too few prompts are repeated."""
         total = (self.warmup_batches + self.batches) * (per_batch or self.batch_size)
         return [index % len(self.prompts) for index in range(total)]
 
 
 class Meter:
-    """Collects one measurement a batch, split into stages, and drops the warm-up at the end."""
+    """One measurement per batch, split into stages; `result` leaves out the warm-up."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -105,7 +102,7 @@ class Meter:
         self._response_tokens: list[int] = []
 
     def loaded(self) -> None:
-        """Note the resident memory; called after the imports and the loading of the model, before anything is trained."""
+        """Record the resident memory. Call it after imports and model loading, before training."""
         self.baseline_gib = memory_gib("VmRSS")
         if on_cuda():
             import torch
@@ -125,24 +122,24 @@ class Meter:
         self._since = moment
 
     def add(self, stage: str, seconds: float) -> None:
-        """Add seconds to a stage of the batch under way."""
+        """Add seconds to a stage of the current batch."""
         self._stage[stage] += seconds
 
     def stage_of_batch(self, stage: str) -> float:
-        """Seconds of a stage in the batch under way."""
+        """Return the seconds of a stage in the current batch."""
         return self._stage[stage]
 
     def elapsed(self) -> float:
-        """Seconds since the batch under way began."""
+        """Return the seconds since the current batch began."""
         return now() - self._since
 
     def tokens(self, prompt: int, response: int) -> None:
-        """Count one row's prompt and response tokens, padding left out."""
+        """Count the prompt and response tokens of one row, without padding."""
         self._prompt_tokens.append(prompt)
         self._response_tokens.append(response)
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, its seconds added to a stage."""
+        """Return the function with its seconds added to a stage."""
 
         def inner(*args: Any, **kwargs: Any) -> Any:
             since = now()
@@ -154,11 +151,11 @@ class Meter:
         return inner
 
     def result(self, rows_per_batch: int) -> dict[str, Any]:
-        """The measured part of RESULT.json; raises RuntimeError where fewer batches ran than the specification asks."""
+        """Return the measured part of RESULT.json. Raises RuntimeError for a wrong number of batches."""
         warm = self.spec.warmup_batches
         seconds, stages = self.seconds[warm:], self.stages[warm:]
         if len(seconds) != self.spec.batches:
-            raise RuntimeError(f"{len(self.seconds)} batches ran where {warm} + {self.spec.batches} were asked for")
+            raise RuntimeError(f"ran {len(self.seconds)} batches instead of {warm} + {self.spec.batches}")
         rows = max(1, len(self._prompt_tokens))
         names = sorted({name for stage in stages for name in stage})
         answer: dict[str, Any] = {
@@ -183,19 +180,19 @@ class Meter:
 
 
 def on_cuda() -> bool:
-    """Whether the peer runs on a CUDA device: it does where there is one."""
+    """Return whether there is a CUDA device; the peer then runs on it."""
     import torch
 
     return torch.cuda.is_available()
 
 
 def device() -> str:
-    """The device that models go to."""
+    """Return the device of the models."""
     return "cuda" if on_cuda() else "cpu"
 
 
 def now() -> float:
-    """Seconds of a steady clock, after all work given to the device is done."""
+    """Return the seconds of a steady clock, after the device has finished its work."""
     if on_cuda():
         import torch
 
@@ -204,7 +201,7 @@ def now() -> float:
 
 
 def memory_gib(field_name: str) -> float | None:
-    """VmRSS or VmHWM of this process in GiB; None where the system has no /proc (the driver then measures from outside)."""
+    """Return VmRSS or VmHWM of this process in GiB, or None on a system without /proc."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -215,27 +212,28 @@ def memory_gib(field_name: str) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that this environment has."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the libraries in this environment."""
+    installed = {"python": platform.python_version()}
     for name in REPORTED:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def torch_dtype(spec: Spec) -> Any:
-    """The specification's dtype as torch's."""
+    """Return the specification's dtype as a torch dtype."""
     import torch
 
     return getattr(torch, spec.dtype)
 
 
 def load_tokenizer(spec: Spec) -> Any:
-    """The model's tokenizer, padding on the left, with the pad token that the folder names, else the end-of-sequence token.
+    """Return the model's tokenizer, with padding on the left.
 
-    A transformers before 5 does not know the tokenizer class that 5 writes, so there it is built from tokenizer.json.
+    The pad token is the folder's, or the end-of-sequence token if there is none. Versions of transformers before 5 do
+    not know the tokenizer class that 5 writes, so for them the tokenizer is built from tokenizer.json.
     """
     import transformers
 
@@ -257,7 +255,7 @@ def load_tokenizer(spec: Spec) -> Any:
 
 
 def load_causal_lm(spec: Spec) -> Any:
-    """The language model in the specification's dtype, on the device; attention is transformers' default (sdpa)."""
+    """Return the language model on the device, in the specification's dtype and with sdpa attention."""
     import transformers
 
     if int(transformers.__version__.split(".")[0]) >= 5:
@@ -265,7 +263,7 @@ def load_causal_lm(spec: Spec) -> Any:
     else:
         config = transformers.AutoConfig.from_pretrained(spec.model)
         rope = getattr(config, "rope_parameters", None)
-        if rope:  # how transformers 5 writes what 4 calls rope_theta and rope_scaling
+        if rope:  # transformers 5 writes this for rope_theta and rope_scaling of 4
             config.rope_theta = rope.get("rope_theta", 10000.0)
             config.rope_scaling = None if rope.get("rope_type", "default") == "default" else rope
         kwargs = {"config": config, "torch_dtype": torch_dtype(spec)}
@@ -274,7 +272,7 @@ def load_causal_lm(spec: Spec) -> Any:
 
 
 def lora_config(spec: Spec) -> Any:
-    """The LoRA of the specification as peft's."""
+    """Return the LoRA settings of the specification as a peft configuration."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -289,7 +287,7 @@ def lora_config(spec: Spec) -> Any:
 
 
 def score(text: str, gold: str, labels: set[str]) -> float:
-    """The paper's reward on the text before the closing tag (or the whole, where none is written): 1, -1 or -3."""
+    """Return the paper's reward, 1, -1 or -3, for the text before the closing tag (or all of it)."""
     answer = text.partition("</Judgement>")[0]
     named = [label for label in labels if label in answer]
     if len(named) != 1:
@@ -298,7 +296,10 @@ def score(text: str, gold: str, labels: set[str]) -> float:
 
 
 def training_arguments(spec: Spec, folder: str) -> dict[str, Any]:
-    """Settings that every trainer built on transformers' Trainer gets: nothing written, logged, evaluated or recomputed."""
+    """Return the settings for every trainer based on transformers' Trainer.
+
+    Nothing is saved, logged, evaluated or recomputed.
+    """
     return {
         "output_dir": folder,
         "learning_rate": spec.lr,
@@ -311,14 +312,14 @@ def training_arguments(spec: Spec, folder: str) -> dict[str, Any]:
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "use_cpu": not on_cuda(),  # or bf16 is refused on a CPU
+        "use_cpu": not on_cuda(),  # without it, bf16 is refused on a CPU
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": on_cuda(),
     }
 
 
 def batch_timer(meter: Meter) -> Any:
-    """A callback for transformers' Trainer: a batch lasts from one optimizer step's end to the next one's."""
+    """Return a Trainer callback that times each batch from the end of one optimizer step to the next."""
     from transformers import TrainerCallback
 
     class Timer(TrainerCallback):
@@ -339,16 +340,16 @@ def _write(path: str, result: dict[str, Any]) -> None:
 
 
 def main(name: str, measure: Callable[[Spec, Meter], int]) -> None:
-    """Run a peer's `measure(spec, meter)`, which returns the rows a batch, and write RESULT.json.
+    """Run a peer's `measure(spec, meter)`, which returns the rows per batch, and write RESULT.json.
 
-    A peer that can't be imported or run writes RESULT.json too, with the reason under "error", and exits with 1.
+    After an error, RESULT.json holds it under "error", and the exit status is 1.
     """
     if len(sys.argv) != 3:
         sys.exit(f"usage: python {sys.argv[0]} SPEC.json RESULT.json")
     result: dict[str, Any] = {"name": name, "versions": versions()}
     try:
         spec = Spec.read(sys.argv[1])
-        # All local and in memory: no look at the hub, no forked tokenizers beside torch's threads.
+        # Use local files only, and no tokenizer processes beside torch's threads.
         os.environ.update(
             HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_DISABLED="true"
         )
@@ -360,7 +361,7 @@ def main(name: str, measure: Callable[[Spec, Meter], int]) -> None:
         meter = Meter(spec)
         rows_per_batch = measure(spec, meter)
         result.update(meter.result(rows_per_batch), ignored_settings=spec.ignored)
-    except Exception as error:  # whatever a peer dies of is its result, and is said
+    except Exception as error:  # any error is the peer's result, and is printed
         result["error"] = f"{type(error).__name__}: {error}"
         result["traceback"] = traceback.format_exc()
         _write(sys.argv[2], result)

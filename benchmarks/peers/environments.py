@@ -1,11 +1,11 @@
-"""Make and find the peers' environments: one virtual environment a requirement file, none of them adjudge's own.
+"""Make and find the peers' virtual environments, one per requirement file, none of them adjudge's.
 
-    python benchmarks/peers/environments.py              # make those that are missing
+    python benchmarks/peers/environments.py              # make the missing ones
     python benchmarks/peers/environments.py trl-0.11     # only this one
-    python benchmarks/peers/environments.py --recreate   # delete and make anew
-    python benchmarks/peers/environments.py --list       # say what is there, and why something is not usable
+    python benchmarks/peers/environments.py --recreate   # delete and make again
+    python benchmarks/peers/environments.py --list       # show which can be used, and why others cannot
 
-Only the standard library is imported, so a driver may import this module to ask `PEERS`, `python_of` and `reason_missing`.
+This module imports only the standard library, so a driver can use its `PEERS`, `python_of` and `reason_missing`.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE / ".envs"
 IMPORTS = {
-    "trl-0.11": "import torch, transformers, peft; from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer",
+    "trl-0.11": "import torch, transformers, peft; "
+    "from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer",
     "trl-1.12": "import torch, transformers, peft; from trl.experimental.ppo import PPOConfig, PPOTrainer",
     "trl-1.16": "import torch, transformers, peft; from trl import GRPOTrainer, RLOOTrainer, SFTTrainer",
 }
@@ -33,11 +34,11 @@ class Peer:
     title: str
     script: str
     environment: str
-    against: str  # which of adjudge's measurements it stands beside: ppo, sft or evaluation
+    against: str  # the measurement of adjudge it is compared with: ppo, sft or evaluation
 
     @property
     def path(self) -> Path:
-        """The script's file."""
+        """Return the path of the script."""
         return HERE / self.script
 
 
@@ -52,12 +53,12 @@ PEERS = {
 
 
 def requirements_of(name: str) -> Path:
-    """The requirement file of an environment."""
+    """Return the requirement file of an environment."""
     return HERE / f"requirements-{name}.txt"
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of an environment, whether or not it exists yet."""
+    """Return the interpreter of an environment, which may not exist yet."""
     folder = ENVIRONMENTS / name
     return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
@@ -71,14 +72,17 @@ def _digest(name: str) -> str:
 
 
 def reason_missing(name: str) -> str | None:
-    """Why an environment can't be used, or None where it can: made whole, and from the requirement file as it is now."""
+    """Return why an environment cannot be used, or None if it can.
+
+    It can be used when it is complete and its requirement file has not changed since.
+    """
     how = f"make it with: python benchmarks/peers/environments.py {name}"
     if name not in IMPORTS:
-        return f"no environment is called {name!r}; there are {', '.join(IMPORTS)}"
+        return f"unknown environment {name!r}; the environments are {', '.join(IMPORTS)}"
     if not python_of(name).exists():
-        return f"the environment {name} has not been made; {how}"
+        return f"the environment {name} does not exist; {how}"
     if not _stamp(name).exists():
-        return f"the environment {name} was not made whole; {how}"
+        return f"the environment {name} is incomplete; {how}"
     if _stamp(name).read_text() != _digest(name):
         return f"{requirements_of(name).name} has changed since the environment {name} was made; {how}"
     return None
@@ -92,7 +96,7 @@ def _call(command: list[str], doing: str) -> None:
 
 
 def make(name: str, *, recreate: bool = False) -> None:
-    """Make one environment from its requirement file; raises RuntimeError with pip's or the import's own last lines."""
+    """Make one environment from its requirement file. Raises RuntimeError with the last lines of output."""
     folder = ENVIRONMENTS / name
     if recreate and folder.exists():
         shutil.rmtree(folder)
@@ -110,24 +114,26 @@ def make(name: str, *, recreate: bool = False) -> None:
         str(requirements_of(name)),
     ]
     _call(install, f"installing {requirements_of(name).name}")
-    _call([str(python), "-c", IMPORTS[name]], f"importing what {name} is for")
+    _call([str(python), "-c", IMPORTS[name]], f"importing the packages of {name}")
     _stamp(name).write_text(_digest(name))
 
 
 def main() -> int:
-    """Make the environments named on the command line; the exit status is the number that failed."""
-    parser = argparse.ArgumentParser(description="Make the environments of the peers that adjudge is measured against.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(IMPORTS)} (default: all)")
-    parser.add_argument("--list", action="store_true", help="only say what is there")
-    parser.add_argument("--recreate", action="store_true", help="delete and make anew")
+    """Make the environments named on the command line; return the number of failures."""
+    parser = argparse.ArgumentParser(description="Make the environments of adjudge's peers.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"environments, of {', '.join(IMPORTS)} (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="only show which can be used")
+    parser.add_argument("--recreate", action="store_true", help="delete and make again")
     arguments = parser.parse_args()
     failed = 0
     for name in arguments.names or IMPORTS:
         if name not in IMPORTS:
-            parser.error(f"no environment is called {name!r}; there are {', '.join(IMPORTS)}")
+            parser.error(f"unknown environment {name!r}; the environments are {', '.join(IMPORTS)}")
         reason = reason_missing(name)
         if not arguments.list and (reason or arguments.recreate):
-            print(f"{name}: making it", flush=True)
+            print(f"{name}: making the environment …", flush=True)
             try:
                 make(name, recreate=arguments.recreate)
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:

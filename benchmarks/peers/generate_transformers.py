@@ -1,15 +1,16 @@
-"""Greedy evaluation with transformers' own `generate`: batches of left-padded prompts, key/value cache, no gradient.
+"""Measure greedy evaluation with `generate` of transformers.
 
-A batch is `evaluation_batch_size` prompts (32 unless the specification says otherwise): padding the ids, `generate`, reading
-the answers from the text. A row ends at the end-of-sequence token, the batch when all have ended or at `max_new_tokens`.
-The bare model is used, without adapters: the fastest that a merged adapter could be.
+A batch is `evaluation_batch_size` prompts (default 32). Its time covers left-padding the ids, `generate` with a
+key/value cache and without gradients, and reading the answers from the text. A row ends at the end-of-sequence token.
+The batch ends when all rows have ended, or at `max_new_tokens`. The model has no adapters, so it is as fast as a model
+with merged adapters.
 """
 
 import common
 
 
 def measure(spec: common.Spec, meter: common.Meter) -> int:
-    """Run the batches; returns the rows a batch."""
+    """Run the batches; return the rows per batch."""
     import torch
 
     tokenizer = common.load_tokenizer(spec)

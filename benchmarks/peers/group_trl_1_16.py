@@ -1,11 +1,13 @@
-"""What the GRPO and RLOO scripts share: both trainers have the same settings and the same inner functions.
+"""Run trl's GRPO or RLOO trainer; both have the same settings and the same inner functions.
 
-A batch is one optimizer step over `batch_size` prompts with `samples` sampled answers each, all sampled in one call; the
-update takes `mini_batch_size` answers at a time and adds their gradients up. Sampling ends with the end-of-sequence token
-or at `max_new_tokens`; temperature 1, top_k 0, top_p 1. The reward reads the text. Prompts go in as token ids (the text
-would be tokenized again). Off: gradient checkpointing (on by default), saving, evaluation, logging, printed completions.
-`num_iterations` is 1, trl's default (`grpo_iterations` in the specification changes it), so an answer is learned from once
-where PPO goes over it `update_epochs` times.
+A batch is one optimizer step over `batch_size` prompts with `samples` sampled answers each, all sampled in one call.
+The update takes `mini_batch_size` answers at a time and adds up their gradients. Sampling ends at the end-of-sequence
+token or at `max_new_tokens`, with temperature 1, top_k 0 and top_p 1. The reward reads the text. Prompts are passed as
+token ids, so the trainer does not tokenize the text again.
+
+Off: gradient checkpointing (on by default), saving, evaluation, logging, printed completions. `num_iterations` is 1,
+trl's default (`grpo_iterations` in the specification changes it). So the trainer trains once on an answer, and PPO
+`update_epochs` times.
 """
 
 import tempfile
@@ -15,7 +17,7 @@ import common
 
 
 def watch(trainer: Any, meter: common.Meter, spec: common.Spec) -> None:
-    """Time the trainer's sampling and scoring, count tokens, and hand it token ids for the prompts."""
+    """Time the trainer's sampling and scoring, count tokens, and pass it the prompts' token ids."""
     ids = dict(zip(spec.prompts, spec.prompt_ids, strict=True))
     sample, whole = trainer._generate, trainer._generate_and_score_completions
 
@@ -31,7 +33,7 @@ def watch(trainer: Any, meter: common.Meter, spec: common.Spec) -> None:
 
 
 def group_timer(meter: common.Meter) -> Any:
-    """A batch lasts from one optimizer step's end to the next one's; what is not rollout is update."""
+    """Return a callback that times each batch between optimizer steps; all but rollout counts as update."""
     from transformers import TrainerCallback
 
     class Timer(TrainerCallback):
@@ -46,7 +48,7 @@ def group_timer(meter: common.Meter) -> Any:
 
 
 def run(spec: common.Spec, meter: common.Meter, config_class: Any, trainer_class: Any) -> int:
-    """Run the batches with a trainer and its configuration class; returns the rows (prompts) a batch."""
+    """Run the batches with a trainer and its configuration class; return the prompts per batch."""
     from datasets import Dataset
 
     rows = spec.rows()
@@ -85,6 +87,6 @@ def run(spec: common.Spec, meter: common.Meter, config_class: Any, trainer_class
         watch(trainer, meter, spec)
         meter.loaded()
         trainer.train()
-    meter.notes.append(f"{spec.samples} samples a prompt, beta {config.beta}, {config.num_iterations} iteration(s)")
-    meter.notes.append("rows are prompts, tokens_per_row is of one answer with its prompt; rollout contains sample")
+    meter.notes.append(f"{spec.samples} samples per prompt, beta {config.beta}, {config.num_iterations} iteration(s)")
+    meter.notes.append("rows are prompts; tokens_per_row counts one answer and its prompt; rollout contains sample")
     return spec.batch_size

@@ -1,7 +1,7 @@
-"""trl 1.16: `GRPOTrainer` with LoRA and `samples` answers a prompt.
+"""Measure `GRPOTrainer` of trl 1.16 with LoRA and `samples` answers per prompt.
 
-Settings as group_trl_1_16.py says; beta is trl's default 0, so there is no reference pass (`beta` in the specification
-changes it).
+The settings are in group_trl_1_16.py. Beta is trl's default 0, so there is no reference pass; `beta` in the
+specification changes it.
 """
 
 import common
@@ -9,7 +9,7 @@ import group_trl_1_16
 
 
 def measure(spec: common.Spec, meter: common.Meter) -> int:
-    """Run the batches; returns the rows a batch."""
+    """Run the batches; return the rows per batch."""
     from trl import GRPOConfig, GRPOTrainer
 
     return group_trl_1_16.run(spec, meter, GRPOConfig, GRPOTrainer)

@@ -1,13 +1,15 @@
-"""trl 0.11.4: `PPOTrainer.generate` and `PPOTrainer.step`, called as the paper's code calls them.
+"""Measure `PPOTrainer.generate` and `PPOTrainer.step` of trl 0.11.4, called as in the paper's code.
 
-A batch is: sample an answer for each of the batch's prompts, score the texts, one `step` (a forward pass with and one
-without adapters, then `update_epochs` over the batch).
+A batch samples an answer for each of its prompts, scores the texts, and makes one `step`: a forward pass with adapters
+and one without, then `update_epochs` over the batch.
 
-As in the paper's code: value head on the policy, LoRA, no reference model (adapters off instead), top_k 0, top_p 1, padding
-with the end-of-sequence token, answer length drawn with LengthSampler(12, 32) (12 to 31), adaptive KL from 0.2, Adafactor
-with a fixed step. Set in the peer's favour, against the paper's code: all prompts of a batch are sampled in one call (it
-takes 4 at a time; `generation_batch_size` in the specification brings that back), nothing goes to a logging service, and
-the device's cache is not emptied all the time. Gradient checkpointing is off and nothing is written, as is the default.
+As in the paper's code: value head on the policy, LoRA, no reference model (adapters off instead), top_k 0, top_p 1,
+padding with the end-of-sequence token, answer length drawn by LengthSampler(12, 32) (12 to 31), adaptive KL from 0.2,
+Adafactor with a fixed step.
+
+Changed in the peer's favour: one call samples all prompts of a batch, no logging service is used, and the device's
+cache is not emptied repeatedly. The paper's code samples 4 prompts at a time (`generation_batch_size` in the
+specification sets this). As by default, gradient checkpointing is off and nothing is saved.
 """
 
 from typing import Any
@@ -16,7 +18,7 @@ import common
 
 
 def build(spec: common.Spec, tokenizer: Any) -> Any:
-    """The trainer around policy, value head and adapters."""
+    """Return the trainer with policy, value head and adapters."""
     from transformers.optimization import Adafactor
     from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 
@@ -40,7 +42,7 @@ def build(spec: common.Spec, tokenizer: Any) -> Any:
 
 
 def measure(spec: common.Spec, meter: common.Meter) -> int:
-    """Run the batches; returns the rows a batch."""
+    """Run the batches; return the rows per batch."""
     import torch
     from trl.core import LengthSampler
 

@@ -1,15 +1,16 @@
-"""trl 1.12, the last with a PPO: `trl.experimental.ppo.PPOTrainer`.
+"""Measure `trl.experimental.ppo.PPOTrainer` of trl 1.12, the last version with PPO.
 
-A batch is one round of its training loop: sample, reference (adapters off), values, scores, `update_epochs` over the batch.
-It runs to `max_new_tokens` or until every row has ended (`stop_token="eos"`; it has no drawn lengths).
+A batch is one round of its training loop: sample, reference (adapters off), values, scores, `update_epochs` over the
+batch. Sampling ends at `max_new_tokens`, or when every row has ended (`stop_token="eos"`); it has no drawn lengths.
 
-This trainer wants networks for values and for scores. Scores: a module without weights that reads the text and looks the
-gold answer up, so the reward costs next to nothing. Values: a second network built from the same weights with a scoring
-layer, as its own example does; the example trains all of its weights, here only LoRA layers and the scoring layer are
-trained (`value_model: "full"` in the specification brings the example's way back), which is faster and smaller.
+The trainer needs a network for scores and one for values. The score network has no weights: it reads the text and looks
+up the gold answer, so the reward costs almost nothing. The value network is a second network, built from the same
+weights with a scoring layer, as in trl's example. The example trains all of its weights. Here only its LoRA layers and
+its scoring layer are trained, which is faster and smaller; `value_model: "full"` in the specification trains all.
+
 Policy and reference share one network (peft_config, no reference model). Off: gradient checkpointing (on by default),
-sample generations, saving, evaluation, logging services. Set as for the others: KL coefficient 0.2, temperature 1.
-The pad token must not be the end-of-sequence token (it masks every pad token, also inside a prompt): another one is chosen.
+sample generations, saving, evaluation, logging services. As for the other peers: KL coefficient 0.2, temperature 1.
+The pad token must differ from the end-of-sequence token, because the trainer masks every pad token, also in a prompt.
 """
 
 import tempfile
@@ -20,20 +21,20 @@ import common
 
 
 def pad_token(spec: common.Spec, tokenizer: Any) -> None:
-    """Give the tokenizer a pad token that is not the end-of-sequence token and stands in no prompt."""
+    """Give the tokenizer a pad token that is in no prompt and is not the end-of-sequence token."""
     used = {token for ids in spec.prompt_ids for token in ids} | {tokenizer.eos_token_id}
     for word in (tokenizer.pad_token, tokenizer.unk_token, *tokenizer.all_special_tokens):
         if word is not None and tokenizer.convert_tokens_to_ids(word) not in used:
             tokenizer.pad_token = word
             return
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})  # needs no embedding: the trainer puts token 0 in its place
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})  # needs no embedding: the trainer replaces it with token 0
 
 
 def text_reward(spec: common.Spec, tokenizer: Any) -> Any:
-    """A reward "network" as the trainer wants one (a backbone and a scoring layer), which only reads the text.
+    """Return a reward "network" with a backbone and a scoring layer, which only reads the text.
 
-    The backbone hands on token ids and mask as its hidden states, shape (rows, tokens, 2); the scoring layer finds the prompt
-    at the row's start, scores what follows, and gives that score at every position, shape (rows, tokens, 1).
+    The backbone returns token ids and mask as its hidden states, shape (rows, tokens, 2). The scoring layer finds the
+    prompt at the start of the row and scores the rest. It returns the score at every position: (rows, tokens, 1).
     """
     import torch
 
@@ -67,7 +68,7 @@ def text_reward(spec: common.Spec, tokenizer: Any) -> Any:
 
 
 def value_network(spec: common.Spec, pad_token_id: int) -> Any:
-    """A second network with one value a token; its LoRA layers and scoring layer are trained, or all of it."""
+    """Return a second network with one value per token; LoRA and scoring layers are trained, or all."""
     from peft import inject_adapter_in_model
     from transformers import AutoModelForSequenceClassification
 
@@ -80,7 +81,7 @@ def value_network(spec: common.Spec, pad_token_id: int) -> Any:
 
 
 def settings(spec: common.Spec, folder: str) -> Any:
-    """The trainer's configuration: one device batch a batch, split into mini-batches with an optimizer step each."""
+    """Return the trainer's configuration: one device batch per batch, one optimizer step per mini-batch."""
     from trl.experimental.ppo import PPOConfig
 
     return PPOConfig(
@@ -100,7 +101,10 @@ def settings(spec: common.Spec, folder: str) -> Any:
 
 
 def watch(meter: common.Meter, tokenizer: Any) -> Any:
-    """Time the trainer's own functions, a callback for the batches: sample, then score (reference, values), then update."""
+    """Time the trainer's own functions; return the callback that ends the batches.
+
+    The stages are sample, score (reference and values) and update.
+    """
     import torch
     from transformers import TrainerCallback
     from trl.experimental.ppo import ppo_trainer as module
@@ -137,7 +141,7 @@ def watch(meter: common.Meter, tokenizer: Any) -> Any:
 
 
 def measure(spec: common.Spec, meter: common.Meter) -> int:
-    """Run the batches; returns the rows a batch."""
+    """Run the batches; return the rows per batch."""
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
     from trl.experimental.ppo import PPOTrainer
@@ -160,7 +164,7 @@ def measure(spec: common.Spec, meter: common.Meter) -> int:
         meter.loaded()
         trainer.train()
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    meter.notes.append(f"value network: a second model, {spec.value_model}; {trained:,} parameters trained in all")
+    meter.notes.append(f"value network: a second model, {spec.value_model}; {trained:,} trained parameters in total")
     return spec.batch_size
 
 

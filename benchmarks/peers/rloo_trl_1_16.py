@@ -1,7 +1,7 @@
-"""trl 1.16: `RLOOTrainer` with LoRA and `samples` answers a prompt.
+"""Measure `RLOOTrainer` of trl 1.16 with LoRA and `samples` answers per prompt.
 
-Settings as group_trl_1_16.py says; beta is trl's default 0.05, so a reference pass with the adapters off is part of every
-batch (`beta` in the specification changes it).
+The settings are in group_trl_1_16.py. Beta is trl's default 0.05, so every batch has a reference pass with the adapters
+off; `beta` in the specification changes it.
 """
 
 import common
@@ -9,7 +9,7 @@ import group_trl_1_16
 
 
 def measure(spec: common.Spec, meter: common.Meter) -> int:
-    """Run the batches; returns the rows a batch."""
+    """Run the batches; return the rows per batch."""
     from trl import RLOOConfig, RLOOTrainer
 
     return group_trl_1_16.run(spec, meter, RLOOConfig, RLOOTrainer)

@@ -1,9 +1,10 @@
-"""trl 1.16: `SFTTrainer` with LoRA on prompt and completion, loss on the completion only.
+"""Measure `SFTTrainer` of trl 1.16 with LoRA, with the loss on the completion only.
 
-A batch is one optimizer step over `batch_size` rows (in pieces of `mini_batch_size`). The rows come as token ids with a
-completion mask, so that both sides train on the same tokens and tokenizing is not timed. Off: gradient checkpointing (on by
-default), packing (the batch would no longer be the same rows), saving, evaluation, logging. The loss is trl's default,
-which does not build the logits of prompt positions.
+A batch is one optimizer step over `batch_size` rows, in parts of `mini_batch_size`. The rows are token ids with a
+completion mask, so both sides train on the same tokens and tokenizing is not timed.
+
+Off: gradient checkpointing (on by default), packing (the batch would have other rows), saving, evaluation, logging. The
+loss is trl's default, which does not compute the logits of prompt positions.
 """
 
 import tempfile
@@ -12,7 +13,7 @@ import common
 
 
 def measure(spec: common.Spec, meter: common.Meter) -> int:
-    """Run the batches; returns the rows a batch."""
+    """Run the batches; return the rows per batch."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
