@@ -1,1 +1,1 @@
-"""Speed and memory of adjudge beside its peers, its share of the machine's own rate, and how both grow."""
+"""Measure adjudge's speed and memory against its peers and the machine's rate, and how both grow."""

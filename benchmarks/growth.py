@@ -1,11 +1,13 @@
-"""How time and memory grow: with the batch, with the number of prompts, with the data set; each size in a process of its own.
+"""Measure how time and memory grow with the batch, the number of rows and the data set.
 
     python -m benchmarks.growth --data-dir DIR
 
-batch   PPO (rollout and updates) at 8, 16, 32 and 64 prompts: seconds a prompt, and the seconds that the pass over the shared
-        prefix took. It is one row's work, whatever the batch, so it should not grow.
-rows    greedy evaluation of 64, 128 and 256 rows: seconds a row should stay.
-memory  SFT with 200, 2,000 and 20,000 rows loaded and rendered, the same few steps taken: the peak should stay.
+Each size runs in its own process.
+
+batch   PPO (rollout and updates) at 8, 16, 32 and 64 prompts: seconds per prompt, and the seconds of one pass over the
+        shared prefix. This pass is the work of one row at every batch size, so its seconds should stay the same.
+rows    Greedy evaluation of 64, 128 and 256 rows: the seconds per row should stay the same.
+memory  A few SFT steps with 200, 2,000 and 20,000 rows loaded and rendered: the peak should stay the same.
 """
 
 from __future__ import annotations
@@ -44,20 +46,25 @@ SIZES = {"batch": (8, 16, 32, 64), "rows": (64, 128, 256), "memory": (200, 2000,
 STEPS = 3
 PREFIX_REPEATS = 3
 TITLES = {
-    "batch": "One PPO batch (rollout and updates): seconds a prompt fall towards the cost of a row's own tokens, the prefix pass stays.",
-    "rows": "Greedy evaluation: time is linear in the number of rows.",
-    "memory": f"SFT with so many rows loaded, {STEPS} steps on the same 16 rows: the peak does not depend on the data set.",
+    "batch": "One PPO batch (rollout and updates). "
+    "Expected: seconds per prompt fall towards the cost of a row's own tokens, and the prefix pass stays constant.",
+    "rows": "Greedy evaluation. Expected: seconds per row stay constant.",
+    "memory": f"{STEPS} SFT steps on the same 16 rows, with more rows loaded each time. "
+    "Expected: the peak does not depend on the data set.",
 }
 COLUMNS = {
-    "batch": ["prompts", "seconds", "seconds a prompt", "sample", "reference", "update", "one prefix pass"],
-    "rows": ["rows", "seconds", "seconds a row"],
+    "batch": ["prompts", "seconds", "seconds per prompt", "sample", "reference", "update", "one prefix pass"],
+    "rows": ["rows", "seconds", "seconds per row"],
     "memory": ["rows loaded", "peak, GiB", "before the steps, GiB"],
 }
 
 
 @contextmanager
 def prefix_passes(policy: Any) -> Iterator[list[float]]:
-    """Collects the seconds of passes over one row alone that is no packed batch: the shared prefix, when a batch has several rows."""
+    """Collect the seconds of every pass over a single row that is not a packed batch.
+
+    With several rows in the batch, this is the pass over the shared prefix.
+    """
     seconds: list[float] = []
     began: list[float] = []
 
@@ -81,7 +88,7 @@ def prefix_passes(policy: Any) -> Iterator[list[float]]:
 
 
 def measure_batch(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
-    """One PPO batch of `size` prompts after one to warm up."""
+    """Measure one PPO batch of `size` prompts, after one warm-up batch."""
     from benchmarks.ours import Side, run_ppo
 
     side, meter = Side(raw, spec, adapter=True), common.Meter(spec)
@@ -94,12 +101,12 @@ def measure_batch(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str
     result = meter.result(size)
     seconds = result["seconds"][0]
     stages = {name: result["stages"][name][0] for name in ("sample", "reference", "update")}
-    found = {"prompts": size, "seconds": seconds, "seconds a prompt": seconds / size, **stages}
-    return {**found, "one prefix pass": min(passes, default=None)}
+    row = {"prompts": size, "seconds": seconds, "seconds per prompt": seconds / size, **stages}
+    return {**row, "one prefix pass": min(passes, default=None)}
 
 
 def measure_rows(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
-    """Greedy evaluation of `size` rows, after one batch to warm up."""
+    """Measure greedy evaluation of `size` rows, after one warm-up batch."""
     from benchmarks.ours import Side
 
     side = Side(raw, spec, adapter=False)
@@ -107,11 +114,11 @@ def measure_rows(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str,
     began = now()
     side.judge.judge(side.examples)
     seconds = now() - began
-    return {"rows": len(side.examples), "seconds": seconds, "seconds a row": seconds / len(side.examples)}
+    return {"rows": len(side.examples), "seconds": seconds, "seconds per row": seconds / len(side.examples)}
 
 
 def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[str, Any]:
-    """Peak memory of a few SFT steps with `size` rows loaded and rendered as `train_sft` does it."""
+    """Measure the peak memory of a few SFT steps, with `size` rows loaded as in `train_sft`."""
     from adjudge.rollout.forward import taught_loss
     from adjudge.rollout.prompted import taught_rows
     from adjudge.training.batches import Batches
@@ -125,9 +132,8 @@ def measure_memory(raw: dict[str, Any], spec: common.Spec, size: int) -> dict[st
     rows = taught_rows(side.judge.task, train, loss=config.loss)
     order = torch.Generator().manual_seed(spec.seed)
     batches = Batches([rows], config.batch_size, config.epochs, order, lambda row: row.tokens)
-    next(
-        iter(batches)
-    )  # the order of an epoch is in memory from here on; the steps take the same rows whatever the size
+    # This loads the order of an epoch into memory. The steps below take the same rows at every size.
+    next(iter(batches))
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     optimizer, _ = build_optimizer(groups, config.optimizer, STEPS)
     before = peak_rss_gib()
@@ -145,7 +151,7 @@ MEASURES = {"batch": measure_batch, "rows": measure_rows, "memory": measure_memo
 
 
 def specification(what: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The specification for one size of one kind of growth."""
+    """Return the specification for one size of one part."""
     changed = argparse.Namespace(**vars(options))
     changed.batches = 1
     if what == "batch":
@@ -162,7 +168,7 @@ def specification(what: str, size: int, options: argparse.Namespace) -> dict[str
 
 
 def run_one(what: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one size in a process of its own; a failure is a row of the table, too."""
+    """Measure one size in its own process; return its row, which holds the error after a failure."""
     folder = options.out.resolve() / "growth"
     folder.mkdir(parents=True, exist_ok=True)
     path, result = folder / f"{what}-{size}.spec.json", folder / f"{what}-{size}.json"
@@ -176,11 +182,13 @@ def run_one(what: str, size: int, options: argparse.Namespace) -> dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every size and write growth.json; exit status 1 where one failed. Raises AdjudgeError."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="How time and memory grow.")
+    """Measure every size and write growth.json; return 1 when a size failed. Raises AdjudgeError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth", description="Measure growth of time and memory."
+    )
     add_options(parser)
-    parser.add_argument("--parts", default=",".join(SIZES), help="which (default: %(default)s)")
-    parser.add_argument("--sizes", help="sizes instead of the usual ones, for one part: 2,4,8")
+    parser.add_argument("--parts", default=",".join(SIZES), help="parts to measure, with commas (default: %(default)s)")
+    parser.add_argument("--sizes", help="sizes instead of the default ones, for one part: 2,4,8")
     parser.add_argument(
         "--measured", nargs=4, metavar=("PART", "SIZE", "SPEC.json", "RESULT.json"), help=argparse.SUPPRESS
     )
@@ -194,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     parts = options.parts.split(",")
     if unknown := [part for part in parts if part not in SIZES]:
-        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(SIZES)}")
+        parser.error(f"unknown part {unknown[0]!r}; the parts are {', '.join(SIZES)}")
     given = list(sys.argv[1:] if arguments is None else arguments)
     path = options.out / "growth.json"
     before = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else []
@@ -206,11 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = []
         for size in sizes:
             rows.append(run_one(part, size, options))
-            said = (
+            figures = (
                 f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in rows[-1].items()
             )
-            print(f"{part} {size}: {', '.join(said)}", flush=True)
+            print(f"{part} {size}: {', '.join(figures)}", flush=True)
         failed |= any("error" in row for row in rows)
         kept[part] = {"name": part, "title": TITLES[part], "columns": COLUMNS[part], "rows": rows}
         write_json(path, {**how, "parts": [kept[name] for name in SIZES if name in kept]})

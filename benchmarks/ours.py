@@ -1,10 +1,10 @@
-"""Our side of a comparison, by the protocol of the peers (peers/README.md): the same SPEC.json in, the same RESULT.json out.
+"""Measure our side of a comparison as the peers do: SPEC.json in, RESULT.json out (peers/README.md).
 
     python -m benchmarks.ours SPEC.json RESULT.json --what ppo|sft|evaluate
 
-Everything timed is the library's own code, called as `train_ppo`, `train_sft` and `evaluate` call it. Prompts are taken in the
-specification's order (not sorted by length, which the library does while training), so that both sides have the same batches.
-In evaluation the rendering of the prompts is timed too: `PromptedJudge.judge` does it.
+All timed code is the library's own, called as `train_ppo`, `train_sft` and `evaluate` call it. Prompts keep the order
+of the specification, so both sides have the same batches; in training, the library would sort them by length.
+Evaluation includes the time to render the prompts, because `PromptedJudge.judge` renders them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = {"ppo": "adjudge PPO", "sft": "adjudge SFT", "evaluate": "adjudge evalua
 
 
 class Side:
-    """What all three measurements share: the judge, the rows and the specification."""
+    """The judge, the rows and the specification, which all three measurements share."""
 
     def __init__(self, raw: dict[str, Any], spec: common.Spec, *, adapter: bool) -> None:
         self.spec = spec
@@ -48,26 +48,32 @@ class Side:
         self._check()
 
     def _check(self) -> None:
-        """Raise ValueError unless our own prompts and answers are the specification's: else both sides would do other work."""
+        """Raise ValueError when our prompts or answers are not the specification's.
+
+        The two sides would then do different work.
+        """
         for example, ids, answer in zip(self.examples, self.spec.prompt_ids, self.spec.answer_ids, strict=True):
             if list(self.judge.task.renderer.prompt(example).ids) != ids:
-                raise ValueError(f"{example.id}: adjudge renders another prompt than the specification holds")
+                raise ValueError(f"{example.id}: adjudge's prompt differs from the one in the specification")
             if example.gold is None or self.judge.task.end.taught_ids(example.gold, self.task) != answer:
-                raise ValueError(f"{example.id}: adjudge teaches another answer than the specification holds")
+                raise ValueError(f"{example.id}: adjudge's answer differs from the one in the specification")
 
     def batches(self, size: int) -> list[list[int]]:
-        """Rows of each batch, warm-up first."""
+        """Return the rows of each batch, warm-up first."""
         rows = self.spec.rows(size)
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def measure_ppo(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> int:
-    """Rollout and updates, batch by batch; returns the rows a batch."""
+    """Time rollout and updates per batch; return the rows per batch."""
     return run_ppo(Side(raw, spec, adapter=True), meter)
 
 
 def run_ppo(side: Side, meter: common.Meter) -> int:
-    """Run PPO as `measure_ppo` does, on a side that is built. Raises RuntimeError when an update was skipped."""
+    """Run PPO as `measure_ppo` does, on an existing side; return the rows per batch.
+
+    Raises RuntimeError when the number of updates is not the expected one.
+    """
     from adjudge.methods.ppo import collect_batch
     from adjudge.training.updates import clipped_updates
 
@@ -102,9 +108,9 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
             meter.tokens(len(prompt), len(response))
     expected = len(batches) * spec.update_epochs * (spec.batch_size // config.mini_batch_size)
     if updates != expected:
-        raise RuntimeError(f"{updates} updates were made instead of {expected}")
+        raise RuntimeError(f"made {updates} updates instead of {expected}")
     meter.notes.append(
-        f"{config.mini_batch_size} rows an update; an answer ends by answer.stop={side.config.answer.stop}"
+        f"{config.mini_batch_size} rows per update; answers end by answer.stop={side.config.answer.stop}"
     )
     return spec.batch_size
 
@@ -133,7 +139,7 @@ def measure_sft(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> 
 
 
 def measure_evaluate(raw: dict[str, Any], spec: common.Spec, meter: common.Meter) -> int:
-    """Greedy answers, read strictly; returns the rows a batch."""
+    """Time greedy answers, read strictly; return the rows per batch."""
     side = Side(raw, spec, adapter=False)
     size = spec.evaluation_batch_size
     batches = side.batches(size)
@@ -143,9 +149,9 @@ def measure_evaluate(raw: dict[str, Any], spec: common.Spec, meter: common.Meter
         predictions = side.judge.judge([side.examples[row] for row in rows])
         meter.end_batch()
         for row, prediction in zip(rows, predictions, strict=True):
-            # The judge hands back texts, so that tokens are counted anew; the token that ended the answer is not in its text.
-            said = len(side.judge.task.policy.tokenizer(prediction.text, add_special_tokens=False).input_ids)
-            meter.tokens(len(spec.prompt_ids[row]), min(said + 1, side.judge.task.end.max_tokens))
+            # The judge returns texts, so their tokens are counted again, plus one for the token that ends the answer.
+            answer_tokens = len(side.judge.task.policy.tokenizer(prediction.text, add_special_tokens=False).input_ids)
+            meter.tokens(len(spec.prompt_ids[row]), min(answer_tokens + 1, side.judge.task.end.max_tokens))
     return size
 
 
@@ -153,8 +159,8 @@ MEASURES = {"ppo": measure_ppo, "sft": measure_sft, "evaluate": measure_evaluate
 
 
 def main() -> None:
-    """Measure, and write RESULT.json; what goes wrong is written there too, and the exit status is then 1."""
-    parser = argparse.ArgumentParser(description="Our side of a comparison; the driver is benchmarks.run.")
+    """Measure and write RESULT.json; after an error, write the error there and exit with status 1."""
+    parser = argparse.ArgumentParser(description="Measure our side of a comparison. benchmarks.run calls this program.")
     parser.add_argument("spec", metavar="SPEC.json")
     parser.add_argument("result", metavar="RESULT.json")
     parser.add_argument("--what", choices=tuple(MEASURES), required=True)
@@ -168,7 +174,7 @@ def main() -> None:
         meter = common.Meter(spec)
         rows = MEASURES[options.what](raw, spec, meter)
         result |= meter.result(rows)
-    except Exception as error:  # whatever it dies of is the result, and is said
+    except Exception as error:  # any error is the result, and is printed
         result |= {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         common._write(options.result, result)
         sys.exit(f"{result['name']}: {result['traceback']}")

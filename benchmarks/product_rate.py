@@ -1,12 +1,16 @@
-"""Which share of the machine's own matrix-product rate a forward pass and an update reach.
+"""Measure the share of the machine's matrix-product rate that a forward pass and an update reach.
 
     python -m benchmarks.product_rate --data-dir DIR
 
-The machine's rate: plain `torch.matmul` at the shapes of the model's own linear layers and the pass's number of tokens, best of
-several, each shape weighted by how often a pass uses it. Needed operations: 2 × matrix parameters × tokens that must be computed (the
-prefix that all rows share once, then the rest of each row, no padding) + 2 × the output head × answer tokens. A pass without gradient
-is one such unit. An update is two: forward, and backward with respect to the inputs (the weights are frozen, so no more is needed).
-Attention's own products, the adapters' and all element-wise work count as nothing: they are in the seconds and not in the operations.
+The machine's rate is the rate of plain `torch.matmul` at the shapes of the model's linear layers and the number of
+tokens of the pass. It is the best of several runs. Each shape is weighted by how often a pass uses it.
+
+Needed operations are 2 × matrix parameters × needed tokens, plus 2 × the output head × answer tokens. The needed tokens
+are the prefix that all rows share, counted once, and the rest of each row, without padding. A pass without gradient
+needs these operations once. An update needs them twice: forward, and backward with respect to the inputs. The weights
+are frozen, so the backward pass needs nothing more.
+
+The products of attention and of the adapters, and all element-wise work, count as zero operations. Their time counts.
 """
 
 from __future__ import annotations
@@ -41,29 +45,35 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a pass must compute: tokens through the layers (prefix once), and answer tokens through the output head."""
+    """The tokens that a pass needs: through the layers (prefix once) and through the output head."""
 
     layers: int
     head: int
 
     def __add__(self, other: Tokens) -> Tokens:
-        """Of two passes."""
+        """Return the sum of two passes."""
         return Tokens(self.layers + other.layers, self.head + other.head)
 
 
 Shapes = Counter[tuple[int, int]]
-"""(inputs, outputs) of the linear layers, and how many of each there are."""
+"""(inputs, outputs) of the linear layers, and the number of layers with each shape."""
 
 
 def needed_tokens(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tokens:
-    """Tokens of one pass over prompts and responses; the last response token is not fed, since nothing is predicted from it."""
+    """Return the needed tokens of one pass over prompts and responses.
+
+    The last response token is not an input, because nothing is predicted from it.
+    """
     prefix = common_prefix(prompts)
     fed = sum(len(p) - prefix + max(0, len(r) - 1) for p, r in zip(prompts, responses, strict=True))
     return Tokens(prefix + fed, sum(map(len, responses)))
 
 
 def linear_shapes(model: nn.Module) -> tuple[Shapes, tuple[int, int]]:
-    """Shapes of the linear layers without the output head, and the head's (inputs, outputs). Adapters must not be on."""
+    """Return the shapes of the linear layers without the output head, and the head's (inputs, outputs).
+
+    The model must have no adapters.
+    """
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer with a transposed weight
 
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
@@ -77,7 +87,10 @@ def linear_shapes(model: nn.Module) -> tuple[Shapes, tuple[int, int]]:
 
 
 def operations(shapes: Shapes, head: tuple[int, int], tokens: Tokens, units: int) -> int:
-    """Needed floating-point operations: 2 × matrix parameters × tokens, `units` times (1 forward, 2 with the backward)."""
+    """Return the needed floating-point operations: 2 × matrix parameters × tokens × `units`.
+
+    `units` is 1 for a forward pass, 2 for forward and backward.
+    """
     parameters = sum(inputs * outputs * count for (inputs, outputs), count in shapes.items())
     return 2 * units * (parameters * tokens.layers + head[0] * head[1] * tokens.head)
 
@@ -85,7 +98,10 @@ def operations(shapes: Shapes, head: tuple[int, int], tokens: Tokens, units: int
 def product_rate(
     shapes: Shapes, head: tuple[int, int], tokens: Tokens, dtype: torch.dtype, device: torch.device
 ) -> float:
-    """Operations a second of plain matrix products at the shapes, weighted by use: all operations over all best seconds."""
+    """Return the operations per second of plain matrix products at these shapes, weighted by use.
+
+    The rate is the sum of all operations divided by the sum of their best seconds.
+    """
     done, seconds = 0, 0.0
     for (inputs, outputs), count, rows in [
         *((shape, count, tokens.layers) for shape, count in shapes.items()),
@@ -104,20 +120,20 @@ def _product_seconds(rows: int, inputs: int, outputs: int, dtype: torch.dtype, d
 
 
 def best_seconds(action: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """The shortest of several runs after one that is not counted, the device's work included."""
+    """Return the shortest of several runs, after one warm-up run; the device's work is included."""
     from benchmarks.peers.common import now
 
     action()
-    found = []
+    seconds = []
     for _ in range(repeats):
         began = now()
         action()
-        found.append(now() - began)
-    return min(found)
+        seconds.append(now() - began)
+    return min(seconds)
 
 
 def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str, Any]]:
-    """The rows of the table: forward with the adapters, forward of the reference, an update (mean of a batch's)."""
+    """Return the rows of the table: forward with adapters, forward of the reference, and an update."""
     from adjudge.rollout.forward import token_figures
     from benchmarks.ours import Side
     from benchmarks.peers import common
@@ -143,23 +159,23 @@ def measure(raw: dict[str, Any], spec_path: str, repeats: int) -> list[dict[str,
         with torch.no_grad(), policy.reference():
             token_figures(policy, prompts, taught, 1.0)
 
-    found = []
+    table_rows = []
     for name, action in (("forward, no gradient", forward), ("forward, no gradient, reference", reference)):
         if (done := tokens_computed(policy, action)) < whole.layers:
-            raise RuntimeError(f"{name}: only {done} tokens were computed of the {whole.layers} that are counted")
+            raise RuntimeError(f"{name}: computed only {done} of the {whole.layers} counted tokens")
         row = {"name": name, "tokens": whole.layers, "operations": operations(shapes, head, whole, 1)}
         row["product_rate"] = product_rate(shapes, head, whole, policy.lm.dtype, policy.device)
-        found.append(
+        table_rows.append(
             {**row, "seconds": best_seconds(action, repeats), "goal": FORWARD_GOAL if action is forward else None}
         )
 
-    return [*found, measure_update(side, spec, shapes, head, repeats)]
+    return [*table_rows, measure_update(side, spec, shapes, head, repeats)]
 
 
 def measure_update(
     side: Side, spec: common.Spec, shapes: Shapes, head: tuple[int, int], repeats: int
 ) -> dict[str, Any]:
-    """Return the row of an update: the mean over a batch's updates, of the fastest batch."""
+    """Return the row of an update: the mean over the updates of the fastest batch."""
     from adjudge.methods.ppo import collect_batch
     from adjudge.rollout.prompted import PromptRow
     from adjudge.rollout.sampler import Sampling
@@ -176,7 +192,7 @@ def measure_update(
     best: dict[str, Any] | None = None
     for step in range(repeats + 1):
         batch = collect_batch(side.judge.task, rows, config, config.kl_init, sampling)
-        # Without the sampling pass the first update would have only its backward pass left to do.
+        # Drop the sampling pass: the first update would reuse it and run only a backward pass.
         rollout = replace(batch.rollout, sampled_with_grad=None)
         again = torch.Generator()
         again.set_state(order.get_state())
@@ -199,7 +215,10 @@ def measure_update(
 
 
 def tokens_computed(policy: Policy, action: Callable[[], Any]) -> int:
-    """Tokens that go through the layers in `action`, padding included: fewer than are counted would flatter."""
+    """Return the number of tokens, with padding, that `action` runs through the layers.
+
+    A number below the counted tokens would make the share too high.
+    """
     base = policy.lm.get_base_model() if hasattr(policy.lm, "get_base_model") else policy.lm
     seen: list[int] = []
 
@@ -217,7 +236,7 @@ def tokens_computed(policy: Policy, action: Callable[[], Any]) -> int:
 def update_tokens(
     prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], config: Any, order: torch.Generator
 ) -> tuple[Tokens, int]:
-    """Tokens of all updates of a batch in the order that `order` draws, and how many updates there are."""
+    """Return the needed tokens of all updates of a batch, drawn by `order`, and the number of updates."""
     from adjudge.training.batches import chunks
 
     total, passes = Tokens(0, 0), 0
@@ -230,13 +249,16 @@ def update_tokens(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure in a process with the variables of all measured processes, and write product_rate.json. Raises AdjudgeError."""
+    """Measure in a child process and write product_rate.json; return the exit status. Raises AdjudgeError.
+
+    The child gets the environment variables of all measured processes.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.product_rate", description="Share of the matrix-product rate."
+        prog="python -m benchmarks.product_rate", description="Measure the share of the matrix-product rate."
     )
     add_options(parser)
     parser.add_argument(
-        "--repeats", type=int, default=REPEATS, help="the best of so many counts (default: %(default)s)"
+        "--repeats", type=int, default=REPEATS, help="number of runs; the best one counts (default: %(default)s)"
     )
     parser.add_argument("--measured", nargs=2, metavar=("SPEC.json", "RESULT.json"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -250,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path, result = (options.out.resolve() / f"product_rate.{kind}.json" for kind in ("spec", "rows"))
     write_json(path, spec)
     began = time.monotonic()
-    print("measuring forward, update and plain products …", flush=True)
+    print("measuring forward pass, update and plain products …", flush=True)
     command = [
         sys.executable,
         "-m",
@@ -273,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in record["rows"]:
         share = row["operations"] / row["seconds"] / row["product_rate"]
         print(f"{row['name']}: {100 * share:.0f} % of {row['product_rate'] / 1e9:.0f} GFLOP/s")
-    print(f"done in {time.monotonic() - began:.0f} s; kept in {options.out / 'product_rate.json'}")
+    print(f"done in {time.monotonic() - began:.0f} s; saved in {options.out / 'product_rate.json'}")
     return 0
 
 

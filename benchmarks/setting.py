@@ -1,7 +1,8 @@
-"""What is compared with what, and the specification that both sides of a comparison get.
+"""Define the pairs to compare, and make the specification that both sides of a pair get.
 
-A specification (SPEC.json, see peers/README.md) holds prompts rendered by adjudge's own `Renderer` from real training rows, as token
-ids, so that both sides begin from the same numbers. What only our side needs (the task, the rows, further settings) is under ``ours``.
+A specification (SPEC.json, see peers/README.md) holds prompts that adjudge's `Renderer` makes from real training rows.
+They are token ids, so both sides begin from the same numbers. ``ours`` holds what only our side needs: the task, the
+rows and further settings.
 """
 
 from __future__ import annotations
@@ -33,19 +34,22 @@ PAPER_LR = 9e-6
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A peer and what of ours it stands beside. `goal` is how many times faster ours is meant to be; None where nothing was asked."""
+    """A peer and the measurement of ours that it is compared with.
+
+    `goal` is how many times faster ours should be; None means no goal.
+    """
 
     peer: str
     what: str
     unit: str
     goal: float | None = None
     grouped: bool = False
-    """Whether the peer answers each prompt several times, which is other work than ours."""
+    """Whether the peer answers each prompt several times. Its work then differs from ours."""
 
 
 GROUPED = (
-    "not the same work: the peer answers each prompt {samples} times and learns once from each answer, "
-    "ours answers once and goes over the answers {update_epochs} times"
+    "the work differs. The peer answers each prompt {samples} times and trains once on each answer; "
+    "ours answers once and trains {update_epochs} times on each answer"
 )
 PAIRS = {
     "ppo-0.11": Pair("ppo-trl-0.11", "ppo", "prompts", 10),
@@ -59,7 +63,10 @@ MEMORY_GOAL = 1 / 3
 
 
 def parse_pairs(text: str | None) -> list[str]:
-    """Names of pairs from ``"sft,grpo"``; all of them for None. Raises ConfigError with the nearest for one that is unknown."""
+    """Return the names of pairs in a text such as ``"sft,grpo"``, or all names for None.
+
+    Raises ConfigError for an unknown name, with the nearest known one.
+    """
     if text is None:
         return list(PAIRS)
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -70,26 +77,22 @@ def parse_pairs(text: str | None) -> list[str]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is measured; the same for every program here."""
+    """Add the options that all programs of this package share."""
     parser.add_argument("--data-dir", help="folder with GLUE in the official download layout")
-    parser.add_argument("--task", default="glue/sst2", help="task whose training rows are used (default: %(default)s)")
+    parser.add_argument("--task", default="glue/sst2", help="task that gives the training rows (default: %(default)s)")
     parser.add_argument(
         "--model", default="smollm2-135m", help="bundled model, folder, or random:NAME (default: %(default)s)"
     )
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument(
-        "--mini-batch-size", type=int, default=8, help="rows an update; the paper's is 8 (default: %(default)s)"
+        "--mini-batch-size", type=int, default=8, help="rows per update; 8 in the paper (default: %(default)s)"
     )
     parser.add_argument("--update-epochs", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=1, help="measured batches per process, after one warm-up batch")
     parser.add_argument(
-        "--batches", type=int, default=1, help="measured batches a process, after one that is not measured"
+        "--samples", type=int, default=4, help="answers per prompt for GRPO and RLOO (default: %(default)s)"
     )
-    parser.add_argument(
-        "--samples", type=int, default=4, help="answers a prompt for GRPO and RLOO (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--evaluation-tokens", type=int, help="most tokens that the evaluation peer generates (default: our own limit)"
-    )
+    parser.add_argument("--evaluation-tokens", type=int, help="token limit of the evaluation peer (default: our limit)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -97,21 +100,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of our side, e.g. answer.stop=tag"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="where results are kept (default: %(default)s)"
+        "--out", type=Path, default=Path("runs/bench"), help="folder of the results (default: %(default)s)"
     )
 
 
 def settings_of(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """What of the options bears on the figures."""
+    """Return the options that affect the figures."""
     names = ("task", "model", "batch_size", "mini_batch_size", "update_epochs", "batches", "samples", "threads", "seed")
-    found = {name: getattr(options, name) for name in names}
+    settings = {name: getattr(options, name) for name in names}
     if Path(options.model).is_absolute():
-        found["model"] = Path(options.model).name  # the settings are written into a page
-    return {**found, "dtype": dtype, "set": list(options.set)}
+        settings["model"] = Path(options.model).name  # the page shows the settings: no folder of this machine
+    return {**settings, "dtype": dtype, "set": list(options.set)}
 
 
 def resolved_dtype(dtype: str) -> str:
-    """``auto`` as adjudge decides it for this machine. Raises nothing."""
+    """Return the dtype that adjudge uses on this machine, also for ``auto``."""
     from adjudge.config import RuntimeConfig
     from adjudge.models.sources.loading import resolve_device, resolve_dtype
 
@@ -120,7 +123,10 @@ def resolved_dtype(dtype: str) -> str:
 
 
 def model_folder(name: str, out: Path, dtype: str) -> Path:
-    """A folder in transformers' layout that both sides load; a random model is built and saved under `out` once. Raises ModelError."""
+    """Return the model folder that both sides load, in the layout of transformers.
+
+    A random model is built once and saved under `out`. Raises ModelError, and ConfigError for a folder without a model.
+    """
     import torch
 
     from adjudge.models.sources.bundled import BUNDLED, bundled_folder
@@ -134,7 +140,7 @@ def model_folder(name: str, out: Path, dtype: str) -> Path:
         folder = Path(name).expanduser().resolve()
         if not (folder / "config.json").is_file():
             raise ConfigError(
-                f"{folder} holds no model. Name a bundled model ({', '.join(BUNDLED)}), a model folder, or random:NAME."
+                f"{folder} holds no model. Give a bundled model ({', '.join(BUNDLED)}), a model folder, or random:NAME."
             )
         return folder
     folder = out.resolve() / "models" / f"{name.removeprefix('random:')}-{dtype}"
@@ -150,7 +156,10 @@ def model_folder(name: str, out: Path, dtype: str) -> Path:
 
 
 def our_config(spec: dict[str, Any]) -> Config:
-    """The settings of our side of a specification; those under ``ours.settings`` come last and win. Raises ConfigError."""
+    """Return the settings of our side of a specification. Raises ConfigError.
+
+    Settings under ``ours.settings`` override the others.
+    """
     lora, lr = spec["lora"], spec["lr"]
     chosen = {
         "model": spec["model"],
@@ -166,7 +175,7 @@ def our_config(spec: dict[str, Any]) -> Config:
         "ppo.batch_size": spec["batch_size"],
         "ppo.mini_batch_size": spec["mini_batch_size"],
         "ppo.update_epochs": spec["update_epochs"],
-        "ppo.stop_kl": None,  # every update is made, as the peers make them
+        "ppo.stop_kl": None,  # make every update, as the peers do
         "ppo.optimizer.lr": lr,
         "ppo.optimizer.schedule": "constant",
         "ppo.optimizer.warmup_share": 0.0,
@@ -181,14 +190,17 @@ def our_config(spec: dict[str, Any]) -> Config:
 
 
 def training_rows(task: TaskSpec, data_dir: str | None, count: int, seed: int) -> list[Example]:
-    """At most `count` training rows, drawn by the seed. Raises DataError where there is no data, with what to do."""
+    """Return at most `count` training rows, drawn by the seed. Raises DataError when there is no data."""
     return take_rows(load_split(task, "train", data_dir), count, seed, "training rows")
 
 
 def build_specification(
     options: argparse.Namespace, folder: Path, dtype: str, rows: Sequence[Example], task: TaskSpec
 ) -> dict[str, Any]:
-    """SPEC.json for the PPO pairs (`for_pair` makes the others' of it). Raises ConfigError for sizes that do not fit."""
+    """Return SPEC.json for the PPO pairs; `for_pair` changes it for the others.
+
+    Raises ConfigError when the batch is not a multiple of the mini-batch, or a row has no gold answer.
+    """
     from adjudge.models.sources.loading import load_tokenizer
     from adjudge.prompts.render import Renderer
     from adjudge.rollout.answer_end import answer_end
@@ -206,9 +218,9 @@ def build_specification(
         "update_epochs": options.update_epochs,
         "evaluation_batch_size": EVALUATION_BATCH,
         "samples": options.samples,
-        "max_new_tokens": 32,  # the reference draws 12 to 32 tokens and never stops at the answer
+        "max_new_tokens": 32,  # the paper's code draws 12 to 32 tokens and never stops at the answer
         "min_new_tokens": 12,
-        # No dropout on either side: our PPO has none, and it would only cost the peers time.
+        # No dropout on either side: our PPO has none, and dropout would only slow the peers down.
         "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "rank_stabilised": True, "targets": _targets(folder)},
         "lr": PAPER_LR,
         "warmup_batches": 1,
@@ -226,7 +238,7 @@ def build_specification(
     end = answer_end(tokenizer, _end_ids(folder, tokenizer), task, config.answer)
     golds = [example.gold for example in rows if example.gold is not None]
     if len(golds) != len(rows):
-        raise ConfigError(f"{task.name}: rows without a gold answer cannot be learned from.")
+        raise ConfigError(f"{task.name}: a row without a gold answer cannot be trained on.")
     return spec | {
         "prompts": [renderer.text(example) for example in rows],
         "prompt_ids": [list(prompt.ids) for prompt in renderer.prompts(rows)],
@@ -237,20 +249,23 @@ def build_specification(
 
 
 def for_pair(spec: dict[str, Any], what: str) -> dict[str, Any]:
-    """The specification of one pair: evaluation generates as many tokens at most as our own answers have."""
-    own = {key: value for key, value in spec.items() if key != "evaluation_tokens"}
+    """Return the specification of one pair; evaluation is limited to ``evaluation_tokens``."""
+    pair_spec = {key: value for key, value in spec.items() if key != "evaluation_tokens"}
     if what == "evaluate":
-        own |= {"max_new_tokens": spec["evaluation_tokens"], "min_new_tokens": 1}
-    return own
+        pair_spec |= {"max_new_tokens": spec["evaluation_tokens"], "min_new_tokens": 1}
+    return pair_spec
 
 
 def rows_needed(options: argparse.Namespace) -> int:
-    """How many rows the longest run takes, its warm-up included."""
+    """Return the number of rows of the longest run, with its warm-up."""
     return (1 + int(options.batches)) * max(int(options.batch_size), EVALUATION_BATCH)
 
 
 def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Specification and settings for the options: loads data and tokenizer, fetches or builds the model where it is not here."""
+    """Return the specification and the settings for the options.
+
+    Loads data and tokenizer. Fetches or builds a missing model.
+    """
     task = load_task(options.task)
     dtype = resolved_dtype(options.dtype)
     rows = training_rows(task, options.data_dir, rows_needed(options), options.seed)
@@ -259,9 +274,10 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def child_variables(threads: int) -> dict[str, str]:
-    """Environment variables of every measured process, ours and the peers': threads, and an allocator that keeps its memory.
+    """Return the environment variables of every measured process, on both sides.
 
-    The allocator's are what `adjudge.system.memory` sets by itself (it leaves an allocator alone that the environment has set).
+    They set the number of threads and an allocator that keeps its memory. `adjudge.system.memory` would set the same
+    allocator variables, unless the environment already does.
     """
     return {
         "OMP_NUM_THREADS": str(threads),
@@ -275,7 +291,7 @@ def child_variables(threads: int) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Device, cores, memory and versions."""
+    """Return device, processor, cores, system and versions."""
     import torch
 
     from benchmarks.peers import common
@@ -283,10 +299,10 @@ def machine() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        named = [
+        processors = [
             line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
-        name = named[0] if named else name
+        name = processors[0] if processors else name
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else name
     return {
         "device": device,
@@ -298,35 +314,36 @@ def machine() -> dict[str, Any]:
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of things that JSON can hold, and of files."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of files and of values that JSON can hold."""
+    sha256 = hashlib.sha256()
     for part in parts:
-        found.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
-    return found.hexdigest()
+        sha256.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
+    return sha256.hexdigest()
 
 
 def provenance(program: str, settings: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """What stands beside every figure: settings, machine, date, and the command that measured it."""
+    """Return the origin of the figures: settings, machine, date and command."""
     command = f"python -m benchmarks.{program} {shareable(arguments)}".strip()
     return {"settings": settings, "machine": machine(), "date": datetime.date.today().isoformat(), "command": command}
 
 
 def shareable(arguments: Sequence[str]) -> str:
-    """The arguments as they can stand in a page: folders of this machine are named by their kind."""
-    named = {"--data-dir": "DIR", "--out": "OUT", "--model": "MODEL"}
+    """Return the arguments for a page, with a word such as ``DIR`` for a folder of this machine."""
+    placeholders = {"--data-dir": "DIR", "--out": "OUT", "--model": "MODEL"}
     shown, before = [], ""
     for word in arguments:
         name, equals, value = word.partition("=")
-        option, folder = (name, value) if equals and name in named else (before, word)
-        if option == "--data-dir" or (option in named and Path(folder).is_absolute()):
-            word = f"{option}={named[option]}" if equals and name in named else named[option]  # noqa: PLW2901
+        option, folder = (name, value) if equals and name in placeholders else (before, word)
+        if option == "--data-dir" or (option in placeholders and Path(folder).is_absolute()):
+            placeholder = placeholders[option]
+            word = f"{option}={placeholder}" if equals and name in placeholders else placeholder  # noqa: PLW2901
         shown.append(word)
         before = word
     return shlex.join(shown)
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
-    """Run a program to its exit status; an error of the user's is said in one line, with status 1."""
+    """Run a program and exit with its status; an AdjudgeError is printed in one line, with status 1."""
     try:
         sys.exit(main())
     except AdjudgeError as error:
@@ -344,7 +361,7 @@ def _targets(folder: Path) -> list[str]:
 
 
 def empty_model(folder: Path) -> Any:
-    """The model of a folder, with shapes and no memory."""
+    """Return the model of a folder on the meta device: shapes without memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -353,8 +370,11 @@ def empty_model(folder: Path) -> Any:
 
 
 def _end_ids(folder: Path, tokenizer: Any) -> list[int]:
-    """As `Policy.end_ids`, without loading weights; our side checks that its own answers are the specification's."""
+    """Return the same ids as `Policy.end_ids`, without loading weights.
+
+    `benchmarks.ours` checks the answers in the specification against the loaded policy.
+    """
     path = folder / "generation_config.json"
     configured = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    found = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
-    return list(dict.fromkeys(token for token in found if token is not None))
+    end_ids = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    return list(dict.fromkeys(token for token in end_ids if token is not None))

@@ -1,9 +1,10 @@
-"""What each step of the engine gives: the same batch with one of them taken away, beside the batch with all of them.
+"""Measure the gain of each step of the engine: a batch without it against a batch with all steps.
 
     python -m benchmarks.steps --data-dir DIR
 
-Each variant is a process of its own, run in turn with the whole engine, and does the same work with the same result up to rounding: one
-PPO batch (rollout and all updates) or one SFT batch, after one that is not measured. A ratio above 1 is what the step gives.
+Each variant leaves out or replaces one step. It runs in its own process, in turn with the whole engine, and gives the
+same result up to rounding. The work is one PPO batch (rollout and all updates) or one SFT batch, after one warm-up
+batch. The ratio is the seconds of the variant divided by those of the whole engine, so above 1 the step saves time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ WHOLE = "the whole engine"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The engine without one of its steps: something replaced in this process, or other environment variables."""
+    """The engine without one of its steps: replaced functions, or other environment variables."""
 
     replaced: Callable[[], list[Any]] = list
     variables: dict[str, str] = field(default_factory=dict)
@@ -94,7 +95,7 @@ def _logits_everywhere() -> list[Any]:
     padded, packed = Engine._run_padded, Engine._run_packed
 
     def with_logits(engine: Engine, result: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
-        # Their sum times zero: the logits are computed, and gone back through, and change nothing.
+        # Their sum times zero computes all logits, forward and backward, and does not change the result.
         hidden, cache = result
         return hidden + 0.0 * engine.logits(hidden).sum(), cache
 
@@ -124,11 +125,11 @@ VARIANTS = {
     "without huge pages": Variant(variables={"THP_MEM_ALLOC_ENABLE": "0"}),
     "threads that sleep while they wait": Variant(variables={"OMP_WAIT_POLICY": "PASSIVE"}),
 }
-"""MALLOC_ARENA_MAX is at its own default there: set, it keeps `adjudge.system.memory` from setting the others."""
+"""MALLOC_ARENA_MAX is set only to stop `adjudge.system.memory` from setting up the allocator."""
 
 
 def child(name: str, what: str, spec: str, result: str) -> None:
-    """In a process of its own: measure one variant by the protocol of `benchmarks.ours`."""
+    """Measure one variant in this child process, as `benchmarks.ours` does."""
     from benchmarks import ours
 
     for replaced in VARIANTS[name].replaced():
@@ -138,37 +139,38 @@ def child(name: str, what: str, spec: str, result: str) -> None:
 
 
 def measure(name: str, what: str, folder: Path, threads: int) -> dict[str, Any]:
-    """Run one variant once; returns its RESULT.json."""
+    """Run one variant once; return its RESULT.json, or the error."""
     variant = VARIANTS[name]
-    own = {key: value for key, value in child_variables(threads).items() if key not in variant.dropped}
+    variables = {key: value for key, value in child_variables(threads).items() if key not in variant.dropped}
     kept = folder / "RESULT.json"
     kept.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.steps", "--child", name, what, str(folder / "SPEC.json"), str(kept)]
-    found = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **own, **variant.variables}, capture_output=True, text=True, check=False
+    variables |= variant.variables
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
     if not kept.is_file():
-        return {"error": found.stderr.strip()[-500:] or f"exit status {found.returncode}"}
+        return {"error": done.stderr.strip()[-500:] or f"exit status {done.returncode}"}
     return dict(json.loads(kept.read_text(encoding="utf-8")))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every variant and write steps.json. Raises AdjudgeError."""
+    """Measure every variant and write steps.json; return 1 when one failed. Raises AdjudgeError."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--child"]:
         child(*given[1:])
         return 0
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.steps", description="What each step of the engine gives."
+        prog="python -m benchmarks.steps", description="Measure the gain of each step of the engine."
     )
     add_options(parser)
     parser.add_argument(
         "--rounds",
         type=int,
         default=2,
-        help="how often each variant runs, in turn with the whole (default: %(default)s)",
+        help="runs per variant, in turn with the whole engine (default: %(default)s)",
     )
-    parser.add_argument("--only", help="variants whose name holds this text; the others' results are kept")
+    parser.add_argument("--only", help="run only variants with this text in their name; keep the other results")
     options = parser.parse_args(given)
     spec, settings = prepare(options)
     how = provenance("steps", settings, given)
@@ -188,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     (measure(WHOLE, what, folder, spec["threads"]), measure(name, what, folder, spec["threads"]))
                 )
                 print(
-                    f"{what}, {name}, round {number}: whole {say(pairs[-1][0])}; without {say(pairs[-1][1])}",
+                    f"{what}, {name}, round {number}: whole engine {say(pairs[-1][0])}; variant {say(pairs[-1][1])}",
                     flush=True,
                 )
             rows.append(row_of(name, what, pairs) | {"command": how["command"]})
@@ -197,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def row_of(name: str, what: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """Ratios of one variant over the whole engine, round by round, and both peaks."""
+    """Return the row of one variant: its ratios to the whole engine, per round, and both peaks."""
     errors = [result["error"] for pair in pairs for result in pair if "error" in result]
     if errors:
         return {"variant": name, "what": what, "error": errors[0]}

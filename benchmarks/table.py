@@ -1,7 +1,9 @@
-"""Render what was measured to Markdown, and put it into a page.
+"""Render the results as Markdown, and write them into a page.
 
-python -m benchmarks.table                                   # print it
-python -m benchmarks.table --write docs/results/speed.md       # put it between the page's markers
+    python -m benchmarks.table                                   # print the tables
+    python -m benchmarks.table --write docs/results/speed.md     # write them between the page's markers
+
+The results are those of `benchmarks.run`, `benchmarks.product_rate`, `benchmarks.growth` and `benchmarks.steps`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One side of a pair over its rounds: medians, None where nothing was measured."""
+    """One side of a pair: medians over its rounds, None where nothing was measured."""
 
     rows_per_s: float
     memory_gib: float | None
@@ -33,23 +35,23 @@ class Summary:
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens of prompts and answers a second, padding left out; of one answer a row."""
+        """Return the tokens of prompts and answers per second, without padding, with one answer per row."""
         return self.rows_per_s * (self.prompt_tokens + self.response_tokens)
 
 
 def rate(result: dict[str, Any]) -> float:
-    """Rows a second of one process: by the median of its batches."""
+    """Return the rows per second of one process, from the median of its batches."""
     return float(result["rows_per_batch"] / statistics.median(result["seconds"]))
 
 
 def memory(result: dict[str, Any]) -> float | None:
-    """Peak memory in GiB: the GPU's where one was used, else the process's."""
+    """Return the peak memory in GiB: the GPU's if one was used, else the process's."""
     value = result.get("cuda_peak_gib", result.get("peak_gib"))
     return None if value is None else float(value)
 
 
 def summary(results: Sequence[dict[str, Any]]) -> Summary | None:
-    """Medians over the rounds that succeeded; None where none did."""
+    """Return the medians over the successful rounds, or None without one."""
     good = [result for result in results if result and "error" not in result]
     if not good:
         return None
@@ -69,7 +71,7 @@ def summary(results: Sequence[dict[str, Any]]) -> Summary | None:
 
 
 def ratios(rounds: Sequence[dict[str, Any]]) -> list[float]:
-    """How many times faster ours was, in each round in which both sides succeeded."""
+    """Return how many times faster ours was, for each round with results of both sides."""
     both = [(one.get("ours"), one.get("peer")) for one in rounds]
     return [
         rate(ours) / rate(peer) for ours, peer in both if ours and peer and "error" not in ours and "error" not in peer
@@ -77,14 +79,14 @@ def ratios(rounds: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def memory_ratio(ours: Summary | None, peer: Summary | None) -> float | None:
-    """Our peak over the peer's."""
+    """Return our peak divided by the peer's, or None when one is missing."""
     if ours is None or peer is None or ours.memory_gib is None or not peer.memory_gib:
         return None
     return ours.memory_gib / peer.memory_gib
 
 
 def render(folder: Path) -> str:
-    """Everything that lies in a folder of results, as Markdown. Raises FileNotFoundError where there is nothing."""
+    """Return all results of a folder as Markdown. Raises FileNotFoundError when there are none."""
     parts = []
     for name, show in (("results", _pairs), ("product_rate", _shares), ("growth", _growth), ("steps", _steps)):
         path = folder / f"{name}.json"
@@ -96,7 +98,10 @@ def render(folder: Path) -> str:
 
 
 def write_between(page: Path, text: str) -> None:
-    """Replace what stands between the markers of a page. Raises ValueError where they do not stand there once, in order."""
+    """Replace the text between the markers of a page.
+
+    Raises ValueError unless each marker is there once and they are in order.
+    """
     whole = page.read_text(encoding="utf-8")
     if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
         raise ValueError(f"{page}: needs the lines {BEGIN} and {END}, once each and in this order")
@@ -106,55 +111,56 @@ def write_between(page: Path, text: str) -> None:
 
 
 def measured_on(record: dict[str, Any]) -> str:
-    """Device, versions, settings, command and date, as a paragraph."""
+    """Return device, versions, settings, command and date as a paragraph."""
     settings, machine, versions = record["settings"], record["machine"], record["machine"]["versions"]
-    named = ", ".join(
+    libraries = ", ".join(
         f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "peft") if name in versions
     )
-    own = f", ours with {', '.join(settings['set'])}" if settings.get("set") else ""
+    changed = f", our settings: {', '.join(settings['set'])}" if settings.get("set") else ""
     return (
-        f"{machine['device']}, {machine['cores']} cores ({settings['threads']} threads), {machine['system']}, {named}; "
+        f"{machine['device']}, {machine['cores']} cores ({settings['threads']} threads), {machine['system']}, "
+        f"{libraries}; "
         f"{settings['model']}, {settings['task']}, {settings['dtype']}, batch {settings['batch_size']} "
-        f"(updates of {settings['mini_batch_size']}), {settings['update_epochs']} PPO epochs, "
-        f"{settings['batches']} measured batches a process{own}. `{record['command']}`, {record['date']}."
+        f"({settings['mini_batch_size']} rows per update), {settings['update_epochs']} PPO epochs, "
+        f"measured batches per process: {settings['batches']}{changed}. `{record['command']}`, {record['date']}."
     )
 
 
 def _pairs(record: dict[str, Any]) -> str:
     header = (
-        "| ours against | ours, a second | peer, a second | times faster (each round) | goal "
-        "| memory, ours / peer, GiB | ours by peer | tokens a row, ours / peer |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| peer | ours, per second | peer, per second | times faster (each round) | goal "
+        "| memory, ours / peer, GiB | memory ratio | prompt + answer tokens per row, ours / peer |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     lines, stages, remarks = [], [], []
-    settings_said: dict[str, list[str]] = {}
+    pairs_of_setup: dict[str, list[str]] = {}
     for name, entry in record["pairs"].items():
         rounds, settings = entry["rounds"], entry["settings"]
-        settings_said.setdefault(measured_on(entry), []).append(name)
+        pairs_of_setup.setdefault(measured_on(entry), []).append(name)
         ours, peer = (summary([one.get(side, {}) for one in rounds]) for side in ("ours", "peer"))
         title = PEERS[PAIRS[name].peer].title
         lines.append(_pair_line(name, ours, peer, ratios(rounds), settings))
-        for side, found in ((f"adjudge ({PAIRS[name].what}, beside {title})", ours), (title, peer)):
-            if found is not None and found.stages:
+        for side, medians in ((f"adjudge ({PAIRS[name].what}, against {title})", ours), (title, peer)):
+            if medians is not None and medians.stages:
                 stages.append(
-                    f"| {side} | {', '.join(f'{stage} {value:.2f}' for stage, value in found.stages.items())} |"
+                    f"| {side} | {', '.join(f'{stage} {value:.2f}' for stage, value in medians.stages.items())} |"
                 )
         if PAIRS[name].grouped:
             remarks.append(f"{title}: {GROUPED.format(**settings)}.")
         remarks += [f"{title}: {failure}" for failure in _failures(rounds)]
     text = "\n".join([header, *lines])
-    on = "\n\n".join(
-        said if len(settings_said) == 1 else f"{', '.join(names)}: {said}" for said, names in settings_said.items()
+    setups = "\n\n".join(
+        setup if len(pairs_of_setup) == 1 else f"{', '.join(names)}: {setup}" for setup, names in pairs_of_setup.items()
     )
     if stages:
-        text += "\n\n| seconds a batch, by stage | |\n| --- | --- |\n" + "\n".join(stages)
+        text += "\n\n| seconds per batch, by stage | |\n| --- | --- |\n" + "\n".join(stages)
     remarks += [f"{name} was not measured: {why}." for name, why in record.get("missing", {}).items()]
-    return "\n\n".join(
-        ["### Beside the peers", on, text, *(["\n".join(f"- {remark}" for remark in remarks)] if remarks else [])]
-    )
+    remark_list = ["\n".join(f"- {remark}" for remark in remarks)] if remarks else []
+    return "\n\n".join(["### Comparison with the peers", setups, text, *remark_list])
 
 
 def _pair_line(
-    name: str, ours: Summary | None, peer: Summary | None, found: Sequence[float], settings: dict[str, Any]
+    name: str, ours: Summary | None, peer: Summary | None, faster: Sequence[float], settings: dict[str, Any]
 ) -> str:
     pair, share = PAIRS[name], memory_ratio(ours, peer)
 
@@ -168,7 +174,7 @@ def _pair_line(
     def both(first: float | None, second: float | None) -> str:
         return " / ".join("–" if value is None else f"{value:.2f}" for value in (first, second))
 
-    faster = f"**{statistics.median(found):.1f}** ({', '.join(f'{value:.1f}' for value in found)})" if found else "–"
+    each_round = ", ".join(f"{ratio:.1f}" for ratio in faster)
     return (
         "| "
         + " | ".join(
@@ -176,7 +182,7 @@ def _pair_line(
                 PEERS[pair.peer].title,
                 speed(ours),
                 speed(peer, settings["samples"] if pair.grouped else 1) if peer else "–",
-                faster,
+                f"**{statistics.median(faster):.1f}** ({each_round})" if faster else "–",
                 f"≥ {pair.goal:g}" if pair.goal else "none",
                 both(*(side.memory_gib if side else None for side in (ours, peer))),
                 "–" if share is None else f"{share:.2f} (goal ≤ {MEMORY_GOAL:.2f})",
@@ -207,11 +213,12 @@ def _shares(record: dict[str, Any]) -> str:
         for row in record["rows"]
     ]
     header = (
-        "| pass | needed tokens | needed GFLOP | seconds | GFLOP/s reached | GFLOP/s of plain products | share | goal |\n"
+        "| pass | needed tokens | needed GFLOP | seconds "
+        "| GFLOP/s reached | GFLOP/s of plain products | share | goal |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
-    on = measured_on(record)
-    return "\n\n".join(["### Share of the machine's own matrix-product rate", on, "\n".join([header, *lines])])
+    title = "### Share of the machine's own matrix-product rate"
+    return "\n\n".join([title, measured_on(record), "\n".join([header, *lines])])
 
 
 def _goal(value: float | None) -> str:
@@ -224,15 +231,18 @@ def _growth(record: dict[str, Any]) -> str:
         columns = part["columns"]
         lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         for row in part["rows"]:
-            said = [f"failed: {row['error']}"] if "error" in row else []
+            failure = [f"failed: {row['error']}"] if "error" in row else []
             cells = [_cell(row.get(column)) for column in columns]
-            lines.append("| " + " | ".join([*cells[:1], *said, *cells[1 + len(said) :]]) + " |")
+            lines.append("| " + " | ".join([*cells[:1], *failure, *cells[1 + len(failure) :]]) + " |")
         parts.append(f"{part['title']}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
 def _steps(record: dict[str, Any]) -> str:
-    header = "| taken away | batch | seconds with / without, each round | ratio | peak with / without, GiB |\n| --- | --- | --- | --- | --- |"
+    header = (
+        "| variant | batch | seconds, whole engine / variant (each round) | ratio "
+        "| peak, whole engine / variant, GiB |\n| --- | --- | --- | --- | --- |"
+    )
     lines = []
     for row in record["rows"]:
         if "error" in row:
@@ -241,16 +251,15 @@ def _steps(record: dict[str, Any]) -> str:
         seconds = ", ".join(f"{whole:.2f} / {without:.2f}" for whole, without in row["seconds"])
         peaks = row["peak_gib"]
         lines.append(
-            f"| {row['variant']} | {row['what']} | {seconds} | {row['ratio']:.2f} | {peaks['whole']:.2f} / {peaks['without']:.2f} |"
+            f"| {row['variant']} | {row['what']} | {seconds} | {row['ratio']:.2f} "
+            f"| {peaks['whole']:.2f} / {peaks['without']:.2f} |"
         )
-    commands = dict.fromkeys(
-        row["command"] for row in record["rows"] if row.get("command", record["command"]) != record["command"]
-    )
-    others = [
-        f"{', '.join(dict.fromkeys(row['variant'] for row in record['rows'] if row.get('command') == command))}: `{command}`."
-        for command in commands
-    ]
-    return "\n\n".join(["### What each step gives", measured_on(record), *others, "\n".join([header, *lines])])
+    others: dict[str, dict[str, None]] = {}
+    for row in record["rows"]:
+        if (command := row.get("command", record["command"])) != record["command"]:
+            others.setdefault(command, {})[row["variant"]] = None
+    lines_of_others = [f"{', '.join(variants)}: `{command}`." for command, variants in others.items()]
+    return "\n\n".join(["### What each step gives", measured_on(record), *lines_of_others, "\n".join([header, *lines])])
 
 
 def _cell(value: Any) -> str:
@@ -260,19 +269,17 @@ def _cell(value: Any) -> str:
 
 
 def _short(value: float) -> str:
-    """Three figures: 0.0123, 1.23, 123."""
+    """Return three significant figures: 0.0123, 1.23, 123."""
     return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables, or write them into a page; exit status 1, with the reason, where neither is possible."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.table", description="Render what was measured to Markdown."
-    )
+    """Print the tables or write them into a page; return 1, with the reason, when this fails."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description="Render the results as Markdown.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="where the results are (default: %(default)s)"
+        "--out", type=Path, default=Path("runs/bench"), help="folder of the results (default: %(default)s)"
     )
-    parser.add_argument("--write", type=Path, metavar="PAGE", help=f"put them between {BEGIN} and {END} in this page")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help=f"write them between {BEGIN} and {END} in this page")
     options = parser.parse_args(arguments)
     try:
         text = render(options.out)

@@ -1,4 +1,4 @@
-"""The benchmarks: one specification for both sides, results that survive an interrupt, counted operations, the table."""
+"""Test the benchmarks: the specification, both sides, interrupts, counted operations and the tables."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_our_side_answers_with_what_a_peer_answers_with(what, rows, spec, tmp_pa
 def test_our_side_refuses_prompts_that_are_not_its_own(spec, tmp_path):
     spec["prompt_ids"][1] = spec["prompt_ids"][1][:-1]
     raw, taken = read(spec, tmp_path)
-    with pytest.raises(ValueError, match="another prompt"):
+    with pytest.raises(ValueError, match="prompt differs"):
         ours.Side(raw, taken, adapter=False)
 
 
@@ -271,7 +271,7 @@ def test_a_missing_environment_is_said_with_how_to_make_it(capsys, monkeypatch, 
     assert "environments.py trl-1.16" in missing["sft"] and "environments.py trl-0.11" in missing["ppo-0.11"]
     assert run.main(["--pairs", "sft", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "sft: left out" in said.out and "--sides ours" in said.err
+    assert "sft: skipped" in said.out and "--sides ours" in said.err
 
 
 def test_a_command_names_no_folder_of_this_machine():
@@ -416,7 +416,7 @@ def test_the_gpus_memory_is_what_counts_where_there_is_one(tmp_path):
 def test_shares_and_growth_have_tables(tmp_path):
     share = {"name": "forward", "tokens": 400, "operations": 10**11, "seconds": 1.0, "product_rate": 2e11, "goal": 0.6}
     assert "| 50 % | ≥ 60 % |" in rendered(tmp_path, "product_rate", {**record({}), "rows": [share]})
-    rows = [{"rows": 64, "seconds": 2.0, "seconds a row": 0.031}, {"rows": 128, "error": "exit status 1"}]
+    rows = [{"rows": 64, "seconds": 2.0, "seconds per row": 0.031}, {"rows": 128, "error": "exit status 1"}]
     part = {"name": "rows", "title": "Linear.", "columns": growth.COLUMNS["rows"], "rows": rows}
     text = rendered(tmp_path, "growth", {**record({}), "parts": [part]})
     assert "| 64 | 2 | 0.031 |" in text and "| 128 | failed: exit status 1 | – |" in text
