@@ -98,7 +98,10 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def able(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Llama whose LoRA layers can learn: an output head of its own, and larger weights than `tiny_llama`."""
+    """Return the folder of a random Llama whose LoRA layers can learn.
+
+    Unlike `tiny_llama`, it has its own output head and larger weights.
+    """
     config = LlamaConfig(
         **_ids(),
         hidden_size=64,

@@ -1,4 +1,4 @@
-"""Policies for tests: one whose trained parameters all matter, and one that answers from a script."""
+"""Make policies for tests: one whose trained parameters all matter, and one that answers from a script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from adjudge.models.policy import Policy, load_policy
 
 
 def trained_looking(folder: Path, **values: Any) -> Policy:
-    """Return a float32 policy whose adapter and value head are not at zero; `values` are settings, ``__`` for the dot."""
+    """Return a float32 policy whose adapter and value head are not zero.
+
+    `values` are settings, with ``__`` for the dots.
+    """
     settings = {name.replace("__", "."): value for name, value in values.items()}
     policy = load_policy(
         load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu", **settings})
@@ -53,7 +56,7 @@ class ScriptState:
 
 
 class Scripted:
-    """A stand-in for a policy: after the n-th `prefill` its rows answer the texts of the n-th call, and end the turn."""
+    """A stand-in for a policy: after the n-th `prefill`, its rows answer the n-th texts and end the turn."""
 
     def __init__(self, tokenizer: Any, *calls: Sequence[str], end_of_turn: str = "<|im_end|>") -> None:
         self.tokenizer = tokenizer

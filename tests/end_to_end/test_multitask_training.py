@@ -1,4 +1,4 @@
-"""One adapter for several tasks, trained for real on a tiny random model: two label tasks with labels of their own, and numbers."""
+"""Train one adapter for several tasks on a tiny random model: two label tasks and a number task."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from adjudge.tasks import infer_task, load_split
 from adjudge.tasks.spec import TaskSpec
 
 PPO_KEYS = (
-    "step task prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance updates stopped "
-    "beta lr unreadable right"
+    "step task prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance "
+    "updates stopped beta lr unreadable right"
 )
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[TaskSpec]:
-    """Separable: the text says which answer it has. 24, 16 and 32 training rows; the dev rows repeat them, to be learned by heart."""
+    """Return three tasks with 24, 16 and 32 training rows, in which each text has one answer.
+
+    The dev rows repeat training rows, so the answers can be learned by heart.
+    """
     folder = tmp_path_factory.mktemp("tasks")
     made = {
         "films": ([("a warm and funny film", "Good"), ("a dull and slow film", "Bad")], 24),
@@ -36,7 +39,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[TaskSpec]:
     }
     specs = []
     for name, (kinds, count) in made.items():
-        rows = [kinds[place % len(kinds)] for place in range(count)]
+        rows = [kinds[index % len(kinds)] for index in range(count)]
         for split, chosen in (("train", rows), ("dev", rows[:6])):
             (folder / f"{name}-{split}.csv").write_text(
                 "text,label\n" + "".join(f"{text},{label}\n" for text, label in chosen)

@@ -1,4 +1,7 @@
-"""What a training loop does beside learning: stops before harm, leaves the batch to replay, keeps the best weights, is stopped by a guard."""
+"""Test what a training loop does besides learning.
+
+It stops before it does harm, saves the batch for a replay, keeps the best weights, and obeys the guards.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def threads() -> Any:
 
 @pytest.fixture
 def bad_at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make a step's second look at something not finite: the loss of SFT, the gradient norm of a later update of PPO."""
+    """Return a function that makes a gradient of a step's last update not finite."""
 
     def spoil(method: str, step: int) -> None:
         updates_per_step = 1 if method == "sft" else 2
@@ -235,7 +238,10 @@ def test_a_guard_leaves_out_nothing_of_its_step(tiny_llama: Path, tmp_path: Path
 def test_a_step_that_was_through_is_not_done_twice(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Judging the held-out rows fails after the update: what is resumed is the checkpoint before, not the step with its update made."""
+    """Judging the held-out rows fails after an update.
+
+    The run resumes from the checkpoint before, not from the step whose update is already made.
+    """
     spec, more = (
         reviews(tmp_path),
         {"checkpoint__validate_every": 3, "checkpoint__validation_rows": 8, "checkpoint__every_steps": 2},

@@ -1,4 +1,7 @@
-"""Stopped from outside, or by what it runs into: a run says so, leaves what was whole as it was, and goes on with --resume."""
+"""Test runs that a signal or an error stops.
+
+Such a run reports why it stopped, keeps everything that was complete, and continues with --resume.
+"""
 
 from __future__ import annotations
 

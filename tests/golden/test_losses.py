@@ -59,8 +59,9 @@ def test_the_approximate_kl_is_unbiased():
 
 
 def test_value_loss_by_hand():
-    # old 0, return 1, clip 0.2.  V 0.1: inside, ½·0.81.  V 0.8: clipped to 0.2 is worse, ½·0.64.  V −0.5: unclipped worse, ½·2.25.
-    # V 0.2 is still inside.
+    # Old value 0, return 1, clip 0.2.
+    # V 0.1: inside, ½·0.81.        V 0.8: clipped to 0.2, which is worse, ½·0.64.
+    # V −0.5: unclipped is worse, ½·2.25.  V 0.2: still inside, ½·0.64.
     value = torch.tensor([[0.1, 0.8, -0.5, 0.2]], requires_grad=True)
     found = value_loss(value, torch.zeros(1, 4), torch.ones(1, 4), ALL, clip=0.2)
     assert found.loss.item() == pytest.approx((0.81 + 0.64 + 2.25 + 0.64) / 8)

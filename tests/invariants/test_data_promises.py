@@ -140,7 +140,10 @@ OFFICIAL = {
     "superglue/wic": (0, 0),
     "superglue/wsc": (0, 0),
 }
-"""Dev rows that are in train too, of the files in shared/data: normalised, exact. The same figures are in docs/reference/tasks.md."""
+"""Number of dev rows that are also in train, in the files of shared/data: (normalised, exact).
+
+docs/reference/tasks.md has the same figures.
+"""
 
 
 def test_every_official_task_is_covered():

@@ -181,7 +181,10 @@ def test_what_of_an_answer_is_kept_before_what_follows_it(tokenizer, response: s
 
 
 def test_a_token_that_holds_more_than_the_closing_tag_is_left_out() -> None:
-    """Some tokenizers know ``><`` or ``>`` and a line end as one token: the tag is then written anew, without what follows it."""
+    """Some tokenizers have one token for ``><``, or for ``>`` and a line end.
+
+    The tag is then written again, without the characters after it.
+    """
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     raw.decoder = decoders.ByteLevel()

@@ -23,9 +23,11 @@ from adjudge.runs.folder import Run
 TASK = "--data --dev --text --label --labels"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
-    "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode --init --out --resume --force",
+    "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
+    "--init --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
-    "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode --init --out --force",
+    "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode "
+    "--init --out --force",
     "predict": "--run --input --out --task --decode",
     "report": "--out",
     "rerun": "--out --data-dir --force",
@@ -210,7 +212,8 @@ def test_overlap_of_tasks_is_counted(tmp_path):
     folder.mkdir(parents=True)
     head = "index\tsentence1\tsentence2\tlabel\n"
     (folder / "train.tsv").write_text(
-        f"{head}0\tA cat sat.\tIt sat.\tentailment\n1\tA cat sat.\tIt ran.\tentailment\n2\tA CAT sat.\tIt ran.\tnot_entailment\n"
+        f"{head}0\tA cat sat.\tIt sat.\tentailment\n1\tA cat sat.\tIt ran.\tentailment\n"
+        "2\tA CAT sat.\tIt ran.\tnot_entailment\n"
     )
     (folder / "dev.tsv").write_text(
         f"{head}0\tA cat  sat.\tIt sat.\tentailment\n1\tA cat sat.\tIt slept.\tnot_entailment\n"

@@ -246,8 +246,11 @@ def test_judged_rows_that_were_trained_on_are_counted_and_said(leaking, built, t
     training = read_json(tmp_path / "out/train/sft/seed-0/training.json")
     assert (training["overlap"], training["overlap_exact"], training["overlap_share"]) == (2, 1, 2 / 3)
     assert training["overlap_first"] == [["train.csv:2", "dev.csv:2"], ["train.csv:3", "dev.csv:3"]]
-    said = "2 (66.7 %) of the 3 judged rows are among the training rows too, 1 of them letter for letter (train.csv:2 = dev.csv:2, "
-    assert said in capsys.readouterr().err
+    warning = (
+        "2 (66.7 %) of the 3 judged rows are among the training rows too, 1 of them letter for letter "
+        "(train.csv:2 = dev.csv:2, "
+    )
+    assert warning in capsys.readouterr().err
     sentence = (
         "train: 2 (66.7 %) of the judged rows are among the training rows too, 1 of them letter for letter (sft): "
     )

@@ -87,17 +87,21 @@ def test_the_commit_of_a_source_tree_is_named(found):
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 def test_a_copy_outside_a_source_tree_has_no_commit_and_the_same_hash(found, tmp_path):
-    """As a wheel installs it; that another project's tree is around it does not count."""
+    """A wheel installs such a copy. The source tree of another project around it does not count."""
     for arguments in (
         ["init", "-q"],
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
     shutil.copytree(ROOT / "src/adjudge", tmp_path / "lib/python/site-packages/adjudge")
-    code = "from adjudge.runs import environment as e; import json; print(json.dumps([e.source_commit(), e._source_sha256()]))"
-    place = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "lib/python/site-packages")}
-    said = subprocess.run([sys.executable, "-c", code], env=place, capture_output=True, text=True, check=True).stdout
-    assert json.loads(said) == [{"commit": None, "dirty": None}, found["adjudge"]["sha256"]]
+    code = (
+        "from adjudge.runs import environment as e; import json; "
+        "print(json.dumps([e.source_commit(), e._source_sha256()]))"
+    )
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "lib/python/site-packages")}
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+    assert json.loads(output) == [{"commit": None, "dirty": None}, found["adjudge"]["sha256"]]
 
 
 def test_a_model_in_a_folder_is_known_by_its_files(found, tiny_llama, tmp_path):

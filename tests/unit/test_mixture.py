@@ -19,7 +19,8 @@ from adjudge.training.mixture import mixture_weights, rows_per_task
         ("temperature=2", [900, 100], 40, [30, 10]),  # square roots: 30 and 10
         ("temperature=1", [600, 300, 100], 100, [60, 30, 10]),
         ("temperature=1000000", [600, 300, 100], 90, [30, 30, 30]),
-        # 5, 3 and 2 of 3 are 1.5, 0.9 and 0.6: rounded down 1, 0 and 0; the two that are left go to the largest remainders
+        # the shares of 3 rows are 1.5, 0.9 and 0.6, rounded down 1, 0 and 0; the other two rows go to the largest
+        # remainders
         ("proportional", [5, 3, 2], 3, [1, 1, 1]),
         ("equal", [9, 9, 9], 4, [2, 1, 1]),  # equal remainders: the first task first
         # a task that has fewer rows than its share gives them all, and the others share the rest

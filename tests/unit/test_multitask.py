@@ -1,4 +1,7 @@
-"""One adapter for several tasks, around the methods: which rows, what lies where, evaluating again, comparing with single runs."""
+"""Test runs of one adapter for several tasks.
+
+The tests cover the rows, the folders, another evaluation, and the comparison with single runs.
+"""
 
 import re
 

@@ -41,8 +41,10 @@ def test_each_method_is_taken_once_in_the_order_given():
 
 def test_the_command_line_starts_without_torch_and_its_kin():
     code = (
-        "import sys, adjudge, adjudge.cli.main, adjudge.experiments.compare, adjudge.experiments.predict_file, adjudge.methods.registry\n"
-        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'datasets', 'matplotlib', 'sklearn', 'scipy') if m in sys.modules])"
+        "import sys, adjudge, adjudge.cli.main, adjudge.experiments.compare, adjudge.experiments.predict_file, "
+        "adjudge.methods.registry\n"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'datasets', 'matplotlib', 'sklearn', 'scipy') "
+        "if m in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -17,9 +17,10 @@ def test_sentence_per_task_names_the_methods_and_the_largest_count():
         row("c", "sft", 0, overlap_exact=0),
     ]
     assert overlap_lines({"rows": rows}) == [
-        "a: up to 5 (5.0 %) of the judged rows are among the training rows too, 4 of them letter for letter (sft, encoder): "
-        "the figures may flatter",
-        "b: 1 (1.0 %) of the judged rows are among the training rows too, 1 of them letter for letter (sft): the figures may flatter",
+        "a: up to 5 (5.0 %) of the judged rows are among the training rows too, 4 of them letter for letter "
+        "(sft, encoder): the figures may flatter",
+        "b: 1 (1.0 %) of the judged rows are among the training rows too, 1 of them letter for letter "
+        "(sft): the figures may flatter",
     ]
 
 

@@ -54,10 +54,14 @@ def rendered(table: dict, width: int = 200) -> str:
 def test_markdown_table_is_exact():
     table = {"rows": [row("zero-shot", 0.55, train_rows=0, unreadable=3), row("ppo", 0.884)], "tests": [TEST]}
     assert markdown_table(table) == (
-        "| method    |             accuracy | unreadable | training rows | seconds (train / evaluate) | peak memory (GiB) |\n"
-        "| --------- | -------------------: | ---------: | ------------: | -------------------------: | ----------------: |\n"
-        "| zero-shot | 0.550 [0.530, 0.570] |  3 (3.0 %) |             0 |                  142 / 3.2 |              1.50 |\n"
-        "| ppo       | 0.884 [0.864, 0.904] |  0 (0.0 %) |         1,000 |                  142 / 3.2 |              1.50 |\n"
+        "| method    |             accuracy | unreadable | training rows "
+        "| seconds (train / evaluate) | peak memory (GiB) |\n"
+        "| --------- | -------------------: | ---------: | ------------: "
+        "| -------------------------: | ----------------: |\n"
+        "| zero-shot | 0.550 [0.530, 0.570] |  3 (3.0 %) |             0 "
+        "|                  142 / 3.2 |              1.50 |\n"
+        "| ppo       | 0.884 [0.864, 0.904] |  0 (0.0 %) |         1,000 "
+        "|                  142 / 3.2 |              1.50 |\n"
         "\n"
         "Intervals are 95 %. glue/sst2 dev: 100 rows judged.\n"
         "\n"

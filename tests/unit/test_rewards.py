@@ -54,7 +54,10 @@ def test_a_reward_that_is_not_finite_stops_and_names_the_row():
 
 
 def test_rewards_of_several_tasks_on_one_scale_by_hand():
-    """STS-B pays 2.5 to −2.5 and the labels 1, −1 and −3; divided by their sizes readable answers of both pay 1 to −1."""
+    """STS-B pays 2.5 to −2.5, and the labels pay 1, −1 and −3.
+
+    Divided by the task's scale, readable answers of both pay 1 to −1.
+    """
     assert (reward_scale(LABELS, CONFIG), reward_scale(STSB, CONFIG), reward_scale(number_task(-4, 4), CONFIG)) == (
         1.0,
         2.5,

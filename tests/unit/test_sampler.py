@@ -57,7 +57,7 @@ def alone(policy: Policy, prompt: list[int], response: list[int], temperature: f
 
 
 class Scripted:
-    """Stands in for a policy: row r says `scripts[r]`, token by token, or draws from `logits` when there is no script."""
+    """A stand-in for a policy: row r answers `scripts[r]` token by token, or draws from `logits` without a script."""
 
     end_ids = (2,)
     grad = False
@@ -65,7 +65,7 @@ class Scripted:
     def __init__(self, tokenizer, scripts=None, logits=None, rows: int = 0) -> None:
         self.tokenizer, self.scripts, self.fixed = tokenizer, scripts, logits
         row_B = torch.arange(rows or len(scripts), dtype=torch.float32)
-        self.hidden_BD = torch.stack([torch.zeros_like(row_B), row_B], dim=1)  # the step, and whose script it is
+        self.hidden_BD = torch.stack([torch.zeros_like(row_B), row_B], dim=1)  # the step, and the number of the script
         self.fed: list[int] = []
 
     def logits(self, hidden_BD: torch.Tensor) -> torch.Tensor:

@@ -187,6 +187,8 @@ def test_table_md_is_exact():
             ("mean of the tasks that are there without WNLI", "0.825 (2 of 8)"),
         ]
     ) + (
-        "\n- A task's score is the mean of its official metrics, on the rows judged here and not on the leaderboard's test rows.\n"
-        "- a\\|b: the mean is without glue/cola, glue/mrpc, glue/stsb, glue/qqp, glue/mnli, glue/mnli-mm, glue/qnli, glue/wnli\n"
+        "\n- A task's score is the mean of its official metrics, on the rows judged here and not on the leaderboard's "
+        "test rows.\n"
+        "- a\\|b: the mean is without glue/cola, glue/mrpc, glue/stsb, glue/qqp, glue/mnli, glue/mnli-mm, glue/qnli, "
+        "glue/wnli\n"
     )
