@@ -1,4 +1,4 @@
-"""Models for tests: tiny random ones with a real fast tokenizer, built once a session, and the bundled small model."""
+"""Make models once per session: tiny random ones with a real fast tokenizer, and the bundled one."""
 
 from __future__ import annotations
 

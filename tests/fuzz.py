@@ -1,4 +1,4 @@
-"""Fuzz answers, files, task files and submissions: only our own errors may be raised, and no answer is guessed.
+"""Fuzz answers, files, task files and submissions: only our errors are raised, no answer is guessed.
 
 python tests/fuzz.py --answers 1000000 --files 10000 --tasks 10000 --submissions 2000 --seed 0
 
@@ -127,7 +127,7 @@ def answer(rng: Random, spec: TaskSpec) -> str:
 
 
 def could_be(text: str, spec: TaskSpec, stop: str) -> set[str | float]:
-    """Return every answer a response could mean, found with patterns over folded text, not with the parser."""
+    """Return every answer a response could mean, from patterns over folded text, without the parser."""
     if stop == "tag" and "</Judgement>" not in text:
         return set()
     body = (re.split(r"[\r\n]", text)[0] if stop == "line" else text).split("</Judgement>")[0]
@@ -188,7 +188,7 @@ class Parrot:
 
 
 def load_table_file(path: Path, rng: Random) -> str:
-    """Read a table as a user would: infer a task, load both splits, judge its rows and write them out again."""
+    """Read a table as a user would: infer a task, load both splits, judge the rows and write them."""
     columns, rows = read_table(path)
     assert all(list(row) == columns for row in rows)
     spec = infer_task(path, ["text"], "label")
@@ -277,7 +277,7 @@ def fuzz_submissions(
 
 
 def _outcome(made: Made, load: Callable[[], str]) -> str:
-    """Return ``loaded`` or the name of our error. Any other error is raised again, naming a copy of the file."""
+    """Return ``loaded`` or the name of our error; raise any other error again, with a copy of the file."""
     try:
         return load()
     except AdjudgeError as error:

@@ -1,4 +1,4 @@
-"""Make damaged files from small valid ones: tables, files of the official layouts, task files and submissions."""
+"""Make damaged files from small valid ones: tables, official layouts, task files and submissions."""
 
 from __future__ import annotations
 

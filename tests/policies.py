@@ -1,4 +1,4 @@
-"""Make policies for tests: one whose trained parameters all matter, and one that answers from a script."""
+"""Make policies for tests: one in which all trained parameters matter, one that answers from a script."""
 
 from __future__ import annotations
 

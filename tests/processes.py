@@ -86,7 +86,7 @@ def start(*arguments: object, **environment: str) -> Started:
 
 
 def adjudge(*arguments: object, code: int = 0, **environment: str) -> Finished:
-    """Run ``adjudge ARGUMENTS`` to its end, and fail unless it ends with this exit code and without a traceback."""
+    """Run ``adjudge ARGUMENTS``; fail unless it ends with this exit code and without a traceback."""
     with start(*arguments, **environment) as process:
         finished = process.wait()
     assert finished.returncode == code, finished.stdout + finished.stderr

@@ -1,4 +1,4 @@
-"""The command line as a user runs it, with tiny random models: separate processes, real training, Ctrl-C."""
+"""Test the command line as a user runs it: separate processes, real training, Ctrl-C."""
 
 import csv
 import json

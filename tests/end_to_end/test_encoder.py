@@ -1,4 +1,4 @@
-"""The encoder baseline, trained for real: a tiny random BERT, and the bundled MiniLM on a few rated sentences."""
+"""Train the encoder baseline: a tiny random BERT, and the bundled MiniLM on a few rated sentences."""
 
 import math
 

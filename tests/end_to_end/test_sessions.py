@@ -171,7 +171,7 @@ def test_rows_held_out_are_no_rows_to_train_on() -> None:
 
 
 def test_a_guard_stops_when_asked_and_resuming_goes_on_all_the_same(tiny_llama: Path, tmp_path: Path) -> None:
-    """A random model's answers are all unreadable; with batches of 8, 128 of them are there after 16 steps."""
+    """All answers of a random model are unreadable; batches of 8 give 128 of them in 16 steps."""
     more = {"ppo__epochs": 6, "ppo__batch_size": 8, "ppo__mini_batch_size": 8, "checkpoint__every_s": None}
     spec = reviews(tmp_path)
     execute(settings(tiny_llama, "ppo", **more), spec, tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""SFT and PPO, trained for real on tiny random models: they learn, they repeat bit for bit, they stop before harm."""
+"""Train tiny random models with SFT and PPO: they learn, repeat bit for bit, and stop before harm."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_sft_teaches_the_judgement_that_an_analysis_follows(able: Path, tmp_path
 
 
 def outcome(method: str, folder: Path, model: Path, disturb: int, **values: Any) -> dict[str, Any]:
-    """All that a run leaves behind and answers, seconds aside; `disturb` is what happened in the process before."""
+    """Return all that a run writes and answers, without seconds; `disturb` runs before it in the process."""
     torch.manual_seed(disturb)
     random.seed(disturb)
     run, judge = train(method, folder, model, rows(20), **values)

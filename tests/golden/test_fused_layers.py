@@ -20,7 +20,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def adapted(layers: dict[str, nn.Module], targets: list[str]) -> nn.Module:
-    """Return these layers in one module: LoRA (rank 2, scale 1.5) on the targets, fused, float64, random numbers."""
+    """Return these layers fused in one float64 module, with random LoRA (rank 2, scale 1.5) on targets."""
     model = inject_adapter_in_model(
         LoraConfig(r=2, lora_alpha=3, target_modules=targets), nn.ModuleDict(layers)
     ).double()

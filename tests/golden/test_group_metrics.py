@@ -21,7 +21,7 @@ RECORD = label_task("No", "Yes", metrics=("record_f1", "record_em"))
 
 
 def options(*questions: str) -> list[Prediction]:
-    """Return the options of questions, each written as gold and answer: "TT TF FT F-" (a dash is unreadable)."""
+    """Return the options of questions, written as gold and answer: "TT TF FT F-" (a dash is unreadable)."""
     words = {"T": "True", "F": "False", "-": None}
     return [
         Prediction(f"{question}/{option}", {}, words[pair[0]], "", words[pair[1]], group=f"q{question}")

@@ -15,7 +15,7 @@ NUMBER = number_task(0, 5, metrics=("pearson", "spearman", "mae"))
 
 
 def _batch(task, name, gold_SN, pred_SN):
-    """Return the metric of many resamples of rows at once; each resample holds the encoded answers of its rows."""
+    """Return the metric of many resamples at once; each resample holds the encoded answers of its rows."""
     answer = task.words[0] if task.words else 0.0
     metric = measure(task, name, [Prediction("0", {}, answer, "", answer)]).value
     return metric(np.stack([gold_SN, pred_SN]))

@@ -1,4 +1,4 @@
-"""Every metric on the official dev files with fixed answers, against computations which share no code with ours.
+"""Test every metric on the official dev files with fixed answers, against independent computations.
 
 The answers are one label for everything, the gold answers, and the gold answers with a tenth flipped by a seed. The
 gold answers are read from the files in plain Python. The references are scikit-learn, scipy, and for group metrics
@@ -117,7 +117,7 @@ def figures(spec, rows, values, probabilities=None):
 
 
 def check_rows(name, golds, which):
-    """Compare metrics of our loader's rows with the references on the file's own gold answers; return our values."""
+    """Compare the metrics of our loader's rows with references on the file's gold answers; return ours."""
     spec = load_task(name)
     rows = load_split(spec, "dev", DATA)
     assert [row.gold for row in rows] == golds

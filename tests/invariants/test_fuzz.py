@@ -1,4 +1,4 @@
-"""A small sample of the cases that `tests/fuzz.py` generates by the million, and the same promises as properties."""
+"""Run a small sample of the cases of `tests/fuzz.py`, and test the same promises as properties."""
 
 import string
 from random import Random

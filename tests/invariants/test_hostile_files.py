@@ -1,4 +1,4 @@
-"""Hostile files: each is read whole or ends in our own error with its location, in bounded time and memory."""
+"""Read hostile files: each loads fully or raises our error with its location, in bounded resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One seed, one result: a run that is done again is equal to the last bit, on one machine, in float32 on the CPU."""
+"""Test that a repeated run is equal bit for bit, on one machine, in float32 on the CPU."""
 
 import random
 

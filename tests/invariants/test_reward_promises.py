@@ -1,4 +1,4 @@
-"""Promise 6: as many rewards as prompts, always; unreadable answers are counted and shown, never guessed."""
+"""Test promise 6: one reward per prompt; unreadable answers are counted and shown, never guessed."""
 
 import pytest
 from hypothesis import given, settings

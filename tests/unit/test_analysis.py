@@ -1,4 +1,4 @@
-"""Analysis and judgement one after the other: what stands between them, and which tokens are the policy's own."""
+"""Test analysis followed by judgement: the text between them, and which tokens the policy chose."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def sampled(policy: Policy, seed: int = 0, temperature: float = 1.0, tokens: int
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_what_is_known_of_a_response_equals_an_independent_forward(policy: Policy, temperature: float) -> None:
-    """Analysis and judgement have their log-probabilities and values side by side; the tags between them have none."""
+    """Analysis and judgement have adjacent log-probabilities and values; the tags between have none."""
     prompts, found = sampled(policy, temperature=temperature)
     assert found.template_spans is not None
     assert {tuple(found.ids[row][w.start : w.stop]) for row, w in enumerate(found.template_spans)} >= {

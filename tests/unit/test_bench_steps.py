@@ -1,4 +1,4 @@
-"""The benchmark that takes steps of the engine away: what is left does the same work with the same result."""
+"""Test the benchmark of the engine's steps: without a step, the engine gives the same result."""
 
 from __future__ import annotations
 

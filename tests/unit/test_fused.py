@@ -1,4 +1,4 @@
-"""Fused layers against the libraries' own: same outputs and gradients, less memory, nothing else changed."""
+"""Test that fused layers give the libraries' outputs and gradients with less memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ IDS = torch.randint(2048, (2, 7), generator=torch.Generator().manual_seed(3))
 
 
 def spread(model: nn.Module, seed: int = 1) -> None:
-    """Put small random numbers where a fresh model has 0 or 1 (`lora_B`, biases, norms), so that lost terms show."""
+    """Add small random numbers where a fresh model has 0 or 1 (`lora_B`, biases, norms).
+
+    A lost term then changes the result.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

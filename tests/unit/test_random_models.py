@@ -90,7 +90,7 @@ def test_tiny_model_loads_frozen_finite_and_equal_twice(name, attention):
 
 @pytest.mark.parametrize("name", TINY)
 def test_computed_buffers_equal_those_of_a_usual_model(name):
-    """Rotary frequencies are computed, not drawn: the same weights in a model built as usual give the same logits."""
+    """Rotary frequencies are computed, not drawn: a usual model with the same weights gives these logits."""
     model, tokenizer = load_causal_lm(name, CPU)
     usual = AutoModelForCausalLM.from_config(
         random_config(name), dtype=torch.float32, attn_implementation=TINY[name]

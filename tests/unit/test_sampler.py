@@ -57,7 +57,7 @@ def alone(policy: Policy, prompt: list[int], response: list[int], temperature: f
 
 
 class Scripted:
-    """A stand-in for a policy: row r answers `scripts[r]` token by token, or draws from `logits` without a script."""
+    """A stand-in for a policy: row r answers `scripts[r]`, or draws from `logits` without a script."""
 
     end_ids = (2,)
     grad = False
@@ -145,7 +145,7 @@ def test_rows_that_have_ended_leave_the_batch(tiny_llama: Path) -> None:
 
 
 def test_leaving_rows_change_nothing_for_those_that_go_on(policy: Policy) -> None:
-    """Ends drawn at random: some rows leave early; what is known of each equals an independent forward of it alone."""
+    """With random ends, rows leave early; each row's figures equal a separate forward pass of it."""
     found = draw(policy, ending(policy, LENGTH, 1, stop="tag"))
     assert len({len(ids) for ids in found.ids}) > 1
     for row, (prompt, ids) in enumerate(zip(prompts_of(policy), found.ids, strict=True)):

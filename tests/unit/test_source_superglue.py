@@ -1,4 +1,4 @@
-"""SuperGLUE in the official JSONL layout and the hub's; row counts of the official files are those of SOURCES.md."""
+"""Test SuperGLUE in the official JSONL layout and the hub's, with the row counts of SOURCES.md."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The averages over GLUE and SuperGLUE: their tasks, their values, and their names when a task is missing."""
+"""Test the averages over GLUE and SuperGLUE: tasks, values, and names when a task is missing."""
 
 import pytest
 
