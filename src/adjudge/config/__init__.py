@@ -15,10 +15,13 @@ from adjudge.config.groups import (
 from adjudge.config.loading import PRESETS, load_config, parse_config, parse_override, upgrade
 from adjudge.config.methods import (
     EncoderConfig,
+    ExactConfig,
+    GrpoConfig,
     LoopConfig,
     PolicyGradientConfig,
     PpoConfig,
     ReinforceConfig,
+    RlooConfig,
     SftConfig,
 )
 from adjudge.config.tree import Config, keys_of, value_of
@@ -31,6 +34,8 @@ __all__ = [
     "DataConfig",
     "EncoderConfig",
     "EvaluationConfig",
+    "ExactConfig",
+    "GrpoConfig",
     "GuardConfig",
     "LoopConfig",
     "LoraConfig",
@@ -40,6 +45,7 @@ __all__ = [
     "PromptConfig",
     "ReinforceConfig",
     "RewardConfig",
+    "RlooConfig",
     "RuntimeConfig",
     "SftConfig",
     "keys_of",

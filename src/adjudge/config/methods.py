@@ -20,11 +20,22 @@ class LoopConfig(Settings):
 class PolicyGradientConfig(LoopConfig):
     """What every method reads which samples answers and learns from their rewards."""
 
+    epochs: int = Field(2, ge=1, description="passes over the training rows, the warm start's included")
+    warm_start: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of the steps that first fine-tune on the right answers, which makes the reference; "
+        "0: none; a run with init has none",
+    )
+    warm_start_lr: float = Field(3e-4, ge=0, description="peak learning rate of the warm start")
+    samples: int = Field(1, ge=1, description="answers per prompt, all from one pass over it")
     batch_size: int = Field(16, ge=1, description="prompts sampled per step")
     mini_batch_size: int = Field(16, ge=1, description="prompts per update")
     micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
     update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
+    clip_high: float | None = Field(None, gt=0, description="clip range above 1 (unset: clip)")
     stop_kl: float | None = Field(
         0.1, gt=0, description="ends a batch's update at this KL from the sampling policy, nats per token"
     )
@@ -55,13 +66,19 @@ class SftConfig(LoopConfig):
 class PpoConfig(PolicyGradientConfig):
     """Proximal policy optimisation at token level (arXiv 1707.06347, 1909.08593, 2410.11020)."""
 
+    samples: int = Field(4, ge=1, description="answers per prompt, all from one pass over it")
+    values: Literal["auto", "critic", "exact"] = Field(
+        "auto",
+        description="baseline: a learned critic, or the exact expected reward over the labels; auto: exact where the "
+        "answer is one of the labels, without an analysis",
+    )
     gamma: float = Field(1.0, ge=0, le=1, description="discount of later rewards")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     value_clip: float = Field(0.2, gt=0, description="clip range of the value")
     value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
     value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
     whiten_advantages: bool = Field(
-        True, description="shift and scale the advantages of a batch to mean 0 and variance 1"
+        True, description="with a critic, shift and scale the advantages of a batch to mean 0 and variance 1"
     )
     kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
     kl_target: float | None = Field(
@@ -75,6 +92,38 @@ class ReinforceConfig(PolicyGradientConfig):
 
     update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")
     kl: float = Field(0.05, ge=0, description="weight of the KL to the reference in each token's reward")
+
+
+class RlooConfig(PolicyGradientConfig):
+    """REINFORCE with the mean of a prompt's other answers as the baseline (arXiv 2402.14740)."""
+
+    samples: int = Field(4, ge=2, description="answers per prompt, all from one pass over it")
+    update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")
+    kl: float = Field(0.05, ge=0, description="weight of the KL to the reference in each answer's reward")
+
+
+class GrpoConfig(PolicyGradientConfig):
+    """Advantages relative to the prompt's other answers (arXiv 2402.03300), and two variants."""
+
+    variant: Literal["grpo", "dr-grpo", "dapo"] = Field(
+        "grpo",
+        description="grpo: scaled by each group's deviation, mean per answer; dr-grpo: neither (arXiv 2503.20783); "
+        "dapo: mean over tokens, groups of equal rewards dropped (arXiv 2503.14476)",
+    )
+    samples: int = Field(8, ge=2, description="answers per prompt, all from one pass over it")
+    update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")
+    kl: float | None = Field(
+        None, ge=0, description="weight of the KL to the reference in the loss; unset: 0.04 for grpo, else 0"
+    )
+
+
+class ExactConfig(PolicyGradientConfig):
+    """The exact policy gradient: the expected reward over all labels (arXiv 1706.05374)."""
+
+    transform: Literal["p", "arcsin", "log"] = Field(
+        "p", description="what is raised: the expected reward, or arcsin of the root or log of the labels' probability"
+    )
+    kl: float = Field(0.05, ge=0, description="weight of the exact KL to the reference, over the labels")
 
 
 class EncoderConfig(LoopConfig):
@@ -92,4 +141,7 @@ class MethodSettings(Settings):
     sft: SftConfig = SftConfig()
     ppo: PpoConfig = PpoConfig()
     reinforce: ReinforceConfig = ReinforceConfig()
+    rloo: RlooConfig = RlooConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    exact: ExactConfig = ExactConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
 
-from adjudge.config import LoopConfig
+from adjudge.config import LoopConfig, PolicyGradientConfig
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import Method, Trained
 from adjudge.models.policy import Policy, load_policy
-from adjudge.rollout.collect import Rollout
-from adjudge.rollout.prompted import PromptedTask
+from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
 from adjudge.system.console import Bar, progress
 from adjudge.system.timing import collect_stages
@@ -30,11 +30,12 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches
 from adjudge.training.guards import check_weights
 from adjudge.training.mixture import TaskRows
-from adjudge.training.optim import build_optimizer
+from adjudge.training.optim import NO_FIRST_PHASE, FirstPhase, build_optimizer
 from adjudge.training.session import Session
 from adjudge.training.state import Carried, Stateful, generator_state, trained_weights
+from adjudge.training.updates import teach
 from adjudge.training.watch import AnswerWatch
-from adjudge.types import Example
+from adjudge.types import Example, Judgement, Value
 
 SHOWN = ("loss", "reward", "right", "kl", "unreadable")
 """Figures of the log that the progress bar shows."""
@@ -50,6 +51,18 @@ class TrainingRow(Protocol):
     @property
     def tokens(self) -> int:
         """Return the row's length, by which padded batches are sorted."""
+
+
+class Answers(Protocol):
+    """Judgements of training rows, sampled or the likeliest."""
+
+    @property
+    def golds(self) -> Sequence[Value | None]:
+        """Return the right answers."""
+
+    @property
+    def judgements(self) -> Sequence[Judgement]:
+        """Return the answers."""
 
 
 TaskT = TypeVar("TaskT")
@@ -91,6 +104,7 @@ class Loop(Generic[TaskT, RowT]):
         dropout: bool = True,
         padded: bool = True,
         several_updates_per_step: bool = False,
+        first_phase: FirstPhase = NO_FIRST_PHASE,
         parts: Mapping[str, Stateful] | None = None,
     ) -> None:
         seed = run.config.seed
@@ -105,7 +119,11 @@ class Loop(Generic[TaskT, RowT]):
         self._batches = Batches(
             rows, settings.batch_size, settings.epochs, self.order, lambda row: row.tokens, padded=padded
         )
-        self.optimizer, self._scheduler = build_optimizer(parameter_groups, settings.optimizer, len(self._batches))
+        self.first_steps = first_phase.steps(len(self._batches))
+        """Number of steps in the first phase."""
+        self.optimizer, self._scheduler = build_optimizer(
+            parameter_groups, settings.optimizer, len(self._batches), first_phase
+        )
         self._watches = [AnswerWatch(spec, run.config.guard, named=self.multi_task) for spec in specs]
         state: dict[str, Stateful] = {
             "trained": trained_weights(module),
@@ -150,8 +168,8 @@ class Loop(Generic[TaskT, RowT]):
             with collect_stages() as self._stages:
                 yield Step(self._session.step, self._tasks[index], rows, index)
 
-    def log(self, step: Step[TaskT, RowT], figures: Mapping[str, Any], rollout: Rollout | None = None) -> None:
-        """End a step: log its figures, with the answer figures of any `rollout`, and step the scheduler.
+    def log(self, step: Step[TaskT, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
+        """End a step: log its figures, with those of any answers (`rollout`), and step the scheduler.
 
         Raises GuardError when the answers cross a limit named in `guard.stop_on`.
         """
@@ -181,9 +199,25 @@ class Loop(Generic[TaskT, RowT]):
 
 
 class AdapterLoop(Loop[PromptedTask, RowT]):
-    """The loop of methods which train a policy's LoRA layers."""
+    """The loop of methods which train a policy's LoRA layers.
+
+    With a warm start, the first steps fine-tune on the right answers. The policy is then the reference, the optimizer
+    starts anew, and the method gets the remaining steps.
+    """
 
     policy: Policy
+    teach: Callable[[Step[PromptedTask, RowT]], Mapping[str, float]] | None = None
+    """Does a step of the warm start and returns its figures."""
+
+    def __iter__(self) -> Iterator[Step[PromptedTask, RowT]]:
+        for step in super().__iter__():
+            if self.teach is None or step.number > self.first_steps:
+                yield step
+                continue
+            self.log(step, {**self.teach(step), "lr": self.lr})
+            if step.number == self.first_steps:
+                self.policy.freeze_reference()
+                self.optimizer.state.clear()
 
 
 def adapter_loop(
@@ -199,7 +233,8 @@ def adapter_loop(
     """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
-    update's ratio is 1, and a step may make several updates. With `value_lr` the value head is trained too. `carry`
+    update's ratio is 1, a step may make several updates, and the settings may ask for a warm start (not from a run: it
+    is one). With `value_lr` the value head is trained too. `carry`
     holds the method's additional state. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
@@ -213,6 +248,11 @@ def adapter_loop(
         groups.append({"params": list(policy.value_head.parameters()), "lr": value_lr, "weight_decay": 0.0})
     # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
+    first_phase = NO_FIRST_PHASE
+    carried: dict[str, Stateful] = {}
+    if isinstance(settings, PolicyGradientConfig) and run.start is None:
+        first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
+        carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
 
     def save() -> None:
         policy.save_adapter(run.folder / "adapter")
@@ -233,11 +273,19 @@ def adapter_loop(
         dropout=not samples,
         padded=not policy.packs,
         several_updates_per_step=samples,
-        parts={"prefixes": kept_prefixes, **(carry or {})},
+        first_phase=first_phase,
+        parts={**carried, "prefixes": kept_prefixes, **(carry or {})},
     )
     loop.policy = policy
+    if isinstance(settings, PolicyGradientConfig):
+        loop.teach = partial(_teach, loop, settings)
     torch.manual_seed(config.seed)  # adapter dropout
     return loop
+
+
+def _teach(loop: AdapterLoop[Any], settings: PolicyGradientConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:
+    rows = [taught_row(step.task, row) for row in step.rows]
+    return teach(loop.policy, loop.optimizer, rows, settings.micro_batch_size, settings.optimizer.max_grad_norm)
 
 
 def adapter_method(train: Callable[[Run, Sequence[TaskRows]], Trained]) -> Method:

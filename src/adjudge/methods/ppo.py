@@ -1,7 +1,7 @@
 """Proximal policy optimisation of LoRA layers on a reward for right answers, token by token.
 
-One step: sample an answer per prompt, score it, give each token −β(log π − log π_ref) and the last one the score too,
-estimate advantages (GAE), learn from the batch a few times with the clipped losses, and steer β.
+One step: sample answers to each prompt, score them, give each token −β(log π − log π_ref) and the last one the score
+too, estimate advantages, learn from the batch a few times with the clipped losses, and steer β.
 
 Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 
@@ -11,6 +11,9 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 4. An analysis before the judgement is sampled and gets credit; one after it is not sampled.
 5. Gradients are clipped, and the updates of a batch end early when the policy has moved far (`stop_kl`).
 6. The default optimizer is AdamW at a rate for LoRA, with a warm-up and a decay.
+7. The first half of the steps is supervised fine-tuning, whose result is the reference (`warm_start`).
+8. Several answers per prompt come from one pass over it (`samples`).
+9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`).
 
 Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards).
 """
@@ -25,9 +28,9 @@ from torch import Tensor
 from adjudge.config import PpoConfig
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import adapter_loop, adapter_method
-from adjudge.rl.advantages import gae, whiten
+from adjudge.rl.advantages import gae, reward_to_go, whiten
 from adjudge.rl.kl import AdaptiveKL, kl_per_response, token_rewards
-from adjudge.rollout.collect import Rollout, sample, score
+from adjudge.rollout.collect import Rollout, can_score_labels, exact_values, sample, score
 from adjudge.rollout.forward import reference_logp
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.rollout.sampler import Sampling
@@ -49,7 +52,7 @@ class PpoBatch:
     kl_B: Tensor
     """KL to the reference per answer, in nats."""
     advantage_BR: Tensor
-    critic: Critic
+    critic: Critic | None
 
 
 def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
@@ -81,26 +84,29 @@ def collect_batch(
     *,
     common_scale: bool = False,
 ) -> PpoBatch:
-    """Sample one answer per prompt, score it, and estimate advantages.
+    """Sample answers to each prompt, score them, and estimate advantages.
 
     With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`). Raises
     NotFiniteError, and DataError for a row without a gold answer.
     """
-    rollout = sample(task, rows, sampling, grad=config.is_one_pass(len(rows)))
+    exact = config.values == "exact" or (config.values == "auto" and can_score_labels(task))
+    one_pass = config.is_one_pass(len(rows))
+    rollout = sample(task, rows, sampling, samples=config.samples, score_labels=exact, grad=one_pass)
     ref_logp_BR = reference_logp(task.policy, rollout, config.temperature)
     score_B = score(rollout, task.spec, config.reward, common_scale=common_scale)
     reward_BR = token_rewards(score_B, rollout.logp_BR, ref_logp_BR, rollout.mask_BR, beta)
     check_finite("the reward", reward_BR)
-    advantage_BR, return_BR = gae(reward_BR, rollout.value_BR, rollout.mask_BR, config.gamma, config.lam)
-    if config.whiten_advantages:
-        advantage_BR = whiten(advantage_BR, rollout.mask_BR)
-    return PpoBatch(
-        rollout=rollout,
-        score_B=score_B,
-        kl_B=kl_per_response(rollout.logp_BR, ref_logp_BR, rollout.mask_BR),
-        advantage_BR=advantage_BR,
-        critic=Critic(return_BR, config.value_clip, config.value_coef),
-    )
+    critic = None
+    if exact:
+        value_B = exact_values(rollout, task.spec, config.reward, common_scale=common_scale)
+        advantage_BR = (reward_to_go(reward_BR, rollout.mask_BR) - value_B[:, None]) * rollout.mask_BR
+    else:
+        advantage_BR, return_BR = gae(reward_BR, rollout.value_BR, rollout.mask_BR, config.gamma, config.lam)
+        if config.whiten_advantages:
+            advantage_BR = whiten(advantage_BR, rollout.mask_BR)
+        critic = Critic(return_BR, config.value_clip, config.value_coef)
+    kl_B = kl_per_response(rollout.logp_BR, ref_logp_BR, rollout.mask_BR)
+    return PpoBatch(rollout, score_B, kl_B, advantage_BR, critic)
 
 
 METHOD = adapter_method(train_ppo)

@@ -82,6 +82,14 @@ METHODS: dict[str, Entry] = {
         _adapter("sft", "supervised fine-tuning on the right answers", PAPER, samples=False, analysis_before=False),
         _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
         _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
+        _adapter("rloo", "REINFORCE with the prompt's other answers as the baseline", "arXiv 2402.14740"),
+        _adapter("grpo", "rewards relative to the prompt's other answers", "arXiv 2402.03300"),
+        _adapter(
+            "exact",
+            "the exact expected reward over the labels, nothing sampled",
+            "arXiv 1706.05374",
+            analysis_before=False,
+        ),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
 }

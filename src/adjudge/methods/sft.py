@@ -14,11 +14,10 @@ from functools import partial
 
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import adapter_loop, adapter_method
-from adjudge.rollout.forward import taught_loss
 from adjudge.rollout.prompted import taught_rows
 from adjudge.runs.folder import Run
 from adjudge.training.mixture import TaskRows
-from adjudge.training.updates import accumulate, apply_gradients
+from adjudge.training.updates import teach
 
 
 def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
@@ -26,12 +25,10 @@ def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
     config = run.config.sft
     with adapter_loop(run, parts, config, partial(taught_rows, loss=config.loss)) as loop:
         for step in loop:
-            tokens = sum(len(row.taught) for row in step.rows)
-            loss_of = partial(taught_loss, loop.policy, tokens=tokens)
-            figures = accumulate(step.rows, config.micro_batch_size, loss_of)
-            norm = apply_gradients(loop.optimizer, config.optimizer.max_grad_norm)
-            right = figures["right"] / len(step.rows)
-            loop.log(step, {"loss": figures["loss"], "right": right, "grad_norm": norm, "lr": loop.lr})
+            figures = teach(
+                loop.policy, loop.optimizer, step.rows, config.micro_batch_size, config.optimizer.max_grad_norm
+            )
+            loop.log(step, {**figures, "lr": loop.lr})
     return loop.finish()
 
 

@@ -2,7 +2,7 @@
 
 The value head reads the last hidden state. The reference policy is the same network with its adapters off, so nothing
 but the adapters may be trained: biases stay fixed. A policy that starts from an SFT run holds that run's adapter a
-second time, frozen, as its reference.
+second time, frozen, as its reference; `freeze_reference` makes the adapter of the moment the reference.
 
 How batches are run is the engine's part (`adjudge.models.engine`): it makes the passes fast, and may be skipped.
 """
@@ -137,6 +137,40 @@ class Policy(nn.Module):
                 f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}"
             ) from None
         self.engine.fuse_layers()
+
+    def freeze_reference(self) -> None:
+        """Make a frozen copy of the trained adapter the reference."""
+        trained = self._adapter_weights("default")
+        if "reference" not in self.lm.peft_config:
+            with no_future_warnings():
+                self.lm.add_adapter("reference", self.lm.peft_config["default"])
+            self.lm.set_adapter("default")
+            self.engine.fuse_layers()
+        with torch.no_grad():
+            for name, weight in self._adapter_weights("reference").items():
+                weight.copy_(trained[name])
+                weight.requires_grad_(False)
+        self.forget_prefix(reference=True)
+
+    def reference_state(self) -> dict[str, Tensor]:
+        """Return the weights of a frozen reference adapter; empty while the reference is the bare network."""
+        if "reference" not in self.lm.peft_config:
+            return {}
+        return {name: weight.detach() for name, weight in self._adapter_weights("reference").items()}
+
+    def load_reference_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `reference_state` returned. Nothing happens for an empty state."""
+        if not state:
+            return
+        self.freeze_reference()
+        with torch.no_grad():
+            for name, weight in self._adapter_weights("reference").items():
+                weight.copy_(state[name])
+
+    def _adapter_weights(self, adapter: str) -> dict[str, nn.Parameter]:
+        """Return the parameters of an adapter, by names without the adapter's."""
+        mark = f".{adapter}."
+        return {name.replace(mark, "."): weight for name, weight in self.lm.named_parameters() if mark in name}
 
     def save_adapter(self, folder: Path) -> None:
         """Save adapter (in peft's format) and value head; `folder` appears whole or not at all."""

@@ -33,6 +33,12 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
     return match_reward(judgement, str(gold), config)
 
 
+def label_rewards(golds: Sequence[Value | None], spec: TaskSpec, config: RewardConfig) -> list[list[float]]:
+    """Return, per row, the reward of each label of the task as its answer."""
+    judgements = [Judgement(word, word) for word in spec.words]
+    return [[reward(judgement, gold, spec, config) for judgement in judgements] for gold in golds]
+
+
 def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:
     """Return the largest absolute reward of a readable answer of the task; 1 if that is 0.
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 WHITEN_EPSILON = 1e-8
 """Added to the variance, so that equal advantages become 0 and not infinite."""
+GROUP_EPSILON = 1e-6
+"""Added to a group's standard deviation."""
 
 
 def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -50,6 +52,44 @@ def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
     """
     zeros_BR = torch.zeros_like(reward_BR)
     return gae(reward_BR, zeros_BR, mask_BR, gamma=1.0, lam=1.0)[0]
+
+
+def leave_one_out(score_B: Tensor, samples: int) -> Tensor:
+    """Return each answer's score minus the mean score of the prompt's other answers, float32 ``[B]``.
+
+    Answers of one prompt are adjacent. Raises ValueError for fewer than two per prompt. Source: arXiv 2402.14740,
+    equation 6.
+    """
+    centred_B = group_relative(score_B, samples, scale=False)
+    return centred_B * samples / (samples - 1)
+
+
+def group_relative(score_B: Tensor, samples: int, *, scale: bool = True) -> Tensor:
+    """Return each answer's score minus the mean score of its prompt's answers, float32 ``[B]``.
+
+    With `scale`, divide by the group's population standard deviation; a group of equal scores becomes 0. Answers of one
+    prompt are adjacent. Raises ValueError for fewer than two per prompt.
+    Source: arXiv 2402.03300, equation 3 (scaled); 2503.20783, section 3.2 (not scaled).
+    """
+    if samples < 2 or len(score_B) % samples:
+        raise ValueError(f"{len(score_B)} scores are no groups of {samples}; a group has at least two answers")
+    score_PG = score_B.float().reshape(-1, samples)
+    centred_PG = score_PG - score_PG.mean(1, keepdim=True)
+    if scale:
+        deviation_PG = score_PG.std(1, correction=0, keepdim=True)
+        centred_PG = torch.where(deviation_PG > GROUP_EPSILON, centred_PG / (deviation_PG + GROUP_EPSILON), 0.0)
+    return centred_PG.flatten()
+
+
+def tied(score_B: Tensor, samples: int) -> Tensor:
+    """Return, per answer, whether all answers to its prompt got the same score, ``[B]``."""
+    score_PG = score_B.reshape(-1, samples)
+    return (score_PG == score_PG[:, :1]).all(1).repeat_interleave(samples)
+
+
+def per_token(advantage_B: Tensor, mask_BR: Tensor) -> Tensor:
+    """Give each token of an answer the answer's advantage: float32 ``[B, R]``, 0 at padding."""
+    return advantage_B.float()[:, None] * mask_BR
 
 
 def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 MAX_ERROR = 0.2
 """Limit of the proportional error: one unusual batch cannot change beta by much."""
+SMALLEST_MASS = 1e-6
+"""Smaller probabilities of a label, or of all other answers, count as this."""
 
 
 @torch.no_grad()
@@ -43,6 +45,30 @@ def token_rewards(score_B: Tensor, logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR
 def kl_per_response(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
     """Return each response's KL estimate, its sum of logp − ref_logp, in nats, ``[B]``."""
     return ((logp_BR - ref_logp_BR) * mask_BR).sum(1)
+
+
+def reference_kl(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Return an estimate of each token's KL to the reference, never negative, with gradient: ``[B, R]``, 0 at padding.
+
+    exp(d) − d − 1 with d = ref_logp − logp. Source: arXiv 2402.03300, equation 4.
+    """
+    difference_BR = (ref_logp_BR.float().detach() - logp_BR.float()).masked_fill(~mask_BR.bool(), 0.0)
+    return torch.expm1(difference_BR) - difference_BR
+
+
+def label_kl(logp_BL: Tensor, ref_logp_BL: Tensor) -> Tensor:
+    """Return the exact KL between two distributions over the labels and one entry for all other answers, ``[B]``.
+
+    In nats, with the gradient of `logp_BL`. A mass below 1e-6 counts as 1e-6.
+    """
+    logp_BA, ref_logp_BA = with_other(logp_BL), with_other(ref_logp_BL.detach())
+    return (logp_BA.exp() * (logp_BA - ref_logp_BA)).sum(1)
+
+
+def with_other(logp_BL: Tensor) -> Tensor:
+    """Append the log-probability of all answers that are no label: ``[B, L] → [B, L + 1]``."""
+    other_B = (1 - logp_BL.float().exp().sum(1)).clamp(min=SMALLEST_MASS)
+    return torch.cat([logp_BL.float().clamp(min=math.log(SMALLEST_MASS)), other_B.log()[:, None]], dim=1)
 
 
 class AdaptiveKL:

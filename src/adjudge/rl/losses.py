@@ -21,7 +21,7 @@ class PolicyLoss:
 
     loss: Tensor
     clip_fraction: Tensor
-    """Share of real tokens whose ratio lies outside 1 ± clip."""
+    """Share of real tokens whose ratio lies outside the clip range."""
     approx_kl: Tensor
     """Mean of (ratio − 1) − log ratio, in nats per token: never negative, unbiased for KL(old policy || policy)."""
 
@@ -42,15 +42,16 @@ def policy_loss(
     mask_BR: Tensor,
     clip: float,
     *,
+    clip_high: float | None = None,
     denominator: float | Tensor | None = None,
 ) -> PolicyLoss:
     """Return PPO's clipped surrogate, negated so that smaller is better.
 
-    The loss is the mean of max(−A ρ, −A clamp(ρ, 1 ± clip)) with ρ = exp(logp − old_logp), all in float32. Only
-    `logp_BR` gets a gradient.
+    The loss is the mean of max(−A ρ, −A clamp(ρ, 1 − clip, 1 + clip_high)) with ρ = exp(logp − old_logp), all in
+    float32. `clip_high` None is `clip`. Only `logp_BR` gets a gradient.
 
-    Source: arXiv 1707.06347, equation 7; the KL estimate is the third of J. Schulman, "Approximating KL divergence"
-    (2020).
+    Source: arXiv 1707.06347, equation 7; `clip_high`: arXiv 2503.14476, section 3.1. The KL estimate is the third of
+    J. Schulman, "Approximating KL divergence" (2020).
     """
     real_BR = mask_BR.bool()
     count = _denominator(real_BR, denominator)
@@ -58,10 +59,11 @@ def policy_loss(
     log_ratio_BR = (logp_BR.float() - old_logp_BR.float().detach()).masked_fill(~real_BR, 0.0)
     advantage_BR = advantage_BR.float().detach().masked_fill(~real_BR, 0.0)
     ratio_BR = log_ratio_BR.exp()
-    loss_BR = torch.maximum(-advantage_BR * ratio_BR, -advantage_BR * ratio_BR.clamp(1 - clip, 1 + clip))
+    highest = 1 + (clip if clip_high is None else clip_high)
+    loss_BR = torch.maximum(-advantage_BR * ratio_BR, -advantage_BR * ratio_BR.clamp(1 - clip, highest))
     loss = loss_BR.sum() / count
     with torch.no_grad():
-        outside_BR = ((ratio_BR - 1).abs() > clip).float()
+        outside_BR = ((ratio_BR < 1 - clip) | (ratio_BR > highest)).float()
         kl_BR = torch.expm1(log_ratio_BR) - log_ratio_BR
         return PolicyLoss(
             loss=loss,
@@ -100,6 +102,36 @@ def value_loss(
             loss=loss,
             explained_variance=_explained_variance(value_BR.detach()[real_BR], return_BR[real_BR]),
         )
+
+
+def label_objective(logp_BL: Tensor, reward_BL: Tensor, unreadable: float, transform: str) -> Tensor:
+    """Return what the exact policy gradient raises, per prompt, with the gradient of `logp_BL`: float32 ``[B]``.
+
+    ``p`` is the expected reward. ``arcsin`` and ``log`` are Σ w f(p) with f(p) = 2 arcsin √p or log p. The weight w is
+    1 for the label with the highest reward and 0 for the one with the lowest. With one right label ``log`` is the
+    likelihood which SFT raises.
+
+    Source: arXiv 1706.05374, equation 2; the transforms: arXiv 2510.13651.
+    """
+    if transform == "p":
+        return expected_reward(logp_BL, reward_BL, unreadable)
+    lowest_B1, highest_B1 = reward_BL.amin(1, keepdim=True), reward_BL.amax(1, keepdim=True)
+    weight_BL = (reward_BL - lowest_B1) / (highest_B1 - lowest_B1).clamp(min=1e-12)
+    if transform == "log":
+        return (weight_BL * logp_BL.float()).sum(1)
+    probability_BL = logp_BL.float().exp().clamp(max=1 - 1e-6)
+    return (weight_BL * 2 * probability_BL.sqrt().asin()).sum(1)
+
+
+def expected_reward(logp_BL: Tensor, reward_BL: Tensor, unreadable: float) -> Tensor:
+    """Return the exact expected reward of an answer to each prompt, float32 ``[B]``: the best possible critic.
+
+    `logp_BL` are the log-probabilities of the labels with their ends; all other answers pay `unreadable`. Carries the
+    gradient of `logp_BL`. Source: arXiv 1706.05374 (expected policy gradients), equation 2, for finitely many actions.
+    """
+    probability_BL = logp_BL.float().exp()
+    other_B = (1 - probability_BL.sum(1)).clamp(min=0)
+    return (probability_BL * reward_BL).sum(1) + other_B * unreadable
 
 
 def answer_loss(logp_BR: Tensor, mask_BR: Tensor, *, denominator: float | Tensor | None = None) -> Tensor:

@@ -1,23 +1,26 @@
-"""Collect rollouts: sample an answer per prompt, read it, and score it.
+"""Collect rollouts: sample answers to prompts, read them, and score them.
 
-Shapes: ``B`` prompts, ``R`` response tokens the policy wrote, padded on the right.
+Shapes: ``B`` answers, ``R`` response tokens the policy wrote, padded on the right; ``P`` prompts, ``L`` labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from adjudge.config import RewardConfig
 from adjudge.prompts.answers import read_answer
-from adjudge.rewards.score import reward_scale, rewards
+from adjudge.rewards.score import label_rewards, reward_scale, rewards
+from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import respond_after_analysis
 from adjudge.rollout.forward import TokenFigures
+from adjudge.rollout.label_scoring import label_logps
 from adjudge.rollout.prompted import PromptedTask, PromptRow
-from adjudge.rollout.sampler import Responses, Sampling, respond
+from adjudge.rollout.sampler import Sampling, respond
+from adjudge.rollout.several import respond_several
 from adjudge.system.timing import stage
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement, Value
@@ -45,23 +48,48 @@ class Rollout:
     template_spans: list[range] | None
     sampled_with_grad: TokenFigures | None
     """The sampled figures with their gradient, for the first update. None when sampled without gradient."""
+    samples: int = 1
+    """Answers per prompt. Those of one prompt are adjacent, and `prompts` names it as often."""
+    label_logp_PL: Tensor | None = None
+    """Log-probability per label, with its end, as the answer to each prompt. None when not asked for."""
 
 
-def sample(task: PromptedTask, rows: Sequence[PromptRow], sampling: Sampling, *, grad: bool = False) -> Rollout:
-    """Sample one answer per prompt and read its judgement.
+def sample(
+    task: PromptedTask,
+    rows: Sequence[PromptRow],
+    sampling: Sampling,
+    *,
+    samples: int = 1,
+    score_labels: bool = False,
+    grad: bool = False,
+) -> Rollout:
+    """Sample answers to each prompt, and read their judgements.
 
-    With `grad`, short answers keep the gradient of the sampling pass, which saves the first update its forward pass. An
-    analysis after the judgement earns no reward, so it is not sampled. Raises NotFiniteError when the logits are not a
-    distribution.
+    All `samples` of a prompt come from one pass over it, except after an analysis. `score_labels` adds the exact
+    log-probability of each label (not with an analysis). With `grad`, short answers keep the gradient of the sampling
+    pass, which saves the first update its forward pass. An analysis after the judgement earns no reward, so it is not
+    sampled. Raises NotFiniteError when the logits are not a distribution.
     """
-    prompts = [row.ids for row in rows]
+    prompts = [row.ids for row in rows for _ in range(samples)]
     grad = grad and _is_short(task) and not task.policy.checkpoints
+    label_logp_PL = None
     with stage("sample"):
-        responses = _respond(task, prompts, sampling, grad)
+        if task.analysis_before is not None:
+            responses = respond_after_analysis(task.policy, prompts, task.analysis_before, task.end, sampling)
+        else:
+            state = task.policy.prefill([row.ids for row in rows], grad=grad)
+            if score_labels:
+                label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+                frozen = replace(state.fork(), grad=False)
+                label_logp_PL = label_logps(task.policy, frozen, label_ids, sampling.temperature).cpu()
+            if samples == 1:
+                responses = respond(task.policy, state, task.end, sampling)
+            else:
+                responses = respond_several(task.policy, state, task.end, sampling, samples)
         figures = TokenFigures(responses.logp_BR, responses.value_BR, responses.entropy_BR)
     return Rollout(
         prompts=prompts,
-        golds=[row.example.gold for row in rows],
+        golds=[row.example.gold for row in rows for _ in range(samples)],
         responses=responses.ids,
         judgements=[read_answer(text, task.spec, task.end.stop) for text in responses.texts],
         logp_BR=responses.logp_BR.detach(),
@@ -69,6 +97,8 @@ def sample(task: PromptedTask, rows: Sequence[PromptRow], sampling: Sampling, *,
         mask_BR=responses.mask_BR,
         template_spans=responses.template_spans,
         sampled_with_grad=figures if grad else None,
+        samples=samples,
+        label_logp_PL=label_logp_PL,
     )
 
 
@@ -83,11 +113,22 @@ def score(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scal
     return torch.tensor(rewards(rollout.judgements, rollout.golds, spec, config)) / scale
 
 
+def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False) -> Tensor:
+    """Return the exact expected reward of an answer to each prompt, once per answer: float32 ``[B]``.
+
+    The rollout must have scored the labels.
+    """
+    assert rollout.label_logp_PL is not None
+    scale = reward_scale(spec, config) if common_scale else 1.0
+    reward_PL = torch.tensor(label_rewards(rollout.golds[:: rollout.samples], spec, config))
+    value_P = expected_reward(rollout.label_logp_PL, reward_PL, config.unreadable)
+    return (value_P / scale).repeat_interleave(rollout.samples)
+
+
+def can_score_labels(task: PromptedTask) -> bool:
+    """Return whether the labels are all answers that can be right, and their probabilities can be computed."""
+    return not task.spec.is_number and task.analysis_before is None
+
+
 def _is_short(task: PromptedTask) -> bool:
     return task.analysis_before is None and task.end.max_tokens <= MAX_GRAD_TOKENS
-
-
-def _respond(task: PromptedTask, prompts: Sequence[Sequence[int]], sampling: Sampling, grad: bool) -> Responses:
-    if task.analysis_before is not None:
-        return respond_after_analysis(task.policy, prompts, task.analysis_before, task.end, sampling)
-    return respond(task.policy, task.policy.prefill(prompts, grad=grad), task.end, sampling)

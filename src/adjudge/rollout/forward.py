@@ -14,6 +14,7 @@ from torch import Tensor
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import answer_loss, token_logp_and_entropy
 from adjudge.rollout.prompted import TaughtRow
+from adjudge.rollout.several import several_figures
 from adjudge.system.timing import stage
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def rollout_figures(policy: Policy, rollout: Rollout, rows: Sequence[int], tempe
     """Return the figures of some rows of a rollout under the policy as it is now, with gradient."""
     spans = None if rollout.template_spans is None else [rollout.template_spans[row] for row in rows]
     prompts, responses = [rollout.prompts[row] for row in rows], [rollout.responses[row] for row in rows]
+    if rollout.samples > 1 and spans is None and not policy.checkpoints:
+        return TokenFigures(*several_figures(policy, prompts, responses, temperature))
     return token_figures(policy, prompts, responses, temperature, spans)
 
 

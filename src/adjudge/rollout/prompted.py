@@ -49,6 +49,13 @@ def prompt_rows(task: PromptedTask, examples: Sequence[Example]) -> list[PromptR
     return [PromptRow(example, prompt.ids) for example, prompt in zip(examples, prompts, strict=True)]
 
 
+def taught_row(task: PromptedTask, row: PromptRow) -> TaughtRow:
+    """Return a prompt with the gold answer and its end to teach. Raises DataError for a row without a gold answer."""
+    if row.example.gold is None:
+        raise DataError(f"{row.id}: has no gold answer to learn from.")
+    return TaughtRow(list(row.ids), task.end.taught_ids(row.example.gold, task.spec), row.id)
+
+
 class TaughtRow(NamedTuple):
     """A training row as token ids: the given ones, then the taught ones."""
 
@@ -70,12 +77,7 @@ def taught_rows(
     With ``loss="sequence"`` the prompt is taught too, except for its first token. Raises DataError for a row without a
     gold answer.
     """
-    rows: list[TaughtRow] = []
-    for example, prompt in zip(examples, task.renderer.prompts(examples), strict=True):
-        if example.gold is None:
-            raise DataError(f"{example.id}: has no gold answer to learn from.")
-        given, taught = list(prompt.ids), task.end.taught_ids(example.gold, task.spec)
-        if loss == "sequence":
-            given, taught = given[:1], [*given[1:], *taught]
-        rows.append(TaughtRow(given, taught, example.id))
+    rows = [taught_row(task, row) for row in prompt_rows(task, examples)]
+    if loss == "sequence":
+        rows = [TaughtRow(row.given[:1], [*row.given[1:], *row.taught], row.id) for row in rows]
     return rows

@@ -62,7 +62,7 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
     Raises NotFiniteError when the logits are not a distribution.
     """
     rows, device = len(state.hidden_BD), state.hidden_BD.device
-    limits = _limits(rows, end, sampling.generator)
+    longest = limits(rows, end, sampling.generator)
     ids: list[list[int]] = [[] for _ in range(rows)]
     row_K = torch.arange(rows)  # the K rows in the state; `alive_K` marks those still unfinished
     alive_K = torch.ones(rows, dtype=torch.bool)
@@ -74,7 +74,7 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
             columns.append((row_K[index_A], *figures))
             for index, row, token in zip(index_A.tolist(), row_K[index_A].tolist(), token_A.tolist(), strict=True):
                 ids[row].append(token)
-                alive_K[index] = len(ids[row]) < limits[row] and not end.ended(ids[row])
+                alive_K[index] = len(ids[row]) < longest[row] and not end.ended(ids[row])
             if not alive_K.any():
                 break
             fed_K = torch.zeros(len(alive_K), dtype=torch.long, device=device).index_copy(
@@ -99,7 +99,7 @@ def _step(policy: Policy, hidden_AD: Tensor, sampling: Sampling) -> tuple[Tensor
     """Draw a token for each of ``A`` rows. Its log-probability, value and entropy are on the CPU."""
     logits_AV = policy.logits(hidden_AD) / sampling.temperature
     logp_AV = next_token_logps(logits_AV)
-    token_A = _choose(logits_AV.detach(), sampling)
+    token_A = choose(logits_AV.detach(), sampling)
     logp_A = logp_AV.gather(1, token_A[:, None]).squeeze(1)
     # Nothing is learned from greedy answers, and the entropy takes longer than the choice.
     entropy_A = entropy(logp_AV) if sampling.generator is not None else torch.zeros_like(logp_A)
@@ -120,7 +120,7 @@ def next_token_logps(logits: Tensor) -> Tensor:
     return logps
 
 
-def _limits(rows: int, end: AnswerEnd | AnalysisEnd, generator: torch.Generator | None) -> list[int]:
+def limits(rows: int, end: AnswerEnd | AnalysisEnd, generator: torch.Generator | None) -> list[int]:
     """Return the length limits: `max_tokens`, or drawn from min..max while sampling.
 
     Source: arXiv 2410.11020, which draws from 12..32.
@@ -130,7 +130,8 @@ def _limits(rows: int, end: AnswerEnd | AnalysisEnd, generator: torch.Generator 
     return torch.randint(end.min_tokens, end.max_tokens + 1, (rows,), generator=generator).tolist()
 
 
-def _choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+def choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """Draw a token per row, or take the likeliest."""
     if sampling.generator is None:
         return logits_BV.argmax(-1)
     if sampling.top_k:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,13 +20,29 @@ tenth of them as warm-up it reached the full rate in step 2 and collapsed onto o
 (docs/notes/warm-up.md)."""
 
 
+@dataclass(frozen=True, slots=True)
+class FirstPhase:
+    """The first steps of a run, with a peak learning rate and a schedule of their own."""
+
+    share: float = 0.0
+    """Share of all steps."""
+    lr: float = 0.0
+
+    def steps(self, total: int) -> int:
+        """Return the number of steps in a run of `total`."""
+        return round(self.share * total)
+
+
+NO_FIRST_PHASE = FirstPhase()
+
+
 def build_optimizer(
-    groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int
+    groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int, first: FirstPhase = NO_FIRST_PHASE
 ) -> tuple[Optimizer, LambdaLR]:
     """Build optimizer and scheduler. A group may set its own ``lr`` and ``weight_decay``.
 
-    ``adafactor`` has a fixed step size, as in arXiv 2410.11020. Call ``scheduler.step()`` once per update,
-    `total_updates` times in all.
+    ``adafactor`` has a fixed step size, as in arXiv 2410.11020. Call ``scheduler.step()`` once per step,
+    `total_updates` times in all, those of the `first` phase included.
     """
     groups = [{"lr": config.lr, "weight_decay": config.weight_decay, **group} for group in groups]
     if config.name == "adafactor":
@@ -36,7 +53,15 @@ def build_optimizer(
         )
     else:
         optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    return optimizer, LambdaLR(optimizer, lambda update: rate_factor(update, total_updates, config))
+
+    first_steps = first.steps(total_updates)
+
+    def factor(step: int) -> float:
+        if step < first_steps:
+            return first.lr / config.lr * rate_factor(step, first_steps, config) if config.lr else 0.0
+        return rate_factor(step - first_steps, total_updates - first_steps, config)
+
+    return optimizer, LambdaLR(optimizer, factor)
 
 
 def rate_factor(update: int, total: int, config: OptimizerConfig) -> float:

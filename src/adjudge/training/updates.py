@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +16,11 @@ from torch.optim import Optimizer
 
 from adjudge.config import PolicyGradientConfig
 from adjudge.models.policy import Policy
+from adjudge.rl.kl import reference_kl
 from adjudge.rl.losses import policy_loss, value_loss
 from adjudge.rollout.collect import Rollout
-from adjudge.rollout.forward import TokenFigures, rollout_figures
+from adjudge.rollout.forward import TokenFigures, rollout_figures, taught_loss
+from adjudge.rollout.prompted import TaughtRow
 from adjudge.system.timing import stage
 from adjudge.training.batches import chunks
 from adjudge.training.guards import check_finite, clip_gradients
@@ -58,6 +61,20 @@ def apply_gradients(
     return norm
 
 
+def teach(
+    policy: Policy,
+    optimizer: Optimizer,
+    rows: Sequence[TaughtRow],
+    micro_batch_size: int | None,
+    max_norm: float | None,
+) -> dict[str, float]:
+    """Learn the right answers of a batch, and return its loss, the share of right answers, and the gradient's norm."""
+    tokens = sum(len(row.taught) for row in rows)
+    figures = accumulate(rows, micro_batch_size, partial(taught_loss, policy, tokens=tokens))
+    norm = apply_gradients(optimizer, max_norm)
+    return {"loss": figures["loss"], "right": figures["right"] / len(rows), "grad_norm": norm}
+
+
 @dataclass(frozen=True, slots=True)
 class Critic:
     """The targets and settings of the value head's loss."""
@@ -68,6 +85,16 @@ class Critic:
     """Weight of the value loss beside the policy loss."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReferencePenalty:
+    """A KL to the reference as part of the loss."""
+
+    ref_logp_BR: Tensor
+    coef: float
+    weight_BR: Tensor
+    """Weight of each token's KL; 1 for a mean over tokens."""
+
+
 def clipped_updates(
     policy: Policy,
     optimizer: Optimizer,
@@ -76,6 +103,7 @@ def clipped_updates(
     config: PolicyGradientConfig,
     order: torch.Generator,
     critic: Critic | None = None,
+    penalty: ReferencePenalty | None = None,
 ) -> dict[str, Any]:
     """Go over a rollout's mini-batches `update_epochs` times, and return the updates' mean figures.
 
@@ -86,12 +114,12 @@ def clipped_updates(
     updates: list[dict[str, float]] = []
     explained, stopped = 0.0, False
     with stage("update"):
-        for rows in _mini_batches(len(rollout.prompts), config, order):
+        for rows in _mini_batches(len(rollout.prompts) // rollout.samples, rollout.samples, config, order):
             sampled = rollout.sampled_with_grad if not updates else None  # the policy is still the one that sampled
             figures = accumulate(
                 rows,
-                config.micro_batch_size,
-                _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, sampled),
+                None if config.micro_batch_size is None else config.micro_batch_size * rollout.samples,
+                _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, penalty, sampled),
             )
             if not updates:
                 explained = figures.pop("explained_variance", 0.0)
@@ -107,12 +135,14 @@ def clipped_updates(
     return {**means, **explained_variance, "updates": len(updates), "stopped": stopped}
 
 
-def _mini_batches(rows: int, config: PolicyGradientConfig, order: torch.Generator) -> Iterator[list[int]]:
-    """Yield the rows of each update: every epoch in a new random order."""
+def _mini_batches(
+    prompts: int, samples: int, config: PolicyGradientConfig, order: torch.Generator
+) -> Iterator[list[int]]:
+    """Yield the answers of each update: every epoch in a new random order of the prompts."""
     for _ in range(config.update_epochs):
-        shuffled = torch.randperm(rows, generator=order).tolist()
-        for part in chunks(rows, config.mini_batch_size):
-            yield shuffled[part]
+        shuffled = torch.randperm(prompts, generator=order).tolist()
+        for part in chunks(prompts, config.mini_batch_size):
+            yield [prompt * samples + sample for prompt in shuffled[part] for sample in range(samples)]
 
 
 def _clipped_loss(
@@ -122,9 +152,10 @@ def _clipped_loss(
     advantage_BR: Tensor,
     config: PolicyGradientConfig,
     critic: Critic | None,
+    penalty: ReferencePenalty | None,
     sampled: TokenFigures | None,
 ) -> LossOf[int]:
-    """Return a function for the loss of some rows: PPO's clipped surrogate, plus any critic's value loss."""
+    """Return a function for the loss of some rows: PPO's clipped surrogate, plus any value loss and penalty."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
 
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -139,9 +170,14 @@ def _clipped_loss(
 
         mask_BR = at(rollout.mask_BR)
         actor = policy_loss(
-            now.logp_BR, at(rollout.logp_BR), at(advantage_BR), mask_BR, config.clip, denominator=tokens
+            *(now.logp_BR, at(rollout.logp_BR), at(advantage_BR), mask_BR, config.clip),
+            clip_high=config.clip_high,
+            denominator=tokens,
         )
         loss = actor.loss
+        if penalty is not None:
+            kl_BR = reference_kl(now.logp_BR, at(penalty.ref_logp_BR), mask_BR)
+            loss = loss + penalty.coef * (kl_BR * at(penalty.weight_BR)).sum() / tokens
         figures = {
             "policy_loss": actor.loss,
             "clip_fraction": actor.clip_fraction,

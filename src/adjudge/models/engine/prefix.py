@@ -37,7 +37,7 @@ class Prefilled:
         return replace(self, cache=copy_cache(self.cache))
 
     def keep(self, rows_B: Tensor) -> Prefilled:
-        """Return a state of these rows only; this state is used up. Rows that have ended cost nothing more."""
+        """Return a state of these rows, in this order, each as often as named; this state is used up."""
         self.cache.batch_select_indices(rows_B)
         return Prefilled(self.cache, self.mask_BT[rows_B], self.position_B[rows_B], self.hidden_BD[rows_B], self.grad)
 

@@ -1,0 +1,124 @@
+"""The exact policy gradient: raise the expected reward over all labels. Nothing is sampled.
+
+One step: compute the probability of each label as the answer to each prompt, weigh the labels' rewards with them, and
+follow the gradient of this expected reward, minus β times the exact KL to the reference.
+
+What differs from the sampled methods here:
+
+1. No noise from sampling, no baseline, no critic: this is what they estimate.
+2. An answer is right only as the label word with its end. Other spellings count as unreadable.
+3. ``transform`` raises 2 arcsin √p or log p of the right labels instead. ``log`` is SFT's likelihood, so the
+   difference between ``p`` and ``log`` is what a reward adds.
+4. A batch is learned from `update_epochs` times, until the KL to the policy it began with exceeds `stop_kl` (in nats
+   per answer).
+
+Source: arXiv 1706.05374 (expected policy gradients), 1910.09093 (all-action gradients), 2510.13651 (transforms).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adjudge.config import ExactConfig
+from adjudge.errors import ConfigError
+from adjudge.methods.base import Trained
+from adjudge.methods.loop import AdapterLoop, Step, adapter_loop, adapter_method
+from adjudge.rewards.score import label_rewards, reward_scale
+from adjudge.rl.kl import label_kl, with_other
+from adjudge.rl.losses import expected_reward, label_objective
+from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
+from adjudge.runs.folder import Run
+from adjudge.system.timing import stage
+from adjudge.training.mixture import TaskRows
+from adjudge.training.updates import accumulate, apply_gradients
+from adjudge.types import Judgement, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Likeliest:
+    """The likeliest label of each row of a batch."""
+
+    golds: list[Value | None]
+    judgements: list[Judgement]
+
+
+def train_exact(run: Run, parts: Sequence[TaskRows]) -> Trained:
+    """Train on the expected reward. Raises ConfigError for a task without labels, NotFiniteError before an update."""
+    config = run.config.exact
+    for part in parts:
+        if part.spec.is_number:
+            raise ConfigError(
+                f"{part.spec.name} is answered with a number: `exact` needs a list of labels. Use ppo, rloo or grpo."
+            )
+    with adapter_loop(run, parts, config, prompt_rows, samples=True) as loop:
+        for step in loop:
+            figures, answers = exact_updates(loop, step, config)
+            loop.log(step, {**figures, "lr": loop.lr}, answers)
+    return loop.finish()
+
+
+def exact_updates(
+    loop: AdapterLoop[PromptRow], step: Step[PromptedTask, PromptRow], config: ExactConfig
+) -> tuple[dict[str, Any], Likeliest]:
+    """Learn from a batch, and return the figures and the answers from before the first update."""
+    task, golds = step.task, [row.example.gold for row in step.rows]
+    scale = reward_scale(task.spec, config.reward) if loop.multi_task else 1.0
+    reward_BL = torch.tensor(label_rewards(golds, task.spec, config.reward), device=loop.policy.device) / scale
+    unreadable = config.reward.unreadable / scale
+    with stage("reference"), torch.no_grad(), loop.policy.reference():
+        ref_logp_BL = labels_of(task, step.rows, config.temperature)
+    first_BL = torch.empty_like(ref_logp_BL)
+    now_BL = torch.empty_like(ref_logp_BL)
+    updates: list[float] = []
+    figures: dict[str, float] = {}
+    stopped = False
+
+    def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        logp_BL = labels_of(task, [step.rows[row] for row in rows], config.temperature, grad=True)
+        now_BL[rows] = logp_BL.detach()
+        objective_B = label_objective(logp_BL, reward_BL[rows], unreadable, config.transform)
+        loss_B = config.kl * label_kl(logp_BL, ref_logp_BL[rows]) - objective_B
+        return loss_B.sum() / len(step.rows), {"loss": loss_B.detach().sum() / len(step.rows)}
+
+    with stage("update"):
+        for epoch in range(config.update_epochs):
+            losses = accumulate(range(len(step.rows)), config.micro_batch_size, loss_of)
+            if epoch == 0:
+                first_BL.copy_(now_BL)
+                figures = losses
+            stopped = config.stop_kl is not None and float(label_kl(now_BL, first_BL).mean()) > config.stop_kl
+            if stopped:
+                loop.optimizer.zero_grad(set_to_none=True)
+                break
+            updates.append(apply_gradients(loop.optimizer, config.optimizer.max_grad_norm))
+    every_BA = with_other(first_BL)
+    words = task.spec.words
+    answers = [words[label] for label in first_BL.argmax(1).tolist()]
+    return {
+        "reward": float(expected_reward(first_BL, reward_BL, unreadable).mean()),
+        "kl": float(label_kl(first_BL, ref_logp_BL).mean()),
+        **figures,
+        "label_mass": float(first_BL.exp().sum(1).mean()),
+        "entropy": float(-(every_BA.exp() * every_BA).sum(1).mean()),
+        "grad_norm": sum(updates) / len(updates) if updates else 0.0,
+        "updates": len(updates),
+        "stopped": stopped,
+    }, Likeliest(golds, [Judgement(word, word) for word in answers])
+
+
+def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:
+    """Return the log-probability of each label, with its end, as the answer to each row: float32 ``[B, L]``."""
+    with nullcontext() if grad else torch.no_grad():
+        state = task.policy.prefill([row.ids for row in rows], grad=grad)
+        label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+        return label_logps(task.policy, state, label_ids, temperature)
+
+
+METHOD = adapter_method(train_exact)
