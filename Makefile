@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUDGET ?= full
 DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
-# So few rows are few steps: PPO goes over them twice, as SFT does.
-SETTINGS ?= ppo.epochs=2
+SETTINGS ?=
 # Tests: one process per core, one thread each.
 WORKERS ?= auto
 

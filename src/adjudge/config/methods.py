@@ -123,7 +123,9 @@ class ExactConfig(PolicyGradientConfig):
     transform: Literal["p", "arcsin", "log"] = Field(
         "p", description="what is raised: the expected reward, or arcsin of the root or log of the labels' probability"
     )
-    kl: float = Field(0.05, ge=0, description="weight of the exact KL to the reference, over the labels")
+    kl: float = Field(
+        0.05, ge=0, description="weight of the exact KL to the reference, over the labels; 0 saves its pass"
+    )
 
 
 class EncoderConfig(LoopConfig):

@@ -72,10 +72,12 @@ def exact_updates(
     scale = reward_scale(task.spec, config.reward) if loop.multi_task else 1.0
     reward_BL = torch.tensor(label_rewards(golds, task.spec, config.reward), device=loop.policy.device) / scale
     unreadable = config.reward.unreadable / scale
-    with stage("reference"), torch.no_grad(), loop.policy.reference():
-        ref_logp_BL = labels_of(task, step.rows, config.temperature)
-    first_BL = torch.empty_like(ref_logp_BL)
-    now_BL = torch.empty_like(ref_logp_BL)
+    ref_logp_BL = None
+    if config.kl:
+        with stage("reference"), torch.no_grad(), loop.policy.reference():
+            ref_logp_BL = labels_of(task, step.rows, config.temperature)
+    first_BL = torch.empty_like(reward_BL)
+    now_BL = torch.empty_like(reward_BL)
     updates: list[float] = []
     figures: dict[str, float] = {}
     stopped = False
@@ -84,7 +86,7 @@ def exact_updates(
         logp_BL = labels_of(task, [step.rows[row] for row in rows], config.temperature, grad=True)
         now_BL[rows] = logp_BL.detach()
         objective_B = label_objective(logp_BL, reward_BL[rows], unreadable, config.transform)
-        loss_B = config.kl * label_kl(logp_BL, ref_logp_BL[rows]) - objective_B
+        loss_B = -objective_B if ref_logp_BL is None else config.kl * label_kl(logp_BL, ref_logp_BL[rows]) - objective_B
         return loss_B.sum() / len(step.rows), {"loss": loss_B.detach().sum() / len(step.rows)}
 
     with stage("update"):
@@ -103,7 +105,7 @@ def exact_updates(
     answers = [words[label] for label in first_BL.argmax(1).tolist()]
     return {
         "reward": float(expected_reward(first_BL, reward_BL, unreadable).mean()),
-        "kl": float(label_kl(first_BL, ref_logp_BL).mean()),
+        **({} if ref_logp_BL is None else {"kl": float(label_kl(first_BL, ref_logp_BL).mean())}),
         **figures,
         "label_mass": float(first_BL.exp().sum(1).mean()),
         "entropy": float(-(every_BA.exp() * every_BA).sum(1).mean()),
