@@ -37,14 +37,17 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import adjudge.evaluation.score
 import adjudge.methods.encoder
+import adjudge.methods.exact
+import adjudge.methods.grpo
 import adjudge.methods.ppo
 import adjudge.methods.reinforce
+import adjudge.methods.rloo
 import adjudge.methods.sft  # noqa: F401
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
-METHODS = ("sft", "ppo", "reinforce", "encoder", "multi-ppo")
+METHODS = ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder", "multi-ppo")
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -64,6 +67,14 @@ SETTINGS: dict[str, Any] = {
     "reinforce.batch_size": 4,
     "reinforce.mini_batch_size": 2,
     "reinforce.optimizer.lr": 1e-3,
+    "rloo.batch_size": 4,
+    "rloo.optimizer.lr": 1e-3,
+    "grpo.batch_size": 4,
+    "grpo.samples": 3,
+    "grpo.micro_batch_size": 2,
+    "grpo.optimizer.lr": 1e-3,
+    "exact.batch_size": 4,
+    "exact.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
     "checkpoint.every_steps": 2,
     "checkpoint.every_s": None,

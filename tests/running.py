@@ -12,6 +12,9 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
+PLAIN_PPO: dict[str, Any] = {"ppo.epochs": 1, "ppo.warm_start": 0.0, "ppo.samples": 1, "ppo.values": "critic"}
+"""PPO without our additions: one answer per prompt, a critic, and rewards from the first step on."""
+
 
 def train_one(name: str, run: Run, spec: TaskSpec, rows: Sequence[Example]) -> Any:
     """Train a method on the rows of one task, and return the judge."""

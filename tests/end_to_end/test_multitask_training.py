@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from running import logged
+from running import PLAIN_PPO, logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
@@ -62,7 +62,12 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[TaskSpec]:
 def settings(method: str, model: Path, **values: Any) -> Config:
     fixed = {"model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", "evaluation.resamples": 100}
     return load_config(
-        values={**fixed, "method": method, **{key.replace("__", "."): value for key, value in values.items()}}
+        values={
+            **PLAIN_PPO,
+            **fixed,
+            "method": method,
+            **{key.replace("__", "."): value for key, value in values.items()},
+        }
     )
 
 

@@ -16,12 +16,15 @@ from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
 
 SHARED = {
+    "warm_start": 0.0,
+    "samples": 1,
     "batch_size": 8,
     "update_epochs": 1,
     "optimizer.lr": 1e-3,
     "epochs": 2,
 }
 AS_REINFORCE = {
+    "ppo.values": "critic",
     "ppo.gamma": 1.0,
     "ppo.lam": 1.0,
     "ppo.value_coef": 0.0,

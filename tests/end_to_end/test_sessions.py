@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews
-from running import logged
+from running import PLAIN_PPO, logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
@@ -36,6 +36,7 @@ SETTINGS = {
     "data.eval_rows": 8,
     "evaluation.resamples": 100,
     "sft.batch_size": 4,
+    **PLAIN_PPO,
     "ppo.batch_size": 4,
     "ppo.mini_batch_size": 4,
     "ppo.optimizer.lr": 1e-3,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from policies import padded_with, trained_looking
+from running import PLAIN_PPO
 
 from adjudge.config import PpoConfig, load_config
 from adjudge.evaluation.predict import PromptedJudge
@@ -112,7 +113,7 @@ def ending(policy: Policy):
 
 
 def judge_for(policy: Policy, **values) -> PromptedJudge:
-    return PromptedJudge(PromptedTask(policy, load_task("glue/sst2"), load_config(values=values)))
+    return PromptedJudge(PromptedTask(policy, load_task("glue/sst2"), load_config(values={**PLAIN_PPO, **values})))
 
 
 def training_rows(judge: PromptedJudge, count: int = 8) -> list[PromptRow]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_tokenizer
 from fake_method import reviews
+from running import PLAIN_PPO
 from transformers import BertConfig, BertModel
 
 from adjudge.config import load_config
@@ -22,6 +23,8 @@ SMALL = {
     "sft.batch_size": 4,
     "ppo.batch_size": 4,
     "ppo.mini_batch_size": 2,
+    "rloo.batch_size": 4,
+    "exact.batch_size": 4,
     "encoder.epochs": 1,
     "seed": 3,
 }
@@ -45,7 +48,7 @@ def disturb(seed):
     random.seed(seed)
 
 
-@pytest.mark.parametrize("method", ["sft", "ppo", "encoder", "few-shot", "multi-sft"])
+@pytest.mark.parametrize("method", ["sft", "ppo", "rloo", "exact", "encoder", "few-shot", "multi-sft"])
 def test_two_runs_with_one_seed_are_equal_bit_for_bit(method, tiny_llama, tiny_encoder, tmp_path):
     spec = reviews(tmp_path)
     specs = [spec, spec.model_copy(update={"name": "more"})] if method == "multi-sft" else [spec]
@@ -58,7 +61,8 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit(method, tiny_llama, tiny_e
     assert [part for part in parts if not part.equal] == []
     assert environment_lines(tmp_path / "run", again) == []
     names = {part.name for part in parts}
-    trained = {"sft": "adapter/adapter_model", "ppo": "adapter/value_head", "encoder": "encoder/model"}
+    trained = {"ppo": "adapter/value_head", "encoder": "encoder/model"}
+    trained |= dict.fromkeys(("sft", "rloo", "exact"), "adapter/adapter_model")
     if method in trained:
         assert {"rows", "metrics.jsonl", f"{trained[method]}.safetensors", "predictions", "scores"} <= names
     else:
@@ -70,7 +74,7 @@ def test_another_seed_gives_another_result(tiny_llama, tmp_path):
     spec = reviews(tmp_path)
     for seed in (3, 4):
         execute(
-            load_config(values={**SMALL, "method": "ppo", "model": str(tiny_llama), "seed": seed}),
+            load_config(values={**SMALL, **PLAIN_PPO, "method": "ppo", "model": str(tiny_llama), "seed": seed}),
             spec,
             tmp_path / str(seed),
         )

@@ -103,7 +103,7 @@ def test_what_is_no_override_is_refused(text):
     [
         ("ppo.clp=1", "'ppo.clp' is no setting. Did you mean 'ppo.clip'?"),
         ("pppo.clip=1", "Did you mean 'ppo.clip'?"),
-        ("lr=1", "sft.optimizer.lr, ppo.optimizer.lr, reinforce.optimizer.lr, encoder.optimizer.lr"),
+        ("lr=1", "sft.optimizer.lr, ppo.optimizer.lr, reinforce.optimizer.lr, rloo.optimizer.lr"),
         ("qwertz=1", "`adjudge settings`"),
         ("seed.x=1", "'seed.x' is no setting"),
         ("ppo.clip.deep.er=1", "is no setting"),

@@ -12,7 +12,7 @@ from adjudge.methods.registry import METHODS, check_names, check_settings, get_e
 
 
 def test_the_names_are_a_contract():
-    assert list(METHODS) == ["zero-shot", "few-shot", "sft", "ppo", "reinforce", "encoder"]
+    assert list(METHODS) == ["zero-shot", "few-shot", "sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -20,7 +20,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name in ("sft", "ppo", "reinforce", "encoder"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot"))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adjudge.config import PpoConfig
+from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import adapter_loop, adapter_method
 from adjudge.rl.advantages import gae, reward_to_go, whiten
@@ -60,6 +61,10 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
     config = run.config.ppo
     beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
     value_lr = config.value_lr or config.optimizer.lr
+    for part in parts:
+        if config.values == "exact" and (part.spec.is_number or run.config.prompt.analysis == "before"):
+            why = "it is answered with a number" if part.spec.is_number else "an analysis comes before the answer"
+            raise ConfigError(f"{part.spec.name}: ppo.values=exact needs labels, and {why}. Use ppo.values=auto.")
     loop = adapter_loop(run, parts, config, prompt_rows, samples=True, value_lr=value_lr, carry={"beta": beta})
     with loop:
         for step in loop:
@@ -89,7 +94,7 @@ def collect_batch(
     With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`). Raises
     NotFiniteError, and DataError for a row without a gold answer.
     """
-    exact = config.values == "exact" or (config.values == "auto" and can_score_labels(task))
+    exact = config.values != "critic" and can_score_labels(task)
     one_pass = config.is_one_pass(len(rows))
     rollout = sample(task, rows, sampling, samples=config.samples, score_labels=exact, grad=one_pass)
     ref_logp_BR = reference_logp(task.policy, rollout, config.temperature)

@@ -1,0 +1,156 @@
+"""Several answers per prompt from one pass, exact label probabilities, and a reference frozen while training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from policies import trained_looking
+
+from adjudge.config import load_config
+from adjudge.errors import ConfigError
+from adjudge.methods.ppo import collect_batch
+from adjudge.models.policy import Policy
+from adjudge.rl.losses import label_objective
+from adjudge.rollout.collect import Rollout, sample
+from adjudge.rollout.forward import rollout_figures, taught_loss, token_figures
+from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taught_row
+from adjudge.rollout.sampler import Sampling
+from adjudge.tasks import load_task
+from adjudge.types import Example
+
+TEXTS = ("a warm, funny film", "dull", "a film that is slow and long and dull", "charming")
+FAMILIES = ["tiny_llama", "tiny_qwen2", "tiny_mpt"]
+
+
+@pytest.fixture(params=FAMILIES)
+def policy(request: pytest.FixtureRequest) -> Policy:
+    return trained_looking(request.getfixturevalue(request.param))
+
+
+def task_of(policy: Policy) -> PromptedTask:
+    return PromptedTask(policy, load_task("glue/sst2"), load_config())
+
+
+def rows_of(task: PromptedTask) -> list[PromptRow]:
+    words = task.spec.words
+    examples = [Example(str(i), {"sentence": text}, words[i % 2]) for i, text in enumerate(TEXTS)]
+    return prompt_rows(task, examples)
+
+
+def rollout_of(policy: Policy, samples: int = 5, *, grad: bool = False) -> Rollout:
+    task = task_of(policy)
+    sampling = Sampling(torch.Generator().manual_seed(3))
+    return sample(task, rows_of(task), sampling, samples=samples, score_labels=True, grad=grad)
+
+
+def gradient(policy: Policy, loss: torch.Tensor) -> torch.Tensor:
+    parts = torch.autograd.grad(loss, policy.adapter_parameters(), allow_unused=True)
+    return torch.cat([torch.zeros(1) if part is None else part.flatten() for part in parts])
+
+
+def test_answers_of_a_prompt_are_adjacent_and_differ(policy: Policy) -> None:
+    rollout = rollout_of(policy)
+    assert len(rollout.responses) == len(rollout.golds) == len(rollout.judgements) == 20
+    assert len(set(rollout.prompts[:5])) == 1
+    assert rollout.golds[:6] == [*["Negative"] * 5, "Positive"] or rollout.golds[:6] == [*["Positive"] * 5, "Negative"]
+    assert rollout.mask_BR.sum(1).tolist() == [len(ids) for ids in rollout.responses]
+    assert len({tuple(ids) for ids in rollout.responses[:5]}) > 1, "the answers are drawn one by one"
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_figures_equal_those_of_answers_run_one_by_one(policy: Policy, grad: bool) -> None:
+    rollout = rollout_of(policy, grad=grad)
+    alone = token_figures(policy, rollout.prompts, rollout.responses, 1.0)
+    together = rollout_figures(policy, rollout, range(20), 1.0)
+    sampled = (rollout.logp_BR, rollout.value_BR)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=0)
+    for one, other in zip(alone, sampled, strict=False):
+        torch.testing.assert_close(one.detach(), other, atol=2e-4, rtol=0)
+    weight_BR = torch.linspace(-1, 1, alone.logp_BR.numel()).reshape(alone.logp_BR.shape)
+    expected = gradient(policy, (alone.logp_BR * weight_BR).sum())
+    found = [gradient(policy, (together.logp_BR * weight_BR).sum())]
+    if rollout.sampled_with_grad is not None:
+        found.append(gradient(policy, (rollout.sampled_with_grad.logp_BR * weight_BR).sum()))
+    for other in found:
+        assert (other - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_some_rows_of_a_rollout_have_their_own_figures(policy: Policy) -> None:
+    rollout = rollout_of(policy)
+    rows = [3, 17, 9]
+    some, every = rollout_figures(policy, rollout, rows, 1.0), rollout_figures(policy, rollout, range(20), 1.0)
+    width = some.logp_BR.shape[1]
+    torch.testing.assert_close(some.logp_BR, every.logp_BR[rows, :width], atol=2e-4, rtol=0)
+
+
+def test_label_probabilities_are_those_of_the_written_labels(policy: Policy) -> None:
+    task, rollout = task_of(policy), rollout_of(policy)
+    prompts = [row.ids for row in rows_of(task)]
+    for label, word in enumerate(task.spec.words):
+        ids = [task.end.taught_ids(word, task.spec)] * len(prompts)
+        expected_P = token_figures(policy, prompts, ids, 1.0).logp_BR.sum(1)
+        torch.testing.assert_close(rollout.label_logp_PL[:, label], expected_P.detach(), atol=2e-4, rtol=0)
+
+
+def test_the_log_transform_has_the_gradient_of_sft(tiny_llama: Path) -> None:
+    policy = trained_looking(tiny_llama)
+    task = task_of(policy)
+    rows = rows_of(task)
+    label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+    logp_BL = label_logps(policy, policy.prefill([row.ids for row in rows], grad=True), label_ids)
+    reward_BL = torch.tensor([[1.0 if word == row.example.gold else -1.0 for word in task.spec.words] for row in rows])
+    exact = gradient(policy, -label_objective(logp_BL, reward_BL, -3.0, "log").sum())
+    taught = [taught_row(task, row) for row in rows]
+    tokens = sum(len(row.taught) for row in taught)
+    sft = tokens * gradient(policy, taught_loss(policy, taught, tokens)[0])
+    assert (exact - sft).norm() < 1e-3 * sft.norm()
+
+
+def test_exact_values_need_no_critic(tiny_llama: Path) -> None:
+    policy = trained_looking(tiny_llama)
+    task, config = task_of(policy), load_config().ppo
+    batch = collect_batch(task, rows_of(task), config, 0.0, Sampling(torch.Generator().manual_seed(0)))
+    assert batch.critic is None
+    # Almost all answers of a random model are unreadable, and so is the expected reward: nothing to learn.
+    assert batch.score_B.tolist() == [-3.0] * 16
+    torch.testing.assert_close(batch.advantage_BR, torch.zeros_like(batch.advantage_BR), atol=1e-3, rtol=0)
+
+
+def test_the_frozen_reference_stays_and_can_be_carried(policy: Policy) -> None:
+    prompts = [[5, 6, 7, 8], [5, 9]]
+
+    def hidden() -> torch.Tensor:
+        with torch.no_grad():
+            return policy.prefill(prompts).hidden_BD
+
+    def reference() -> torch.Tensor:
+        with policy.reference():
+            return hidden()
+
+    assert policy.reference_state() == {}
+    assert not torch.allclose(hidden(), reference())
+    policy.freeze_reference()
+    frozen, trained = reference(), len(policy.adapter_parameters())
+    torch.testing.assert_close(hidden(), frozen)
+    with torch.no_grad():
+        for parameter in policy.adapter_parameters():
+            parameter.add_(0.1)
+    policy.forget_prefix()
+    assert not torch.allclose(hidden(), frozen)
+    assert torch.equal(reference(), frozen)
+    state = {name: weight.clone() for name, weight in policy.reference_state().items()}
+    policy.freeze_reference()
+    assert not torch.allclose(reference(), frozen)
+    policy.load_reference_state(state)
+    torch.testing.assert_close(reference(), frozen)
+    assert len(policy.adapter_parameters()) == trained, "the reference is never trained"
+
+
+@pytest.mark.parametrize("setting", ["rloo.samples", "grpo.samples"])
+def test_a_group_has_at_least_two_answers(setting: str) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        load_config(values={setting: 1})
