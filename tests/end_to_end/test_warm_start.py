@@ -38,7 +38,7 @@ def trained(method: str, model: Path, folder: Path, **values: Any) -> Run:
 @pytest.mark.parametrize("method", METHODS)
 def test_half_of_the_steps_are_sft_and_the_kl_begins_at_zero(method: str, able: Path, tmp_path: Path) -> None:
     records = logged(trained(method, able, tmp_path))
-    assert [set(record) == set(["step", "rows", "loss", "right", "grad_norm", "lr"]) for record in records] == [
+    assert [set(record) == {"step", "rows", "loss", "right", "grad_norm", "lr"} for record in records] == [
         *[True] * 4,
         *[False] * 4,
     ]
