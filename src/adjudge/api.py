@@ -11,7 +11,7 @@ again = adjudge.open_run("runs/ppo")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,16 @@ from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
-from adjudge.methods.registry import entry_for, parse_name, shown_name
+from adjudge.methods.registry import (
+    entry_for,
+    function_settings,
+    parse_name,
+    refuse_functions,
+    rewarded_names,
+    shown_name,
+)
+from adjudge.rewards.checks import check_functions
+from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import default_folder, pick_task, read_task, read_tasks
 from adjudge.tasks import infer_task, load_split, load_task
@@ -127,6 +136,7 @@ def train(
     preset: str = "default",
     force: bool = False,
     resume: bool = False,
+    reward_funcs: Sequence[str | Callable[..., Any]] = (),
     **overrides: Any,
 ) -> FinishedRun:
     """Train `method` on a task and judge its evaluation rows.
@@ -134,13 +144,18 @@ def train(
     `adjudge methods` lists the methods. Those that train an adapter also accept a list of several tasks. For the method
     "encoder", `model` is the encoder. `overrides` are settings with ``__`` for the dots:
     ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
-    With `resume`, a stopped run with these settings continues from where it was.
+    With `resume`, a stopped run with these settings continues from where it was. `reward_funcs` are your own rewards
+    ``f(prompts, completions, **columns)``, as functions or as ``FILE.py:NAME``.
     Raises ConfigError, TaskError, DataError, ModelError or RunError, with the messages of the command line.
     """
     if not parse_name(method)[0].trains:
         raise ConfigError(f"{method} is not trained: use adjudge.evaluate('{method}', task).")
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
-    return _run(method, task, out, preset, {**options, **overrides}, force=force, resume=resume)
+    functions = _given_functions(method, reward_funcs)
+    if functions:
+        overrides |= function_settings([function.name for function in functions])
+    options |= overrides
+    return _run(method, task, out, preset, options, force=force, resume=resume, reward_functions=functions or None)
 
 
 def evaluate(
@@ -167,6 +182,14 @@ def evaluate(
         )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
     return _run(method, task, out, preset, {**options, **overrides}, force=force)
+
+
+def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]]) -> list[RewardFunction]:
+    if functions and parse_name(method)[0].name not in rewarded_names():
+        raise refuse_functions(method)
+    if isinstance(functions, str) or not isinstance(functions, Sequence):
+        raise ConfigError("reward_funcs is a list: write reward_funcs=[f], also for one function.")
+    return [given_function(function) for function in functions]
 
 
 def open_run(folder: str | Path) -> FinishedRun:
@@ -223,6 +246,7 @@ def _run(
     *,
     force: bool,
     resume: bool = False,
+    reward_functions: Sequence[RewardFunction] | None = None,
 ) -> FinishedRun:
     specs = [as_task(task)] if isinstance(task, str | Path | TaskSpec) else [as_task(each) for each in task]
     names = [spec.name for spec in specs]
@@ -235,5 +259,7 @@ def _run(
     config = load_config(preset=preset, values={**values, "method": entry.name, "task": ",".join(names)})
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(names, shown, config.seed)
-    execute(config, specs, folder, force=force, resume=resume)
+    if reward_functions is not None:
+        check_functions(reward_functions, specs)
+    execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions)
     return FinishedRun(folder)

@@ -34,6 +34,10 @@ class NotFiniteError(AdjudgeError):
     """A loss, reward, gradient or weight that is not finite; raised before the update."""
 
 
+class RewardError(AdjudgeError):
+    """A reward function that failed; raised before the update."""
+
+
 class GuardError(AdjudgeError):
     """Training that was stopped by a guard listed in `guard.stop_on`."""
 

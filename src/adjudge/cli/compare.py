@@ -64,6 +64,7 @@ def compare(
     prompt_style: options.PromptStyle = None,
     decode: options.Decode = None,
     init: options.Init = None,
+    reward_funcs: options.RewardFuncs = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -83,11 +84,13 @@ def compare(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
-    from adjudge.methods.registry import check_names, parse_name
+    from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.tasks import joint_name
     from adjudge.system.console import warn
 
     chosen = check_names(options.split_list(methods, "--methods"))
+    if reward_funcs is not None and not any(parse_name(name)[0].name in rewarded_names() for name in chosen):
+        raise refuse_functions(", ".join(chosen))
     settings = options.build_config(ctx.params)
     seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
     specs = options.chosen_tasks(ctx.params, settings)

@@ -153,6 +153,14 @@ Init = Annotated[
         metavar="RUN", help=f"Start {either(STARTERS)} from the adapter of this finished run.", rich_help_panel=HOW
     ),
 ]
+RewardFuncs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:NAME,…",
+        help="Your own reward functions, in place of right and wrong. Their files run.",
+        rich_help_panel=HOW,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in this folder.", rich_help_panel=PLACE)]
 Resume = Annotated[
     bool,
@@ -204,6 +212,10 @@ def build_config(params: Mapping[str, Any]) -> Config:
     from adjudge.config import load_config
 
     values = {setting: params.get(name) for name, setting in SETTING_OF.items()}
+    if params.get("reward_funcs") is not None:
+        from adjudge.methods.registry import function_settings
+
+        values |= function_settings(tuple(split_list(params["reward_funcs"], "--reward-funcs")))
     overrides = params["overrides"] or ()
     return load_config(preset=params["preset"], file=params["config"], overrides=overrides, values=values)
 

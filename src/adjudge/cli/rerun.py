@@ -34,6 +34,7 @@ def rerun(
         str | None,
         typer.Option(metavar="DIR", help="Folder where the same data are now.", show_default="as in the run"),
     ] = None,
+    reward_funcs: options.RewardFuncs = None,
     force: options.Force = False,
 ) -> None:
     """Repeat a run from its own settings and tasks, and report whether everything came out equal.
@@ -47,7 +48,9 @@ def rerun(
     from adjudge.experiments.rerun import compare_runs, environment_lines
     from adjudge.experiments.rerun import rerun as repeat_run
 
-    first, second = Path(folder), repeat_run(folder, out, data_dir=data_dir, force=force)
+    functions = options.split_list(reward_funcs, "--reward-funcs") if reward_funcs is not None else []
+    first = Path(folder)
+    second = repeat_run(folder, out, data_dir=data_dir, force=force, reward_funcs=functions)
     lines = environment_lines(first, second)
     console = stdout()
     title = f"The environment differs: {first} → {second}" if lines else "The environment is the same."

@@ -49,6 +49,7 @@ def train(
     prompt_style: options.PromptStyle = None,
     decode: options.Decode = None,
     init: options.Init = None,
+    reward_funcs: options.RewardFuncs = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +70,7 @@ def train(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
-    from adjudge.methods.registry import entry_for, parse_name, shown_name
+    from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names, shown_name
     from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note, warn
 
@@ -82,6 +83,8 @@ def train(
         raise ConfigError(f"--init is for {either(STARTERS)}; {method} starts from the model itself.")
     if entry.model != "model" and model is not None:
         warn(f"{entry.name} takes its model from {options.option_for(entry.model)}; --model has no effect here.")
+    if reward_funcs is not None and entry.name not in rewarded_names():
+        raise refuse_functions(method)
     settings = options.build_config(ctx.params)
     specs = options.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]

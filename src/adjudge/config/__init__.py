@@ -9,7 +9,6 @@ from adjudge.config.groups import (
     LoraConfig,
     OptimizerConfig,
     PromptConfig,
-    RewardConfig,
     RuntimeConfig,
 )
 from adjudge.config.loading import PRESETS, load_config, parse_config, parse_override, upgrade
@@ -24,6 +23,7 @@ from adjudge.config.methods import (
     RlooConfig,
     SftConfig,
 )
+from adjudge.config.rewards import RewardConfig
 from adjudge.config.tree import Config, keys_of, value_of
 
 __all__ = [

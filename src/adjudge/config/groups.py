@@ -31,6 +31,11 @@ class DataConfig(Settings):
         None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
     )
     split: str = Field("dev", description="the split that is judged")
+    sampling: Literal["all", "balanced"] = Field(
+        "all",
+        description="training rows of an epoch: all, each once; balanced: as many, every label equally often "
+        "(rows of rare labels repeat, rows of frequent ones are drawn anew)",
+    )
     drop_overlap: bool = Field(False, description="drop the training rows whose texts are in the judged split too")
 
     @field_validator("mixture")
@@ -99,14 +104,6 @@ class OptimizerConfig(Settings):
         "linear", description="after the warm-up: linear or cosine down to zero, or constant"
     )
     max_grad_norm: float | None = Field(1.0, gt=0, description="gradients are scaled down to this norm; unset: never")
-
-
-class RewardConfig(Settings):
-    """The score of a judgement, given once at its end."""
-
-    right: float = Field(1.0, description="reward of the right label")
-    wrong: float = Field(-1.0, description="reward of a wrong label")
-    unreadable: float = Field(-3.0, description="reward of an unreadable answer; number tasks pay -range/2")
 
 
 class EvaluationConfig(Settings):

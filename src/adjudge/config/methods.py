@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from adjudge.config.groups import OptimizerConfig, RewardConfig, Settings
+from adjudge.config.groups import OptimizerConfig, Settings
+from adjudge.config.rewards import RewardConfig
 
 
 class LoopConfig(Settings):
@@ -59,6 +60,9 @@ class SftConfig(LoopConfig):
     micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
     loss: Literal["answer", "sequence"] = Field(
         "answer", description="tokens that count: the answer's, or prompt and answer"
+    )
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
     )
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
@@ -134,6 +138,9 @@ class EncoderConfig(LoopConfig):
     model: str = Field("minilm-l6", description="encoder id or folder")
     epochs: int = Field(3, ge=1, description="passes over the training rows")
     max_tokens: int = Field(256, ge=8, description="longest row; the longer text is shortened first")
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
+    )
     optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5, weight_decay=0.01)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
-from adjudge.methods.registry import check_names, get_entry, parse_name, shown_name
+from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name, shown_name
+from adjudge.rewards.function import FUNCTIONS, recorded
 from adjudge.runs.folder import Run, differences, is_unused, read_json
 from adjudge.runs.tasks import read_tasks, task_folder
 from adjudge.system.console import note
@@ -27,6 +29,8 @@ class Cell:
     folder: Path
     rows: str
     """Fingerprint of the rows it learns from and judges."""
+    functions: Mapping[str, Any]
+    """The hashes of its reward functions, as a run records them."""
 
     @property
     def method(self) -> str:
@@ -94,13 +98,15 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
         for seed in seeds:
             update = {"method": method, "seed": seed, "init": init}
             cell_config = run_settings(config.model_copy(update=update), [spec])
+            if seed == seeds[0]:
+                functions = recorded(load_reward_functions(cell_config, [spec]))
             if (seed, learns) not in drawn:
                 rows = pools.draw(cell_config)
                 drawn[seed, learns] = rows, rows.sha256()
             rows, rows_sha256 = drawn[seed, learns]
             counts += [rows.train_count] if learns else []
             folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
-            cells.append(Cell(cell_config, (spec,), folder, rows_sha256))
+            cells.append(Cell(cell_config, (spec,), folder, rows_sha256, functions))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows of {config.data.split} to judge{trained}.")
     return cells
@@ -125,7 +131,9 @@ def _mixture_cells(
             if not cells:
                 note(rows.mixture_line())
             folder = out / "multi-task" / shown_name(method, len(specs)) / f"seed-{seed}"
-            cells.append(Cell(cell_config, tuple(specs), folder, rows.sha256()))
+            if seed == seeds[0]:
+                functions = recorded(load_reward_functions(cell_config, specs))
+            cells.append(Cell(cell_config, tuple(specs), folder, rows.sha256(), functions))
     return cells
 
 
@@ -171,7 +179,10 @@ def _difference(cell: Cell, run: Run) -> str:
     has_task = any((run.folder / name).is_file() for name in ("task.yaml", "tasks.yaml"))
     if has_task and read_tasks(run.folder) != list(cell.specs):
         return "another version of the task"
-    training = run.folder / "training.json"
-    if training.is_file() and read_json(training).get("rows_sha256") != cell.rows:
+    path = run.folder / "training.json"
+    training = read_json(path) if path.is_file() else None
+    if training is not None and training.get("rows_sha256") != cell.rows:
         return "other rows (the data changed)"
+    if training is not None and training.get(FUNCTIONS, {}) != cell.functions.get(FUNCTIONS, {}):
+        return "other reward functions (a file changed)"
     return ""

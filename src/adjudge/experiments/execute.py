@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,15 @@ from adjudge.config import Config
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.judging import ended, ensure_model, judge_run
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
-from adjudge.methods.registry import check_settings, entry_for, get_entry, own_settings
+from adjudge.methods.registry import (
+    check_settings,
+    check_tasks,
+    entry_for,
+    get_entry,
+    load_reward_functions,
+    own_settings,
+)
+from adjudge.rewards.function import FUNCTIONS, RewardFunction, recorded
 from adjudge.runs.environment import record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json
 from adjudge.runs.start import starting_point
@@ -32,6 +40,7 @@ def execute(
     *,
     force: bool = False,
     resume: bool = False,
+    reward_functions: Sequence[RewardFunction] | None = None,
 ) -> dict[str, Any]:
     """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
 
@@ -39,26 +48,37 @@ def execute(
     each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
     "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues
     from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of
-    this process.
+    this process. `reward_functions` are those of the settings, if they are loaded already.
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
     """
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
     config = run_settings(config, specs)
+    if reward_functions is None:
+        reward_functions = load_reward_functions(config, specs)
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
         note(rows.mixture_line())
     rows_sha256 = rows.sha256()
-    if resume and (scores := _finished_scores(folder, config, rows_sha256)):
+    identity = {"rows_sha256": rows_sha256, **recorded(reward_functions)}
+    if resume and (scores := _finished_scores(folder, config, identity)):
         return scores
-    run = Run.create(folder, config, force=force, resume=resume, rows_sha256=rows_sha256, start=start)
+    run = Run.create(
+        folder,
+        config,
+        force=force,
+        resume=resume,
+        rows_sha256=rows_sha256,
+        start=start,
+        reward_functions=reward_functions,
+    )
     with ended(run):
-        if (training := _finished_training(run, rows_sha256)) is None:
+        if (training := _finished_training(run, identity)) is None:
             write_tasks(run, specs)
-            judges, training = _train(run, rows, rows_sha256)
+            judges, training = _train(run, rows, identity)
             write_json(run.folder / "training.json", training)
         else:
             judges = get_entry(config.method).load().load(run, specs)
@@ -78,6 +98,7 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})
     check_settings(config)
+    check_tasks(config, specs)
     return own_settings(config, len(specs))
 
 
@@ -95,7 +116,7 @@ def drop_checkpoints(run: Run) -> None:
     (run.folder / "failure.json").unlink(missing_ok=True)
 
 
-def _train(run: Run, rows: RunRows, rows_sha256: str) -> tuple[Sequence[Judge], dict[str, Any]]:
+def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequence[Judge], dict[str, Any]]:
     """Train, and return one judge per task and the content of training.json."""
     entry = get_entry(run.config.method)
     learned = learned_rows(entry, run.config, rows)
@@ -104,10 +125,10 @@ def _train(run: Run, rows: RunRows, rows_sha256: str) -> tuple[Sequence[Judge], 
         for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True)
     }
     method, import_s = timed(entry.load)
-    record_environment(run, entry.model, [part.spec for part in rows.parts], rows_sha256)
+    record_environment(run, entry.model, [part.spec for part in rows.parts], identity["rows_sha256"])
     trained, train_s = timed(lambda: method.train(run, rows.parts))
     train_s += trained.earlier_s
-    training: dict[str, Any] = {"rows_sha256": rows_sha256, "train_rows": len(learned)}
+    training: dict[str, Any] = {**identity, "train_rows": len(learned)}
     if len(rows.parts) == 1:
         training |= next(iter(overlaps.values()))
     else:
@@ -123,34 +144,40 @@ def _train(run: Run, rows: RunRows, rows_sha256: str) -> tuple[Sequence[Judge], 
     return trained.judges, training
 
 
-def _finished_scores(folder: str | Path, config: Config, rows_sha256: str) -> dict[str, Any] | None:
+def _finished_scores(folder: str | Path, config: Config, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the scores of a run that is already complete, or None when there is work to do.
 
-    Resuming a complete run changes nothing. Raises RunError when it was made from other rows. `Run.create` handles a
-    run of other settings.
+    Resuming a complete run changes nothing. Raises RunError when it was made from other rows or reward functions.
+    `Run.create` handles a run of other settings.
     """
     if not (Path(folder) / "scores.json").is_file():
         return None
     run = Run.open(folder)
     if run.state != "complete" or differences(run.config, config):
         return None
-    _check_rows(run, rows_sha256)
+    _check_identity(run, identity)
     note(f"{run.folder} is complete; there is nothing to resume.")
     return run.scores()
 
 
-def _finished_training(run: Run, rows_sha256: str) -> dict[str, Any] | None:
+def _finished_training(run: Run, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the content of training.json when a resumed run only needs judging. Raises RunError."""
     if not run.resumed or not (run.folder / "training.json").is_file():
         return None
-    _check_rows(run, rows_sha256)
+    _check_identity(run, identity)
     note(f"{run.folder}: the training is complete; judging.")
     return dict(read_json(run.folder / "training.json"))
 
 
-def _check_rows(run: Run, rows_sha256: str) -> None:
-    """Raise RunError when a finished training used other rows."""
-    if read_json(run.folder / "training.json").get("rows_sha256") != rows_sha256:
+def _check_identity(run: Run, identity: Mapping[str, Any]) -> None:
+    """Raise RunError when a finished training used other rows or reward functions."""
+    training = read_json(run.folder / "training.json")
+    if training.get("rows_sha256") != identity["rows_sha256"]:
         raise RunError(
             f"{run.folder} was made from other rows: the data changed. Begin again with --force, or put the data back."
+        )
+    if training.get(FUNCTIONS) != identity.get(FUNCTIONS):
+        raise RunError(
+            f"{run.folder} was made with other reward functions: {', '.join(identity.get(FUNCTIONS, {}))} changed. "
+            "Begin again with --force, or put the file back."
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.errors import RunError
 from adjudge.experiments.execute import execute
+from adjudge.methods.registry import reward_settings
 from adjudge.runs.environment import FILE, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.runs.tasks import read_tasks, result_folders
@@ -36,11 +37,17 @@ class Part:
 
 
 def rerun(
-    folder: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, force: bool = False
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    data_dir: str | None = None,
+    force: bool = False,
+    reward_funcs: Sequence[str] = (),
 ) -> Path:
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
-    Settings and tasks are those of the run. `data_dir` names another place of the same data. Raises RunError when the
+    Settings and tasks are those of the run. `data_dir` names another place of the same data. `reward_funcs` must repeat
+    the run's reward functions: the code which a run folder names is not run on its word. Raises RunError when the
     run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without
     `force`) holds another run. Also raises what the run itself raises.
     """
@@ -57,6 +64,17 @@ def rerun(
     if target.resolve() == folder.resolve():
         raise RunError(f"{target} is the run to repeat. Name another --out.")
     config = run.config
+    reward = reward_settings(config)
+    names = reward.functions if reward is not None else ()
+    if tuple(reward_funcs) != names:
+        raise RunError(
+            f"{folder} learned from {'the reward functions ' + ', '.join(names) if names else 'no reward functions'}. "
+            + (
+                f"Repeating it runs their files; if you trust them, add --reward-funcs {','.join(names)}."
+                if names
+                else ""
+            )
+        )
     if data_dir is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
     specs = read_tasks(folder)

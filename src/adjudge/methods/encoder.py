@@ -24,12 +24,14 @@ from adjudge.evaluation.validation import hold_out
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.loop import Loop
 from adjudge.models.encoder import Encoder, load_encoder
+from adjudge.rewards.weights import balanced_weights
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.labelled import LabelledRow, labelled_rows, target_of
-from adjudge.training.mixture import TaskRows
+from adjudge.training.mixture import TaskRows, sampling_labels
 from adjudge.training.optim import decay_matrices
 from adjudge.training.updates import accumulate, apply_gradients
+from adjudge.types import Example
 
 FOLDER = "encoder"
 
@@ -57,10 +59,12 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
         encoder.model.eval()
         encoder.save(run.folder / FOLDER)
 
-    loop = Loop(run, settings, encoder.model, groups, [task], [rows], judges, [task], held_out, save)
+    weight_L = class_weights(part.rows, task) if settings.class_weight else None
+    labels = sampling_labels([part], config.data)
+    loop = Loop(run, settings, encoder.model, groups, [task], [rows], judges, [task], held_out, save, labels=labels)
     with loop:
         for step in loop:
-            figures = accumulate(step.rows, None, lambda rows: _loss(encoder, rows, task))
+            figures = accumulate(step.rows, None, lambda rows: _loss(encoder, rows, task, weight_L))
             max_norm = settings.optimizer.max_grad_norm
             norm = apply_gradients(loop.optimizer, max_norm, encoder.model.parameters())
             loop.log(step, {"loss": figures["loss"], "lr": loop.lr, "grad_norm": norm})
@@ -85,13 +89,22 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
     return [EncoderJudge(encoder, task, run.config) for task in specs]
 
 
-def _loss(encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec) -> tuple[Tensor, dict[str, Tensor]]:
+def class_weights(rows: Sequence[Example], task: TaskSpec) -> Tensor:
+    """Return the balanced weight of each label among the rows, float32 ``[L]``; 1 for a label without rows."""
+    weights = balanced_weights([row.gold for row in rows])
+    return torch.tensor([weights.get(word, 1.0) for word in task.words])
+
+
+def _loss(
+    encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec, weight_L: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
     logits_BL = encoder.logits([row.texts for row in rows])
     targets = torch.tensor([row.target for row in rows], device=logits_BL.device)
     if task.is_number:
         loss = F.mse_loss(logits_BL.squeeze(-1), targets)
     else:
-        loss = F.cross_entropy(logits_BL, targets.long())
+        weight_L = None if weight_L is None else weight_L.to(logits_BL)
+        loss = F.cross_entropy(logits_BL, targets.long(), weight_L)  # with weights: the weighted mean
     return loss, {"loss": loss.detach()}
 
 

@@ -29,7 +29,6 @@ from adjudge.config import ExactConfig
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import AdapterLoop, Step, adapter_loop, adapter_method
-from adjudge.rewards.score import label_rewards, reward_scale
 from adjudge.rl.kl import label_kl, with_other
 from adjudge.rl.losses import expected_reward, label_objective
 from adjudge.rollout.label_scoring import label_logps
@@ -57,6 +56,8 @@ def train_exact(run: Run, parts: Sequence[TaskRows]) -> Trained:
             raise ConfigError(
                 f"{part.spec.name} is answered with a number: `exact` needs a list of labels. Use ppo, rloo or grpo."
             )
+    if config.reward.metric is not None and config.reward.metric_window == 0:
+        raise ConfigError("exact.reward.metric: `exact` samples no answers, so it needs exact.reward.metric_window.")
     with adapter_loop(run, parts, config, prompt_rows, samples=True) as loop:
         for step in loop:
             figures, answers = exact_updates(loop, step, config)
@@ -69,9 +70,11 @@ def exact_updates(
 ) -> tuple[dict[str, Any], Likeliest]:
     """Learn from a batch, and return the figures and the answers from before the first update."""
     task, golds = step.task, [row.example.gold for row in step.rows]
-    scale = reward_scale(task.spec, config.reward) if loop.multi_task else 1.0
-    reward_BL = torch.tensor(label_rewards(golds, task.spec, config.reward), device=loop.policy.device) / scale
-    unreadable = config.reward.unreadable / scale
+    rewarder, examples, common_scale = task.rewarder, [row.example for row in step.rows], loop.multi_task
+    assert rewarder is not None
+    reward_BL = torch.tensor(rewarder.of_labels(examples, [row.ids for row in step.rows], common_scale=common_scale))
+    unreadable_B = torch.tensor(rewarder.of_unreadable(examples, common_scale=common_scale))
+    reward_BL, unreadable_B = reward_BL.to(loop.policy.device), unreadable_B.to(loop.policy.device)
     ref_logp_BL = None
     if config.kl:
         with stage("reference"), torch.no_grad(), loop.policy.reference():
@@ -85,7 +88,7 @@ def exact_updates(
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         logp_BL = labels_of(task, [step.rows[row] for row in rows], config.temperature, grad=True)
         now_BL[rows] = logp_BL.detach()
-        objective_B = label_objective(logp_BL, reward_BL[rows], unreadable, config.transform)
+        objective_B = label_objective(logp_BL, reward_BL[rows], unreadable_B[rows], config.transform)
         loss_B = -objective_B if ref_logp_BL is None else config.kl * label_kl(logp_BL, ref_logp_BL[rows]) - objective_B
         return loss_B.sum() / len(step.rows), {"loss": loss_B.detach().sum() / len(step.rows)}
 
@@ -101,10 +104,11 @@ def exact_updates(
                 break
             updates.append(apply_gradients(loop.optimizer, config.optimizer.max_grad_norm))
     every_BA = with_other(first_BL)
-    words = task.spec.words
-    answers = [words[label] for label in first_BL.argmax(1).tolist()]
+    words = [Judgement(word, word) for word in task.spec.words]
+    answers = Likeliest(golds, [words[label] for label in first_BL.argmax(1).tolist()])
+    rewarder.remember(golds, answers.judgements)
     return {
-        "reward": float(expected_reward(first_BL, reward_BL, unreadable).mean()),
+        "reward": float(expected_reward(first_BL, reward_BL, unreadable_B).mean()),
         **({} if ref_logp_BL is None else {"kl": float(label_kl(first_BL, ref_logp_BL).mean())}),
         **figures,
         "label_mass": float(first_BL.exp().sum(1).mean()),
@@ -112,7 +116,7 @@ def exact_updates(
         "grad_norm": sum(updates) / len(updates) if updates else 0.0,
         "updates": len(updates),
         "stopped": stopped,
-    }, Likeliest(golds, [Judgement(word, word) for word in answers])
+    }, answers
 
 
 def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:

@@ -22,6 +22,7 @@ from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import Method, Trained
 from adjudge.models.policy import Policy, load_policy
+from adjudge.rewards.rewarder import build_rewarder
 from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
 from adjudge.system.console import Bar, progress
@@ -29,7 +30,7 @@ from adjudge.system.timing import collect_stages
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches
 from adjudge.training.guards import check_weights
-from adjudge.training.mixture import TaskRows
+from adjudge.training.mixture import TaskRows, sampling_labels
 from adjudge.training.optim import NO_FIRST_PHASE, FirstPhase, build_optimizer
 from adjudge.training.session import Session
 from adjudge.training.state import Carried, Stateful, generator_state, trained_weights
@@ -83,8 +84,9 @@ class Loop(Generic[TaskT, RowT]):
     """Iterates over the remaining steps. A context manager, which resumes the run on entry.
 
     `tasks`, `rows`, `judges`, `specs` and `held_out` have one entry per task, in the same order. A step gets its entry
-    of `tasks`. `rows` are prepared by the method, and `held_out` rows are judged by `judges` while training. `save`
-    writes the trained weights, called `what` in messages, into the run folder.
+    of `tasks`. `rows` are prepared by the method, and `held_out` rows are judged by `judges` while training. `labels`
+    are those of the rows by id, to draw every label equally often. `save` writes the trained weights, called `what` in
+    messages, into the run folder.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Loop(Generic[TaskT, RowT]):
         what: str = "the encoder",
         dropout: bool = True,
         padded: bool = True,
+        labels: Sequence[Mapping[str, Value | None]] | None = None,
         several_updates_per_step: bool = False,
         first_phase: FirstPhase = NO_FIRST_PHASE,
         parts: Mapping[str, Stateful] | None = None,
@@ -117,7 +120,11 @@ class Loop(Generic[TaskT, RowT]):
         self._tasks, self._judges, self._specs, self._save, self._what = tasks, judges, specs, save, what
         self._total = sum(map(len, rows)) * settings.epochs
         self._batches = Batches(
-            rows, settings.batch_size, settings.epochs, self.order, lambda row: row.tokens, padded=padded
+            *(rows, settings.batch_size, settings.epochs, self.order, lambda row: row.tokens),
+            padded=padded,
+            labels=None
+            if labels is None
+            else [[by_id[row.id] for row in part] for by_id, part in zip(labels, rows, strict=True)],
         )
         self.first_steps = first_phase.steps(len(self._batches))
         """Number of steps in the first phase."""
@@ -209,6 +216,12 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
     teach: Callable[[Step[PromptedTask, RowT]], Mapping[str, float]] | None = None
     """Does a step of the warm start and returns its figures."""
 
+    def log(self, step: Step[PromptedTask, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
+        """End a step as `Loop.log` does, with the parts of the rewards of any answers."""
+        rewarder = step.task.rewarder
+        parts = rewarder.figures() if rewarder is not None and rollout is not None else {}
+        super().log(step, {**figures, **parts}, rollout)
+
     def __iter__(self) -> Iterator[Step[PromptedTask, RowT]]:
         for step in super().__iter__():
             if self.teach is None or step.number > self.first_steps:
@@ -250,6 +263,8 @@ def adapter_loop(
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
     first_phase = NO_FIRST_PHASE
     carried: dict[str, Stateful] = {}
+    if isinstance(settings, PolicyGradientConfig):
+        carried |= _add_rewarders(run, settings, tasks, parts)
     if isinstance(settings, PolicyGradientConfig) and run.start is None:
         first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
         carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
@@ -272,6 +287,7 @@ def adapter_loop(
         what="the adapter",
         dropout=not samples,
         padded=not policy.packs,
+        labels=sampling_labels(parts, config.data),
         several_updates_per_step=samples,
         first_phase=first_phase,
         parts={**carried, "prefixes": kept_prefixes, **(carry or {})},
@@ -281,6 +297,20 @@ def adapter_loop(
         loop.teach = partial(_teach, loop, settings)
     torch.manual_seed(config.seed)  # adapter dropout
     return loop
+
+
+def _add_rewarders(
+    run: Run, settings: PolicyGradientConfig, tasks: Sequence[PromptedTask], parts: Sequence[TaskRows]
+) -> dict[str, Stateful]:
+    """Give each task its rewarder, and return those which carry something from step to step."""
+    carried: dict[str, Stateful] = {}
+    for index, (task, part) in enumerate(zip(tasks, parts, strict=True)):
+        decode = task.policy.tokenizer.decode
+        rewarder = build_rewarder(settings.reward, part.spec, part.rows, run.reward_functions, decode)
+        task.rewarder = rewarder
+        if rewarder.has_state:
+            carried[f"rewarder {index}"] = rewarder
+    return carried
 
 
 def _teach(loop: AdapterLoop[Any], settings: PolicyGradientConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:

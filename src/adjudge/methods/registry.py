@@ -6,16 +6,18 @@ Listing them imports no torch; a method is imported when it is used.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from adjudge.config import Config, value_of
+from adjudge.config import Config, RewardConfig, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from adjudge.methods.base import Method
+    from adjudge.rewards.function import RewardFunction
+    from adjudge.tasks.spec import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,61 @@ def check_settings(config: Config) -> None:
         )
 
 
+def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
+    """Raise ConfigError for settings of the method which do not fit the tasks."""
+    from adjudge.rewards.checks import check_rewards, need_labels
+
+    entry = get_entry(config.method)
+    weighted = [name for name in entry.settings if getattr(getattr(config, name), "class_weight", None) is not None]
+    by_label = [f"{name}.class_weight" for name in weighted]
+    if entry.trains and config.data.sampling != "all":
+        by_label.append(f"data.sampling={config.data.sampling}")
+    for setting in by_label:
+        for spec in specs:
+            need_labels(spec, setting)
+    reward = reward_settings(config)
+    if reward is not None:
+        check_rewards(reward, specs)
+
+
+def rewarded_names() -> list[str]:
+    """Return the methods which learn from rewards."""
+    return [entry.name for entry in METHODS.values() if _reward_key(entry) is not None]
+
+
+def reward_settings(config: Config) -> RewardConfig | None:
+    """Return the reward's settings of the run's method; None for a method which learns from no rewards."""
+    key = _reward_key(get_entry(config.method))
+    reward: RewardConfig | None = None if key is None else value_of(config, key)
+    return reward
+
+
+def function_settings(names: Sequence[str] | str) -> dict[str, Any]:
+    """Return the settings, by key, which give these reward functions to every method that learns from rewards."""
+    keys = dict.fromkeys(_reward_key(METHODS[name]) for name in rewarded_names())
+    return {f"{key}.functions": names for key in keys}
+
+
+def refuse_functions(method: str) -> ConfigError:
+    """Return the error for reward functions given to a method which learns from no rewards."""
+    return ConfigError(
+        f"Reward functions are for methods that learn from rewards ({', '.join(rewarded_names())}), not for {method}."
+    )
+
+
+def load_reward_functions(config: Config, specs: Sequence[TaskSpec]) -> list[RewardFunction]:
+    """Load the reward functions which the run's method learns from. Raises ConfigError."""
+    from adjudge.rewards.checks import load_functions
+
+    reward = reward_settings(config)
+    return [] if reward is None else load_functions(reward, specs)
+
+
+def _reward_key(entry: Entry) -> str | None:
+    groups = [name for name in entry.settings if hasattr(getattr(Config(), name), "reward")]
+    return f"{groups[0]}.reward" if groups else None
+
+
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
 """Settings read by some methods only."""
 
@@ -200,6 +257,8 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
+    if not entry.trains:
+        unread["sampling"] = plain.data.sampling
     update["data"] = config.data.model_copy(update=unread)
     if config.runtime.trust_remote_code != model:  # code of another method's model
         update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})

@@ -23,7 +23,8 @@ from adjudge.training.updates import teach
 def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
     """Train on each task's right answers. Raises DataError for a row without one, NotFiniteError."""
     config = run.config.sft
-    with adapter_loop(run, parts, config, partial(taught_rows, loss=config.loss)) as loop:
+    prepare = partial(taught_rows, loss=config.loss, balanced=config.class_weight == "balanced")
+    with adapter_loop(run, parts, config, prepare) as loop:
         for step in loop:
             figures = teach(
                 loop.policy, loop.optimizer, step.rows, config.micro_batch_size, config.optimizer.max_grad_norm

@@ -33,12 +33,6 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
     return match_reward(judgement, str(gold), config)
 
 
-def label_rewards(golds: Sequence[Value | None], spec: TaskSpec, config: RewardConfig) -> list[list[float]]:
-    """Return, per row, the reward of each label of the task as its answer."""
-    judgements = [Judgement(word, word) for word in spec.words]
-    return [[reward(judgement, gold, spec, config) for judgement in judgements] for gold in golds]
-
-
 def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:
     """Return the largest absolute reward of a readable answer of the task; 1 if that is 0.
 
@@ -47,7 +41,8 @@ def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:
     """
     if spec.number is not None:
         return (spec.number.high - spec.number.low) / 2
-    return max(abs(config.right), abs(config.wrong)) or 1.0
+    costs = [cost for answers in (config.costs or {}).values() for cost in answers.values()]
+    return max(map(abs, (config.right, config.wrong, *costs))) or 1.0
 
 
 def rewards(

@@ -104,7 +104,7 @@ def value_loss(
         )
 
 
-def label_objective(logp_BL: Tensor, reward_BL: Tensor, unreadable: float, transform: str) -> Tensor:
+def label_objective(logp_BL: Tensor, reward_BL: Tensor, unreadable: float | Tensor, transform: str) -> Tensor:
     """Return what the exact policy gradient raises, per prompt, with the gradient of `logp_BL`: float32 ``[B]``.
 
     ``p`` is the expected reward. ``arcsin`` and ``log`` are Σ w f(p) with f(p) = 2 arcsin √p or log p. The weight w is
@@ -123,11 +123,12 @@ def label_objective(logp_BL: Tensor, reward_BL: Tensor, unreadable: float, trans
     return (weight_BL * 2 * probability_BL.sqrt().asin()).sum(1)
 
 
-def expected_reward(logp_BL: Tensor, reward_BL: Tensor, unreadable: float) -> Tensor:
+def expected_reward(logp_BL: Tensor, reward_BL: Tensor, unreadable: float | Tensor) -> Tensor:
     """Return the exact expected reward of an answer to each prompt, float32 ``[B]``: the best possible critic.
 
-    `logp_BL` are the log-probabilities of the labels with their ends; all other answers pay `unreadable`. Carries the
-    gradient of `logp_BL`. Source: arXiv 1706.05374 (expected policy gradients), equation 2, for finitely many actions.
+    `logp_BL` are the log-probabilities of the labels with their ends; all other answers pay `unreadable`, a number
+    or ``[B]``. Carries the gradient of `logp_BL`. Source: arXiv 1706.05374 (expected policy gradients), equation 2, for
+    finitely many actions.
     """
     probability_BL = logp_BL.float().exp()
     other_B = (1 - probability_BL.sum(1)).clamp(min=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adjudge.config import RewardConfig
 from adjudge.prompts.answers import read_answer
-from adjudge.rewards.score import label_rewards, reward_scale, rewards
+from adjudge.rewards.rewarder import Rewarder, build_rewarder
 from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import respond_after_analysis
 from adjudge.rollout.forward import TokenFigures
@@ -23,7 +23,7 @@ from adjudge.rollout.sampler import Sampling, respond
 from adjudge.rollout.several import respond_several
 from adjudge.system.timing import stage
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Judgement, Value
+from adjudge.types import Example, Judgement, Value
 
 MAX_GRAD_TOKENS = 4
 """Longest answers sampled with gradient: going back through longer ones token by token costs more than a new pass."""
@@ -52,6 +52,10 @@ class Rollout:
     """Answers per prompt. Those of one prompt are adjacent, and `prompts` names it as often."""
     label_logp_PL: Tensor | None = None
     """Log-probability per label, with its end, as the answer to each prompt. None when not asked for."""
+    examples: Sequence[Example] = ()
+    """The rows of the prompts."""
+    rewarder: Rewarder | None = None
+    """The rewarder of the task. None: the settings alone decide on the reward."""
 
 
 def sample(
@@ -99,6 +103,8 @@ def sample(
         sampled_with_grad=figures if grad else None,
         samples=samples,
         label_logp_PL=label_logp_PL,
+        examples=[row.example for row in rows for _ in range(samples)],
+        rewarder=task.rewarder,
     )
 
 
@@ -107,22 +113,23 @@ def score(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scal
 
     With `common_scale`, divide by the task's largest reward (`reward_scale`) to put several tasks on one scale.
     Whitening does not rescale the KL penalty and the value loss, which then weigh the same in each task. Raises
-    DataError for a row without a gold answer, NotFiniteError.
+    DataError for a row without a gold answer, NotFiniteError, RewardError.
     """
-    scale = reward_scale(spec, config) if common_scale else 1.0
-    return torch.tensor(rewards(rollout.judgements, rollout.golds, spec, config)) / scale
+    rewarder = rollout.rewarder or build_rewarder(config, spec)
+    return torch.tensor(rewarder.score(rollout, common_scale=common_scale))
 
 
 def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False) -> Tensor:
     """Return the exact expected reward of an answer to each prompt, once per answer: float32 ``[B]``.
 
-    The rollout must have scored the labels.
+    The rollout must have scored the labels. A metric's credit is left out: it is a difference to other answers already.
     """
     assert rollout.label_logp_PL is not None
-    scale = reward_scale(spec, config) if common_scale else 1.0
-    reward_PL = torch.tensor(label_rewards(rollout.golds[:: rollout.samples], spec, config))
-    value_P = expected_reward(rollout.label_logp_PL, reward_PL, config.unreadable)
-    return (value_P / scale).repeat_interleave(rollout.samples)
+    rewarder = rollout.rewarder or build_rewarder(config, spec)
+    rows, prompts = rollout.examples[:: rollout.samples], rollout.prompts[:: rollout.samples]
+    reward_PL = torch.tensor(rewarder.of_labels(rows, prompts, common_scale=common_scale, metric=False))
+    unreadable_P = torch.tensor(rewarder.of_unreadable(rows, common_scale=common_scale, metric=False))
+    return expected_reward(rollout.label_logp_PL, reward_PL, unreadable_P).repeat_interleave(rollout.samples)
 
 
 def can_score_labels(task: PromptedTask) -> bool:

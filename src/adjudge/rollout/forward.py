@@ -62,10 +62,11 @@ def rollout_figures(policy: Policy, rollout: Rollout, rows: Sequence[int], tempe
     return token_figures(policy, prompts, responses, temperature, spans)
 
 
-def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: float) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Return the loss of rows from a batch that teaches `tokens` tokens, with gradient, and its figures.
 
-    ``loss`` is the rows' part of the batch's mean negative log-likelihood, in nats per token. ``right`` counts the rows
+    A row's tokens count `weight` times, in `tokens` too. ``loss`` is the rows' part of the batch's mean negative
+    log-likelihood, in nats per token. ``right`` counts the rows
     whose taught tokens are all the likeliest.
     """
     batch = policy.batch([row.given for row in rows], [row.taught for row in rows])
@@ -75,6 +76,8 @@ def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: int) -> tuple
     logp_M, _ = token_logp_and_entropy(logits_MV, taught_M)
     right_BR = torch.ones_like(mask_BR)
     right_BR[mask_BR] = logits_MV.argmax(-1) == taught_M
+    weight_B = torch.tensor([row.weight for row in rows], device=policy.device)
+    logp_M = logp_M * weight_B[:, None].expand(mask_BR.shape)[mask_BR]
     loss = answer_loss(logp_M, torch.ones_like(logp_M, dtype=torch.bool), denominator=tokens)
     return loss, {"loss": loss.detach(), "right": float(right_BR.all(1).sum())}
 

@@ -9,6 +9,8 @@ from adjudge.config import Config
 from adjudge.errors import DataError
 from adjudge.models.policy import Policy
 from adjudge.prompts.render import Renderer
+from adjudge.rewards.rewarder import Rewarder
+from adjudge.rewards.weights import balanced_weights
 from adjudge.rollout.answer_end import AnalysisEnd, answer_end
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -41,6 +43,8 @@ class PromptedTask:
         analysis = AnalysisEnd(policy.tokenizer, tuple(policy.end_ids), config.answer.analysis_tokens)
         self.analysis_before = analysis if config.prompt.analysis == "before" else None
         self.analysis_after = analysis if config.prompt.analysis is True else None
+        self.rewarder: Rewarder | None = None
+        """Rewards its answers; set where a policy learns from rewards."""
 
 
 def prompt_rows(task: PromptedTask, examples: Sequence[Example]) -> list[PromptRow]:
@@ -62,6 +66,8 @@ class TaughtRow(NamedTuple):
     given: list[int]
     taught: list[int]
     id: str = ""
+    weight: float = 1.0
+    """How often the row counts in the loss."""
 
     @property
     def tokens(self) -> int:
@@ -70,14 +76,22 @@ class TaughtRow(NamedTuple):
 
 
 def taught_rows(
-    task: PromptedTask, examples: Sequence[Example], *, loss: Literal["answer", "sequence"] = "answer"
+    task: PromptedTask,
+    examples: Sequence[Example],
+    *,
+    loss: Literal["answer", "sequence"] = "answer",
+    balanced: bool = False,
 ) -> list[TaughtRow]:
     """Return each row's prompt, and the gold answer with its end to teach.
 
-    With ``loss="sequence"`` the prompt is taught too, except for its first token. Raises DataError for a row without a
+    With ``loss="sequence"`` the prompt is taught too, except for its first token. With `balanced`, rows are weighted so
+    that all labels of the examples count the same. Raises DataError for a row without a
     gold answer.
     """
     rows = [taught_row(task, row) for row in prompt_rows(task, examples)]
     if loss == "sequence":
         rows = [TaughtRow(row.given[:1], [*row.given[1:], *row.taught], row.id) for row in rows]
+    if balanced:
+        weights = balanced_weights([example.gold for example in examples])
+        rows = [row._replace(weight=weights[example.gold]) for row, example in zip(rows, examples, strict=True)]
     return rows

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.config import Config, value_of
+from adjudge.rewards.function import FUNCTIONS, recorded
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import StartingPoint, model_hashes
 from adjudge.system.console import warn
@@ -63,7 +64,7 @@ COMMAND = "ADJUDGE_COMMAND"
 
 _MATTERS = (
     *("adjudge.version", "adjudge.sha256", "python", "libc", "cpu.name", "cpu.flags", "cpu.kernels", "libraries"),
-    *("device", "dtype.name", "threads", "variables", "model.commit", "model.sha256", "init.sha256"),
+    *("device", "dtype.name", "threads", "variables", "model.commit", "model.sha256", "init.sha256", FUNCTIONS),
 )
 """Fields, or groups of them, that may make results unequal."""
 
@@ -74,6 +75,7 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
     A resumed run keeps the first environment and lists the current differences under ``resumed``. It warns of them.
     """
     now, path = environment(run.config, key, specs, rows_sha256, run.start), run.folder / FILE
+    now |= recorded(run.reward_functions)
     if not run.resumed or not path.is_file():
         write_json(path, now)
         return

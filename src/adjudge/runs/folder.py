@@ -24,10 +24,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -36,6 +36,9 @@ from adjudge.errors import ConfigError, RunError, Terminated
 from adjudge.runs.start import StartingPoint
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
+
+if TYPE_CHECKING:
+    from adjudge.rewards.function import RewardFunction
 
 SCHEMA = 1
 
@@ -88,6 +91,8 @@ class Run:
         """True if training goes on from the newest checkpoint, where there is one."""
         self.start: StartingPoint | None = None
         """The run whose adapter training starts from."""
+        self.reward_functions: Sequence[RewardFunction] = ()
+        """The user's reward functions that training loaded."""
         self.identity: Mapping[str, str] = {}
         """What must be the same when the run is resumed, such as the rows: name to fingerprint."""
         self._lock = Lock(folder)
@@ -102,6 +107,7 @@ class Run:
         resume: bool = False,
         rows_sha256: str = "",
         start: StartingPoint | None = None,
+        reward_functions: Sequence[RewardFunction] = (),
     ) -> Run:
         """Create and lock the folder for a run of `config`; with `resume`, continue a stopped run in it.
 
@@ -119,7 +125,12 @@ class Run:
             raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
         run = cls(folder, config)
         run.start = start
-        run.identity = {"rows": rows_sha256, **({"adapter in init": start.adapter_sha256} if start else {})}
+        run.reward_functions = reward_functions
+        run.identity = {
+            "rows": rows_sha256,
+            **({"adapter in init": start.adapter_sha256} if start else {}),
+            **{f"reward function {function.name}": function.sha256 for function in reward_functions},
+        }
         run._lock.acquire()
         try:
             if used and not force:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -24,6 +24,9 @@ class Batches(Generic[Row]):
     Rows are shuffled, sorted by `length` within windows of `WINDOW` batches, and cut into batches. Every row comes once
     per epoch, and one batch per task and epoch may be smaller.
 
+    `labels` gives the label of each row, per task. An epoch then has as many rows as without, and each label as many as
+    the others, up to one: rows of rare labels repeat, and part of the rows of frequent ones is drawn anew each epoch.
+
     With `padded` False (a policy that packs) rows are not sorted. In some data the length goes with the label, so
     batches of similar length would be batches of similar labels.
     """
@@ -36,7 +39,9 @@ class Batches(Generic[Row]):
         generator: torch.Generator,
         length: Callable[[Row], int],
         padded: bool = True,
+        labels: Sequence[Sequence[Hashable]] | None = None,
     ) -> None:
+        self._labels = labels
         self._parts, self._batch_size, self._epochs = parts, batch_size, epochs
         self._generator, self._length, self._window = generator, length, WINDOW if padded else 1
         self._epoch = self._yielded = 0
@@ -76,14 +81,31 @@ class Batches(Generic[Row]):
     def _draw(self) -> list[tuple[int, list[Row]]]:
         batches: list[tuple[int, list[Row]]] = []
         for part, rows in enumerate(self._parts):
-            shuffled = [rows[index] for index in torch.randperm(len(rows), generator=self._generator).tolist()]
+            drawn = range(len(rows)) if self._labels is None else self._balanced(self._labels[part])
+            shuffled = [rows[drawn[index]] for index in self._permutation(len(rows))]
             for start in range(0, len(shuffled), self._batch_size * self._window):
                 window = sorted(shuffled[start : start + self._batch_size * self._window], key=self._length)
                 batches += [
                     (part, window[first : first + self._batch_size])
                     for first in range(0, len(window), self._batch_size)
                 ]
-        return [batches[index] for index in torch.randperm(len(batches), generator=self._generator).tolist()]
+        return [batches[index] for index in self._permutation(len(batches))]
+
+    def _balanced(self, labels: Sequence[Hashable]) -> list[int]:
+        """Draw as many rows as there are labels, with each distinct label equally often."""
+        by_label: dict[Hashable, list[int]] = {}
+        for index, label in enumerate(labels):
+            by_label.setdefault(label, []).append(index)
+        drawn: list[int] = []
+        for place, indices in enumerate(by_label.values()):
+            count = len(labels) // len(by_label) + (place < len(labels) % len(by_label))
+            drawn += indices * (count // len(indices))
+            drawn += [indices[index] for index in self._permutation(len(indices))[: count % len(indices)]]
+        return drawn
+
+    def _permutation(self, count: int) -> list[int]:
+        permutation: list[int] = torch.randperm(count, generator=self._generator).tolist()
+        return permutation
 
 
 def chunks(count: int, size: int | None) -> list[slice]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adjudge.config import DataConfig
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Example
+from adjudge.types import Example, Value
 
 TEMPERATURE = "temperature="
 
@@ -21,6 +22,13 @@ class TaskRows:
 
     spec: TaskSpec
     rows: Sequence[Example]
+
+
+def sampling_labels(parts: Sequence[TaskRows], config: DataConfig) -> list[dict[str, Value | None]] | None:
+    """Return the label of each row by its id, per task, where `data.sampling` balances them; else None."""
+    if config.sampling == "all":
+        return None
+    return [{row.id: row.gold for row in part.rows} for part in parts]
 
 
 def mixture_weights(sizes: Sequence[int], mixture: str) -> list[float]:

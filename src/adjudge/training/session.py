@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adjudge.errors import GuardError, NotFiniteError, RunError
+from adjudge.errors import GuardError, NotFiniteError, RewardError, RunError
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run
 from adjudge.system.console import note
 from adjudge.system.files import write_json
@@ -84,10 +84,10 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.__exit__(kind, error, trace)
-        if isinstance(error, NotFiniteError):
-            named = NotFiniteError(f"Step {self.step}: {error}")
+        if isinstance(error, NotFiniteError | RewardError):
+            named = type(error)(f"Step {self.step}: {error}")
             self._keep_failed(named)
-            raise named from None
+            raise named from error.__cause__
         if isinstance(error, GuardError):  # raised after the update: do the usual end-of-step work before stopping
             self._validate_if_due()
             self.save()
@@ -189,7 +189,7 @@ class Session:
         self.earlier_s = state["seconds"]
         self._run.rewind(state["logs"])
 
-    def _keep_failed(self, error: NotFiniteError) -> None:
+    def _keep_failed(self, error: NotFiniteError | RewardError) -> None:
         """Write failure.json with the failed batch's rows, and the state before the step as a checkpoint.
 
         ``--resume`` then repeats the step. No checkpoint is written when an older one is better: the weights were

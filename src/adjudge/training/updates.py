@@ -69,7 +69,7 @@ def teach(
     max_norm: float | None,
 ) -> dict[str, float]:
     """Learn the right answers of a batch, and return its loss, the share of right answers, and the gradient's norm."""
-    tokens = sum(len(row.taught) for row in rows)
+    tokens = sum(row.weight * len(row.taught) for row in rows)
     figures = accumulate(rows, micro_batch_size, partial(taught_loss, policy, tokens=tokens))
     norm = apply_gradients(optimizer, max_norm)
     return {"loss": figures["loss"], "right": figures["right"] / len(rows), "grad_norm": norm}

@@ -200,7 +200,7 @@ def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, S
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
         gold_N, pred_N = _encoded(spec, predictions)
-        labels, positive = len(spec.words), _positive(spec)
+        labels, positive = len(spec.words), positive_index(spec)
         if not is_grouped(predictions):
             # Keep the row itself, not its counts: two numbers instead of L · P.
             return Measured(
@@ -244,7 +244,7 @@ def _of_groups(
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
         _encoded(spec, predictions)  # for its errors: a missing gold answer, an unknown answer
-        positive = spec.words[_positive(spec)]
+        positive = spec.words[positive_index(spec)]
         scores = [
             function(f"{spec.name}: group '{predictions[rows[0]].group}'", [predictions[row] for row in rows], positive)
             for rows in by_unit(predictions).values()
@@ -316,7 +316,8 @@ def _ratio(above: Array, below: Array) -> Array:
     return np.divide(above, below, out=np.zeros(np.shape(above), dtype=np.float64), where=below > 0)
 
 
-def _positive(spec: TaskSpec) -> int:
+def positive_index(spec: TaskSpec) -> int:
+    """Return the index of the positive label. Raises TaskError for a label that is not the task's."""
     if spec.positive is None:
         return 1  # by convention the second label: "no, yes", "not equivalent, equivalent"
     if spec.positive not in spec.words:

@@ -1,0 +1,72 @@
+"""The settings of the reward, shared by all methods which learn from rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from adjudge.config.groups import Settings
+
+
+class RewardConfig(Settings):
+    """The score of a judgement, given once at its end."""
+
+    right: float = Field(1.0, description="reward of the right label")
+    wrong: float = Field(-1.0, description="reward of a wrong label")
+    unreadable: float = Field(-3.0, description="reward of an unreadable answer; number tasks pay -range/2")
+    match_weight: float | None = Field(
+        None, description="weight of the rewards above, for numbers of the distance; unset: 1, with functions 0"
+    )
+    costs: dict[str, dict[str, float]] | None = Field(
+        None, description="gold label to answered label to reward, in place of right and wrong for this pair"
+    )
+    weights: dict[str, float] | None = Field(
+        None, description="gold label to a factor of the row's reward; labels that are not named: 1"
+    )
+    balance: bool = Field(
+        False, description="factor of a row's reward: training rows / (labels * training rows of its gold label)"
+    )
+    functions: tuple[str, ...] = Field(
+        (), description="your own rewards, FILE.py:NAME each, summed; the code in these files runs"
+    )
+    function_weights: tuple[float, ...] | None = Field(None, description="weight of each function; unset: 1 each")
+    metric: str | None = Field(
+        None, description="one of the task's metrics: each answer is credited with its part in it"
+    )
+    metric_credit: Literal["flip", "leave-one-out", "linear"] | None = Field(
+        None,
+        description="against the row answered otherwise (flip), the row left out, or to first order (linear, f1 only); "
+        "unset: flip, for numbers leave-one-out",
+    )
+    metric_weight: float = Field(1.0, description="weight of the credit, which is scaled by the number of rows")
+    metric_window: int = Field(
+        256, ge=0, description="earlier judgements that the metric is computed over, beside the batch's; 0: none"
+    )
+
+    @field_validator("functions", mode="before")
+    @classmethod
+    def _listed(cls, functions: Any) -> Any:
+        listed = [part.strip() for part in functions.split(",")] if isinstance(functions, str) else functions
+        for function in listed if isinstance(listed, list | tuple) else ():
+            file, _, name = str(function).rpartition(":")
+            if not file or not name:
+                raise ValueError(f"'{function}' is no reward function: write FILE.py:NAME")
+        return listed
+
+    @field_validator("weights", "costs", mode="before")
+    @classmethod
+    def _words(cls, mapping: Any) -> Any:
+        inner = mapping.values() if isinstance(mapping, Mapping) else ()
+        keys = [key for part in (mapping, *inner) if isinstance(part, Mapping) for key in part]
+        if any(isinstance(key, bool) for key in keys):
+            raise ValueError("YAML reads Yes and No as true and false: quote them, as in {'No': 1, 'Yes': 5}")
+        return mapping
+
+    @property
+    def match_factor(self) -> float:
+        """Return the weight of the task's own reward: `match_weight`, by default 1, or 0 with functions."""
+        if self.match_weight is not None:
+            return self.match_weight
+        return 0.0 if self.functions else 1.0

@@ -1,0 +1,192 @@
+"""The rewards of one task: right or wrong, the user's functions, a metric, and weights of labels.
+
+reward = label weight × (match weight × task's reward + Σ function weight × function) + metric weight × N × credit
+
+A method, or the loop around it, builds one `Rewarder` per task. Shapes: ``B`` answers, ``L`` labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Protocol
+
+from adjudge.config import RewardConfig
+from adjudge.rewards.function import RewardFunction
+from adjudge.rewards.metric import MetricCredit
+from adjudge.rewards.score import reward_scale, rewards
+from adjudge.rewards.weights import reward_weights
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Judgement, Value
+
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text."""
+
+
+def build_rewarder(
+    config: RewardConfig,
+    spec: TaskSpec,
+    train_rows: Sequence[Example] = (),
+    functions: Sequence[RewardFunction] = (),
+    decode: Decode | None = None,
+) -> Rewarder:
+    """Return the rewarder of a task. `functions` are those named in the settings, loaded; `decode` is for them.
+
+    Raises ConfigError for a metric which the task does not have.
+    """
+    return Rewarder(config, spec, [row.gold for row in train_rows], functions, decode)
+
+
+class Answers(Protocol):
+    """Answers to prompts, such as a rollout; all lists have one entry per answer."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """Return the rows."""
+
+    @property
+    def golds(self) -> Sequence[Value | None]:
+        """Return the right answers."""
+
+    @property
+    def judgements(self) -> Sequence[Judgement]:
+        """Return the answers."""
+
+    @property
+    def prompts(self) -> Sequence[Sequence[int]]:
+        """Return the token ids of the prompts."""
+
+
+class Rewarder:
+    """Rewards the answers of one task. Its state is the window of the metric."""
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        spec: TaskSpec,
+        train_golds: Sequence[Value | None] = (),
+        functions: Sequence[RewardFunction] = (),
+        decode: Decode | None = None,
+    ) -> None:
+        if len(functions) != len(config.functions):
+            raise ValueError(f"{len(functions)} reward functions are loaded of {len(config.functions)} in the settings")
+        if functions and decode is None:
+            raise ValueError("reward functions read prompts as text: give `decode`")
+        if config.balance and not train_golds:
+            raise ValueError("reward.balance counts the labels of the training rows: give `train_golds`")
+        self.config, self.spec = config, spec
+        self._functions, self._decode = functions, decode
+        self._function_weights = config.function_weights or (1.0,) * len(functions)
+        self._weights = reward_weights(config, train_golds)
+        self._metric = MetricCredit(config, spec) if config.metric is not None else None
+        self._figures: dict[str, float | None] = {}
+
+    def score(self, answers: Answers, *, common_scale: bool = False) -> list[float]:
+        """Return the reward of each answer, and remember the answers for the metric.
+
+        With `common_scale`, the task's own reward is divided by its largest size (`reward_scale`); functions and credit
+        are on one scale already. Raises DataError for a row without a gold answer, NotFiniteError, RewardError.
+        """
+        scores, self._figures = self._row_rewards(
+            answers.golds, answers.examples, answers.judgements, answers.prompts, common_scale
+        )
+        if self._metric is not None:
+            credits = self._metric.of_answers(answers.golds, [judgement.value for judgement in answers.judgements])
+            scores = [score + self.config.metric_weight * part for score, part in zip(scores, credits, strict=True)]
+            self._figures[self._metric.name] = self._metric.value
+        return scores
+
+    def of_labels(
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[Sequence[int]],
+        *,
+        common_scale: bool = False,
+        metric: bool = True,
+    ) -> list[list[float]]:
+        """Return, per row, the reward of each label as its answer: ``[B][L]``.
+
+        Functions get the label's word as completion. The metric's context is its window alone, which `remember` fills;
+        without `metric` its credit is left out.
+        """
+        words = [Judgement(word, word) for word in self.spec.words]
+        scores, _ = self._row_rewards(
+            [row.gold for row in examples for _ in words],
+            [row for row in examples for _ in words],
+            [word for _ in examples for word in words],
+            [prompt for prompt in prompts for _ in words],
+            common_scale,
+        )
+        credit_BA = self._credits(examples, metric)
+        return [
+            [scores[row * len(words) + label] + credit_BA[row][label] for label in range(len(words))]
+            for row in range(len(examples))
+        ]
+
+    def of_unreadable(
+        self, examples: Sequence[Example], *, common_scale: bool = False, metric: bool = True
+    ) -> list[float]:
+        """Return the reward of an unreadable answer to each row: ``[B]``.
+
+        It is `unreadable`, weighted. Functions are not asked: there is no text to give them.
+        """
+        unreadable = (self.config.match_factor or 1.0) * self.config.unreadable / self._scale(common_scale)
+        return [
+            self._weights.get(row.gold, 1.0) * unreadable + credits[-1]
+            for row, credits in zip(examples, self._credits(examples, metric), strict=True)
+        ]
+
+    def remember(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> None:
+        """Add answers to the metric's window, for a method which samples none. `score` does it by itself."""
+        if self._metric is not None:
+            self._metric.remember(golds, [judgement.value for judgement in judgements])
+
+    def figures(self) -> dict[str, Any]:
+        """Return the parts of the last answers' rewards for the log: means of functions, the metric; or nothing."""
+        return {"rewards": dict(self._figures)} if self._figures else {}
+
+    @property
+    def has_state(self) -> bool:
+        """True if it carries something from step to step."""
+        return self._metric is not None and self.config.metric_window > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it carries from step to step."""
+        return self._metric.state_dict() if self._metric is not None else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        if self._metric is not None:
+            self._metric.load_state_dict(state)
+
+    def _row_rewards(
+        self,
+        golds: Sequence[Value | None],
+        examples: Sequence[Example],
+        judgements: Sequence[Judgement],
+        prompts: Sequence[Sequence[int]],
+        common_scale: bool,
+    ) -> tuple[list[float], dict[str, float | None]]:
+        """Return what rows pay on their own, without the metric, and the mean of each function."""
+        figures: dict[str, float | None] = {}
+        scale, factor = self._scale(common_scale), self.config.match_factor
+        scores = [factor * score / scale for score in rewards(judgements, golds, self.spec, self.config)]
+        if self._functions:
+            assert self._decode is not None
+            texts = {ids: self._decode(ids) for ids in {tuple(prompt) for prompt in prompts}}
+            prompt_texts = [texts[tuple(prompt)] for prompt in prompts]
+            for function, weight in zip(self._functions, self._function_weights, strict=True):
+                parts = function.rewards(prompt_texts, examples, judgements)
+                figures[function.name] = fmean(parts)
+                scores = [score + weight * part for score, part in zip(scores, parts, strict=True)]
+        return [score * self._weights.get(gold, 1.0) for score, gold in zip(scores, golds, strict=True)], figures
+
+    def _credits(self, examples: Sequence[Example], metric: bool) -> list[list[float]]:
+        """Return, per row, the weighted credit of each label and of an unreadable answer."""
+        if self._metric is None or not metric:
+            return [[0.0] * (len(self.spec.words) + 1)] * len(examples)
+        credit_BA = self._metric.of_every_answer([row.gold for row in examples])
+        return [[self.config.metric_weight * credit for credit in credits] for credits in credit_BA]
+
+    def _scale(self, common: bool) -> float:
+        return reward_scale(self.spec, self.config) if common else 1.0
