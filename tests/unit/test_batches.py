@@ -124,3 +124,47 @@ def test_the_order_of_one_task_is_that_of_two_draws_an_epoch(count: int, size: i
         batch for _, batch in Batches([rows], size, 3, torch.Generator().manual_seed(7), len, padded=False)
     ] == expected
     assert mixed([rows], size, 3, seed=7, padded=False) == [(0, batch) for batch in expected]
+
+
+def test_balanced_epochs_have_every_label_equally_often() -> None:
+    """Of 20 rows 3 are rare: those repeat, and the others are drawn anew each epoch."""
+    rows = [f"{'rare' if number < 3 else 'often'}{number:02}" for number in range(20)]
+    labels = [row[:-2] for row in rows]
+
+    def balanced(seed: int = 0) -> Batches[str]:
+        return Batches([rows], 4, 3, torch.Generator().manual_seed(seed), len, padded=False, labels=[labels])
+
+    found = list(balanced())
+    assert len(found) == len(balanced()) == 3 * 5, "as many batches as without"
+    epochs = [[row for _, batch in found[start : start + 5] for row in batch] for start in (0, 5, 10)]
+    for epoch in epochs:
+        assert len(epoch) == 20
+        assert sum(row.startswith("rare") for row in epoch) == 10
+        assert sorted(epoch.count(row) for row in rows[:3]) == [3, 3, 4]
+        assert max(epoch.count(row) for row in rows[3:]) == 1
+    assert len({frozenset(epoch) for epoch in epochs}) == 3, "other rows of the frequent label in each epoch"
+    assert list(balanced()) == found != list(balanced(seed=1))
+
+
+def test_a_balanced_order_resumes_in_the_middle_of_an_epoch() -> None:
+    rows, labels = texts(11), ["a"] * 9 + ["b"] * 2
+
+    def balanced(generator: torch.Generator) -> Batches[str]:
+        return Batches([rows], 2, 3, generator, len, labels=[labels])
+
+    whole = list(balanced(torch.Generator().manual_seed(3)))
+    for stop in (1, 6, 9):
+        generator = torch.Generator().manual_seed(3)
+        stopped = balanced(generator)
+        begun = [batch for _, batch in zip(range(stop), stopped, strict=False)]
+        again = torch.Generator()
+        again.set_state(generator.get_state())
+        resumed = balanced(again)
+        resumed.load_state_dict(stopped.state_dict())
+        assert begun + list(resumed) == whole
+
+
+def test_three_labels_of_a_number_of_rows_that_is_no_multiple() -> None:
+    labels = ["a"] * 7 + ["b"] * 2 + ["c"]
+    (epoch,) = [[row for _, batch in Batches([labels], 4, 1, torch.Generator(), len, labels=[labels]) for row in batch]]
+    assert {label: epoch.count(label) for label in "abc"} == {"a": 4, "b": 3, "c": 3}
