@@ -24,13 +24,13 @@ TASK = "--data --dev --text --label --labels"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --out --resume --force",
+    "--init --reward-funcs --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode "
-    "--init --out --force",
+    "--init --reward-funcs --out --force",
     "predict": "--run --input --out --task --decode",
     "report": "--out",
-    "rerun": "--out --data-dir --force",
+    "rerun": "--out --data-dir --reward-funcs --force",
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",

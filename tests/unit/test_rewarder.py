@@ -1,6 +1,8 @@
 """Rewards beyond right and wrong: weights, costs, the user's functions, a metric."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from specs import label_task, number_task
@@ -194,6 +196,16 @@ def test_a_function_from_python_is_known_by_its_file_or_its_code():
     assert one.sha256 == given_function(names["f"]).sha256
     with pytest.raises(ConfigError, match="is a int"):
         given_function(3)
+
+
+def test_the_function_of_the_guide(tmp_path):
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "rewards.md"
+    (tmp_path / "my.py").write_text(re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)[0])
+    graded = label_task("Poor", "Fair", "Good")
+    function = load_function(f"{tmp_path / 'my.py'}:near_miss")
+    check_columns(function, graded)
+    answers = batch(["Poor"] * 4, ["Poor", "Fair", "Good", None])
+    assert rewarder(graded, functions=[function]).score(answers) == [1.0, 0.5, 0.0, -1.0]
 
 
 def test_the_file_is_read_anew_each_time(file):
