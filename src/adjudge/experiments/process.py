@@ -154,9 +154,9 @@ class CellProcesses:
 
 
 def serve(stream: TextIO) -> None:
-    """Run the cells requested by the lines of `stream` (see `CellProcesses`); stop as for Ctrl-C when it ends.
+    """Run the cells that the lines of `stream` request (see `CellProcesses`).
 
-    The requesting process keeps the stream open while it lives. Without it, nobody waits for the results. A forked
+    Stops as for Ctrl-C when the stream ends.     The requesting process keeps the stream open while it lives. Without it, nobody waits for the results. A forked
     process returns here after its cell.
     """
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")

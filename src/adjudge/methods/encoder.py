@@ -90,7 +90,7 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
 
 
 def class_weights(rows: Sequence[Example], task: TaskSpec) -> Tensor:
-    """Return the balanced weight of each label among the rows, float32 ``[L]``; 1 for a label without rows."""
+    """Return the balanced weight of each label, float32 ``[L]``; 1 for a label without rows."""
     weights = balanced_weights([row.gold for row in rows])
     return torch.tensor([weights.get(word, 1.0) for word in task.words])
 

@@ -49,7 +49,7 @@ class Likeliest:
 
 
 def train_exact(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on the expected reward. Raises ConfigError for a task without labels, NotFiniteError before an update."""
+    """Train on the expected reward. Raises ConfigError for a number task, and NotFiniteError."""
     config = run.config.exact
     for part in parts:
         if part.spec.is_number:
@@ -120,7 +120,7 @@ def exact_updates(
 
 
 def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:
-    """Return the log-probability of each label, with its end, as the answer to each row: float32 ``[B, L]``."""
+    """Return the log-probability of each label, with its end, after each row's prompt, ``[B, L]``."""
     with nullcontext() if grad else torch.no_grad():
         state = task.policy.prefill([row.ids for row in rows], grad=grad)
         label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]

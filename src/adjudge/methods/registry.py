@@ -212,7 +212,7 @@ def reward_settings(config: Config) -> RewardConfig | None:
 
 
 def function_settings(names: Sequence[str] | str) -> dict[str, Any]:
-    """Return the settings, by key, which give these reward functions to every method that learns from rewards."""
+    """Return the settings which give these reward functions to every method with rewards, by key."""
     keys = dict.fromkeys(_reward_key(METHODS[name]) for name in rewarded_names())
     return {f"{key}.functions": names for key in keys}
 

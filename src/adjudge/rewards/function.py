@@ -1,4 +1,6 @@
-"""The user's own reward functions, with trl's signature: ``f(prompts, completions, **columns) -> list[float | None]``.
+"""The user's own reward functions, with trl's signature.
+
+``f(prompts, completions, **columns) -> list[float | None]``
 
 Loading a function runs the code of its file. That happens only in training, and only for files which the user named for
 it. Nothing else, such as judging with a finished run, loads the functions named in its settings.
@@ -166,7 +168,7 @@ def recorded(functions: Sequence[RewardFunction]) -> dict[str, dict[str, str]]:
 
 
 def _run(name: str, path: Path, source: bytes) -> types.ModuleType:
-    """Run the file as a module of its own, from its bytes: a cached ``.pyc`` could be older than the hash says."""
+    """Run the file's bytes as a module of its own: a cached ``.pyc`` could be older than the hash says."""
     module = types.ModuleType(f"adjudge_rewards_{hashlib.sha256(source).hexdigest()[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses and pickle look there

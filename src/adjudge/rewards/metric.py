@@ -70,7 +70,7 @@ def credit_of(config: RewardConfig, spec: TaskSpec) -> str:
 
 
 class MetricCredit:
-    """Credits answers with their part in a metric of these answers and the latest ones before (the window)."""
+    """Credits answers with their part in a metric of these answers and those before (the window)."""
 
     def __init__(self, config: RewardConfig, spec: TaskSpec) -> None:
         from adjudge.tasks.scoring.metrics import METRICS
@@ -102,7 +102,7 @@ class MetricCredit:
         return credits
 
     def of_every_answer(self, golds: Sequence[Value | None]) -> list[list[float]]:
-        """Return, per row, the credit of each label and of an unreadable answer, if the row came after the window."""
+        """Return, per row, the credit of each label and of an unreadable answer, after the window."""
         window = list(self._window)
         answers = [*self.spec.words, None]
         per_row: dict[Value | None, list[float]] = {}
@@ -183,7 +183,7 @@ class MetricCredit:
 
 
 def batch_metric(spec: TaskSpec, name: str) -> BatchMetric:
-    """Return the metric as a function of encoded gold answers and predictions, stacked: ``[2, S, N]`` to ``[S]``."""
+    """Return the metric as a function of stacked, encoded golds and answers: ``[2, S, N]`` to ``[S]``."""
     from adjudge.tasks.scoring.metrics import measure
     from adjudge.types import Prediction
 
@@ -192,7 +192,7 @@ def batch_metric(spec: TaskSpec, name: str) -> BatchMetric:
 
 
 def answered_positive(gold_N: Array, pred_N: Array, positive: int) -> Array:
-    """Return which rows count as answered with the positive label: an unreadable answer is always the wrong one."""
+    """Return which rows count as answered positive. An unreadable answer is always the wrong one."""
     from adjudge.tasks.scoring.metrics import UNREADABLE
 
     return (pred_N == positive) | ((pred_N == UNREADABLE) & (gold_N != positive))

@@ -30,7 +30,7 @@ def build_rewarder(
     functions: Sequence[RewardFunction] = (),
     decode: Decode | None = None,
 ) -> Rewarder:
-    """Return the rewarder of a task. `functions` are those named in the settings, loaded; `decode` is for them.
+    """Return the rewarder of a task. `functions` are the settings' functions, loaded; `decode` is for them.
 
     Raises ConfigError for a metric which the task does not have.
     """
@@ -142,7 +142,7 @@ class Rewarder:
             self._metric.remember(golds, [judgement.value for judgement in judgements])
 
     def figures(self) -> dict[str, Any]:
-        """Return the parts of the last answers' rewards for the log: means of functions, the metric; or nothing."""
+        """Return parts of the last answers' rewards for the log: functions' means, the metric; or nothing."""
         return {"rewards": dict(self._figures)} if self._figures else {}
 
     @property

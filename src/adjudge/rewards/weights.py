@@ -16,7 +16,7 @@ def balanced_weights(golds: Sequence[Value | None]) -> dict[Value | None, float]
 
 
 def reward_weights(config: RewardConfig, golds: Sequence[Value | None]) -> dict[Value | None, float]:
-    """Return the factor of the reward per gold label; labels which are missing have 1. `golds` are the training rows'.
+    """Return the reward's factor per gold label; missing labels have 1. `golds` are the training rows'.
 
     With `balance`, and rewards of +1 and −1, one of two labels for all rows earns 0 on average.
     """

@@ -48,16 +48,16 @@ def kl_per_response(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Te
 
 
 def reference_kl(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Return an estimate of each token's KL to the reference, never negative, with gradient: ``[B, R]``, 0 at padding.
+    """Return an estimate of each token's KL to the reference, with gradient: ``[B, R]``.
 
-    exp(d) − d − 1 with d = ref_logp − logp. Source: arXiv 2402.03300, equation 4.
+    It is never negative, and 0 at padding: exp(d) − d − 1 with d = ref_logp − logp. Source: arXiv 2402.03300, equation 4.
     """
     difference_BR = (ref_logp_BR.float().detach() - logp_BR.float()).masked_fill(~mask_BR.bool(), 0.0)
     return torch.expm1(difference_BR) - difference_BR
 
 
 def label_kl(logp_BL: Tensor, ref_logp_BL: Tensor) -> Tensor:
-    """Return the exact KL between two distributions over the labels and one entry for all other answers, ``[B]``.
+    """Return the exact KL over the labels and one entry for all other answers, ``[B]``.
 
     In nats, with the gradient of `logp_BL`. A mass below 1e-6 counts as 1e-6.
     """

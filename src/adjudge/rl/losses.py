@@ -105,7 +105,7 @@ def value_loss(
 
 
 def label_objective(logp_BL: Tensor, reward_BL: Tensor, unreadable: float | Tensor, transform: str) -> Tensor:
-    """Return what the exact policy gradient raises, per prompt, with the gradient of `logp_BL`: float32 ``[B]``.
+    """Return what the exact policy gradient raises, with the gradient of `logp_BL`: float32 ``[B]``.
 
     ``p`` is the expected reward. ``arcsin`` and ``log`` are Σ w f(p) with f(p) = 2 arcsin √p or log p. The weight w is
     1 for the label with the highest reward and 0 for the one with the lowest. With one right label ``log`` is the
@@ -124,7 +124,7 @@ def label_objective(logp_BL: Tensor, reward_BL: Tensor, unreadable: float | Tens
 
 
 def expected_reward(logp_BL: Tensor, reward_BL: Tensor, unreadable: float | Tensor) -> Tensor:
-    """Return the exact expected reward of an answer to each prompt, float32 ``[B]``: the best possible critic.
+    """Return the exact expected reward per prompt, float32 ``[B]``: the best possible critic.
 
     `logp_BL` are the log-probabilities of the labels with their ends; all other answers pay `unreadable`, a number
     or ``[B]``. Carries the gradient of `logp_BL`. Source: arXiv 1706.05374 (expected policy gradients), equation 2, for

@@ -133,7 +133,7 @@ def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, comm
 
 
 def can_score_labels(task: PromptedTask) -> bool:
-    """Return whether the labels are all answers that can be right, and their probabilities can be computed."""
+    """Return whether every right answer is a label whose probability can be computed."""
     return not task.spec.is_number and task.analysis_before is None
 
 

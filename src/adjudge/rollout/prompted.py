@@ -54,7 +54,7 @@ def prompt_rows(task: PromptedTask, examples: Sequence[Example]) -> list[PromptR
 
 
 def taught_row(task: PromptedTask, row: PromptRow) -> TaughtRow:
-    """Return a prompt with the gold answer and its end to teach. Raises DataError for a row without a gold answer."""
+    """Return a prompt with the gold answer and its end to teach. Raises DataError without one."""
     if row.example.gold is None:
         raise DataError(f"{row.id}: has no gold answer to learn from.")
     return TaughtRow(list(row.ids), task.end.taught_ids(row.example.gold, task.spec), row.id)

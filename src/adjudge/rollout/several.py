@@ -1,4 +1,4 @@
-"""Sample several answers per prompt, and compute the figures of such answers, with each prompt run once.
+"""Sample several answers per prompt, and compute their figures, with each prompt run once.
 
 Short answers repeat: eight answers to a prompt are often two words. Each distinct beginning is run once, so the cost
 hardly depends on the number of samples.
@@ -22,9 +22,9 @@ from adjudge.rollout.sampler import Responses, Sampling, choose, limits, next_to
 
 
 def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling, samples: int) -> Responses:
-    """Draw `samples` responses per prompt; those of one prompt are adjacent. `state` cannot be used again afterwards.
+    """Draw `samples` responses per prompt; those of one prompt are adjacent.
 
-    Raises NotFiniteError when the logits are not a distribution.
+    `state` cannot be used again afterwards.     Raises NotFiniteError when the logits are not a distribution.
     """
     prompts, device = len(state.hidden_BD), state.hidden_BD.device
     longest = limits(prompts * samples, end, sampling.generator)

@@ -68,7 +68,7 @@ def teach(
     micro_batch_size: int | None,
     max_norm: float | None,
 ) -> dict[str, float]:
-    """Learn the right answers of a batch, and return its loss, the share of right answers, and the gradient's norm."""
+    """Learn the right answers of a batch; return its loss, share of right answers, gradient norm."""
     tokens = sum(row.weight * len(row.taught) for row in rows)
     figures = accumulate(rows, micro_batch_size, partial(taught_loss, policy, tokens=tokens))
     norm = apply_gradients(optimizer, max_norm)
@@ -155,7 +155,7 @@ def _clipped_loss(
     penalty: ReferencePenalty | None,
     sampled: TokenFigures | None,
 ) -> LossOf[int]:
-    """Return a function for the loss of some rows: PPO's clipped surrogate, plus any value loss and penalty."""
+    """Return the loss of some rows as a function: PPO's clipped surrogate, value loss, penalty."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
 
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
