@@ -156,8 +156,8 @@ class CellProcesses:
 def serve(stream: TextIO) -> None:
     """Run the cells that the lines of `stream` request (see `CellProcesses`).
 
-    Stops as for Ctrl-C when the stream ends.     The requesting process keeps the stream open while it lives. Without it, nobody waits for the results. A forked
-    process returns here after its cell.
+    Stops as for Ctrl-C when the stream ends: the requesting process keeps it open while it lives, and without it nobody
+    waits for the results. A forked process returns here after its cell.
     """
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a cell prints must not be taken for a reply

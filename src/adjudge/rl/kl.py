@@ -50,7 +50,8 @@ def kl_per_response(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Te
 def reference_kl(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
     """Return an estimate of each token's KL to the reference, with gradient: ``[B, R]``.
 
-    It is never negative, and 0 at padding: exp(d) − d − 1 with d = ref_logp − logp. Source: arXiv 2402.03300, equation 4.
+    It is never negative, and 0 at padding: exp(d) − d − 1 with d = ref_logp − logp.
+    Source: arXiv 2402.03300, equation 4.
     """
     difference_BR = (ref_logp_BR.float().detach() - logp_BR.float()).masked_fill(~mask_BR.bool(), 0.0)
     return torch.expm1(difference_BR) - difference_BR
