@@ -29,7 +29,7 @@ from torch import Tensor
 
 from adjudge.config import RewardConfig, load_config
 from adjudge.models.policy import load_policy
-from adjudge.rewards.score import label_rewards
+from adjudge.rewards.rewarder import build_rewarder
 from adjudge.rl.advantages import group_relative, leave_one_out, whiten
 from adjudge.rollout.label_scoring import label_logps
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
@@ -81,9 +81,11 @@ def measure(task: PromptedTask, rows: Sequence[PromptRow], rewards: RewardConfig
             parts = torch.autograd.grad(logp_L[label], parameters, retain_graph=label + 1 < len(label_ids))
             gradients.append(torch.cat([part.flatten() for part in parts]))
     gradient_KP = torch.stack(gradients)
-    reward_BL = torch.tensor(label_rewards([row.example.gold for row in rows], task.spec, rewards))
-    other_B1 = torch.full((len(rows), 1), rewards.unreadable)
-    return Gradients(torch.stack(logps), gradient_KP @ gradient_KP.T, torch.cat([reward_BL, other_B1], dim=1))
+    rewarder, examples = build_rewarder(rewards, task.spec), [row.example for row in rows]
+    reward_BL = torch.tensor(rewarder.of_labels(examples, [row.ids for row in rows]))
+    other_B = torch.tensor(rewarder.of_unreadable(examples))
+    reward_BA = torch.cat([reward_BL, other_B[:, None]], dim=1)
+    return Gradients(torch.stack(logps), gradient_KP @ gradient_KP.T, reward_BA)
 
 
 def estimators() -> dict[str, Callable[[Tensor, Tensor, int], Tensor]]:
