@@ -29,6 +29,7 @@ from torch import Tensor
 
 from adjudge.config import RewardConfig, load_config
 from adjudge.models.policy import load_policy
+from adjudge.prompts.answers import every_answer
 from adjudge.rewards.rewarder import build_rewarder
 from adjudge.rl.advantages import group_relative, leave_one_out, whiten
 from adjudge.rollout.label_scoring import label_logps
@@ -82,7 +83,7 @@ def measure(task: PromptedTask, rows: Sequence[PromptRow], rewards: RewardConfig
             gradients.append(torch.cat([part.flatten() for part in parts]))
     gradient_KP = torch.stack(gradients)
     rewarder, examples = build_rewarder(rewards, task.spec), [row.example for row in rows]
-    reward_BL = torch.tensor(rewarder.of_labels(examples, [row.ids for row in rows]))
+    reward_BL = torch.tensor(rewarder.of_each(examples, [row.ids for row in rows], every_answer(task.spec)))
     other_B = torch.tensor(rewarder.of_unreadable(examples))
     reward_BA = torch.cat([reward_BL, other_B[:, None]], dim=1)
     return Gradients(torch.stack(logps), gradient_KP @ gradient_KP.T, reward_BA)

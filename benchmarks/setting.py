@@ -172,7 +172,13 @@ def our_config(spec: dict[str, Any]) -> Config:
         "lora.dropout": lora["dropout"],
         "lora.rank_stabilised": lora["rank_stabilised"],
         "lora.targets": lora["targets"],
-        **{"ppo.epochs": 1, "ppo.warm_start": 0.0, "ppo.samples": 1, "ppo.values": "critic"},  # the peers' PPO
+        **{
+            "ppo.epochs": 1,
+            "ppo.warm_start": 0.0,
+            "ppo.samples": 1,
+            "ppo.values": "critic",
+            "ppo.reward.balance": False,
+        },  # the peers' PPO
         "ppo.batch_size": spec["batch_size"],
         "ppo.mini_batch_size": spec["mini_batch_size"],
         "ppo.update_epochs": spec["update_epochs"],

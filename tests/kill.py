@@ -76,10 +76,9 @@ SETTINGS: dict[str, Any] = {
     "exact.batch_size": 4,
     "exact.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
-    "checkpoint.every_steps": 2,
     "checkpoint.every_s": None,
 }
-"""Small batches in smaller parts: epochs end, gradients accumulate, and every other step writes a checkpoint."""
+"""Small batches in smaller parts: epochs end, and gradients accumulate."""
 LONGEST_S = 60.0
 CHANGES = ("chmod", "fsync", "link", "mkdir", "open", "remove", "rename", "replace", "rmdir", "truncate", "unlink")
 """Functions of `os` that change the disk, or sync it."""
@@ -250,8 +249,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, help="kills at random moments, of all methods together")
     parser.add_argument("--positions", action="store_true", help="kill before each call that changes the disk")
     parser.add_argument("--stride", type=int, default=1, help="only before every so many calls")
+    parser.add_argument("--every-steps", type=int, default=2, help="steps between two checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    SETTINGS["checkpoint.every_steps"] = given.every_steps
     methods = given.methods.split(",")
     torch.set_num_threads(1)  # before anything computes: threads do not survive a fork
     # tqdm's own lock is shared between processes: a run killed while it holds the lock would block all later ones.

@@ -12,7 +12,13 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
-PLAIN_PPO: dict[str, Any] = {"ppo.epochs": 1, "ppo.warm_start": 0.0, "ppo.samples": 1, "ppo.values": "critic"}
+PLAIN_PPO: dict[str, Any] = {
+    "ppo.epochs": 1,
+    "ppo.warm_start": 0.0,
+    "ppo.samples": 1,
+    "ppo.values": "critic",
+    "ppo.reward.balance": False,
+}
 """PPO without our additions: one answer per prompt, a critic, and rewards from the first step on."""
 
 

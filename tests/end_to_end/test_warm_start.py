@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 from fake_method import reviews
+from kill import differing
 from running import logged
 
 from adjudge.config import load_config
-from adjudge.errors import ConfigError
+from adjudge.errors import ConfigError, NotFiniteError
 from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
+from adjudge.tasks import load_task
+from adjudge.training import updates
 
 METHODS = ("ppo", "reinforce", "rloo", "grpo", "exact")
 
 
-def trained(method: str, model: Path, folder: Path, **values: Any) -> Run:
+def trained(method: str, model: Path, folder: Path, *, resume: bool = False, **values: Any) -> Run:
     settings = {
         "method": method,
         "model": str(model),
@@ -31,7 +34,7 @@ def trained(method: str, model: Path, folder: Path, **values: Any) -> Run:
         **{key.replace("__", "."): value for key, value in values.items()},
     }
     folder.mkdir(exist_ok=True)
-    execute(load_config(values=settings), reviews(folder), folder / "run")
+    execute(load_config(values=settings), reviews(folder), folder / "run", resume=resume)
     return Run.open(folder / "run")
 
 
@@ -62,19 +65,72 @@ def test_the_warm_start_is_sft(able: Path, tmp_path: Path) -> None:
     assert one[:4] == other[:4]
 
 
+def test_before_an_analysis_there_is_no_warm_start(
+    able: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would teach to answer where the analysis begins."""
+    values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "ppo__samples": 2}
+    records = logged(trained("ppo", able, tmp_path, **values))
+    assert all("reward" in record for record in records) and len(records) == 8
+    assert records[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert "no warm start: the rows have no analyses to teach" in " ".join(capsys.readouterr().err.split())
+
+
+def test_at_least_one_step_is_left_to_the_method(able: Path, tmp_path: Path) -> None:
+    records = logged(trained("rloo", able, tmp_path, rloo__warm_start=0.99))
+    assert ["reward" in record for record in records] == [*[False] * 7, True]
+
+
+EVERY_UPDATE = {"ppo__stop_kl": None, "exact__stop_kl": None, "checkpoint__every_s": None}
+
+
+@pytest.fixture(scope="module", params=["ppo", "exact"])
+def whole(request: pytest.FixtureRequest, able: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Run]:
+    """Return a method and its run that never failed."""
+    return request.param, trained(request.param, able, tmp_path_factory.mktemp("whole"), **EVERY_UPDATE)
+
+
+@pytest.mark.parametrize("update", [4, 5, 6, 7])
+def test_a_run_that_fails_around_the_end_of_the_warm_start_resumes_bit_for_bit(
+    whole: tuple[str, Run], update: int, able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Update 4 is the warm start's last; 5 is the first one after it."""
+    method, expected = whole
+    step_of = [record["step"] for record in logged(expected) for _ in range(record.get("updates", 1))]
+    real, left = updates.clip_gradients, [update]
+
+    def spoilt(parameters: Any, limit: float | None) -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            raise NotFiniteError("the gradient is not finite")
+        return real(parameters, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(updates, "clip_gradients", spoilt)
+        with pytest.raises(NotFiniteError, match=f"Step {step_of[update - 1]}:"):
+            trained(method, able, tmp_path, **EVERY_UPDATE)
+    resumed = trained(method, able, tmp_path, resume=True, **EVERY_UPDATE)
+    assert differing(expected.folder, resumed.folder) == []
+
+
 @pytest.mark.parametrize(
     ("method", "values", "message"),
     [
-        ("exact", {}, "answered with a number: `exact` needs a list of labels"),
+        ("exact", {"exact__transform": "log"}, r"raises right labels only\. Use exact\.transform=p"),
         ("ppo", {"ppo__values": "exact"}, "ppo.values=exact needs labels, and it is answered with a number"),
     ],
 )
 def test_numbers_have_no_exact_values(
     method: str, values: dict[str, Any], message: str, able: Path, tmp_path: Path
 ) -> None:
-    from adjudge.tasks import load_task
-
     settings = {"method": method, "model": str(able), "data.train_rows": 8, "data.eval_rows": 4}
     config = load_config(values={**settings, **{key.replace("__", "."): value for key, value in values.items()}})
     with pytest.raises(ConfigError, match=message):
         execute(config, load_task("vader/movies-rating"), tmp_path / "run")
+
+
+def test_after_an_analysis_there_are_no_exact_values(able: Path, tmp_path: Path) -> None:
+    values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "ppo__values": "exact"}
+    with pytest.raises(ConfigError, match=r"an analysis comes before the answer\. Use ppo\.values=auto"):
+        trained("ppo", able, tmp_path, **values)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

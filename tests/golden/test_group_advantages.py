@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from adjudge.config import GrpoConfig
 from adjudge.methods.grpo import token_weights
-from adjudge.rl.advantages import group_relative, leave_one_out, per_token, tied
+from adjudge.rl.advantages import group_relative, leave_one_out, per_token, tied, whiten
 from adjudge.rl.kl import label_kl, reference_kl, with_other
 from adjudge.rl.losses import expected_reward, label_objective, policy_loss
 
@@ -25,6 +27,28 @@ def test_advantages_of_a_group_by_hand() -> None:
     torch.testing.assert_close(group_relative(SCORES, 4), torch.tensor([1.732051, *[-0.577350] * 3]))
     torch.testing.assert_close(group_relative(SCORES, 4, scale=False), torch.tensor([1.5, -0.5, -0.5, -0.5]))
     torch.testing.assert_close(leave_one_out(SCORES, 4), torch.tensor([2.0, *[-2 / 3] * 3]))
+
+
+def test_whitening_one_group_of_one_token_answers_is_grpo() -> None:
+    mask_B1 = torch.ones(4, 1, dtype=torch.bool)
+    torch.testing.assert_close(whiten(SCORES[:, None], mask_B1)[:, 0], group_relative(SCORES, 4))
+
+
+def test_two_answers_have_a_sign_only() -> None:
+    scores = torch.tensor([0.3, 0.2, -5.0, 7.0, 1.0, 1.0])
+    expected = torch.tensor([1.0, -1.0, -1.0, 1.0, 0.0, 0.0])
+    torch.testing.assert_close(group_relative(scores, 2), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_unscaled_grpo_is_rloo_up_to_a_factor(samples: int) -> None:
+    scores = torch.randn(4 * samples, generator=torch.Generator().manual_seed(samples))
+    unscaled = group_relative(scores, samples, scale=False)
+    torch.testing.assert_close(unscaled * samples / (samples - 1), leave_one_out(scores, samples))
+    others = torch.stack(
+        [torch.cat([group[:i], group[i + 1 :]]) for group in scores.split(samples) for i in range(samples)]
+    )
+    torch.testing.assert_close(leave_one_out(scores, samples), scores - others.mean(1))
 
 
 def test_groups_do_not_mix() -> None:
@@ -60,6 +84,27 @@ def test_the_means_of_the_variants() -> None:
     assert aggregated("grpo") == pytest.approx(0.0, abs=1e-6)
     assert aggregated("dapo") == pytest.approx(0.5)
     assert aggregated("dr-grpo") == pytest.approx(0.25)
+
+
+def test_without_ties_and_with_equal_clips_dapo_is_the_mean_over_tokens() -> None:
+    mask_BR = torch.tensor([[True, False, False], [True, True, True], [True, True, False], [True, False, False]])
+    score_B = torch.tensor([1.0, -1.0, 0.5, 0.2])
+    weight_BR = token_weights(mask_BR, score_B, 4, GrpoConfig(variant="dapo", samples=2))
+    assert torch.equal(weight_BR, mask_BR.float())
+    generator = torch.Generator().manual_seed(0)
+    new_BR, old_BR = 0.5 * torch.randn(2, 4, 3, generator=generator)
+    advantage_BR = per_token(group_relative(score_B, 2), mask_BR)
+    dapo = policy_loss(new_BR, old_BR, advantage_BR * weight_BR, mask_BR, 0.2, clip_high=0.2).loss
+    ratio_BR = (new_BR - old_BR).exp()
+    surrogate_BR = torch.minimum(advantage_BR * ratio_BR, advantage_BR * ratio_BR.clamp(0.8, 1.2))
+    torch.testing.assert_close(dapo, -surrogate_BR[mask_BR].mean())
+
+
+def test_answers_of_one_length_have_one_mean_up_to_a_constant() -> None:
+    mask_BR = torch.ones(4, 2, dtype=torch.bool)
+    for variant, constant in (("grpo", 1.0), ("dapo", 1.0), ("dr-grpo", 2 / 5)):
+        weight_BR = token_weights(mask_BR, SCORES, 5, GrpoConfig(variant=variant, samples=4))
+        torch.testing.assert_close(weight_BR, torch.full((4, 2), constant))
 
 
 def test_dapo_drops_tied_groups_and_takes_the_mean_over_the_rest() -> None:
@@ -151,5 +196,24 @@ def test_grpo_tends_to_the_arcsin_transform(samples: int, expected: float) -> No
 
 
 def test_rloo_of_two_is_a_weighted_contrast() -> None:
-    advantage = leave_one_out(torch.tensor([0.7, -0.4]), 2)
+    """Its loss is −½ (r₁ − r₂)(log π₁ − log π₂). With r₁ − r₂ = β its gradient is DPO's at the reference."""
+    score, beta = torch.tensor([0.7, -0.4]), 1.1
+    advantage = leave_one_out(score, 2)
     torch.testing.assert_close(advantage, torch.tensor([1.1, -1.1]))
+    logits, mask = torch.tensor([0.3, -0.2, 0.9]), torch.ones(2, 1, dtype=torch.bool)
+
+    def gradient(loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+        leaf = logits.clone().requires_grad_()
+        loss_of(leaf.log_softmax(-1)[:2]).backward()
+        return leaf.grad
+
+    def rloo(logp: Tensor) -> Tensor:
+        return policy_loss(logp[:, None], logp[:, None].detach(), per_token(advantage, mask), mask, 0.2).loss
+
+    def dpo(logp: Tensor) -> Tensor:
+        chosen, rejected = logp - logp.detach()
+        return -logsigmoid(beta * (chosen - rejected))
+
+    contrast = gradient(lambda logp: -0.5 * (score[0] - score[1]) * (logp[0] - logp[1]))
+    torch.testing.assert_close(gradient(rloo), contrast)
+    torch.testing.assert_close(gradient(dpo), contrast)

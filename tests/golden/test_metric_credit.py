@@ -103,6 +103,6 @@ def test_every_answer_of_a_row_after_the_window():
     """With gold (1, 1, 0) and answers (1, 0, 1) before it, a row of gold 0 is worth −1/6 or 0.1 more or less."""
     before = credit("f1", window=8)
     before.remember(GOLDS[:3], ANSWERS[:3])
-    ((no, yes, unreadable),) = before.of_every_answer(["No"])
+    ((no, yes, unreadable),) = before.of_each(["No"], [*LABELS.words, None])
     assert (no, yes) == pytest.approx((4 * 0.1, -4 * 0.1))  # F1 is 0.5 with No and 0.4 with Yes
     assert unreadable == pytest.approx(yes)  # unreadable is a false positive here

@@ -112,6 +112,8 @@ def test_our_settings_follow_the_specification_and_the_users_own_come_last(spec)
     config = setting.our_config(spec)
     assert config.ppo.stop_kl is None and config.ppo.update_epochs == 2 and config.prompt.style == "paper"
     assert config.ppo.optimizer.lr == config.sft.optimizer.lr == spec["lr"] == 9e-6
+    # The peers answer once and have a critic, and no part of their PPO is SFT.
+    assert (config.ppo.warm_start, config.ppo.samples, config.ppo.values, config.ppo.epochs) == (0.0, 1, "critic", 1)
     spec["ours"]["settings"] = ["ppo.mini_batch_size=2"]
     assert setting.our_config(spec).ppo.mini_batch_size == 2
 

@@ -9,6 +9,7 @@ from specs import label_task, number_task
 
 from adjudge.config import RewardConfig, load_config
 from adjudge.errors import ConfigError, NotFiniteError, RewardError
+from adjudge.prompts.answers import every_answer
 from adjudge.rewards.checks import check_rewards
 from adjudge.rewards.function import FROM_PYTHON, check_columns, given_function, load_function
 from adjudge.rewards.rewarder import build_rewarder
@@ -85,7 +86,10 @@ def test_weights_multiply_the_reward_of_their_rows():
     weighted = rewarder(weights={"Yes": 5})
     answers = batch(["Yes", "Yes", "No", "No"], ["Yes", None, "No", "Yes"])
     assert weighted.score(answers) == [5.0, -15.0, 1.0, -1.0]
-    assert weighted.of_labels(answers.examples[1:3], answers.prompts[1:3]) == [[-5.0, 5.0], [1.0, -1.0]]
+    assert weighted.of_each(answers.examples[1:3], answers.prompts[1:3], every_answer(LABELS)) == [
+        [-5.0, 5.0],
+        [1.0, -1.0],
+    ]
     assert weighted.of_unreadable(answers.examples[1:3]) == [-15.0, -3.0]
 
 
@@ -95,10 +99,29 @@ def test_balanced_rows_pay_nothing_for_one_label():
     balanced = rewarder(golds=golds, balance=True)
     for word in LABELS.words:
         assert sum(balanced.score(batch(golds, [word] * 4))) == pytest.approx(0.0)
+    assert rewarder(golds=golds).score(batch(golds, ["No"] * 4)) == balanced.score(batch(golds, ["No"] * 4))
     both = rewarder(golds=golds, balance=True, weights={"No": 3})
     assert both.score(batch(["No", "Yes"], ["No", "Yes"])) == pytest.approx([6.0, 4 / 6])
     with pytest.raises(ValueError, match="balance"):
         rewarder(balance=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"balance": False},
+        {"weights": {"Yes": 1}},
+        {"costs": {"Yes": {"No": -1}}},
+        {"metric": "accuracy", "metric_weight": 0},
+    ],
+)
+def test_unasked_rows_are_balanced_only_where_right_and_wrong_alone_decide(config):
+    golds = ["Yes"] * 3 + ["No"]
+    assert rewarder(golds=golds, **config).score(batch(golds, ["No"] * 4)) == [-1.0, -1.0, -1.0, 1.0]
+
+
+def test_numbers_are_not_balanced():
+    assert rewarder(STSB, golds=[1.0, 1.0, 4.0]).score(batch([4.0, 1.0], [4.0, 1.0])) == [2.5, 2.5]
 
 
 def test_a_pair_of_labels_can_have_its_own_reward():
@@ -106,6 +129,15 @@ def test_a_pair_of_labels_can_have_its_own_reward():
     answers = batch(["Yes", "Yes", "No"], ["No", "Yes", "Yes"])
     assert costly.score(answers) == [-4.0, 1.0, -1.0]
     assert costly.score(answers, common_scale=True) == [-1.0, 0.25, -0.25]
+
+
+def test_each_listed_number_is_paid_by_its_distance():
+    narrow = number_task(1, 2)
+    every = every_answer(narrow)
+    assert [answer.text for answer in every] == [f"1.{step}" for step in range(10)] + ["2.0"]
+    rows = [Example("t:0", {"text": ""}, 1.2)]
+    (paid,) = rewarder(narrow).of_each(rows, [()], every)
+    assert paid == pytest.approx([0.5 - abs(1.2 - answer.value) for answer in every])
 
 
 def test_functions_take_the_place_of_right_and_wrong_and_are_summed(file):
@@ -116,7 +148,7 @@ def test_functions_take_the_place_of_right_and_wrong_and_are_summed(file):
     assert both.figures() == {"rewards": {functions[0].name: pytest.approx(10 / 3), functions[1].name: 1 / 3}}
     weighted = rewarder(functions=functions, function_weights=(0.0, 2.0), match_weight=10)
     assert weighted.score(answers) == [12.0, -10.0, -30.0]
-    assert weighted.of_labels(answers.examples[:1], answers.prompts[:1]) == [[-10.0, 12.0]]
+    assert weighted.of_each(answers.examples[:1], answers.prompts[:1], every_answer(LABELS)) == [[-10.0, 12.0]]
     assert weighted.of_unreadable(answers.examples[:1]) == [-30.0]
     assert both.of_unreadable(answers.examples[:1]) == [-3.0]
 
@@ -224,8 +256,8 @@ def test_a_metric_is_added_with_its_weight():
     again = rewarder(metric="accuracy", metric_weight=0.5, metric_window=4)
     again.load_state_dict(scored.state_dict())
     rows = batch(["Yes"], ["Yes"])
-    assert again.of_labels(rows.examples, rows.prompts) == [pytest.approx([-1.5, 1.5])]
-    assert again.of_labels(rows.examples, rows.prompts, metric=False) == [[-1.0, 1.0]]
+    assert again.of_each(rows.examples, rows.prompts, every_answer(LABELS)) == [pytest.approx([-1.5, 1.5])]
+    assert again.of_each(rows.examples, rows.prompts, every_answer(LABELS), metric=False) == [[-1.0, 1.0]]
     assert again.of_unreadable(rows.examples) == pytest.approx([-3.5])
     assert again.score(rows) == scored.score(rows)
 

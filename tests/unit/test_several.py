@@ -10,6 +10,7 @@ from policies import trained_looking
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
+from adjudge.methods.exact import labels_of
 from adjudge.methods.ppo import collect_batch
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import label_objective
@@ -17,7 +18,7 @@ from adjudge.rollout.collect import Rollout, sample
 from adjudge.rollout.forward import rollout_figures, taught_loss, token_figures
 from adjudge.rollout.label_scoring import label_logps
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taught_row
-from adjudge.rollout.sampler import Sampling
+from adjudge.rollout.sampler import Sampling, respond
 from adjudge.tasks import load_task
 from adjudge.types import Example
 
@@ -94,6 +95,45 @@ def test_label_probabilities_are_those_of_the_written_labels(policy: Policy) -> 
         ids = [task.end.taught_ids(word, task.spec)] * len(prompts)
         expected_P = token_figures(policy, prompts, ids, 1.0).logp_BR.sum(1)
         torch.testing.assert_close(rollout.label_logp_PL[:, label], expected_P.detach(), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("score_labels", [False, True])
+def test_one_answer_per_prompt_is_drawn_as_ever(policy: Policy, score_labels: bool) -> None:
+    """Bit for bit, whether the labels are scored beside it or not."""
+    task = task_of(policy)
+    rows = rows_of(task)
+    drawn, expected = (Sampling(torch.Generator().manual_seed(5)) for _ in range(2))
+    rollout = sample(task, rows, drawn, score_labels=score_labels)
+    alone = respond(policy, policy.prefill([row.ids for row in rows]), task.end, expected)
+    assert rollout.responses == alone.ids
+    assert (rollout.label_logp_PL is not None) == score_labels
+    for name in ("logp_BR", "value_BR", "mask_BR"):
+        assert torch.equal(getattr(rollout, name), getattr(alone, name)), name
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_the_exact_gradient_is_that_of_the_models_own_probabilities(policy: Policy, temperature: float) -> None:
+    """Σ p r + u r_unreadable, with each p from a pass of the plain network over one prompt and one label."""
+    task = task_of(policy)
+    rows = rows_of(task)
+    reward = {True: 1.0, False: -1.0}
+    logp_BL = labels_of(task, rows, temperature, grad=True)
+    reward_BL = torch.tensor([[reward[word == row.example.gold] for word in task.spec.words] for row in rows])
+    objective = label_objective(logp_BL, reward_BL, -3.0, "p").mean()
+    total = torch.zeros(())
+    for row in rows:
+        other = torch.ones(())
+        for word in task.spec.words:
+            ids = task.end.taught_ids(word, task.spec)
+            logits = policy.lm(input_ids=torch.tensor([[*row.ids, *ids]])).logits[0, len(row.ids) - 1 : -1]
+            logp = (logits / temperature).log_softmax(-1)
+            probability = logp[torch.arange(len(ids)), torch.tensor(ids)].sum().exp()
+            total, other = total + probability * reward[word == row.example.gold], other - probability
+        total = total - 3 * other
+    assert objective.item() == pytest.approx(total.item() / len(rows), abs=1e-5)
+    exact, expected = gradient(policy, objective), gradient(policy, total / len(rows))
+    assert expected.norm() > 0
+    assert (exact - expected).norm() < 2e-3 * expected.norm()
 
 
 def test_the_log_transform_has_the_gradient_of_sft(tiny_llama: Path) -> None:

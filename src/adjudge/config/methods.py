@@ -27,7 +27,7 @@ class PolicyGradientConfig(LoopConfig):
         ge=0,
         lt=1,
         description="share of the steps that first fine-tune on the right answers, which makes the reference; "
-        "0: none; a run with init has none",
+        "0: none; runs with init or prompt.analysis=before have none",
     )
     warm_start_lr: float = Field(3e-4, ge=0, description="peak learning rate of the warm start")
     samples: int = Field(1, ge=1, description="answers per prompt, all from one pass over it")

@@ -25,8 +25,10 @@ class RewardConfig(Settings):
     weights: dict[str, float] | None = Field(
         None, description="gold label to a factor of the row's reward; labels that are not named: 1"
     )
-    balance: bool = Field(
-        False, description="factor of a row's reward: training rows / (labels * training rows of its gold label)"
+    balance: bool | None = Field(
+        None,
+        description="factor of a row's reward: training rows / (labels * training rows of its gold label); unset: only "
+        "without functions, costs, weights and metric, and not for numbers",
     )
     functions: tuple[str, ...] = Field(
         (), description="your own rewards, FILE.py:NAME each, summed; the code in these files runs"
@@ -63,6 +65,11 @@ class RewardConfig(Settings):
         if any(isinstance(key, bool) for key in keys):
             raise ValueError("YAML reads Yes and No as true and false: quote them, as in {'No': 1, 'Yes': 5}")
         return mapping
+
+    @property
+    def is_plain(self) -> bool:
+        """True if right and wrong alone decide on the reward."""
+        return not (self.functions or self.costs or self.weights or self.metric)
 
     @property
     def match_factor(self) -> float:

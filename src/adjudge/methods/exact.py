@@ -1,17 +1,22 @@
 """The exact policy gradient: raise the expected reward over all labels. Nothing is sampled.
 
 One step: compute the probability of each label as the answer to each prompt, weigh the labels' rewards with them, and
-follow the gradient of this expected reward, minus β times the exact KL to the reference.
+follow the gradient of this expected reward, minus β times the exact KL to the reference. A number task's answers count
+as labels where they can be listed: 51 from 0.0 to 5.0.
 
-What differs from the sampled methods here:
+It has no noise from sampling, no baseline and no critic: this is what the sampled methods estimate. ``transform``
+raises 2 arcsin √p or log p of the right labels instead. ``log`` is SFT's likelihood, so the difference between ``p``
+and ``log`` is what a reward adds.
 
-1. No noise from sampling, no baseline, no critic: this is what they estimate.
+Differs from arXiv 1706.05374:
+
+1. The sum is over labels, and their rewards are known. There the integral is over continuous actions, with a critic.
 2. An answer is right only as the label word with its end. Other spellings count as unreadable.
-3. ``transform`` raises 2 arcsin √p or log p of the right labels instead. ``log`` is SFT's likelihood, so the
-   difference between ``p`` and ``log`` is what a reward adds.
-4. A batch is learned from `update_epochs` times, until the KL to the policy it began with exceeds `stop_kl` (in nats
+3. A batch is learned from `update_epochs` times, until the KL to the policy it began with exceeds `stop_kl` (in nats
    per answer).
+4. The first half of the steps is supervised fine-tuning, whose result is the reference (`warm_start`).
 
+Shapes: ``B`` rows, ``L`` labels or listed numbers.
 Source: arXiv 1706.05374 (expected policy gradients), 1910.09093 (all-action gradients), 2510.13651 (transforms).
 """
 
@@ -29,12 +34,14 @@ from adjudge.config import ExactConfig
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import AdapterLoop, Step, adapter_loop, adapter_method
+from adjudge.prompts.answers import every_answer
 from adjudge.rl.kl import label_kl, with_other
 from adjudge.rl.losses import expected_reward, label_objective
 from adjudge.rollout.label_scoring import label_logps
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.runs.folder import Run
 from adjudge.system.timing import stage
+from adjudge.training.batches import chunks
 from adjudge.training.mixture import TaskRows
 from adjudge.training.updates import accumulate, apply_gradients
 from adjudge.types import Judgement, Value
@@ -42,19 +49,21 @@ from adjudge.types import Judgement, Value
 
 @dataclass(frozen=True, slots=True)
 class Likeliest:
-    """The likeliest label of each row of a batch."""
+    """The likeliest answer of each row of a batch."""
 
     golds: list[Value | None]
     judgements: list[Judgement]
 
 
 def train_exact(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on the expected reward. Raises ConfigError for a number task, and NotFiniteError."""
+    """Train on the expected reward. Raises ConfigError for numbers that cannot be listed, and NotFiniteError."""
     config = run.config.exact
     for part in parts:
-        if part.spec.is_number:
+        every_answer(part.spec)
+        if part.spec.is_number and config.transform != "p":
             raise ConfigError(
-                f"{part.spec.name} is answered with a number: `exact` needs a list of labels. Use ppo, rloo or grpo."
+                f"{part.spec.name} is answered with a number, and exact.transform={config.transform} raises right "
+                "labels only. Use exact.transform=p."
             )
     if config.reward.metric is not None and config.reward.metric_window == 0:
         raise ConfigError("exact.reward.metric: `exact` samples no answers, so it needs exact.reward.metric_window.")
@@ -72,7 +81,9 @@ def exact_updates(
     task, golds = step.task, [row.example.gold for row in step.rows]
     rewarder, examples, common_scale = task.rewarder, [row.example for row in step.rows], loop.multi_task
     assert rewarder is not None
-    reward_BL = torch.tensor(rewarder.of_labels(examples, [row.ids for row in step.rows], common_scale=common_scale))
+    every = every_answer(task.spec)
+    prompts = [row.ids for row in step.rows]
+    reward_BL = torch.tensor(rewarder.of_each(examples, prompts, every, common_scale=common_scale))
     unreadable_B = torch.tensor(rewarder.of_unreadable(examples, common_scale=common_scale))
     reward_BL, unreadable_B = reward_BL.to(loop.policy.device), unreadable_B.to(loop.policy.device)
     ref_logp_BL = None
@@ -94,7 +105,7 @@ def exact_updates(
 
     with stage("update"):
         for epoch in range(config.update_epochs):
-            losses = accumulate(range(len(step.rows)), config.micro_batch_size, loss_of)
+            losses = accumulate(range(len(step.rows)), config.micro_batch_size or rows_at_once(every), loss_of)
             if epoch == 0:
                 first_BL.copy_(now_BL)
                 figures = losses
@@ -104,8 +115,7 @@ def exact_updates(
                 break
             updates.append(apply_gradients(loop.optimizer, config.optimizer.max_grad_norm))
     every_BA = with_other(first_BL)
-    words = [Judgement(word, word) for word in task.spec.words]
-    answers = Likeliest(golds, [words[label] for label in first_BL.argmax(1).tolist()])
+    answers = Likeliest(golds, [every[label] for label in first_BL.argmax(1).tolist()])
     rewarder.remember(golds, answers.judgements)
     return {
         "reward": float(expected_reward(first_BL, reward_BL, unreadable_B).mean()),
@@ -120,11 +130,29 @@ def exact_updates(
 
 
 def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:
-    """Return the log-probability of each label, with its end, after each row's prompt, ``[B, L]``."""
-    with nullcontext() if grad else torch.no_grad():
-        state = task.policy.prefill([row.ids for row in rows], grad=grad)
-        label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
-        return label_logps(task.policy, state, label_ids, temperature)
+    """Return the log-probability of each answer, with its end, after each row's prompt, ``[B, L]``.
 
+    Without gradient the rows go through in parts of `rows_at_once`.
+    """
+    every = every_answer(task.spec)
+    answer_ids = [task.end.taught_ids(answer.value, task.spec) for answer in every if answer.value is not None]
+    with nullcontext() if grad else torch.no_grad():
+        return torch.cat(
+            [
+                label_logps(
+                    task.policy, task.policy.prefill([row.ids for row in part], grad=grad), answer_ids, temperature
+                )
+                for part in (rows[where] for where in chunks(len(rows), None if grad else rows_at_once(every)))
+            ]
+        )
+
+
+def rows_at_once(answers: Sequence[Judgement]) -> int:
+    """Return the number of rows of one pass: each answer of each row has its own copy of the prompt's keys."""
+    return max(1, MOST_COPIES // len(answers))
+
+
+MOST_COPIES = 256
+"""Largest number of answers in one pass. Each takes 7 MB: 80 tokens of the bundled model in float32."""
 
 METHOD = adapter_method(train_exact)

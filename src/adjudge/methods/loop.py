@@ -25,7 +25,7 @@ from adjudge.models.policy import Policy, load_policy
 from adjudge.rewards.rewarder import build_rewarder
 from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
-from adjudge.system.console import Bar, progress
+from adjudge.system.console import Bar, note, progress
 from adjudge.system.timing import collect_stages
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches
@@ -246,9 +246,9 @@ def adapter_loop(
     """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
-    update's ratio is 1, a step may make several updates, and the settings may ask for a warm start (not from a run: it
-    is one). With `value_lr` the value head is trained too. `carry`
-    holds the method's additional state. Raises ConfigError, DataError, ModelError, RunError.
+    update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
+    value head is trained too. `carry` holds the method's additional state. Raises ConfigError, DataError, ModelError,
+    RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -259,15 +259,16 @@ def adapter_loop(
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     if value_lr is not None:
         groups.append({"params": list(policy.value_head.parameters()), "lr": value_lr, "weight_decay": 0.0})
-    # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state.
+    # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state. They are
+    # restored after the weights and the reference, with which they are computed again.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
     first_phase = NO_FIRST_PHASE
     carried: dict[str, Stateful] = {}
     if isinstance(settings, PolicyGradientConfig):
         carried |= _add_rewarders(run, settings, tasks, parts)
-    if isinstance(settings, PolicyGradientConfig) and run.start is None:
-        first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
-        carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
+        if _has_warm_start(run, settings):
+            first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
+            carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
 
     def save() -> None:
         policy.save_adapter(run.folder / "adapter")
@@ -299,6 +300,19 @@ def adapter_loop(
     return loop
 
 
+def _has_warm_start(run: Run, settings: PolicyGradientConfig) -> bool:
+    """Return whether the run begins with SFT. A run with ``init`` does not: it goes on from one.
+
+    With ``prompt.analysis=before`` neither: rows have no analyses, and answers alone would teach to skip them.
+    """
+    if run.start is not None or settings.warm_start == 0:
+        return False
+    if run.config.prompt.analysis == "before":
+        note("no warm start: the rows have no analyses to teach (prompt.analysis=before).")
+        return False
+    return True
+
+
 def _add_rewarders(
     run: Run, settings: PolicyGradientConfig, tasks: Sequence[PromptedTask], parts: Sequence[TaskRows]
 ) -> dict[str, Stateful]:
@@ -314,7 +328,9 @@ def _add_rewarders(
 
 
 def _teach(loop: AdapterLoop[Any], settings: PolicyGradientConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:
-    rows = [taught_row(step.task, row) for row in step.rows]
+    rewarder = step.task.rewarder
+    assert rewarder is not None
+    rows = [taught_row(step.task, row)._replace(weight=rewarder.balance(row.example.gold)) for row in step.rows]
     return teach(loop.policy, loop.optimizer, rows, settings.micro_batch_size, settings.optimizer.max_grad_norm)
 
 

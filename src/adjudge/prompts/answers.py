@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from adjudge.errors import DataError, nearest
+from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.tasks.answer_words import as_it_stands, folded, stripped, too_long, without_final_punctuation
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
 from adjudge.types import Judgement, Value
@@ -23,6 +23,9 @@ OPENING_TAG = "<Judgement>"
 CLOSING_TAG = "</Judgement>"
 OPENING_ANALYSIS = "<Analysis>"
 CLOSING_ANALYSIS = "</Analysis>"
+
+MOST_ANSWERS = 128
+"""Largest number of answers that are listed one by one."""
 
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _LINE_END = re.compile(r"[\r\n]")
@@ -94,6 +97,32 @@ def answer_text(value: Value, spec: TaskSpec) -> str:
     if value not in spec.words:
         raise DataError(f"{spec.name}: {value!r} is not one of its answer words.{nearest(str(value), spec.words)}")
     return str(value)
+
+
+def every_answer(spec: TaskSpec) -> list[Judgement]:
+    """Return all answers of the task: its label words in order, or each number from low to high with its decimals.
+
+    Raises ConfigError for a number task with more than `MOST_ANSWERS` of them.
+    """
+    if spec.number is None:
+        return [Judgement(word, word) for word in spec.words]
+    number = spec.number
+    steps = count_answers(spec) - 1
+    if steps >= MOST_ANSWERS:
+        raise ConfigError(
+            f"{spec.name} has {steps + 1:,} answers from {number.low:g} to {number.high:g} with {number.decimals} "
+            f"decimals; at most {MOST_ANSWERS} can be listed. Give `number` fewer decimals, or use a method that "
+            "samples: ppo, rloo or grpo."
+        )
+    values = [round(number.low + step * 10**-number.decimals, number.decimals) + 0.0 for step in range(steps + 1)]
+    return [Judgement(_number_text(value, number, spec.name), value) for value in values]
+
+
+def count_answers(spec: TaskSpec) -> int:
+    """Return the number of answers the task has: its labels, or the numbers from low to high with its decimals."""
+    if spec.number is None:
+        return len(spec.words)
+    return math.floor((spec.number.high - spec.number.low) * 10**spec.number.decimals + 1e-9) + 1
 
 
 def _number_text(value: Value, number: NumberAnswer, task: str) -> str:

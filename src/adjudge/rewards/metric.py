@@ -101,10 +101,9 @@ class MetricCredit:
         self.remember(golds, values)
         return credits
 
-    def of_every_answer(self, golds: Sequence[Value | None]) -> list[list[float]]:
-        """Return, per row, the credit of each label and of an unreadable answer, after the window."""
+    def of_each(self, golds: Sequence[Value | None], answers: Sequence[Value | None]) -> list[list[float]]:
+        """Return, per row, the credit of each of the `answers` after the window; None is an unreadable one."""
         window = list(self._window)
-        answers = [*self.spec.words, None]
         per_row: dict[Value | None, list[float]] = {}
         for gold in dict.fromkeys(golds):
             per_row[gold] = [

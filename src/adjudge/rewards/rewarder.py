@@ -15,7 +15,7 @@ from adjudge.config import RewardConfig
 from adjudge.rewards.function import RewardFunction
 from adjudge.rewards.metric import MetricCredit
 from adjudge.rewards.score import reward_scale, rewards
-from adjudge.rewards.weights import reward_weights
+from adjudge.rewards.weights import balance_of
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Judgement, Value
 
@@ -77,7 +77,7 @@ class Rewarder:
         self.config, self.spec = config, spec
         self._functions, self._decode = functions, decode
         self._function_weights = config.function_weights or (1.0,) * len(functions)
-        self._weights = reward_weights(config, train_golds)
+        self._balance = balance_of(config, spec, train_golds)
         self._metric = MetricCredit(config, spec) if config.metric is not None else None
         self._figures: dict[str, float | None] = {}
 
@@ -96,31 +96,31 @@ class Rewarder:
             self._figures[self._metric.name] = self._metric.value
         return scores
 
-    def of_labels(
+    def of_each(
         self,
         examples: Sequence[Example],
         prompts: Sequence[Sequence[int]],
+        answers: Sequence[Judgement],
         *,
         common_scale: bool = False,
         metric: bool = True,
     ) -> list[list[float]]:
-        """Return, per row, the reward of each label as its answer: ``[B][L]``.
+        """Return, per row, the reward of each of the `answers`: ``[B][L]``.
 
-        Functions get the label's word as completion. The metric's context is its window alone, which `remember` fills;
+        Functions get the answer's text as completion. The metric's context is its window alone, which `remember` fills;
         without `metric` its credit is left out.
         """
-        words = [Judgement(word, word) for word in self.spec.words]
         scores, _ = self._row_rewards(
-            [row.gold for row in examples for _ in words],
-            [row for row in examples for _ in words],
-            [word for _ in examples for word in words],
-            [prompt for prompt in prompts for _ in words],
+            [row.gold for row in examples for _ in answers],
+            [row for row in examples for _ in answers],
+            [answer for _ in examples for answer in answers],
+            [prompt for prompt in prompts for _ in answers],
             common_scale,
         )
-        credit_BA = self._credits(examples, metric)
+        credit_BL = self._credits(examples, [answer.value for answer in answers], metric)
         return [
-            [scores[row * len(words) + label] + credit_BA[row][label] for label in range(len(words))]
-            for row in range(len(examples))
+            [scores[row * len(answers) + index] + credit for index, credit in enumerate(credits)]
+            for row, credits in enumerate(credit_BL)
         ]
 
     def of_unreadable(
@@ -132,9 +132,16 @@ class Rewarder:
         """
         unreadable = (self.config.match_factor or 1.0) * self.config.unreadable / self._scale(common_scale)
         return [
-            self._weights.get(row.gold, 1.0) * unreadable + credits[-1]
-            for row, credits in zip(examples, self._credits(examples, metric), strict=True)
+            self._weight(row.gold) * unreadable + credit
+            for row, (credit,) in zip(examples, self._credits(examples, [None], metric), strict=True)
         ]
+
+    def balance(self, gold: Value | None) -> float:
+        """Return how often a row counts, so that rare and frequent labels count the same; 1 where nothing is balanced.
+
+        The warm start weighs its rows with it too: otherwise it would teach the frequent label first.
+        """
+        return self._balance.get(gold, 1.0)
 
     def remember(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> None:
         """Add answers to the metric's window, for a method which samples none. `score` does it by itself."""
@@ -179,13 +186,16 @@ class Rewarder:
                 parts = function.rewards(prompt_texts, examples, judgements)
                 figures[function.name] = fmean(parts)
                 scores = [score + weight * part for score, part in zip(scores, parts, strict=True)]
-        return [score * self._weights.get(gold, 1.0) for score, gold in zip(scores, golds, strict=True)], figures
+        return [score * self._weight(gold) for score, gold in zip(scores, golds, strict=True)], figures
 
-    def _credits(self, examples: Sequence[Example], metric: bool) -> list[list[float]]:
-        """Return, per row, the weighted credit of each label and of an unreadable answer."""
+    def _weight(self, gold: Value | None) -> float:
+        return self.balance(gold) * (self.config.weights or {}).get(str(gold), 1.0)
+
+    def _credits(self, examples: Sequence[Example], values: Sequence[Value | None], metric: bool) -> list[list[float]]:
+        """Return, per row, the weighted credit of each answer; None is an unreadable one."""
         if self._metric is None or not metric:
-            return [[0.0] * (len(self.spec.words) + 1)] * len(examples)
-        credit_BA = self._metric.of_every_answer([row.gold for row in examples])
+            return [[0.0] * len(values)] * len(examples)
+        credit_BA = self._metric.of_each([row.gold for row in examples], values)
         return [[self.config.metric_weight * credit for credit in credits] for credits in credit_BA]
 
     def _scale(self, common: bool) -> float:

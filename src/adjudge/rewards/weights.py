@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from adjudge.config import RewardConfig
+from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Value
 
 
@@ -15,12 +16,11 @@ def balanced_weights(golds: Sequence[Value | None]) -> dict[Value | None, float]
     return {gold: len(golds) / (len(counts) * count) for gold, count in counts.items()}
 
 
-def reward_weights(config: RewardConfig, golds: Sequence[Value | None]) -> dict[Value | None, float]:
-    """Return the reward's factor per gold label; missing labels have 1. `golds` are the training rows'.
+def balance_of(config: RewardConfig, spec: TaskSpec, golds: Sequence[Value | None]) -> dict[Value | None, float]:
+    """Return `balanced_weights` of the training rows' golds where the settings balance rewards, else nothing.
 
-    With `balance`, and rewards of +1 and −1, one of two labels for all rows earns 0 on average.
+    With rewards of +1 and −1, one of two labels for all rows then earns 0 on average. Without that, the label that is
+    right most often is worth more than the other in every row, and the policy drifts towards it.
     """
-    named: dict[Value | None, float] = dict((config.weights or {}).items())
-    if config.balance:
-        return {gold: named.get(gold, 1.0) * weight for gold, weight in balanced_weights(golds).items()}
-    return named
+    balance = config.is_plain and not spec.is_number if config.balance is None else config.balance
+    return balanced_weights(golds) if balance and golds else {}

@@ -57,8 +57,7 @@ def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
 def leave_one_out(score_B: Tensor, samples: int) -> Tensor:
     """Return each answer's score minus the mean score of the prompt's other answers, float32 ``[B]``.
 
-    Answers of one prompt are adjacent. Raises ValueError for fewer than two per prompt. Source: arXiv 2402.14740,
-    equation 6.
+    Answers of one prompt are adjacent. Raises ValueError for fewer than two per prompt. Source: arXiv 2402.14740.
     """
     centred_B = group_relative(score_B, samples, scale=False)
     return centred_B * samples / (samples - 1)
@@ -69,7 +68,7 @@ def group_relative(score_B: Tensor, samples: int, *, scale: bool = True) -> Tens
 
     With `scale`, divide by the group's population standard deviation; a group of equal scores becomes 0. Answers of one
     prompt are adjacent. Raises ValueError for fewer than two per prompt.
-    Source: arXiv 2402.03300, equation 3 (scaled); 2503.20783, section 3.2 (not scaled).
+    Source: arXiv 2402.03300 (scaled), 2503.20783 (not scaled).
     """
     if samples < 2 or len(score_B) % samples:
         raise ValueError(f"{len(score_B)} scores are no groups of {samples}; a group has at least two answers")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adjudge.config import RewardConfig
-from adjudge.prompts.answers import read_answer
+from adjudge.prompts.answers import every_answer, read_answer
 from adjudge.rewards.rewarder import Rewarder, build_rewarder
 from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import respond_after_analysis
@@ -127,7 +127,9 @@ def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, comm
     assert rollout.label_logp_PL is not None
     rewarder = rollout.rewarder or build_rewarder(config, spec)
     rows, prompts = rollout.examples[:: rollout.samples], rollout.prompts[:: rollout.samples]
-    reward_PL = torch.tensor(rewarder.of_labels(rows, prompts, common_scale=common_scale, metric=False))
+    reward_PL = torch.tensor(
+        rewarder.of_each(rows, prompts, every_answer(spec), common_scale=common_scale, metric=False)
+    )
     unreadable_P = torch.tensor(rewarder.of_unreadable(rows, common_scale=common_scale, metric=False))
     return expected_reward(rollout.label_logp_PL, reward_PL, unreadable_P).repeat_interleave(rollout.samples)
 

@@ -24,7 +24,7 @@ from adjudge.rollout.sampler import Responses, Sampling, choose, limits, next_to
 def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling, samples: int) -> Responses:
     """Draw `samples` responses per prompt; those of one prompt are adjacent.
 
-    `state` cannot be used again afterwards.     Raises NotFiniteError when the logits are not a distribution.
+    `state` cannot be used again afterwards. Raises NotFiniteError when the logits are not a distribution.
     """
     prompts, device = len(state.hidden_BD), state.hidden_BD.device
     longest = limits(prompts * samples, end, sampling.generator)

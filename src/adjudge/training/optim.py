@@ -29,8 +29,8 @@ class FirstPhase:
     lr: float = 0.0
 
     def steps(self, total: int) -> int:
-        """Return the number of steps in a run of `total`."""
-        return round(self.share * total)
+        """Return the number of steps in a run of `total`. At least one step is left for what follows."""
+        return min(round(self.share * total), max(total - 1, 0))
 
 
 NO_FIRST_PHASE = FirstPhase()

@@ -70,6 +70,9 @@ def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     device = resolve_device(runtime)
+    if device.type == "cuda":
+        # cuDNN's attention plans each new shape anew, for a second or more; almost every batch here has a new shape.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     keep_freed_memory()
     dtype = resolve_dtype(runtime, device)
     if runtime.threads is not None:

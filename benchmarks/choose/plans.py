@@ -1,0 +1,162 @@
+"""The experiments: which tasks, which arms, how many rows and seeds. Nothing here was chosen on the rows reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+COSTS = {"Negative": {"Positive": -1.0}, "Positive": {"Negative": -5.0}}
+"""A "Negative" for a positive row costs five times a "Positive" for a negative one. Right answers cost nothing."""
+
+COST_REWARDS: dict[str, Any] = {
+    "right": 0.0,
+    "wrong": -5.0,
+    "unreadable": -5.0,
+    "costs": COSTS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A method with its settings. `decision` is what is done with its answers (see `report.decided`)."""
+
+    name: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    decision: str = "answer"
+    of: str = ""
+    """Another arm whose runs it takes, when only the decision differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One experiment. Every arm sees the same rows, prompts and row visits per seed.
+
+    A name in `tasks` without a slash is a table of `tables.TABLES`; ``cut:TASK`` is a task whose rows to judge are
+    cut from its training rows, to choose settings on.
+    """
+
+    what: str
+    tasks: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    rows: int
+    seeds: int = 3
+    eval_rows: int = 1000
+    against: tuple[str, ...] = ("sft",)
+    """Arms that the others are tested against."""
+    measure: str = "primary"
+    """The figure: the task's primary metric, or the mean ``cost`` of an answer."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of all arms."""
+
+
+SFT = Arm("sft", "sft")
+METHODS = ("ppo", "exact", "rloo", "grpo", "reinforce")
+EIGHT = (
+    *("vader/tweets", "vader/news", "vader/products"),
+    *("glue/sst2", "glue/qnli", "glue/mrpc", "glue/cola", "glue/rte"),
+)
+
+
+def _methods(*names: str, **settings: Any) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(name, name, {f"{name}.{key.replace('__', '.')}": value for key, value in settings.items()})
+        for name in names
+    )
+
+
+def _ppo(name: str, **settings: Any) -> Arm:
+    return Arm(f"ppo, {name}", "ppo", {f"ppo.{key.replace('__', '.')}": value for key, value in settings.items()})
+
+
+def _rewarded(name: str, method: str, **rewards: Any) -> Arm:
+    return Arm(name, method, {f"{method}.reward.{key}": value for key, value in rewards.items()})
+
+
+PLANS: dict[str, Plan] = {
+    "tasks": Plan("plain label tasks: the default PPO beside SFT", EIGHT, (SFT, *_methods("ppo")), rows=400, seeds=2),
+    "candidates": Plan(
+        "settings of PPO, one at a time, judged on rows cut from the training rows",
+        tuple(f"cut:{task}" for task in EIGHT),
+        (
+            SFT,
+            *_methods("ppo", "exact", "rloo"),
+            _ppo("not balanced", reward__balance=False),
+            _ppo("warm start 0.75", warm_start=0.75),
+            _ppo("3 passes, warm start 0.67", epochs=3, warm_start=0.67),
+            _ppo("one update", update_epochs=1),
+            _ppo("lr 3e-5", optimizer__lr=3e-5),
+            Arm("ppo, balanced batches", "ppo", {"data.sampling": "balanced"}),
+        ),
+        rows=400,
+        seeds=1,
+        eval_rows=400,
+    ),
+    "sst2": Plan("every method on SST-2", ("glue/sst2",), (SFT, *_methods(*METHODS)), rows=1000),
+    "untrained": Plan(
+        "every method from the untrained model, without a warm start",
+        ("glue/sst2",),
+        (SFT, *_methods(*METHODS, warm_start=0.0)),
+        rows=600,
+    ),
+    "own-file": Plan("a table of two classes, 800 rows", ("reviews",), (SFT, *_methods("ppo", "exact")), rows=800),
+    "numbers": Plan(
+        "numbers: the distance as reward against next-token loss",
+        ("glue/stsb", "vader/movies-rating"),
+        (SFT, *_methods("ppo", "exact", "rloo", "grpo")),
+        rows=1000,
+    ),
+    "noisy": Plan(
+        "noisy labels: 20 % and 40 % of the training labels flipped",
+        ("noisy-20", "noisy-40"),
+        (SFT, *_methods("ppo", "exact", "rloo")),
+        rows=800,
+    ),
+    "skewed": Plan(
+        "skewed labels, 90 : 10, scored by macro F1",
+        ("skewed",),
+        (
+            SFT,
+            Arm("sft, class weights", "sft", {"sft.class_weight": "balanced"}),
+            Arm("sft, prior taken out", "sft", decision="prior", of="sft"),
+            *_methods("ppo", "exact"),
+            _ppo("not balanced", reward__balance=False),
+            _rewarded("ppo, macro F1 as reward", "ppo", metric="macro_f1"),
+        ),
+        rows=800,
+        against=("sft", "sft, class weights"),
+        settings={"evaluation.decode": "labels"},
+    ),
+    "costs": Plan(
+        'costs: a wrong "Negative" costs five times a wrong "Positive"',
+        ("reviews",),
+        (
+            SFT,
+            Arm("sft, least expected cost", "sft", decision="cost", of="sft"),
+            Arm("sft, best threshold on these rows", "sft", decision="oracle", of="sft"),
+            _rewarded("ppo, costs as reward", "ppo", **COST_REWARDS),
+            _rewarded("exact, costs as reward", "exact", **COST_REWARDS),
+        ),
+        rows=800,
+        against=("sft", "sft, least expected cost"),
+        measure="cost",
+        settings={"evaluation.decode": "labels"},
+    ),
+    "analysis": Plan(
+        "an analysis before the judgement",
+        ("vader/movies",),
+        (
+            SFT,
+            *_methods("ppo"),
+            Arm(
+                "ppo, analysis before",
+                "ppo",
+                {"prompt.analysis": "before", "answer.analysis_tokens": 24},
+            ),
+        ),
+        rows=400,
+        eval_rows=400,
+    ),
+}
+"""All experiments by name."""

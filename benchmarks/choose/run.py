@@ -1,0 +1,182 @@
+"""Run the experiments, several runs at a time, and print their tables.
+
+    python -m benchmarks.choose.run tasks,sst2 --data-dir DIR --workers 2 --out runs/choose
+
+A finished run is kept, and a stopped one goes on from its checkpoint, so the same command continues after an interrupt.
+`--report` only prints the tables of what is there. On a GPU many runs share it well: take as many workers as cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adjudge.config import load_config
+from adjudge.errors import AdjudgeError
+from adjudge.tasks import load_task
+from adjudge.tasks.spec import TaskSpec
+from benchmarks.choose.plans import PLANS, Arm, Plan
+from benchmarks.choose.report import report
+from benchmarks.choose.tables import make_table
+
+SLOW = ("grpo", "ppo", "exact", "rloo", "reinforce", "sft")
+"""Methods from the slowest step to the fastest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of an experiment."""
+
+    plan: str
+    arm: Arm
+    spec: TaskSpec
+    seed: int
+    values: dict[str, Any]
+    folder: Path
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plans", help=f"names, separated by commas: {', '.join(PLANS)}")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with GLUE in the official layout")
+    parser.add_argument("--out", type=Path, default=Path("runs/choose"))
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time, each with one thread")
+    parser.add_argument("--seeds", type=int, help="number of seeds, instead of each experiment's own")
+    parser.add_argument("--arms", help="only these arms, separated by semicolons")
+    parser.add_argument("--tasks", help="only these tasks, separated by commas")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every run")
+    parser.add_argument("--deadline-s", type=float, help="begin no run after so many seconds")
+    parser.add_argument("--report", action="store_true", help="only print the tables")
+    given = parser.parse_args()
+    names = given.plans.split(",")
+    for name in names:
+        if name not in PLANS:
+            parser.error(f"there is no experiment '{name}'; there are {', '.join(PLANS)}")
+    jobs = [job for name in names for job in plan_jobs(name, given.data_dir, given.out, given.set, given.seeds)]
+    if given.arms:
+        jobs = [job for job in jobs if job.arm.name in given.arms.split(";")]
+    if given.tasks:
+        jobs = [job for job in jobs if job.spec.name in given.tasks.split(",")]
+    if not given.report:
+        run_jobs(jobs, given.workers, given.deadline_s)
+    for name in names:
+        print(report(name, [job for job in jobs if job.plan == name]), flush=True)
+
+
+def plan_jobs(
+    name: str,
+    data_dir: Path,
+    out: Path,
+    settings: Sequence[str] = (),
+    seeds: int | None = None,
+) -> list[Job]:
+    """Return the runs of an experiment, by task, arm and seed. Arms that take another's runs have none."""
+    plan = PLANS[name]
+    jobs = []
+    for task in plan.tasks:
+        spec = load_task(task) if "/" in task and ":" not in task else make_table(task, data_dir, out / "tables")
+        for arm in plan.arms:
+            if arm.of:
+                continue
+            for seed in range(plan.seeds if seeds is None else seeds):
+                values = {**_values(plan, arm, seed, data_dir), **dict(item.split("=", 1) for item in settings)}
+                folder = out / name / task.replace("/", "-").replace(":", "-") / arm.name.replace(", ", "-")
+                jobs.append(Job(name, arm, spec, seed, values, Path(str(folder).replace(" ", "-")) / f"seed-{seed}"))
+    return jobs
+
+
+def _values(plan: Plan, arm: Arm, seed: int, data_dir: Path) -> dict[str, Any]:
+    return {
+        "method": arm.method,
+        "seed": seed,
+        "data.train_rows": plan.rows,
+        "data.eval_rows": plan.eval_rows,
+        "data.data_dir": str(data_dir),
+        "runtime.threads": 1,
+        **plan.settings,
+        **arm.settings,
+    }
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, deadline_s: float | None = None) -> None:
+    """Run what is not finished, each experiment's longest first. A run that fails is reported, and the others go on."""
+    todo = [job for job in jobs if not (job.folder / "scores.json").is_file()]
+    order = list(dict.fromkeys(job.plan for job in jobs))
+    todo.sort(key=lambda job: (order.index(job.plan), _slowness(job)))
+    print(f"{len(todo)} of {len(jobs)} runs to do, {workers} at a time", flush=True)
+    began = time.monotonic()
+    context = multiprocessing.get_context("spawn")  # a GPU's driver does not survive a fork
+    tasks: Any = context.SimpleQueue()
+    done: Any = context.SimpleQueue()
+    for index in range(len(todo)):
+        tasks.put(index)
+    for _ in range(workers):
+        tasks.put(None)
+    until = None if deadline_s is None else began + deadline_s
+    processes = [context.Process(target=_work, args=(todo, tasks, done, until)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for number in range(len(todo)):
+        line = done.get()
+        print(f"[{number + 1}/{len(todo)}] {time.monotonic() - began:4.0f} s  {line}", flush=True)
+    for process in processes:
+        process.join()
+
+
+def _slowness(job: Job) -> int:
+    return SLOW.index(job.arm.method) if job.arm.method in SLOW else len(SLOW)
+
+
+def _work(todo: Sequence[Job], tasks: Any, done: Any, until: float | None) -> None:
+    while (index := tasks.get()) is not None:
+        if until is not None and time.monotonic() > until:
+            done.put(f"{_title(todo[index])}: not begun")
+        else:
+            done.put(_run(todo[index]))
+
+
+def _run(job: Job) -> str:
+    """Run one job with its output in a log beside its folder, and return a line about it."""
+    import torch
+
+    from adjudge.experiments.execute import execute
+    from adjudge.experiments.judging import score_line
+
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(job.folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    kept = os.dup(2)
+    os.dup2(log, 2)
+    try:
+        line = score_line(execute(load_config(values=job.values), job.spec, job.folder, resume=True))
+    except AdjudgeError as error:
+        line = f"failed: {error}"
+    except Exception:
+        traceback.print_exc()
+        line = f"failed: {traceback.format_exc(limit=-1)}"
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(log)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return f"{_title(job)}: {line}"
+
+
+def _title(job: Job) -> str:
+    return f"{job.plan}, {job.arm.name}, seed {job.seed}"
+
+
+if __name__ == "__main__":
+    main()
