@@ -87,6 +87,8 @@ PLANS: dict[str, Plan] = {
             _ppo("3 passes, warm start 0.67", epochs=3, warm_start=0.67),
             _ppo("one update", update_epochs=1),
             _ppo("lr 3e-5", optimizer__lr=3e-5),
+            _ppo("kl 0.3", kl_init=0.3),
+            _ppo("kl 0.3, lr 3e-4", kl_init=0.3, optimizer__lr=3e-4),
             Arm("ppo, balanced batches", "ppo", {"data.sampling": "balanced"}),
         ),
         rows=400,

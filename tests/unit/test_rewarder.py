@@ -137,6 +137,7 @@ def test_each_listed_number_is_paid_by_its_distance():
     assert [answer.text for answer in every] == [f"1.{step}" for step in range(10)] + ["2.0"]
     rows = [Example("t:0", {"text": ""}, 1.2)]
     (paid,) = rewarder(narrow).of_each(rows, [()], every)
+    assert rewarder(narrow).of_unreadable(rows) == [-0.5]
     assert paid == pytest.approx([0.5 - abs(1.2 - answer.value) for answer in every])
 
 

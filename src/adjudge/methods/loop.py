@@ -328,9 +328,7 @@ def _add_rewarders(
 
 
 def _teach(loop: AdapterLoop[Any], settings: PolicyGradientConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:
-    rewarder = step.task.rewarder
-    assert rewarder is not None
-    rows = [taught_row(step.task, row)._replace(weight=rewarder.balance(row.example.gold)) for row in step.rows]
+    rows = [taught_row(step.task, row) for row in step.rows]
     return teach(loop.policy, loop.optimizer, rows, settings.micro_batch_size, settings.optimizer.max_grad_norm)
 
 

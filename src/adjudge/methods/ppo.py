@@ -14,6 +14,7 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 7. The first half of the steps is supervised fine-tuning, whose result is the reference (`warm_start`).
 8. Several answers per prompt come from one pass over it (`samples`).
 9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`).
+10. The reward of a label is weighted by its rarity, so that one label for all rows earns nothing (`reward.balance`).
 
 Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards).
 """

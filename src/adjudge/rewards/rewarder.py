@@ -128,20 +128,14 @@ class Rewarder:
     ) -> list[float]:
         """Return the reward of an unreadable answer to each row: ``[B]``.
 
-        It is `unreadable`, weighted. Functions are not asked: there is no text to give them.
+        It is the task's own reward of one, weighted. Functions are not asked: there is no text to give them.
         """
-        unreadable = (self.config.match_factor or 1.0) * self.config.unreadable / self._scale(common_scale)
+        (unreadable,) = rewards([Judgement("", None)], [examples[0].gold], self.spec, self.config)
+        unreadable *= (self.config.match_factor or 1.0) / self._scale(common_scale)
         return [
             self._weight(row.gold) * unreadable + credit
             for row, (credit,) in zip(examples, self._credits(examples, [None], metric), strict=True)
         ]
-
-    def balance(self, gold: Value | None) -> float:
-        """Return how often a row counts, so that rare and frequent labels count the same; 1 where nothing is balanced.
-
-        The warm start weighs its rows with it too: otherwise it would teach the frequent label first.
-        """
-        return self._balance.get(gold, 1.0)
 
     def remember(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> None:
         """Add answers to the metric's window, for a method which samples none. `score` does it by itself."""
@@ -189,7 +183,7 @@ class Rewarder:
         return [score * self._weight(gold) for score, gold in zip(scores, golds, strict=True)], figures
 
     def _weight(self, gold: Value | None) -> float:
-        return self.balance(gold) * (self.config.weights or {}).get(str(gold), 1.0)
+        return self._balance.get(gold, 1.0) * (self.config.weights or {}).get(str(gold), 1.0)
 
     def _credits(self, examples: Sequence[Example], values: Sequence[Value | None], metric: bool) -> list[list[float]]:
         """Return, per row, the weighted credit of each answer; None is an unreadable one."""
