@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUDGET ?= full
-DEMO_METHODS ?= zero-shot,few-shot,sft,ppo,encoder
+DEMO_METHODS ?= zero-shot,few-shot,tfidf,linear,sft,ppo,encoder
 SETTINGS ?=
 # Tests: one process per core, one thread each.
 WORKERS ?= auto

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, MptConfig, PreTrainedTokenizerFast, Qwen2Config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertModel, LlamaConfig, MptConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several threads per worker are many times slower
@@ -23,6 +23,8 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """One ChatML turn per message, as SmolLM2 and Qwen write them (without a default system turn)."""
+
+BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "the", "a", "very", "plot", "and"]
 
 SENTENCES = [
     "Judge the sentence and answer inside the tag: <Judgement> Positive </Judgement>",
@@ -114,6 +116,39 @@ def able(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initializer_range=0.3,
     )
     return save_tiny(config, tmp_path_factory.mktemp("able") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 2-layer BERT without a head, as encoders come, with a word-level tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny") / "bert"
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(BERT_WORDS)}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=24,
+    )
+    config = BertConfig(
+        vocab_size=len(BERT_WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=24,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

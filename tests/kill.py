@@ -38,6 +38,8 @@ from transformers import BertConfig, BertForSequenceClassification
 import adjudge.evaluation.score
 import adjudge.methods.encoder
 import adjudge.methods.exact
+import adjudge.methods.floors.linear
+import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
 import adjudge.methods.ppo
 import adjudge.methods.reinforce
@@ -47,7 +49,7 @@ from adjudge.config import load_config
 from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
-METHODS = ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder", "multi-ppo")
+METHODS = ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder", "tfidf", "linear", "multi-ppo")
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -93,7 +95,7 @@ def make_models(folder: Path) -> dict[str, str]:
     )
     torch.manual_seed(0)
     BertForSequenceClassification(bert).save_pretrained(folder / "bert")
-    return {"model": str(folder / "llama"), "encoder.model": str(folder / "bert")}
+    return {"model": str(folder / "llama"), "encoder.model": str(folder / "bert"), "linear.model": str(folder / "bert")}
 
 
 def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:

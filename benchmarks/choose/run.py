@@ -139,6 +139,9 @@ def _slowness(job: Job) -> int:
 
 def _work(todo: Sequence[Job], tasks: Any, done: Any, until: float | None) -> None:
     while (index := tasks.get()) is not None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            return
         if until is not None and time.monotonic() > until:
             done.put(f"{_title(todo[index])}: not begun")
         else:

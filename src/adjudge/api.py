@@ -255,6 +255,8 @@ def _run(
     if values.get("data.data_dir") is not None:
         values["data.data_dir"] = str(values["data.data_dir"])
     if values.get("model") is not None:
+        if not entry.model:
+            raise ConfigError(f"{entry.name} has no model: leave `model` out.")
         values[entry.model] = values["model"]
     config = load_config(preset=preset, values={**values, "method": entry.name, "task": ",".join(names)})
     shown = shown_name(entry.name, len(specs))

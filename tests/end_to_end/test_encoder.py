@@ -7,50 +7,12 @@ import torch
 from running import load_one, logged, train_one
 from safetensors.torch import load_file
 from specs import label_task, number_task
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from adjudge.config import load_config
 from adjudge.errors import AdjudgeError, DataError, ModelError, NotFiniteError, RunError
 from adjudge.models.encoder import Texts, load_encoder, texts_of
 from adjudge.runs.folder import Run
 from adjudge.types import Example
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "the", "a", "very", "plot", "and"]
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory):
-    """Folder of a random 2-layer BERT without a head, as encoders come, with a word-level tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny") / "bert"
-    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    raw.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=24,
-    )
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=24,
-        initializer_range=0.1,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
 
 LABELS = label_task("Negative", "Positive")
 NUMBERS = number_task(-4, 4)

@@ -12,7 +12,19 @@ from adjudge.methods.registry import METHODS, check_names, check_settings, get_e
 
 
 def test_the_names_are_a_contract():
-    assert list(METHODS) == ["zero-shot", "few-shot", "sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder"]
+    assert list(METHODS) == [
+        "zero-shot",
+        "few-shot",
+        "sft",
+        "ppo",
+        "reinforce",
+        "rloo",
+        "grpo",
+        "exact",
+        "tfidf",
+        "linear",
+        "encoder",
+    ]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -13,8 +13,9 @@ from adjudge.errors import RunError
 from adjudge.report.collect import collect
 from adjudge.report.curves import panels, recall_panel
 from adjudge.report.examples import example_set, outcome
-from adjudge.report.html import headline, render_report
+from adjudge.report.html import render_report
 from adjudge.report.plots import confusion, interval_chart, scatter, ticks
+from adjudge.report.sentences import headline
 from adjudge.report.summary import summarise
 from adjudge.runs.folder import Run
 from adjudge.system.files import write_json
@@ -178,7 +179,7 @@ def test_page_of_a_comparison(tmp_path):
     page = page_of(comparison(tmp_path, tests=[TEST]))
     assert "Film reviews" in page.text
     assert (
-        "ppo judges best: accuracy 0.900. Its lead of 0.150 over sft is not significant (p = 0.10 after Holm)."
+        "A tie: ppo with accuracy 0.900, and sft 0.750. No paired test tells them from the first (p ≥ 0.05 after Holm)."
         in page.text
     )
     assert "ppo − sft on accuracy: +0.150, p = 0.10 after Holm (McNemar): not significant" in page.text
@@ -419,8 +420,38 @@ def test_headline_without_a_paired_test():
         for m, v in (("a", 0.5), ("b", 0.7))
     ]
     sentence, certainty = headline(summarise({"rows": rows})[::-1], [])
-    assert sentence == "b judges best: accuracy 0.700."
-    assert certainty == "It leads a by 0.200; no paired test of the two was recorded."
+    assert sentence == "b has the highest accuracy 0.700."
+    assert certainty == "Not every other method was tested against it."
+
+
+def test_a_method_is_best_only_where_every_test_says_so():
+    rows = [
+        {
+            "task": "t",
+            "method": m,
+            "primary": "accuracy",
+            "n": 9,
+            "metrics": {"accuracy": {"value": v, "low": v - 0.1, "high": 1}},
+        }
+        for m, v in (("c", 0.9), ("b", 0.7), ("a", 0.5))
+    ]
+    best_first = summarise({"rows": rows})
+
+    def tests(with_b, with_a):
+        pairs = (("b", "c", with_b), ("c", "a", with_a))
+        return [{"a": one, "b": two, "metric": "accuracy", "p_holm": p} for one, two, p in pairs]
+
+    assert headline(best_first, tests(0.01, 0.002), ("Yes", 0.6)) == (
+        "c is best: accuracy 0.900.",
+        "It leads b by 0.200; all tests: p = 0.010 or less.",
+    )
+    assert headline(best_first, tests(0.2, 0.002), ("Yes", 0.6))[0] == "A tie: c with accuracy 0.900, and b 0.700."
+    assert headline(best_first, tests(0.2, 0.3))[0] == "A tie: c with accuracy 0.900, and b 0.700, a 0.500."
+    assert headline(best_first, tests(0.01, 0.002), ("Yes", 0.85)) == (
+        "No method beats always answering Yes (0.850).",
+        "The highest is c with accuracy 0.900; its 95 % interval begins at 0.800.",
+    )
+    assert headline(best_first[:1], [], ("Yes", 0.6)) == ("c reaches accuracy 0.900.", "95 % interval 0.800 to 1.000.")
 
 
 def test_confusion_counts():

@@ -65,6 +65,7 @@ def test_markdown_table_is_exact():
         "\n"
         "Intervals are 95 %. glue/sst2 dev: 100 rows judged.\n"
         "\n"
+        "- ppo has the highest accuracy 0.884. Not every other method was tested against it.\n"
         "- ppo − sft on accuracy: +0.012, p = 0.21 after Holm (McNemar): not significant\n"
     )
 
@@ -214,17 +215,29 @@ def collapsed(word: str, **more) -> dict:
 
 def test_one_label_for_every_row_is_a_warning():
     assert table_notes({"rows": [collapsed("Negative")]}) == [
-        "zero-shot answers Negative for every row (a majority-label result)"
+        "always answering Negative would be right in 0.600 of the rows",
+        "zero-shot answers Negative for every row (a majority-label result)",
     ]
-    assert table_notes({"rows": [collapsed("Positive")]}) == [
+    assert table_notes({"rows": [collapsed("Positive")]})[1:] == [
         "zero-shot answers Positive for every row (a one-label result)"
     ]
 
 
 def test_one_label_in_one_of_two_seeds_names_the_seed():
     other = row("zero-shot", 0.6, 1, majority={"word": "Negative", "share": 0.6, "one_label": False})
-    (line,) = table_notes({"rows": [collapsed("Negative"), other]})
+    line = table_notes({"rows": [collapsed("Negative"), other]})[-1]
     assert line == "zero-shot (seed 0) answers Negative for every row (a majority-label result)"
+
+
+def test_the_terminal_lists_the_tests_of_the_best_method_only():
+    names = ("a", "b", "c", "d", "e")
+    rows = [row(name, 0.5 + index / 10) for index, name in enumerate(names)]
+    pairs = [(one, two) for index, one in enumerate(names) for two in names[index + 1 :]]
+    tests = [{"task": "glue/sst2", "a": one, "b": two, "metric": "accuracy", "p_holm": 0.01} for one, two in pairs]
+    whole, short = (table_notes({"rows": rows, "tests": tests}, short=short) for short in (False, True))
+    assert whole[0] == short[0] == "e is best: accuracy 0.900. It leads d by 0.100; all tests: p = 0.010 or less."
+    assert len(whole) == 1 + 10 and len(short) == 1 + 4 + 1
+    assert short[-1] == "6 more paired tests are in table.md" and all("e" in line for line in short[1:-1])
 
 
 def test_many_unreadable_answers_are_a_warning():

@@ -80,7 +80,7 @@ def _facts(entry: Entry) -> dict[str, str]:
         "what it is": entry.summary,
         "source": entry.source,
         "learns from": LEARNS_FROM[entry.rows],
-        "model": f"named by {option_for(entry.model)}",
+        "model": f"named by {option_for(entry.model)}" if entry.model else "none",
         "run it with": f"adjudge train {entry.name}" if entry.trains else f"adjudge evaluate --method {entry.name}",
     }
     if entry.trains_adapter:

@@ -53,7 +53,7 @@ def show_table(table: Mapping[str, Any]) -> None:
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
 
-    show(results_table(table), table_notes(table))
+    show(results_table(table), table_notes(table, short=True))
     for scores in suite_scores(table):
         console.print()
         show(text_table(*suite_columns(scores)), suite_lines(scores))

@@ -82,7 +82,8 @@ def train(
     if init is not None and not entry.trains_adapter:
         raise ConfigError(f"--init is for {either(STARTERS)}; {method} starts from the model itself.")
     if entry.model != "model" and model is not None:
-        warn(f"{entry.name} takes its model from {options.option_for(entry.model)}; --model has no effect here.")
+        source = f"takes its model from {options.option_for(entry.model)}" if entry.model else "has no model"
+        warn(f"{entry.name} {source}; --model has no effect here.")
     if reward_funcs is not None and entry.name not in rewarded_names():
         raise refuse_functions(method)
     settings = options.build_config(ctx.params)

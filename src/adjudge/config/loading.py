@@ -70,7 +70,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
     trusted = config.runtime.trust_remote_code
-    if trusted not in (None, config.model, config.encoder.model):
+    if trusted not in (None, config.model, config.encoder.model, config.linear.model):
         raise ConfigError(
             f"runtime.trust_remote_code is '{trusted}', but the model is {config.model} and the encoder is "
             f"{config.encoder.model}. Give the exact name of the one whose code may run."

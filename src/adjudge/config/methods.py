@@ -132,6 +132,27 @@ class ExactConfig(PolicyGradientConfig):
     )
 
 
+class FloorConfig(Settings):
+    """What the floors read: logistic regression on features that are not trained."""
+
+    c: float | None = Field(
+        None, gt=0, description="inverse of the regularisation; unset: the best on held-out training rows"
+    )
+
+
+class TfidfConfig(FloorConfig):
+    """Logistic regression on tf-idf weights of words (ridge regression for numbers)."""
+
+    ngrams: int = Field(2, ge=1, le=5, description="longest run of words that counts as one feature")
+
+
+class LinearConfig(FloorConfig):
+    """Logistic regression on the vectors of a frozen encoder (ridge regression for numbers)."""
+
+    model: str = Field("minilm-l6", description="encoder id or folder")
+    max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
+
+
 class EncoderConfig(LoopConfig):
     """A fine-tuned encoder with a classification or regression head: the baseline to beat."""
 
@@ -153,4 +174,6 @@ class MethodSettings(Settings):
     rloo: RlooConfig = RlooConfig()
     grpo: GrpoConfig = GrpoConfig()
     exact: ExactConfig = ExactConfig()
+    tfidf: TfidfConfig = TfidfConfig()
+    linear: LinearConfig = LinearConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, value_of
+from adjudge.config import Config
 from adjudge.errors import ModelError, nearest
-from adjudge.methods.registry import get_entry, shown_name
+from adjudge.methods.registry import model_of, shown_name
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
@@ -32,7 +32,9 @@ def ensure_model(config: Config) -> None:
     from adjudge.models.sources.bundled import BUNDLED, bundled_folder
 
     refuse_random_model(config)
-    name = str(value_of(config, get_entry(config.method).model))
+    name = model_of(config)
+    if not name:
+        return
     if name in BUNDLED:
         bundled_folder(name)
     elif "/" not in name and ":" not in name and not Path(name).expanduser().is_dir():
@@ -44,7 +46,7 @@ def ensure_model(config: Config) -> None:
 
 def refuse_random_model(config: Config) -> None:
     """Raise ModelError for a model with random weights: its accuracy means nothing."""
-    refuse_random(str(value_of(config, get_entry(config.method).model)))
+    refuse_random(model_of(config))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from adjudge.system.console import note
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRAINED = ("adapter", "encoder")
+TRAINED = ("adapter", "encoder", "regression")
 """Folders of a run with its trained weights, as safetensors."""
 
 SHOWN = 60

@@ -35,7 +35,7 @@ class Entry:
     rows: Literal["none", "demonstrations", "all"] = "all"
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
-    """The setting that names its model."""
+    """The setting that names its model; "" for a method without one."""
     trains_adapter: bool = True
     """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
@@ -68,6 +68,13 @@ def _encoder(name: str, summary: str, source: str) -> Entry:
     )
 
 
+def _floor(name: str, summary: str, source: str, model: str = "") -> Entry:
+    """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
+    group = _group(name)
+    module = f"adjudge.methods.floors.{group}"
+    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False)
+
+
 def _group(name: str) -> str:
     return name.replace("-", "_")
 
@@ -92,11 +99,18 @@ METHODS: dict[str, Entry] = {
             "arXiv 1706.05374",
             analysis_before=False,
         ),
+        _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
+        _floor(
+            "linear",
+            "logistic regression on a frozen encoder's vectors: a floor, in seconds",
+            "arXiv 1908.10084",
+            model="linear.model",
+        ),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
 }
 
-COMPARED = ("zero-shot", "few-shot", "sft", "ppo", "encoder")
+COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""
 
 MULTI = "multi-"
@@ -199,6 +213,12 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
         check_rewards(reward, specs)
 
 
+def model_of(config: Config) -> str:
+    """Return the model of the run's method; "" for a method without one."""
+    key = get_entry(config.method).model
+    return str(value_of(config, key)) if key else ""
+
+
 def rewarded_names() -> list[str]:
     """Return the methods which learn from rewards."""
     return [entry.name for entry in METHODS.values() if _reward_key(entry) is not None]
@@ -250,7 +270,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     entry = get_entry(config.method)
     plain = Config()
     update: dict[str, Any] = {name: getattr(plain, name) for name in _READ_BY_SOME if name not in entry.settings}
-    model = value_of(config, entry.model)
+    model = model_of(config)
     if entry.model != "model":
         update |= {"model": model, "preset": plain.preset}  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})

@@ -71,15 +71,31 @@ class Encoder:
 
         Rows are padded to the longest; in a pair that is too long, the longer text is shortened first.
         """
-        options = {
-            "truncation": "longest_first",
-            "max_length": self.max_tokens,
-            "padding": "longest",
-            "return_tensors": "pt",
-        }
-        batch = self.tokenizer(*self._columns(rows), **options, **_AS_TEXT)
-        logits: Tensor = self.model(**batch.to(self.model.device)).logits
+        logits: Tensor = self.model(**self._encoded(rows)).logits
         return logits.float()
+
+    def vectors(
+        self, texts: Sequence[str], batch_size: int, done: Callable[[int], None] = lambda count: None
+    ) -> Tensor:
+        """Return each text's mean last hidden state, scaled to length 1: ``[N, D]`` on the CPU, without gradients.
+
+        Batches hold texts of similar length. `done` is called with the number of texts after each batch.
+        """
+        self.model.eval()
+        body = getattr(self.model, self.model.base_model_prefix)
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        vectors: list[Tensor] = [torch.empty(0)] * len(texts)
+        with torch.inference_mode():
+            for start in range(0, len(order), batch_size):
+                indices = order[start : start + batch_size]
+                batch = self._encoded([Texts(texts[index]) for index in indices])
+                hidden_BTD = body(**batch).last_hidden_state.float()
+                real_BT1 = batch["attention_mask"][:, :, None].to(hidden_BTD)
+                mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1)
+                for index, vector_D in zip(indices, torch.nn.functional.normalize(mean_BD).cpu(), strict=True):
+                    vectors[index] = vector_D
+                done(len(indices))
+        return torch.stack(vectors)
 
     def score(self, rows: Sequence[Texts], batch_size: int, done: Callable[[int], None] = lambda count: None) -> Tensor:
         """Return the logits of all rows in their order, ``[N, L]`` on the CPU, without gradients.
@@ -96,6 +112,16 @@ class Encoder:
                 logits_NL[indices] = self.logits([rows[index] for index in indices]).cpu()
                 done(len(indices))
         return logits_NL
+
+    def _encoded(self, rows: Sequence[Texts]) -> Any:
+        """Return the padded batch of `rows` on the model's device."""
+        options = {
+            "truncation": "longest_first",
+            "max_length": self.max_tokens,
+            "padding": "longest",
+            "return_tensors": "pt",
+        }
+        return self.tokenizer(*self._columns(rows), **options, **_AS_TEXT).to(self.model.device)
 
     def _columns(self, rows: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
         """Return first and second texts for the tokenizer; all rows of a task have a second text or none."""

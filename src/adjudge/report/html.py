@@ -23,7 +23,7 @@ from adjudge.report.curves import PANEL_HEIGHT, PANEL_WIDTH, Panel, panels, reca
 from adjudge.report.examples import ExampleSet, example_set
 from adjudge.report.phenomena import Phenomenon, phenomena, phenomena_line
 from adjudge.report.plots import SCATTER, Confusion, IntervalChart, Scatter, confusion, interval_chart, scatter
-from adjudge.report.sentences import incomplete_lines, verdict_line, warning_lines
+from adjudge.report.sentences import headline, incomplete_lines, verdict_line, warning_lines
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.summary import (
     ALPHA,
@@ -34,7 +34,7 @@ from adjudge.report.summary import (
     ranked,
     summarise,
 )
-from adjudge.report.text import count_text, decimal, p_text, seconds_text, visible
+from adjudge.report.text import count_text, decimal, seconds_text, visible
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -127,7 +127,7 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         anchor=anchor,
         title=spec.title if spec else task,
         spec=spec,
-        headline=headline(best_first, tests),
+        headline=headline(best_first, tests, majority),
         facts=tuple(_facts(rows, runs)),
         warnings=tuple(warning_lines(table)),
         summaries=tuple(summaries),
@@ -143,31 +143,6 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         phenomena=tuple(phenomenon_items),
         phenomena_note=phenomena_line(task, phenomenon_items),
     )
-
-
-def headline(best_first: Sequence[Summary], tests: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the main result of one task for a hurried reader: a sentence, and how sure it is."""
-    scored = [item for item in best_first if item.primary in item.metrics]
-    if not scored:
-        return "No result yet.", "No run of this task has been evaluated."
-    best = scored[0]
-    figure = best.metrics[best.primary]
-    value = f"{best.primary} {figure.value:.3f}"
-    if len(scored) == 1:
-        interval = "" if figure.low is None else f"95 % interval {figure.low:.3f} to {figure.high:.3f}."
-        return f"{best.method} reaches {value}.", interval
-    second = scored[1]
-    sentence = f"{best.method} judges best: {value}."
-    if second.primary != best.primary:
-        return sentence, ""
-    lead = abs(figure.value - second.metrics[second.primary].value)
-    pair = {best.method, second.method}
-    test = next((t for t in tests if {t.get("a"), t.get("b")} == pair and t.get("metric") == best.primary), None)
-    p = None if test is None else test.get("p_holm", test.get("p"))
-    if not isinstance(p, int | float):
-        return sentence, f"It leads {second.method} by {lead:.3f}; no paired test of the two was recorded."
-    verdict = "is significant" if p < ALPHA else "is not significant"
-    return sentence, f"Its lead of {lead:.3f} over {second.method} {verdict} ({p_text(p)} after Holm)."
 
 
 def script_json(value: Any) -> Markup:

@@ -5,7 +5,7 @@ Input is the mapping of table.json, as in `adjudge.report.summary`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adjudge.report.overlap import overlap_lines
@@ -16,6 +16,7 @@ from adjudge.report.summary import (
     collapsed_label,
     finite,
     most_frequent_gold,
+    ranked,
     summarise,
 )
 from adjudge.report.text import decimal, p_text, visible
@@ -25,9 +26,91 @@ TEST_TITLES = {"mcnemar": "McNemar"}
 """Names of tests as they are shown; a test without an entry is shown by its name in table.json."""
 
 
-def table_notes(table: Mapping[str, Any]) -> list[str]:
-    """Return all sentences below the table: paired tests, warnings, failed and unfinished cells."""
-    return [*verdict_lines(table), *warning_lines(table), *incomplete_lines(table)]
+MOST_TESTS = 6
+"""Largest number of paired tests that the terminal lists whole."""
+
+
+def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
+    """Return all sentences below the table: headlines, paired tests, warnings, failed and unfinished cells.
+
+    With `short`, a long list of tests is reduced to those of each task's best method.
+    """
+    tests = verdict_lines(table)
+    if short and len(tests) > MOST_TESTS:
+        best = {task: summaries[0].method for task, summaries in _by_task(table).items() if summaries}
+        kept = [test for test in table.get("tests") or () if best.get(str(test.get("task"))) in (test["a"], test["b"])]
+        left_out = len(tests) - len(kept)
+        tests = verdict_lines({**table, "tests": kept})
+        tests += [f"{left_out} more paired tests are in table.md"] if left_out else []
+    return [*headline_lines(table), *tests, *warning_lines(table), *incomplete_lines(table)]
+
+
+def headline_lines(table: Mapping[str, Any]) -> list[str]:
+    """Return each task's headline with how sure it is, then what its commonest label alone would give."""
+    lines = []
+    by_task = _by_task(table)
+    for task, best_first in by_task.items():
+        tests = [test for test in table.get("tests") or () if str(test.get("task")) == task]
+        rows = [row for row in table["rows"] if str(row["task"]) == task]
+        majority = next((most for row in rows if (most := most_frequent_gold(row))), None)
+        lead = f"{task}: " if len(by_task) > 1 else ""
+        if len(best_first) > 1 and tests:
+            lines.append(lead + " ".join(headline(best_first, tests, majority)).strip())
+        if majority is not None:
+            lines.append(f"{lead}always answering {majority[0]} would be right in {majority[1]:.3f} of the rows")
+    return lines
+
+
+def headline(
+    best_first: Sequence[Summary], tests: Sequence[Mapping[str, Any]], majority: tuple[str, float] | None = None
+) -> tuple[str, str]:
+    """Return the main result of one task for a hurried reader: a sentence, and how sure it is.
+
+    A method is called best only when the paired tests say so against every other, and only when its accuracy is above
+    that of the commonest label alone (`majority`: the label and its share).
+    """
+    scored = [item for item in best_first if item.primary in item.metrics]
+    if not scored:
+        return "No result yet.", "No run of this task has been evaluated."
+    best, *others = scored
+    figure = best.metrics[best.primary]
+    value = f"{best.primary} {figure.value:.3f}"
+    lowest = figure.value if figure.low is None else figure.low
+    if best.primary == "accuracy" and majority is not None and lowest <= majority[1]:
+        return (
+            f"No method beats always answering {majority[0]} ({majority[1]:.3f}).",
+            f"The highest is {best.method} with {value}; its 95 % interval begins at {lowest:.3f}.",
+        )
+    if not others:
+        interval = "" if figure.low is None else f"95 % interval {figure.low:.3f} to {figure.high:.3f}."
+        return f"{best.method} reaches {value}.", interval
+    p_of = {other.method: _pair_p(best, other, tests) for other in others if other.primary == best.primary}
+    if len(p_of) < len(others) or None in p_of.values():
+        return f"{best.method} has the highest {value}.", "Not every other method was tested against it."
+    level = [other for other in others if (p_of[other.method] or 0.0) >= ALPHA]
+    if not level:
+        lead = abs(figure.value - others[0].metrics[best.primary].value)
+        p = p_text(max(p or 0.0 for p in p_of.values()))
+        return f"{best.method} is best: {value}.", f"It leads {others[0].method} by {lead:.3f}; all tests: {p} or less."
+    tied = ", ".join(f"{other.method} {other.metrics[best.primary].value:.3f}" for other in level)
+    return (
+        f"A tie: {best.method} with {value}, and {tied}.",
+        "No paired test tells them from the first (p ≥ 0.05 after Holm).",
+    )
+
+
+def _pair_p(best: Summary, other: Summary, tests: Sequence[Mapping[str, Any]]) -> float | None:
+    pair = {best.method, other.method}
+    test = next((t for t in tests if {t.get("a"), t.get("b")} == pair and t.get("metric") == best.primary), {})
+    return finite(test.get("p_holm", test.get("p")))
+
+
+def _by_task(table: Mapping[str, Any]) -> dict[str, list[Summary]]:
+    """Return each task's methods, best first."""
+    groups: dict[str, list[Summary]] = {}
+    for item in summarise(table):
+        groups.setdefault(item.task, []).append(item)
+    return {task: ranked(items) for task, items in groups.items()}
 
 
 def verdict_lines(table: Mapping[str, Any]) -> list[str]:

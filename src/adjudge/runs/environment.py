@@ -233,8 +233,8 @@ def model_identity(name: str) -> dict[str, Any]:
 def _dtype(config: Config, key: str, device: Any) -> dict[str, str]:
     from adjudge.models.sources.loading import explain_dtype, resolve_dtype
 
-    if key.startswith("encoder."):
-        return {"name": "float32", "why": "an encoder's weights are all trained"}
+    if key != "model":
+        return {"name": "float32", "why": "only the prompted model computes in another precision"}
     name = str(resolve_dtype(config.runtime, device)).removeprefix("torch.")
     return {"name": name, "why": explain_dtype(config.runtime, device)}
 

@@ -62,7 +62,8 @@ _WRITTEN = (
         "scores.json",
         "task.yaml",
     ),
-    *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions", "adapter", "encoder", "evaluations", "tasks"),
+    *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions"),
+    *("adapter", "encoder", "regression", "evaluations", "tasks"),
 )
 """Files of a run, besides config.yaml, in the order of removal when it is replaced (records of progress first)."""
 

@@ -1,0 +1,178 @@
+"""What the floors share: fit a linear model on features, choose its C on held-out rows, save it, judge with it.
+
+Shapes: ``N`` rows, ``F`` features, ``L`` labels (1 for a number task).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from adjudge.errors import DataError, RunError
+from adjudge.evaluation.logits import predictions_of
+from adjudge.methods.base import Trained
+from adjudge.runs.folder import Run, read_json
+from adjudge.system.console import progress
+from adjudge.system.files import whole_folder, write_json
+from adjudge.tasks.spec import TaskSpec
+from adjudge.training.labelled import target_of
+from adjudge.training.mixture import TaskRows
+from adjudge.types import Example, Prediction
+
+Array = NDArray[Any]
+Features = Callable[[Sequence[Example], Callable[[int], None]], Any]
+"""(rows, called with the number of rows done) → their features ``[N, F]``, dense or sparse."""
+
+FOLDER = "regression"
+WEIGHTS, STORED = "weights.safetensors", "features.json"
+CHOICES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+"""Values of C to choose from: the larger, the closer the fit."""
+FOLDS = 5
+ONE_FOLD_ROWS = 5000
+"""With more rows than this, one held-out fifth decides instead of five."""
+NEVER = -30.0
+"""Logit of a label without a training row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A linear model of the label's logits, or of the number scaled to 0..1."""
+
+    coef_LF: Array
+    intercept_L: Array
+
+
+class RegressionJudge:
+    """A linear model on features as a judge."""
+
+    def __init__(self, features: Features, fitted: Fitted, task: TaskSpec) -> None:
+        self.features, self.fitted, self.task = features, fitted, task
+
+    def judge(
+        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
+    ) -> list[Prediction]:
+        """Judge each row with the likeliest word, or the number clipped to the task's range."""
+        if not examples:
+            return []
+        with progress(title, len(examples)) as bar:
+            features_NF = self.features(examples, bar.advance)
+        logits_NL = np.asarray(features_NF @ self.fitted.coef_LF.T + self.fitted.intercept_L)
+        return predictions_of(examples, torch.from_numpy(logits_NL), self.task, probabilities=probabilities)
+
+
+def fit_floor(
+    run: Run, part: TaskRows, features: Features, c: float | None, stored: dict[str, Any], arrays: dict[str, Array]
+) -> Trained:
+    """Fit on the rows of one task, save everything to the run folder, and return the judge.
+
+    `stored` and `arrays` are what the features need to be built again. Raises DataError for a row without a gold
+    answer or with an unknown one.
+    """
+    task = part.spec
+    if not part.rows:
+        raise DataError(f"{task.name}: there are no training rows.")
+    target_N = np.array([target_of(row, task) for row in part.rows])
+    with progress(run.config.method, len(part.rows)) as bar:
+        features_NF = features(part.rows, bar.advance)
+    fit = fit_number if task.is_number else fit_labels
+    held_out = None
+    if c is None:
+        c, held_out = choose_c(fit, features_NF, target_N, len(task.words), run.config.seed)
+    fitted = fit(features_NF, target_N, len(task.words), c)
+    with whole_folder(run.folder / FOLDER) as temporary:
+        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
+        write_json(temporary / STORED, {**stored, "words": list(task.words)})
+    run.log({"step": 1, "rows": len(part.rows), "features": features_NF.shape[1], "c": c, "held_out": held_out})
+    return Trained([RegressionJudge(features, fitted, task)], len(part.rows))
+
+
+def load_floor(
+    run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array]], Features]
+) -> list[RegressionJudge]:
+    """Return a finished run's judges. Raises RunError when its files are missing, damaged, or for other labels."""
+    folder = run.folder / FOLDER
+    try:
+        arrays, stored = load_file(folder / WEIGHTS), read_json(folder / STORED)
+        fitted = Fitted(arrays.pop("coef"), arrays.pop("intercept"))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError(
+            f"{run.folder} holds no trained {run.config.method}, or a damaged one ({error}). Was the run finished?"
+        ) from None
+    for task in specs:
+        if stored.get("words") != list(task.words):
+            raise RunError(
+                f"{folder}: it answers {', '.join(stored.get('words', ())) or 'with a number'}, "
+                f"but the task {task.name} wants {', '.join(task.words) or 'a number'}."
+            )
+    features = features_of(stored, arrays)
+    return [RegressionJudge(features, fitted, task) for task in specs]
+
+
+def fit_labels(features_NF: Any, target_N: Array, labels: int, c: float) -> Fitted:
+    """Fit a logistic regression; labels without a row are never the likeliest."""
+    from sklearn.linear_model import LogisticRegression
+
+    seen = np.unique(target_N).astype(int)
+    coef_LF, intercept_L = np.zeros((labels, features_NF.shape[1])), np.full(labels, NEVER)
+    intercept_L[seen] = 0.0
+    if len(seen) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not converged: the last iterate is a floor too
+            model = LogisticRegression(C=c, max_iter=1000).fit(features_NF, target_N)
+        both = len(seen) == 2  # one row of coefficients, of the second label against the first
+        coef_LF[seen[1:] if both else seen] = model.coef_
+        intercept_L[seen[1:] if both else seen] = model.intercept_
+    return Fitted(coef_LF, intercept_L)
+
+
+def fit_number(features_NF: Any, target_N: Array, _labels: int, c: float) -> Fitted:
+    """Fit a ridge regression with the penalty 1 / c."""
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(alpha=1 / c).fit(features_NF, target_N)
+    return Fitted(np.asarray(model.coef_)[None], np.array([float(model.intercept_)]))
+
+
+def choose_c(
+    fit: Callable[[Any, Array, int, float], Fitted], features_NF: Any, target_N: Array, labels: int, seed: int
+) -> tuple[float, float | None]:
+    """Return the C of the best held-out score, and this score: the share of right answers, or minus the squared error.
+
+    With too few rows to hold some out: 1 and None. Equal scores: the C nearest to 1.
+    """
+    if len(target_N) < 2 * FOLDS or len(np.unique(target_N)) == 1:
+        return 1.0, None
+    fold_N = _folds(target_N, labels, seed)
+    folds = range(1 if len(target_N) > ONE_FOLD_ROWS else FOLDS)
+    scores: dict[float, float] = {}
+    for c in sorted(CHOICES, key=lambda c: abs(np.log(c))):
+        parts = []
+        for fold in folds:
+            train_N, held_N = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
+            fitted = fit(features_NF[train_N], target_N[train_N], labels, c)
+            logits_NL = np.asarray(features_NF[held_N] @ fitted.coef_LF.T + fitted.intercept_L)
+            if labels:
+                parts.append(logits_NL.argmax(1) == target_N[held_N])
+            else:
+                parts.append(-((logits_NL[:, 0] - target_N[held_N]) ** 2))
+        scores[c] = float(np.concatenate(parts).mean())
+    best = max(scores, key=lambda c: scores[c])  # the first of equals
+    return best, scores[best]
+
+
+def _folds(target_N: Array, labels: int, seed: int) -> Array:
+    """Return each row's fold. Every label's rows are spread over the folds."""
+    order_N = np.random.default_rng(seed).permutation(len(target_N))
+    if labels:
+        order_N = order_N[np.argsort(target_N[order_N], kind="stable")]
+    fold_N = np.empty(len(target_N), dtype=int)
+    fold_N[order_N] = np.arange(len(target_N)) % FOLDS
+    return fold_N

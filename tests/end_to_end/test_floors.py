@@ -1,0 +1,138 @@
+"""The floors: logistic regression on words, and on a frozen encoder's vectors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import load_one, train_one
+from specs import label_task, number_task
+
+from adjudge.config import load_config
+from adjudge.errors import DataError, RunError
+from adjudge.methods.floors.regression import choose_c, fit_labels, fit_number
+from adjudge.models.encoder import load_encoder
+from adjudge.runs.folder import Run
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
+
+LABELS = label_task("Bad", "Good", "Mixed")
+NUMBERS = number_task(0, 4)
+WORDS = {"Bad": "bad", "Good": "good", "Mixed": "very"}
+FLOORS = ("tfidf", "linear")
+
+
+def rows(count: int = 30, *words: str) -> list[Example]:
+    words = words or tuple(WORDS)
+    return [
+        Example(
+            f"t:{row}",
+            {"text": f"{WORDS[words[row % len(words)]]} film {'the ' * (row % 4)}!"},
+            words[row % len(words)],
+        )
+        for row in range(count)
+    ]
+
+
+def new_run(folder: Path, method: str, bert: Path, **more: Any) -> Run:
+    values = {"method": method, "linear.model": str(bert), "runtime.device": "cpu", "evaluation.batch_size": 4, **more}
+    return Run.create(folder, load_config(values={key.replace("__", "."): value for key, value in values.items()}))
+
+
+@pytest.mark.parametrize("method", FLOORS)
+def test_it_learns_is_saved_and_judges_the_same_afterwards(method: str, tiny_bert: Path, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", method, tiny_bert)
+    judged = train_one(method, run, LABELS, rows()).judge(rows(), probabilities=True)
+    assert sum(row.value == row.gold for row in judged) >= (30 if method == "tfidf" else 15)
+    assert all(sum(row.probabilities.values()) == pytest.approx(1) for row in judged)
+    again = load_one(method, Run.open(run.folder), LABELS).judge(rows(), probabilities=True)
+    assert again == judged
+    (record,) = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert record["rows"] == 30 and 0 <= record["held_out"] <= 1 and record["c"] > 0
+
+
+@pytest.mark.parametrize("method", FLOORS)
+def test_numbers_are_fitted_by_ridge_regression(method: str, tiny_bert: Path, tmp_path: Path) -> None:
+    graded = [Example(f"t:{row}", {"text": f"{'good ' * (row % 5)}film"}, float(row % 5)) for row in range(30)]
+    run = new_run(tmp_path / "run", method, tiny_bert)
+    judged = train_one(method, run, NUMBERS, graded).judge(graded)
+    golds, values = (
+        [float(value or 0) for value in column] for column in zip(*((r.gold, r.value) for r in judged), strict=True)
+    )
+    assert all(0 <= value <= 4 for value in values)
+    assert np.corrcoef(golds, values)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("method", FLOORS)
+@pytest.mark.parametrize("texts", [["", "!!!", "🙂"], ["a " * 3000, "b", "[SEP] [PAD]"]])
+def test_odd_texts_are_judged(method: str, texts: Sequence[str], tiny_bert: Path, tmp_path: Path) -> None:
+    judge = train_one(method, new_run(tmp_path / "run", method, tiny_bert), LABELS, rows())
+    odd = [Example(f"t:{row}", {"text": text}) for row, text in enumerate(texts)]
+    assert all(row.value in LABELS.words for row in judge.judge(odd))
+    assert judge.judge([]) == []
+
+
+@pytest.mark.parametrize("method", FLOORS)
+def test_few_rows_one_label_and_rare_labels(method: str, tiny_bert: Path, tmp_path: Path) -> None:
+    one = train_one(method, new_run(tmp_path / "one", method, tiny_bert), LABELS, rows(3, "Good"))
+    assert {row.value for row in one.judge(rows(6))} == {"Good"}
+    rare = [*rows(20, "Bad"), *rows(1, "Mixed")]
+    judged = train_one(method, new_run(tmp_path / "rare", method, tiny_bert), LABELS, rare).judge(rare)
+    assert {row.value for row in judged} <= {"Bad", "Mixed"}
+
+
+def test_a_pair_of_texts_has_both_vectors_their_difference_and_product(tiny_bert: Path, tmp_path: Path) -> None:
+    pair: TaskSpec = LABELS.model_copy(update={"fields": {"a": "a", "b": "b"}, "template": "{{ a }} {{ b }}"})
+    given = [Example(f"t:{row}", {"a": f"film {row}", "b": "a book"}, LABELS.words[row % 3]) for row in range(12)]
+    judge = train_one("linear", new_run(tmp_path / "run", "linear", tiny_bert), pair, given)
+    features = judge.features(given, lambda count: None)
+    width = features.shape[1] // 4
+    first, second, gap, product = (features[:, part * width : (part + 1) * width] for part in range(4))
+    np.testing.assert_allclose(gap, np.abs(first - second))
+    np.testing.assert_allclose(product, first * second)
+    np.testing.assert_allclose((first**2).sum(1), 1, atol=1e-5)
+
+
+def test_a_vector_does_not_depend_on_its_batch(tiny_bert: Path) -> None:
+    encoder = load_encoder(str(tiny_bert), load_config(values={"runtime.device": "cpu"}).runtime, 64, ())
+    texts = ["a film", "a very long and dull film about nothing", "b"]
+    together, alone = encoder.vectors(texts, 3), encoder.vectors(texts, 1)
+    assert float((together - alone).abs().max()) < 1e-5
+
+
+def test_the_regressions_are_scikit_learns_with_the_chosen_c() -> None:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(60, 4))
+    targets = (features[:, 0] + 0.1 * generator.normal(size=60) > 0).astype(float)
+    for labels in (targets, targets + (features[:, 1] > 0.5)):
+        fitted = fit_labels(features, labels, 3, 2.0)
+        logits = features @ fitted.coef_LF.T + fitted.intercept_L
+        model = LogisticRegression(C=2.0, max_iter=1000).fit(features, labels)
+        np.testing.assert_array_equal(logits.argmax(1), model.predict(features))
+    number = fit_number(features, targets, 0, 2.0)
+    expected = Ridge(alpha=0.5).fit(features, targets)
+    np.testing.assert_allclose(features @ number.coef_LF[0] + number.intercept_L[0], expected.predict(features))
+    c, held_out = choose_c(fit_labels, features, targets, 2, seed=0)
+    assert c >= 1 and held_out is not None and held_out > 0.85
+    assert choose_c(fit_labels, features[:9], targets[:9], 2, seed=0) == (1.0, None)
+
+
+def test_mistakes_are_named(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no training row holds a word"):
+        train_one("tfidf", new_run(tmp_path / "a", "tfidf", tiny_bert), LABELS, [Example("t:0", {"text": " "}, "Bad")])
+    with pytest.raises(DataError, match="the gold answer None is none of"):
+        train_one("linear", new_run(tmp_path / "b", "linear", tiny_bert), LABELS, [Example("t:0", {"text": "a"})])
+    run = new_run(tmp_path / "c", "tfidf", tiny_bert)
+    train_one("tfidf", run, LABELS, rows())
+    with pytest.raises(RunError, match="it answers Bad, Good, Mixed, but the task mine wants No, Yes"):
+        load_one("tfidf", run, label_task("No", "Yes"))
+    shutil.rmtree(run.folder / "regression")
+    with pytest.raises(RunError, match="holds no trained tfidf"):
+        load_one("tfidf", run, LABELS)
