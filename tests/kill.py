@@ -32,6 +32,7 @@ import transformers.models.bert.modeling_bert
 import transformers.models.llama.modeling_llama  # noqa: F401
 from conftest import save_tiny, tiny_llama_config
 from fake_method import write_reviews
+from running import EPOCHS_ALONE
 from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -78,6 +79,7 @@ SETTINGS: dict[str, Any] = {
     "exact.batch_size": 4,
     "exact.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
+    **EPOCHS_ALONE,
     "checkpoint.every_s": None,
 }
 """Small batches in smaller parts: epochs end, and gradients accumulate."""

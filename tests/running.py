@@ -12,12 +12,18 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
+EPOCHS_ALONE: dict[str, Any] = {
+    f"{name}.min_steps": 0 for name in ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder")
+}
+"""Runs as short as their epochs, however few rows they have."""
+
 PLAIN_PPO: dict[str, Any] = {
     "ppo.epochs": 1,
     "ppo.warm_start": 0.0,
     "ppo.samples": 1,
     "ppo.values": "critic",
     "ppo.reward.balance": False,
+    "ppo.min_steps": 0,
 }
 """PPO without our additions: one answer per prompt, a critic, and rewards from the first step on."""
 

@@ -95,6 +95,22 @@ PLANS: dict[str, Plan] = {
         seeds=1,
         eval_rows=400,
     ),
+    "encoder": Plan(
+        "the encoder's steps and rate on small files, judged on rows cut from the training rows",
+        ("cut:vader/tweets", "cut:vader/products", "cut:glue/sst2", "cut:glue/mrpc"),
+        (
+            Arm("linear", "linear"),
+            *(
+                Arm(f"{steps} steps, {lr:g}", "encoder", {"encoder.min_steps": steps, "encoder.optimizer.lr": lr})
+                for steps in (50, 100, 200, 400)
+                for lr in (5e-5, 1e-4, 2e-4)
+            ),
+        ),
+        rows=200,
+        seeds=1,
+        eval_rows=400,
+        against=("linear",),
+    ),
     "sst2": Plan("every method on SST-2", ("glue/sst2",), (SFT, *_methods(*METHODS)), rows=1000),
     "untrained": Plan(
         "every method from the untrained model, without a warm start",

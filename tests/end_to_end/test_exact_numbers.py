@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from policies import trained_looking
-from running import logged
+from running import EPOCHS_ALONE, logged
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
@@ -34,8 +34,21 @@ def ratings(tmp_path: Path) -> TaskSpec:
 
 
 def values(model: Path, **more: object) -> dict[str, object]:
-    given = {"method": "exact", "model": str(model), "data.train_rows": 8, "data.eval_rows": 4, "runtime.device": "cpu"}
-    return {**given, "runtime.dtype": "float32", "exact.batch_size": 4, "evaluation.resamples": 100, **more}
+    given: dict[str, object] = {
+        "method": "exact",
+        "model": str(model),
+        "data.train_rows": 8,
+        "data.eval_rows": 4,
+        "runtime.device": "cpu",
+    }
+    return {
+        **EPOCHS_ALONE,
+        **given,
+        "runtime.dtype": "float32",
+        "exact.batch_size": 4,
+        "evaluation.resamples": 100,
+        **more,
+    }
 
 
 def test_a_number_task_is_trained_on(ratings: TaskSpec, able: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from running import PLAIN_PPO, logged
+from running import EPOCHS_ALONE, PLAIN_PPO, logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
@@ -63,6 +63,7 @@ def settings(method: str, model: Path, **values: Any) -> Config:
     fixed = {"model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", "evaluation.resamples": 100}
     return load_config(
         values={
+            **EPOCHS_ALONE,
             **PLAIN_PPO,
             **fixed,
             "method": method,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews
-from running import logged
+from running import EPOCHS_ALONE, logged
 from safetensors.torch import load_file
 
 from adjudge.config import load_config
@@ -37,6 +37,7 @@ def trained(
     method: str, model: Path, folder: Path, **values: Any
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     settings = {
+        **EPOCHS_ALONE,
         "method": method,
         "model": str(model),
         "runtime.dtype": "float32",

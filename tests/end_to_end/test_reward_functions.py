@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews, write_reviews
-from running import logged
+from running import EPOCHS_ALONE, logged
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -34,6 +34,7 @@ def length(prompts, completions, gold, **columns):
     return [min(len(text), 9) / 9 - len(right) / 9 for text, right in zip(completions, gold)]
 """
 SETTINGS: dict[str, Any] = {
+    **EPOCHS_ALONE,
     "runtime.dtype": "float32",
     "runtime.device": "cpu",
     "runtime.threads": 1,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews
-from running import PLAIN_PPO, logged
+from running import EPOCHS_ALONE, PLAIN_PPO, logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
@@ -29,6 +29,7 @@ from adjudge.training.state import Carried, trained_weights
 from adjudge.types import Example
 
 SETTINGS = {
+    **EPOCHS_ALONE,
     "runtime.dtype": "float32",
     "runtime.device": "cpu",
     "runtime.threads": 1,

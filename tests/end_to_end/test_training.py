@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from running import PLAIN_PPO, load_one, logged, train_one
+from running import EPOCHS_ALONE, PLAIN_PPO, load_one, logged, train_one
 from safetensors.torch import load_file, save_file
 from specs import label_task, number_task
 from transformers import AutoModelForCausalLM
@@ -66,7 +66,7 @@ def train(
     **values: Any,
 ) -> tuple[Run, PromptedJudge]:
     settings = {"model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", "method": method}
-    plain = PLAIN_PPO if preset == "default" else {}
+    plain = {**EPOCHS_ALONE, **PLAIN_PPO} if preset == "default" else {}
     config = load_config(
         preset=preset, values={**plain, **settings, **{key.replace("__", "."): value for key, value in values.items()}}
     )

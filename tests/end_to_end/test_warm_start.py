@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_method import reviews
 from kill import differing
-from running import logged
+from running import EPOCHS_ALONE, logged
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, NotFiniteError
@@ -22,6 +22,7 @@ METHODS = ("ppo", "reinforce", "rloo", "grpo", "exact")
 
 def trained(method: str, model: Path, folder: Path, *, resume: bool = False, **values: Any) -> Run:
     settings = {
+        **EPOCHS_ALONE,
         "method": method,
         "model": str(model),
         "runtime.dtype": "float32",

@@ -36,7 +36,14 @@ def test_the_page_makes_a_method_that_trains(tiny_llama: Path, tmp_path: Path) -
     command = [
         *(sys.executable, "-m", "adjudge", "train", "rejection", "--data", str(data), "--text", "text"),
         *("--label", "label", "--model", str(tiny_llama), "--train-rows", "16", "--eval-rows", "4"),
-        *("--out", str(tmp_path / "run"), "rejection.batch_size=4", "runtime.dtype=float32", "runtime.threads=1"),
+        *(
+            "--out",
+            str(tmp_path / "run"),
+            "rejection.batch_size=4",
+            "rejection.min_steps=0",
+            "runtime.dtype=float32",
+            "runtime.threads=1",
+        ),
     ]
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews
-from running import logged
+from running import EPOCHS_ALONE, logged
 from specs import label_task, number_task
 
 from adjudge.config import load_config
@@ -29,7 +29,7 @@ REPEATED = [row._replace(weight=1.0) for row in ROWS for _ in range(int(row.weig
 
 
 def settings(model: Path, **more: Any) -> Any:
-    values = {"model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", **more}
+    values = {**EPOCHS_ALONE, "model": str(model), "runtime.dtype": "float32", "runtime.device": "cpu", **more}
     return load_config(values=values)
 
 

@@ -14,8 +14,13 @@ class LoopConfig(Settings):
     """What the outer loop of every training method reads."""
 
     epochs: int = Field(1, ge=1, description="passes over the training rows")
+    min_steps: int = Field(50, ge=0, description="fewest steps: a small file gets more passes; 0: epochs alone decide")
     batch_size: int = Field(16, ge=1, description="rows per step")
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    def passes(self, steps: int) -> int:
+        """Return the passes over rows that make this number of steps per pass."""
+        return max(self.epochs, -(-self.min_steps // max(1, steps)))
 
 
 class PolicyGradientConfig(LoopConfig):

@@ -118,9 +118,12 @@ class Loop(Generic[TaskT, RowT]):
         self.multi_task = len(specs) > 1
         self._run, self._module, self._dropout = run, module, dropout
         self._tasks, self._judges, self._specs, self._save, self._what = tasks, judges, specs, save, what
-        self._total = sum(map(len, rows)) * settings.epochs
+        passes = settings.passes(sum(-(-len(part) // settings.batch_size) for part in rows))
+        if passes > settings.epochs:
+            note(f"{run.config.method}: {passes} passes over the rows, for at least {settings.min_steps} steps.")
+        self._total = sum(map(len, rows)) * passes
         self._batches = Batches(
-            *(rows, settings.batch_size, settings.epochs, self.order, lambda row: row.tokens),
+            *(rows, settings.batch_size, passes, self.order, lambda row: row.tokens),
             padded=padded,
             labels=None
             if labels is None
