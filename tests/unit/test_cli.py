@@ -20,7 +20,7 @@ from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
-TASK = "--data --dev --text --label --labels"
+TASK = "--data --dev --text --label --labels --instruction"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
@@ -119,6 +119,10 @@ def test_help_and_version_are_fast():
         (["train", "sft", "--task", "none.yaml"], "none.yaml: there is no such file"),
         (["train", "sft", "sft.epoch=3"], "Did you mean 'sft.epochs'?"),
         (["train", "sft", "sft.epochs"], "write key=value"),
+        (
+            ["train", "sft", "--instruction", "Why?"],
+            "--instruction describes your own table: name the table with --data",
+        ),
         (["train", "sft", "--preset", "papre"], "Did you mean 'paper'?"),
         (["train", "sft", "--decode", "beam"], "'greedy' or 'labels'"),
         (["train", "sft", "--init", "run"], "run holds no adapter to start from"),

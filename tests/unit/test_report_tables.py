@@ -240,6 +240,27 @@ def test_the_terminal_lists_the_tests_of_the_best_method_only():
     assert short[-1] == "6 more paired tests are in table.md" and all("e" in line for line in short[1:-1])
 
 
+GOLD = {
+    "Negative": {"gold": 60, "recall": 0.7},
+    "Positive": {"gold": 40, "recall": 0.0},
+    "Odd": {"gold": 2, "recall": 0.0},
+}
+
+
+def test_signs_of_too_little_training_are_warnings():
+    def notes(**more):
+        return table_notes({"rows": [row("sft", 0.7, per_label=GOLD, **more)]})[1:]
+
+    assert notes() == ["sft never finds Positive"]
+    assert notes(fit={"right": 0.9, "loss": 0.1, "loss_before": 0.11}) == notes()
+    (_, little) = notes(fit={"right": 0.61, "loss": 0.4, "loss_before": 0.9})
+    assert little.startswith(
+        "sft has learned little: at the end 0.61 of its training rows were judged right, and one label"
+    )
+    (_, falling) = notes(fit={"right": 0.9, "loss": 0.3, "loss_before": 0.6})
+    assert falling.startswith("sft: its loss still fell at the end (0.60 → 0.30)")
+
+
 def test_many_unreadable_answers_are_a_warning():
     assert table_notes({"rows": [row("sft", 0.5, unreadable=4)]}) == []
     (line,) = table_notes({"rows": [row("sft", 0.5, unreadable=7)]})

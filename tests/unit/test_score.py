@@ -25,9 +25,9 @@ def test_scores_of_a_label_task():
     assert accuracy["value"] == 0.5
     assert 0 <= accuracy["low"] < 0.5 < accuracy["high"] <= 1
     assert scores["per_label"] == {
-        "No": {"recall": 0.5, "gold": 2, "predicted": 1},
-        "Yes": {"recall": 0.5, "gold": 2, "predicted": 2},
-        "Maybe": {"recall": None, "gold": 0, "predicted": 0},
+        "No": {"recall": 0.5, "precision": 1.0, "f1": 2 / 3, "gold": 2, "predicted": 1},
+        "Yes": {"recall": 0.5, "precision": 0.5, "f1": 0.5, "gold": 2, "predicted": 2},
+        "Maybe": {"recall": None, "precision": None, "f1": None, "gold": 0, "predicted": 0},
     }
     assert scores["majority"] == {"word": "Yes", "share": 0.5, "one_label": False}
     json.dumps(scores, allow_nan=False)
@@ -36,7 +36,7 @@ def test_scores_of_a_label_task():
 def test_one_label_for_everything_is_reported():
     scores = score(LABELS, _predictions(("Yes", "Yes"), ("No", "Yes"), ("Yes", "Yes"), ("No", None)), resamples=100)
     assert scores["majority"] == {"word": "Yes", "share": 0.75, "one_label": True}
-    assert scores["per_label"]["No"] == {"recall": 0.0, "gold": 2, "predicted": 0}
+    assert scores["per_label"]["No"] == {"recall": 0.0, "precision": None, "f1": 0.0, "gold": 2, "predicted": 0}
 
 
 def test_scores_without_a_readable_answer():

@@ -187,3 +187,15 @@ def test_similar_column_names_get_different_fields(tmp_path):
     spec = infer_task(path, ["a b", "a_b"], "l")
     assert list(spec.fields.values()) == ["a b", "a_b"]
     assert len(spec.fields) == 2
+
+
+def test_an_instruction_in_the_users_words(tmp_path, capsys):
+    path = tmp_path / "stays.csv"
+    path.write_text("text,stars\nfine,1\nbad,0\n", encoding="utf-8")
+    asked = 'Would the guest come again? Answer "Yes" or "No".'
+    spec = infer_task(path, ["text"], "stars", {"0": "No", "1": "Yes"}, instruction=asked)
+    assert spec.instruction == asked and not capsys.readouterr().err
+    infer_task(path, ["text"], "stars", {"0": "No", "1": "Yes"}, instruction="Would the guest come again? Yes?")
+    assert "the instruction does not name No: the untrained model cannot know" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -11,7 +11,7 @@ import typer
 
 from adjudge.cli import options
 from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
-from adjudge.cli.show import show_table
+from adjudge.cli.show import next_commands, show_table
 from adjudge.methods.registry import COMPARED, MULTI
 
 EPILOG = options.examples(
@@ -50,6 +50,7 @@ def compare(
     split: options.Split = None,
     data: options.Data = None,
     dev: options.Dev = None,
+    instruction: options.Instruction = None,
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
@@ -103,6 +104,8 @@ def compare(
     for name in ("table.md", "table.json", "report.html"):
         if (folder / name).is_file():
             typer.echo(str(folder / name))
+    for line in next_commands(table, folder):
+        typer.echo(line)
     for failure in table["failed"]:
         warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
     if table["failed"]:

@@ -49,6 +49,7 @@ def evaluate(
     split: options.Split = None,
     data: options.Data = None,
     dev: options.Dev = None,
+    instruction: options.Instruction = None,
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,

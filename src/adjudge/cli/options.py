@@ -101,6 +101,15 @@ Labels = Annotated[
         rich_help_panel=OWN,
     ),
 ]
+Instruction = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What the model is asked, in your words; name every answer word in it.",
+        show_default="Judge the LABEL of the TEXT below. Answer …",
+        rich_help_panel=OWN,
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -194,7 +203,7 @@ SETTING_OF = {
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev")
+OWN_TABLE = ("text", "label", "labels", "dev", "instruction")
 """The parameters that describe the table of ``--data``."""
 
 
@@ -230,7 +239,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.tasks import infer_task, load_task
 
     names, data = params["task"], params["data"]
-    text, label, labels, dev = (params[name] for name in OWN_TABLE)
+    text, label, labels, dev, instruction = (params[name] for name in OWN_TABLE)
     if data is None:
         without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
         if without_data:
@@ -241,7 +250,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
     pairs = split_list(labels, "--labels") if labels is not None else None
-    return [infer_task(data, split_list(text, "--text"), label, pairs, dev)]
+    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction)]
 
 
 def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:

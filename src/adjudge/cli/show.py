@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -62,3 +63,16 @@ def show_table(table: Mapping[str, Any]) -> None:
             if items := phenomena(table, task):
                 console.print()
                 show(text_table(*phenomena_columns(items)), [phenomena_line(task, items)])
+
+
+def next_commands(table: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the commands that use a finished comparison: its best run judges a new file; another report."""
+    from adjudge.report.summary import ranked, summarise
+
+    rows = list(table["rows"])
+    if len({str(row["task"]) for row in rows}) != 1:
+        return []
+    best = ranked(summarise(table))[0].method
+    run = folder / str(next(row["run"] for row in rows if row["method"] == best))
+    command = ["adjudge", "predict", "--run", str(run), "--input", "new.csv", "--out", "judged.csv"]
+    return ["", f"judge a new file with the first of the table, {best}:", f"  {shlex.join(command)}"]

@@ -76,7 +76,9 @@ def _list() -> None:
 
 def _validate(file: str) -> None:
     from adjudge.errors import TaskError
-    from adjudge.tasks import validate_task
+    from adjudge.system.console import warn
+    from adjudge.tasks import load_task, validate_task
+    from adjudge.tasks.validate import unnamed_words
 
     mistakes = validate_task(file)
     if mistakes:
@@ -85,6 +87,8 @@ def _validate(file: str) -> None:
             + "\n".join(f"  - {mistake}" for mistake in mistakes)
         )
     typer.echo(f"{file}: a valid task.")
+    if missing := unnamed_words(load_task(file)):
+        warn(f"the instruction does not name {', '.join(missing)}: the untrained model cannot know this answer.")
 
 
 def _describe(name: str, data_dir: str | None, prompt_style: str | None) -> None:

@@ -22,7 +22,8 @@ def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, 
     - ``n`` (rows), ``unreadable`` (rows), and ``groups`` (a count) where rows are in groups;
     - ``primary``, the name of the primary metric, and ``metrics`` {name: {value, low, high}} with bootstrap 95 %
       intervals;
-    - label tasks: ``per_label`` {word: {recall, gold, predicted}}; recall is None for a label without gold rows;
+    - label tasks: ``per_label`` {word: {recall, precision, f1, gold, predicted}}; None where there is nothing to
+      divide by;
     - label tasks: ``majority`` {word, share, one_label}: the word predicted most often (None when nothing was
       readable), its share of all rows, and whether every readable prediction is this word, a constant judge;
     - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`).
@@ -58,6 +59,8 @@ def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, d
     return {
         word: {
             "recall": right[word] / gold[word] if gold[word] else None,
+            "precision": right[word] / predicted[word] if predicted[word] else None,
+            "f1": 2 * right[word] / (gold[word] + predicted[word]) if gold[word] + predicted[word] else None,
             "gold": gold[word],
             "predicted": predicted[word],
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
@@ -21,7 +22,7 @@ from adjudge.methods.registry import (
 )
 from adjudge.rewards.function import FUNCTIONS, RewardFunction, recorded
 from adjudge.runs.environment import record_environment
-from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json
+from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json, read_jsonl
 from adjudge.runs.start import starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
@@ -139,9 +140,26 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     if entry.trains:
         training["seconds"] = {"setup": import_s, "train": train_s}
         training["train_prompts_per_s"] = trained.rows / max(train_s, 1e-9)
+        if len(rows.parts) == 1 and (fit := end_of_training(run)):
+            training["fit"] = fit
     else:
         training["seconds"] = {"setup": import_s + train_s, "train": 0.0}
     return trained.judges, training
+
+
+def end_of_training(run: Run) -> dict[str, float]:
+    """Return how the training ended, from the last quarter of its steps: what it got right, and how its loss fell.
+
+    `right` is the share of training rows judged right. `loss` and `loss_before` (the quarter before) are there where
+    the training ended with supervised steps.
+    """
+    records = list(read_jsonl(run.folder / "metrics.jsonl")) if (run.folder / "metrics.jsonl").is_file() else []
+    quarter = max(1, len(records) // 4)
+    last, before = records[-quarter:], records[-2 * quarter : -quarter]
+    fit = {"right": fmean(record["right"] for record in last)} if last and all("right" in r for r in last) else {}
+    if before and all("loss" in record and "rows" in record for record in (*before, *last)):
+        fit |= {"loss": fmean(r["loss"] for r in last), "loss_before": fmean(r["loss"] for r in before)}
+    return fit
 
 
 def _finished_scores(folder: str | Path, config: Config, identity: Mapping[str, Any]) -> dict[str, Any] | None:

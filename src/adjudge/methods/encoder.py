@@ -67,7 +67,8 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
             figures = accumulate(step.rows, None, lambda rows: _loss(encoder, rows, task, weight_L))
             max_norm = settings.optimizer.max_grad_norm
             norm = apply_gradients(loop.optimizer, max_norm, encoder.model.parameters())
-            loop.log(step, {"loss": figures["loss"], "lr": loop.lr, "grad_norm": norm})
+            right = {"right": figures["right"] / len(step.rows)} if "right" in figures else {}
+            loop.log(step, {"loss": figures["loss"], **right, "lr": loop.lr, "grad_norm": norm})
     return loop.finish()
 
 
@@ -105,6 +106,8 @@ def _loss(
     else:
         weight_L = None if weight_L is None else weight_L.to(logits_BL)
         loss = F.cross_entropy(logits_BL, targets.long(), weight_L)  # with weights: the weighted mean
+        right = logits_BL.detach().argmax(-1) == targets
+        return loss, {"loss": loss.detach(), "right": right.float().sum()}
     return loss, {"loss": loss.detach()}
 
 

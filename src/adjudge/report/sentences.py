@@ -150,7 +150,9 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
     for item in summarise(table):
         judge = f"{item.task}: {item.method}" if multi_task else item.method
         item_rows = [row for row in rows if (str(row["task"]), str(row["method"])) == (item.task, item.method)]
-        lines += _one_label_lines(judge, item, item_rows)
+        one_label = _one_label_lines(judge, item, item_rows)
+        lines += one_label or _never_found_lines(judge, item_rows)
+        lines += _learned_little_lines(judge, item_rows)
         if item.unreadable_share >= UNREADABLE_SHARE:
             by_probability = all(name in METRICS and METRICS[name].needs_probabilities for name in item.metrics)
             effect = (
@@ -158,6 +160,43 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
             )
             lines.append(f"{judge}: {item.unreadable_text} of {item.n} answers are unreadable{effect}")
     return [*lines, *overlap_lines(table)]
+
+
+LITTLE = 0.05
+"""A method has learned little when it judges hardly more of its last training rows right than one label would."""
+FALLING = 0.8
+"""The loss still fell at the end when its last quarter is below this share of the quarter before."""
+FEW = 5
+"""A label with fewer judged rows than this may be missed by chance."""
+
+
+def _learned_little_lines(judge: str, rows: list[Mapping[str, Any]]) -> list[str]:
+    """Return a warning for a method that seems to have been trained too little, by its worst seed."""
+    fits = [row["fit"] for row in rows if row.get("fit")]
+    most = most_frequent_gold(rows[0])
+    rights = [right for fit in fits if (right := finite(fit.get("right"))) is not None]
+    more = "more passes (epochs), more rows or a higher rate may help"
+    if rights and most is not None and min(rights) <= most[1] + LITTLE:
+        return [
+            f"{judge} has learned little: at the end {min(rights):.2f} of its training rows were judged right, and one "
+            f"label alone gives {most[1]:.2f}; {more}"
+        ]
+    falls = [(fit["loss_before"], fit["loss"]) for fit in fits if finite(fit.get("loss_before"))]
+    for before, last in falls:
+        if 0 < last < FALLING * before and last > 0.05:
+            return [f"{judge}: its loss still fell at the end ({before:.2f} → {last:.2f}); {more}"]
+    return []
+
+
+def _never_found_lines(judge: str, rows: list[Mapping[str, Any]]) -> list[str]:
+    """Return a warning that names the labels which no seed of a method ever finds."""
+    per_label = [row.get("per_label") or {} for row in rows]
+    missed = [
+        word
+        for word, figures in per_label[0].items()
+        if (finite(figures.get("gold")) or 0) >= FEW and not any(finite(each[word].get("recall")) for each in per_label)
+    ]
+    return [f"{judge} never finds {', '.join(missed)}"] if missed else []
 
 
 def _one_label_lines(judge: str, item: Summary, rows: list[Mapping[str, Any]]) -> list[str]:

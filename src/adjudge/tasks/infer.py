@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adjudge.errors import DataError, nearest
+from adjudge.system.console import warn
 from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import parse_number, text_of
 from adjudge.tasks.reading.table import require_columns, stream_table
 from adjudge.tasks.reading.text_files import plain_name
 from adjudge.tasks.spec import TaskSpec
-from adjudge.tasks.validate import RESERVED, parse_task
+from adjudge.tasks.validate import RESERVED, parse_task, unnamed_words
 
 MANY = 10
 """A column of numbers with more distinct values than this makes a number task."""
@@ -30,6 +31,7 @@ def infer_task(
     label: str,
     labels: Sequence[str] | Mapping[str, str] | None = None,
     dev: str | Path | None = None,
+    instruction: str | None = None,
 ) -> TaskSpec:
     """Make a task from a table (CSV, TSV, JSONL or Parquet).
 
@@ -40,6 +42,8 @@ def infer_task(
     `labels` fixes order and words. It is a list of ``raw`` or ``raw=Word``, or a mapping of raw label to word. Without
     it, a column of numbers with more than `MANY` distinct values becomes a number task between its smallest and largest
     value.
+
+    `instruction` replaces the sentence that asks for the answer.
 
     Raises DataError for an unknown column (naming the nearest), an empty cell (with file, line and column), a column
     without labels, or a mismatch with `labels`. Raises TaskError for answer words which cannot be told apart.
@@ -75,7 +79,12 @@ def infer_task(
         tree["metrics"] = ["accuracy", "macro_f1"]
         quoted = [f'"{word}"' for word in words.values()]
         tree["instruction"] = f"Judge {question}. Answer {_and(quoted, 'or')}."
-    return parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
+    if instruction is not None:
+        tree["instruction"] = instruction
+    spec = parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
+    if missing := unnamed_words(spec):
+        warn(f"the instruction does not name {', '.join(missing)}: the untrained model cannot know this answer.")
+    return spec
 
 
 def _check_names(path: Path, text: Sequence[str], label: str) -> None:

@@ -76,6 +76,12 @@ def validate_task(path: str | Path) -> list[str]:
         return [str(error)]
 
 
+def unnamed_words(spec: TaskSpec) -> list[str]:
+    """Return the answer words that neither the instruction nor the template names: the model has to guess them."""
+    asked = f"{spec.instruction}\n{spec.template}".casefold()
+    return [word for word in spec.words if word.casefold() not in asked]
+
+
 def parse_task(tree: Mapping[str, Any], where: str) -> TaskSpec:
     """Return the task that a mapping describes. Raises TaskError with every mistake, one per line."""
     mistakes = mistakes_of(tree)
