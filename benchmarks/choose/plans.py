@@ -82,6 +82,7 @@ PLANS: dict[str, Plan] = {
         (
             SFT,
             *_methods("ppo", "exact", "rloo"),
+            Arm("exact, arcsin", "exact", {"exact.transform": "arcsin"}),
             _ppo("not balanced", reward__balance=False),
             _ppo("warm start 0.75", warm_start=0.75),
             _ppo("3 passes, warm start 0.67", epochs=3, warm_start=0.67),
