@@ -28,7 +28,7 @@ OPTIONS = {
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode "
     "--init --reward-funcs --out --force",
-    "predict": "--run --input --out --task --decode",
+    "predict": "--run --input --out --task --method --seed --decode --force",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --force",
     "methods": "--preset",
@@ -413,6 +413,41 @@ def test_predict_keeps_input_columns_and_adds_results(trained, tmp_path):
         ["", "0.5", "0.5", "true"],
     ]
     assert "1 answers unreadable" in result.stderr
+
+
+def test_predict_replaces_a_file_only_when_told_to(trained, tmp_path):
+    source, out = write_csv(tmp_path / "new.csv"), tmp_path / "out.csv"
+    out.write_text("mine")
+    message = refused("predict", "--run", trained, "--input", source, "--out", out)
+    assert "is there already. Name another --out, or add --force" in message and out.read_text() == "mine"
+    assert invoke("predict", "--run", trained, "--input", source, "--out", out, "--force").exit_code == 0
+    assert out.read_text() != "mine"
+
+
+def test_predict_takes_the_folder_of_a_comparison(trained, tmp_path):
+    folder, source = tmp_path / "compare", write_csv(tmp_path / "new.csv")
+    shutil.copytree(trained, folder / "best")
+
+    def row(method, value, seed=0, task="reviews"):
+        metrics = {"accuracy": {"value": value, "low": value, "high": value}}
+        run = "best" if (method, seed) == ("sft", 1) else "other"
+        return {"task": task, "method": method, "seed": seed, "primary": "accuracy", "metrics": metrics, "run": run}
+
+    def predict(*more, to="out.csv"):
+        return ["predict", "--run", folder, "--input", source, "--out", tmp_path / to, *more]
+
+    rows = [row("ppo", 0.6), row("sft", 0.9, 1)]
+    (folder / "table.json").write_text(json.dumps({"rows": rows}))
+    result = invoke(*predict())
+    assert result.exit_code == 0 and "best: sft, accuracy 0.900" in " ".join(result.stderr.split())
+    assert invoke(*predict("--method", "sft", "--seed", "1", to="again.csv")).exit_code == 0
+    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(*predict("--method", "stf", to="c.csv"))
+    assert "has no seed '1'; it has 0" in refused(*predict("--method", "ppo", "--seed", "1", to="c.csv"))
+    (folder / "table.json").write_text(json.dumps({"rows": [*rows, row("sft", 0.5, task="other")]}))
+    assert "compares several tasks: name one with --task reviews or other" in refused(*predict(to="c.csv"))
+    (folder / "table.json").write_text(json.dumps({"rows": []}))
+    assert "has no finished run yet" in refused(*predict(to="c.csv"))
+    assert "is no comparison" in refused("predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

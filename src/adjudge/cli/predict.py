@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, examples
+from adjudge.cli.options import Decode, Force, examples
 
 EPILOG = examples(f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv")
 
@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder.")],
+    run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder, or a comparison's.")],
     source: Annotated[
         str,
         typer.Option(
@@ -33,7 +33,15 @@ def predict(
             metavar="NAME", help="Task to judge, for a run over several tasks.", show_default="the run's task"
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a comparison: this method's run.", show_default="the best method"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of a comparison: the run of this seed.", show_default="the first")
+    ] = None,
     decode: Decode = None,
+    force: Force = False,
 ) -> None:
     """Judge new rows with a finished run.
 
@@ -41,11 +49,13 @@ def predict(
     """
     from adjudge.errors import DataError
     from adjudge.experiments.evaluate import load_judge
+    from adjudge.experiments.pick_run import pick_run
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.tasks import pick_task
 
     if not Path(source).is_file():
         raise DataError(f"{source}: there is no such file.")
-    check_out(Path(source), Path(out))
-    _, spec, judge = load_judge(run, spec=None if task is None else pick_task(Path(run), task), decode=decode)
-    predict_file(judge, spec, source, out)
+    check_out(Path(source), Path(out), force=force)
+    folder = pick_run(Path(run), task, method, seed)
+    _, spec, judge = load_judge(folder, spec=None if task is None else pick_task(folder, task), decode=decode)
+    predict_file(judge, spec, source, out, force=force)

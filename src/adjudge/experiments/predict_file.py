@@ -30,18 +30,20 @@ CLASH = "predicted_"
 """Prefix for an added column whose name the input already has."""
 
 
-def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Path) -> list[Prediction]:
+def predict_file(
+    judge: Judge, spec: TaskSpec, source: str | Path, out: str | Path, *, force: bool = False
+) -> list[Prediction]:
     """Judge every row of `source`, write `out` in the format of its suffix, and return the predictions.
 
     Added columns: ``label`` (``number`` for number tasks; empty when unreadable), ``p_WORD`` per label, ``unreadable``.
     The input columns come first, unchanged and in their order. A name already in the input is written as
-    ``predicted_label``. Raises DataError for a missing column, an empty text (with file and line), or cells the output
-    format cannot hold.
+    ``predicted_label``. An existing `out` is replaced only with `force`. Raises DataError for a missing column, an empty
+    text (with file and line), or cells the output format cannot hold.
     """
     from adjudge.tasks import examples_for_prediction, read_table
 
     source, out = Path(source), Path(out)
-    check_out(source, out)
+    check_out(source, out, force=force)
     columns, rows = read_table(source)
     examples = examples_for_prediction(spec, rows, str(source))
     names = added_names(spec, columns)
@@ -65,14 +67,16 @@ def predict_file(judge: Judge, spec: TaskSpec, source: str | Path, out: str | Pa
     return predictions
 
 
-def check_out(source: Path, out: Path) -> None:
-    """Raise DataError for an output that cannot be written, before a model is loaded."""
+def check_out(source: Path, out: Path, *, force: bool = False) -> None:
+    """Raise DataError for an output that cannot be written, before a model is loaded. `force` replaces a file."""
     if out.suffix.lower() not in WRITABLE:
         raise DataError(
             f"{out}: '{out.suffix}' is no kind of table that can be written.{nearest(out.suffix, WRITABLE)}"
         )
     if out.exists() and source.exists() and out.samefile(source):
         raise DataError(f"{out} is the input itself. Name another --out.")
+    if out.exists() and not force:
+        raise DataError(f"{out} is there already. Name another --out, or add --force to replace it.")
 
 
 def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:

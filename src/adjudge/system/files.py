@@ -80,7 +80,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with temporary_folder(path) as folder:
         yield folder
         sync_tree(folder)
-        os.chmod(folder, 0o777 & ~_umask())
+        mask = _umask()  # safetensors writes files that only their owner may read
+        for file in folder.rglob("*"):
+            os.chmod(file, (0o777 if file.is_dir() else 0o666) & ~mask)
+        os.chmod(folder, 0o777 & ~mask)
         _replace(path, folder)
 
 
