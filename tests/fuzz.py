@@ -195,7 +195,7 @@ def load_table_file(path: Path, rng: Random) -> str:
     loaded = [example for split in ("train", "dev") for example in load_split(spec, split)]
     _check(spec, loaded)
     out = path.with_name(f"judged{rng.choice(['.csv', '.tsv', '.jsonl', '.parquet'])}")
-    predict_file(Parrot(spec), spec, path, out)
+    predict_file(Parrot(spec), spec, path, out, force=True)
     again, written = read_table(out)
     assert again[: len(columns)] == columns and len(written) == len(rows)
     if out.suffix in (".csv", ".tsv") and not path.name.endswith((".jsonl", ".jsonl.gz")):

@@ -54,6 +54,8 @@ def compare(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seeds: Annotated[

@@ -53,6 +53,8 @@ def evaluate(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
     model: options.Model = None,
     seed: options.Seed = None,
     preset: options.Preset = "default",

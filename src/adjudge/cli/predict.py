@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, Force, examples
+from adjudge.cli.options import Decode, Encoding, Force, Separator, examples
 
 EPILOG = examples(f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv")
 
@@ -40,6 +40,8 @@ def predict(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Of a comparison: the run of this seed.", show_default="the first")
     ] = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
     decode: Decode = None,
     force: Force = False,
 ) -> None:
@@ -47,15 +49,16 @@ def predict(
 
     Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
     """
-    from adjudge.errors import DataError
     from adjudge.experiments.evaluate import load_judge
     from adjudge.experiments.pick_run import pick_run
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.tasks import pick_task
+    from adjudge.tasks.reading.table import check_table
+    from adjudge.tasks.table_format import table_format
 
-    if not Path(source).is_file():
-        raise DataError(f"{source}: there is no such file.")
+    form = table_format(separator, encoding)
+    check_table(Path(source), form)
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
     _, spec, judge = load_judge(folder, spec=None if task is None else pick_task(folder, task), decode=decode)
-    predict_file(judge, spec, source, out, force=force)
+    predict_file(judge, spec, source, out, force=force, form=form)

@@ -42,6 +42,8 @@ def train(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seed: options.Seed = None,

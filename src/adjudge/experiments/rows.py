@@ -12,6 +12,7 @@ from adjudge.config import Config
 from adjudge.errors import ConfigError, DataError
 from adjudge.methods.registry import Entry, get_entry
 from adjudge.system.console import note, warn
+from adjudge.tasks.reading.bad_rows import KeptRows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows, rows_per_task
 from adjudge.types import Example
@@ -86,14 +87,21 @@ def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True)
 
     Raises what reading the data raises.
     """
-    from adjudge.tasks import load_split, take_rows
+    from adjudge.tasks import load_split
 
     data = config.data
-    splits = [load_split(spec, data.split, data.data_dir) for spec in specs]
+    splits = [load_split(spec, data.split, data.data_dir, data.bad_rows) for spec in specs]
     # Rows judged for one task must not be trained on by another.
     every_split = [row for split in splits for row in split]
     pools = [training_rows(config, spec, every_split) if train else [] for spec in specs]
-    return Pools(specs, pools, [take_rows(split, data.eval_rows, EVAL_SEED) for split in splits])
+    return Pools(specs, pools, [_judged(split, data.eval_rows) for split in splits])
+
+
+def _judged(split: Sequence[Example], count: int | None) -> KeptRows:
+    """Draw the rows to judge; they keep the number of bad rows that were dropped from their file."""
+    from adjudge.tasks import take_rows
+
+    return KeptRows(take_rows(split, count, EVAL_SEED), split.dropped if isinstance(split, KeptRows) else None)
 
 
 def rows_for(config: Config, specs: Sequence[TaskSpec]) -> RunRows:
@@ -101,9 +109,9 @@ def rows_for(config: Config, specs: Sequence[TaskSpec]) -> RunRows:
     return load_pools(config, specs, train=get_entry(config.method).rows != "none").draw(config)
 
 
-def eval_rows_for(config: Config, spec: TaskSpec) -> list[Example]:
+def eval_rows_for(config: Config, spec: TaskSpec) -> Sequence[Example]:
     """Return the rows to judge, the same for all methods and seeds."""
-    return [*load_pools(config, [spec], train=False).eval_rows[0]]
+    return load_pools(config, [spec], train=False).eval_rows[0]
 
 
 def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> list[Example]:
@@ -114,7 +122,7 @@ def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> l
     """
     from adjudge.tasks import load_split, without_overlap
 
-    train = load_split(spec, "train", config.data.data_dir)
+    train = load_split(spec, "train", config.data.data_dir, config.data.bad_rows)
     if not config.data.drop_overlap:
         return train
     kept = without_overlap(train, split)

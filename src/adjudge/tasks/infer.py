@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adjudge.errors import DataError, nearest
-from adjudge.system.console import warn
+from adjudge.system.console import note, warn
 from adjudge.system.text import shorten
+from adjudge.tasks.reading.bad_rows import BadRows, OnBadRows
+from adjudge.tasks.reading.decimal_commas import has_decimal_commas, with_point
 from adjudge.tasks.reading.rows import parse_number, text_of
 from adjudge.tasks.reading.table import require_columns, stream_table
+from adjudge.tasks.reading.table_rows import TableRow
 from adjudge.tasks.reading.text_files import plain_name
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table_format import TableFormat, table_format
 from adjudge.tasks.validate import RESERVED, parse_task, unnamed_words
 
 MANY = 10
@@ -24,6 +28,9 @@ MOST_LABELS = 100
 _STEPS = 20
 """A number answer gets the fewest decimals with at least this many steps between its ends."""
 
+_PATH = re.compile(r"[^\W\d]\w*(\.\w+)+")
+"""A path into the objects of a JSONL file."""
+
 
 def infer_task(
     data: str | Path,
@@ -32,6 +39,9 @@ def infer_task(
     labels: Sequence[str] | Mapping[str, str] | None = None,
     dev: str | Path | None = None,
     instruction: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    bad_rows: OnBadRows = "error",
 ) -> TaskSpec:
     """Make a task from a table (CSV, TSV, JSONL or Parquet).
 
@@ -43,30 +53,41 @@ def infer_task(
     it, a column of numbers with more than `MANY` distinct values becomes a number task between its smallest and largest
     value.
 
-    `instruction` replaces the sentence that asks for the answer.
+    `instruction` replaces the sentence that asks for the answer. `separator` and `encoding` say how the files are
+    written, where they do not tell. With "drop", `bad_rows` do not count; the rows are loaded with the setting
+    ``data.bad_rows``. Numbers with decimal commas are reported and read as numbers.
 
     Raises DataError for an unknown column (naming the nearest), an empty cell (with file, line and column), a column
     without labels, or a mismatch with `labels`. Raises TaskError for answer words which cannot be told apart.
     """
     paths = [Path(data), *([Path(dev)] if dev is not None else [])]
     _check_names(paths[0], text, label)
-    gold = _gold_cells(paths, text, label)
+    form = table_format(separator, encoding)
+    gold, decimal = _gold_cells(paths, text, label, form, bad_rows, numbers=labels is None)
     fields = _field_names(text)
-    titles = [_human(column) for column in text]
-    question = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
+    titles = [_human(name) for name in _short_names(text)]
+    question = (
+        f"the {_human(_short_names([label])[0]).lower()} of the {_and([title.lower() for title in titles])} below"
+    )
     tree: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", plain_name(paths[0]).stem).strip("-.") or "data",
-        "title": f"{_human(label)} of {paths[0].name}",
+        "title": f"{_human(_short_names([label])[0])} of {paths[0].name}",
         "description": f"Made from {paths[0].name}: column {label} judged from {_and(list(text))}.",
         "fields": fields,
         "template": "\n".join(f"{title}: {{{{ {field} }}}}" for title, field in zip(titles, fields, strict=True)),
         "label": label,
         "source": {
-            "table": {"train": str(paths[0].resolve()), "dev": str(paths[1].resolve()) if dev is not None else None}
+            "table": {
+                "train": str(paths[0].resolve()),
+                "dev": str(paths[1].resolve()) if dev is not None else None,
+                "separator": form.separator,
+                "encoding": form.encoding,
+                "decimal": decimal,
+            }
         },
     }
     if labels is None and _is_number_column(gold):
-        number = _number_answer(gold, label)
+        number = _number_answer(gold, label, bad_rows)
         form = {0: "whole number", 1: "number with one decimal"}.get(
             number["decimals"], f"number with {number['decimals']} decimals"
         )
@@ -74,7 +95,11 @@ def infer_task(
         tree["metrics"] = ["pearson", "spearman", "mae"]
         tree["instruction"] = f"Judge {question}. Answer with a {form} from {number['low']:g} to {number['high']:g}."
     else:
-        words = _chosen_labels(gold, label, labels) if labels is not None else _inferred_labels(paths[0], gold, label)
+        words = (
+            _chosen_labels(gold, label, labels, bad_rows)
+            if labels is not None
+            else _inferred_labels(paths[0], gold, label)
+        )
         tree["labels"] = words
         tree["metrics"] = ["accuracy", "macro_f1"]
         quoted = [f'"{word}"' for word in words.values()]
@@ -107,26 +132,42 @@ class _Location(NamedTuple):
         return f"{self.path}:{self.line}"
 
 
-def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[_Location, str]]:
-    """Return the label column's cells as (location, text) for all files.
+def _gold_cells(
+    paths: Sequence[Path], text: Sequence[str], label: str, form: TableFormat, bad_rows: OnBadRows, *, numbers: bool
+) -> tuple[list[tuple[_Location, str]], str]:
+    """Return the label column's cells as (location, text) for all files, and the decimal mark in them.
 
-    Raises DataError when a cell of a text or label column is empty.
+    With `numbers`, a column of numbers with decimal commas has points instead. Raises DataError when a cell of a text
+    or label column is empty, unless `bad_rows` is "drop".
     """
     cells = []
+    separators = []
     shared: dict[str, str] = {}  # a million cells share a few labels, so keep one string per label
     for path in paths:
-        columns, rows = stream_table(path)
+        bad = BadRows(path, bad_rows)
+        columns, rows = stream_table(path, form, bad)
         require_columns(path, columns, [*text, label])
+        separators.append(columns.separator)
         for row in rows:
-            for column in text:
-                text_of(f"{path}:{row.line}", column, column, row.get(column, ""))
-            raw = row.get(label, "").strip()
-            if not raw:
-                raise DataError(
-                    f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or remove the row."
-                )
-            cells.append((_Location(path, row.line), shared.setdefault(raw, raw)))
-    return cells
+            raw = bad.attempt(row.line, _gold_cell, path, row, text, label)
+            if raw is not None:
+                cells.append((_Location(path, row.line), shared.setdefault(raw, raw)))
+        bad.end(quiet=True)
+    if not numbers or not has_decimal_commas(shared, f"{paths[0]}: column '{label}'", separators[0]):
+        return cells, "."
+    first = next(raw for raw in shared if with_point(raw) != raw)
+    note(f"{paths[0].name}: column '{label}' has decimal commas; {first} is read as {with_point(first)}.")
+    return [(where, with_point(raw)) for where, raw in cells], ","
+
+
+def _gold_cell(path: Path, row: TableRow, text: Sequence[str], label: str) -> str:
+    """Return the label cell of a row. Raises DataError when it or a text is empty."""
+    for column in text:
+        text_of(f"{path}:{row.line}", column, column, row.get(column, ""))
+    raw = row.get(label, "").strip()
+    if not raw:
+        raise DataError(f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or remove the row.")
+    return raw
 
 
 def _is_number_column(gold: Sequence[tuple[_Location, str]]) -> bool:
@@ -135,12 +176,17 @@ def _is_number_column(gold: Sequence[tuple[_Location, str]]) -> bool:
     return len(numbers) > MANY and len(numbers) >= 0.9 * len(values)
 
 
-def _number_answer(gold: Sequence[tuple[_Location, str]], label: str) -> dict[str, Any]:
+def _number_answer(gold: Sequence[tuple[_Location, str]], label: str, bad_rows: OnBadRows) -> dict[str, Any]:
     values = []
+    bad: dict[Path, BadRows] = {}
     for where, raw in gold:
         if parse_number(raw) is None:
-            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not a number, but the others are.")
-        values.append(Decimal(raw))
+            problem = f"{where}: '{shorten(raw)}' in column '{label}' is not a number, but the others are."
+            bad.setdefault(where.path, BadRows(where.path, bad_rows)).add(where.line, DataError(problem))
+        else:
+            values.append(Decimal(raw))
+    for each in bad.values():
+        each.end(quiet=True)
     with localcontext() as context:
         context.prec = 700  # enough digits for every float, so quantize cannot fail
         low, high = min(values), max(values)
@@ -171,7 +217,10 @@ def _inferred_labels(path: Path, gold: Sequence[tuple[_Location, str]], label: s
 
 
 def _chosen_labels(
-    gold: Sequence[tuple[_Location, str]], label: str, labels: Sequence[str] | Mapping[str, str]
+    gold: Sequence[tuple[_Location, str]],
+    label: str,
+    labels: Sequence[str] | Mapping[str, str],
+    bad_rows: OnBadRows,
 ) -> dict[str, str]:
     values = list(dict.fromkeys(raw for _, raw in gold))
     chosen: dict[str, str] = {}
@@ -182,11 +231,13 @@ def _chosen_labels(
         if raw not in values:
             raise DataError(f"--labels names '{raw}', which is not in column '{label}'.{nearest(raw, values)}")
         chosen[raw] = word
+    bad: dict[Path, BadRows] = {}
     for where, raw in gold:
         if raw not in chosen:
-            raise DataError(
-                f"{where}: '{shorten(raw)}' in column '{label}' is not among --labels ({', '.join(chosen)})."
-            )
+            problem = f"{where}: '{shorten(raw)}' in column '{label}' is not among --labels ({', '.join(chosen)})."
+            bad.setdefault(where.path, BadRows(where.path, bad_rows)).add(where.line, DataError(problem))
+    for each in bad.values():
+        each.end(quiet=True)
     return chosen
 
 
@@ -207,6 +258,23 @@ def _field_names(columns: Sequence[str]) -> dict[str, str]:
             name += "_"
         fields[name if name not in fields else f"{name}_{number}"] = column
     return fields
+
+
+def _short_names(columns: Sequence[str]) -> list[str]:
+    """Return what a prompt calls the columns: of paths such as ``annotations.0.label`` the last part that is a word.
+
+    Paths whose last parts are equal keep all their parts.
+    """
+    short = [
+        next(part for part in reversed(column.split(".")) if not part.isdecimal())
+        if _PATH.fullmatch(column)
+        else column
+        for column in columns
+    ]
+    return [
+        name if short.count(name) == 1 else column.replace(".", " ")
+        for name, column in zip(short, columns, strict=True)
+    ]
 
 
 def _human(column: str) -> str:
