@@ -190,7 +190,7 @@ def test_decimal_commas_are_read_as_numbers(tmp_path, capsys, separator):
     spec = infer_task(write(tmp_path, "a.csv", content), ["text"], "score")
     assert (spec.number.low, spec.number.high) == (-4.5, 11.6)
     assert sorted(gold for _, gold in loaded(spec)) == sorted(float(cell.replace(",", ".")) for cell in COMMAS)
-    assert "a.csv: column 'score' has decimal commas; 0,5 is read as 0.5.\n" in capsys.readouterr().err
+    assert "column 'score' has decimal commas: 0,5 is read as 0.5.\n" in capsys.readouterr().err
     (tmp_path / "task.yaml").write_text(spec_to_yaml(spec), encoding="utf-8")
     assert loaded(load_task(tmp_path / "task.yaml")) == loaded(spec)
 

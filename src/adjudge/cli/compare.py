@@ -54,6 +54,7 @@ def compare(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     separator: options.Separator = None,
     encoding: options.Encoding = None,
     model: options.Model = None,

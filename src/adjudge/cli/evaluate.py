@@ -53,6 +53,7 @@ def evaluate(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     separator: options.Separator = None,
     encoding: options.Encoding = None,
     model: options.Model = None,

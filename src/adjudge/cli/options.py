@@ -102,7 +102,8 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help=r"Labels in order, each with its answer word, as in 0=Bad,1=Good; a comma in a label is '\,'.",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined; "
+        r"a comma in a label is '\,'.",
         show_default="as in the data",
         rich_help_panel=OWN,
     ),
@@ -122,6 +123,15 @@ Encoding = Annotated[
         metavar="NAME",
         help="Encoding of the text, such as cp1252, latin-1 or utf-16.",
         show_default="utf-8, or as the file's byte-order mark tells",
+        rich_help_panel=OWN,
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="labels|number",
+        help="Whether the label column holds classes or a number.",
+        show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
 ]
@@ -227,7 +237,7 @@ SETTING_OF = {
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "separator", "encoding")
+OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind", "separator", "encoding")
 """The parameters that describe the table of ``--data``."""
 
 

@@ -42,6 +42,7 @@ def train(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     separator: options.Separator = None,
     encoding: options.Encoding = None,
     model: options.Model = None,

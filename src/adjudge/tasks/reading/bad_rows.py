@@ -81,14 +81,9 @@ class BadRows:
 
     def _first_error(self) -> DataError:
         line = min(self._errors)
-        more = [str(number) for number in sorted(self.lines) if number != line]
-        if not more:
-            return DataError(f"{self._errors[line]} It is the only bad row; data.bad_rows=drop goes on without it.")
-        listed = ", ".join(more[:LISTED]) + (", …" if len(more) > LISTED else "")
-        return DataError(
-            f"{self._errors[line]} There are {len(self):,} bad rows in all (also: {listed}); "
-            "data.bad_rows=drop goes on without them."
-        )
+        others = [str(number) for number in sorted(self.lines) if number != line]
+        listed = ", ".join(others[:LISTED]) + (", …" if len(others) > LISTED else "")
+        return DataError(f"{self._errors[line]} {how_many(len(self), f' (also: {listed})')}")
 
 
 class StopAtFirst(BadRows):
@@ -97,6 +92,13 @@ class StopAtFirst(BadRows):
     def add(self, line: int, error: DataError) -> None:
         """Raise the error of a bad row."""
         raise error
+
+
+def how_many(count: int, where: str = "") -> str:
+    """Return the sentence that ends the error of a first bad row; `where` tells where the others are."""
+    if count == 1:
+        return "It is the only bad row; data.bad_rows=drop goes on without it."
+    return f"There are {count:,} bad rows in all{where}; data.bad_rows=drop goes on without them."
 
 
 @lru_cache(maxsize=256)  # once for the same rows, however many splits, methods and seeds read them
