@@ -110,6 +110,12 @@ def test_a_byte_order_mark_tells_the_encoding(tmp_path, capsys, encoding, suffix
     assert read_table(path, TableFormat(encoding=encoding))[1] == [{"Größe": "“ß”", "label": "x"}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_named_encoding_without_its_mark_is_that_of_windows(tmp_path, encoding):
+    path = write(tmp_path, "a.csv", "Größe,label\r\nß,x\r\n", f"{encoding}-le")
+    assert read_table(path, TableFormat(encoding=encoding))[1] == [{"Größe": "ß", "label": "x"}]
+
+
 def test_another_encoding_is_named(tmp_path):
     path = write(tmp_path, "a.csv", "text;label\ncafé – 5 €;good\nfade;bad\n", "cp1252")
     with pytest.raises(DataError, match=r"a\.csv:2: byte 0xe9 is not valid UTF-8.*--encoding cp1252"):

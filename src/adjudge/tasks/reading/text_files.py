@@ -6,6 +6,7 @@ The memory that a file can take is bounded by its size on disk.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import io
 import json
@@ -60,7 +61,10 @@ def text_lines(
         with path.open("rb") as raw:
             # Both are binary streams; their common type is not declared.
             binary: IO[bytes] = _Unpacked(path, raw) if is_packed(path) else raw  # type: ignore[assignment]
-            used = encoding or marked_encoding(binary.peek(4)[:4])  # type: ignore[attr-defined]
+            marked = marked_encoding(binary.peek(4)[:4])  # type: ignore[attr-defined]
+            used = encoding or marked
+            if used in _MARKS and used != marked:  # without a mark, Python reads neither; this is what Windows writes
+                used += "-le"
             text = io.TextIOWrapper(binary, encoding="utf-8-sig" if used == "utf-8" else used, newline=newline)
             first = True
             while line := text.readline(MOST_LINE + 1):
@@ -172,10 +176,11 @@ def _first_bad_line(path: Path, encoding: str) -> str:
         binary: Any = _Unpacked(path, raw) if is_packed(path) else raw
         text = io.TextIOWrapper(binary, encoding=encoding, errors="replace")
         number = 0
-        while line := text.readline(MOST_LINE):
-            number += 1
-            if "\ufffd" in line:
-                return f"{number}: has bytes that are not valid {encoding}."
+        with contextlib.suppress(UnicodeError):  # of some codecs, in spite of "replace"
+            while line := text.readline(MOST_LINE):
+                number += 1
+                if "\ufffd" in line:
+                    return f"{number}: has bytes that are not valid {encoding}."
     return f" is not valid {encoding}."
 
 
