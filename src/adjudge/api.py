@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, load_config
+from adjudge.config import Config, change, load_config
 from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
+from adjudge.experiments.judging_settings import judging_settings
 from adjudge.methods.registry import (
     entry_for,
     function_settings,
@@ -45,9 +46,10 @@ __all__ = ["FinishedRun", "evaluate", "infer_task", "load_policy", "load_split",
 class FinishedRun:
     """A run folder with a result. Its model is loaded when it is first asked to judge."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, **settings: Any) -> None:
         self.folder = Path(folder)
-        self.config: Config = Run.open(folder).config
+        self._settings = judging_settings(_dotted(settings), self.folder)
+        self.config: Config = change(Run.open(folder).config, self._settings)
         self._judges: dict[str, Judge] = {}
 
     def __repr__(self) -> str:
@@ -86,7 +88,7 @@ class FinishedRun:
         """
         spec = pick_task(self.folder, task)
         if not self._judges:
-            self._judges = load_judges(self.folder)
+            self._judges = load_judges(self.folder, self._settings)
         return self._judges[spec.name]
 
     def predict(
@@ -101,13 +103,34 @@ class FinishedRun:
         judge, spec = self.judge_of(task), pick_task(self.folder, task)
         return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
-    def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        task: str | Path | TaskSpec | None = None,
+        *,
+        data: str | Path | None = None,
+        text: str | Sequence[str] = (),
+        label: str | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
         """Judge labelled rows and return the scores.
 
-        The options are those of `adjudge.experiments.evaluate.evaluate_run`. Without a `task`, the run's own tasks are
-        judged. When these are several, ``tasks`` holds the scores of each.
+        With `data`, every row of this file is judged with the run's own task, its prompt and its answer words; `text`
+        and `label` name the file's columns where they are not the task's, and `task` picks a task of a run over
+        several. Without, `task` is any task; the default are the run's own, and when these are several, ``tasks`` holds
+        the scores of each.
+
+        The other options are those of `adjudge.experiments.evaluate.evaluate_run`, and settings of the machine such as
+        ``runtime__threads=1``.
         """
-        results = evaluate_tasks(self.folder, spec=None if task is None else as_task(task), **options)
+        settings = self._settings | _dotted({key: options.pop(key) for key in list(options) if "__" in key})
+        if data is None:
+            spec = None if task is None else as_task(task)
+        elif isinstance(data, str | Path):
+            spec = task if isinstance(task, TaskSpec) else pick_task(self.folder, None if task is None else str(task))
+            options |= {"data": data, "text": [text] if isinstance(text, str) else list(text), "label": label}
+        else:
+            raise DataError(f"data is the path of a file, not a {type(data).__name__}: write the rows to a file first.")
+        results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
         return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
 
 
@@ -119,7 +142,7 @@ def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
     """
     from adjudge.models import policy
 
-    values = {"model": model, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    values = {"model": model, **_dotted(overrides)}
     return policy.load_policy(load_config(values=values))
 
 
@@ -192,9 +215,14 @@ def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]])
     return [given_function(function) for function in functions]
 
 
-def open_run(folder: str | Path) -> FinishedRun:
-    """Open a finished run. Raises RunError when the folder is not a run."""
-    return FinishedRun(folder)
+def open_run(folder: str | Path, **settings: Any) -> FinishedRun:
+    """Open a finished run, to judge with it.
+
+    `settings` are those of the machine and of judging, with ``__`` for the dots: ``runtime__threads=1``,
+    ``evaluation__batch_size=8``. Raises RunError when the folder is not a run, and ConfigError for a setting that was
+    fixed when it was trained.
+    """
+    return FinishedRun(folder, **settings)
 
 
 def as_task(task: str | Path | TaskSpec) -> TaskSpec:
@@ -232,6 +260,11 @@ def _cells(spec: TaskSpec, number: int, row: Any) -> dict[str, str]:
     if not isinstance(row, Mapping):
         raise DataError(f"rows:{number}: a row is a text or a mapping of fields, not a {type(row).__name__}.")
     return {str(key): "" if value is None else str(value) for key, value in row.items()}
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their keys: ``runtime__threads`` is ``runtime.threads``."""
+    return {key.replace("__", "."): value for key, value in settings.items()}
 
 
 _SHORT = {"train_rows": "data.train_rows", "eval_rows": "data.eval_rows", "data_dir": "data.data_dir"}

@@ -352,7 +352,7 @@ def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path,
 
 def test_evaluate_refuses_options_fixed_by_training(trained):
     assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
-    assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
+    assert "ppo.clip stays as it is" in refused("evaluate", "--run", trained, "ppo.clip=1")
     assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
 
 
@@ -415,6 +415,32 @@ def test_predict_keeps_input_columns_and_adds_results(trained, tmp_path):
     assert "1 answers unreadable" in result.stderr
 
 
+def test_predict_takes_settings_of_the_machine_and_refuses_those_of_the_run(trained, tmp_path, monkeypatch):
+    from adjudge.experiments import evaluate
+
+    source, seen = write_csv(tmp_path / "new.csv"), []
+    load = evaluate._load
+    monkeypatch.setattr(evaluate, "_load", lambda run, specs: seen.append(run.config) or load(run, specs))
+    command = ["predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv"]
+    settings = ["runtime.threads=1", "evaluation.batch_size=3", "runtime.dtype=bfloat16", "--decode", "labels"]
+    assert invoke(*command, *settings).exit_code == 0
+    (config,) = seen
+    assert (config.runtime.threads, config.evaluation.batch_size, config.runtime.dtype) == (1, 3, "bfloat16")
+    assert config.evaluation.decode == "labels"
+    for setting, message in [
+        ("prompt.style=paper", "prompt.style stays as it is in"),
+        (
+            "data.split=train",
+            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.threads,",
+        ),
+        ("runtime.checkpoint_activations=true", "runtime.checkpoint_activations stays"),
+        ("runtime.thread=1", "Did you mean 'runtime.threads'?"),
+        ("runtime.threads=0", "greater than or equal to 1"),
+        ("threads", "'threads' is no setting: write key=value"),
+    ]:
+        assert message in refused(*command, "--force", setting)
+
+
 def test_predict_replaces_a_file_only_when_told_to(trained, tmp_path):
     source, out = write_csv(tmp_path / "new.csv"), tmp_path / "out.csv"
     out.write_text("mine")
@@ -441,13 +467,17 @@ def test_predict_takes_the_folder_of_a_comparison(trained, tmp_path):
     result = invoke(*predict())
     assert result.exit_code == 0 and "best: sft, accuracy 0.900" in " ".join(result.stderr.split())
     assert invoke(*predict("--method", "sft", "--seed", "1", to="again.csv")).exit_code == 0
-    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(*predict("--method", "stf", to="c.csv"))
+    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(
+        *predict("--method", "stf", to="c.csv")
+    )
     assert "has no seed '1'; it has 0" in refused(*predict("--method", "ppo", "--seed", "1", to="c.csv"))
     (folder / "table.json").write_text(json.dumps({"rows": [*rows, row("sft", 0.5, task="other")]}))
     assert "compares several tasks: name one with --task reviews or other" in refused(*predict(to="c.csv"))
     (folder / "table.json").write_text(json.dumps({"rows": []}))
     assert "has no finished run yet" in refused(*predict(to="c.csv"))
-    assert "is no comparison" in refused("predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1")
+    assert "is no comparison" in refused(
+        "predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
