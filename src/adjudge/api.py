@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, change, load_config
-from adjudge.errors import ConfigError, DataError, nearest
+from adjudge.errors import ConfigError, DataError
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
@@ -32,9 +32,9 @@ from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import default_folder, pick_task, read_task, read_tasks
-from adjudge.tasks import infer_task, load_split, load_task
+from adjudge.tasks import given_examples, infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Example, Prediction
+from adjudge.types import Prediction
 
 if TYPE_CHECKING:
     from adjudge.evaluation.predict import Judge
@@ -96,12 +96,13 @@ class FinishedRun:
     ) -> list[Prediction]:
         """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
 
-        `task` selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
-        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field, and
-        RunError as `judge_of` does.
+        Frames and columns may be of pandas, polars, Arrow, `datasets`, or any library that exports Arrow. `task`
+        selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
+        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field or a value
+        that is not text, and RunError as `judge_of` does.
         """
         judge, spec = self.judge_of(task), pick_task(self.folder, task)
-        return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
+        return judge.judge(given_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
     def evaluate(
         self,
@@ -228,38 +229,6 @@ def open_run(folder: str | Path, **settings: Any) -> FinishedRun:
 def as_task(task: str | Path | TaskSpec) -> TaskSpec:
     """Return a task given by name, by file, or as a task."""
     return task if isinstance(task, TaskSpec) else load_task(task)
-
-
-def to_examples(spec: TaskSpec, rows: Any) -> list[Example]:
-    """Return texts, mappings or a data frame as examples without gold answers. Raises DataError."""
-    from adjudge.tasks import examples_for_prediction
-
-    if isinstance(rows, str | Mapping):
-        raise DataError("Give a list of rows, even for one: predict([row]).")
-    if hasattr(rows, "to_dict"):  # pandas; polars has to_dicts
-        rows = rows.to_dict(orient="records")
-    elif hasattr(rows, "to_dicts"):
-        rows = rows.to_dicts()
-    table = [_cells(spec, number, row) for number, row in enumerate(rows, 1)]
-    for number, cells in enumerate(table, 1):
-        lacking = [field for field, column in spec.fields.items() if field not in cells and column not in cells]
-        if lacking:
-            raise DataError(
-                f"rows:{number}: there is no '{lacking[0]}', which {spec.name} needs.{nearest(lacking[0], cells)}"
-            )
-    return examples_for_prediction(spec, table, "rows")
-
-
-def _cells(spec: TaskSpec, number: int, row: Any) -> dict[str, str]:
-    if isinstance(row, str):
-        if len(spec.fields) != 1:
-            raise DataError(
-                f"rows:{number}: {spec.name} has the fields {', '.join(spec.fields)}: give mappings, not bare texts."
-            )
-        return {next(iter(spec.fields)): row}
-    if not isinstance(row, Mapping):
-        raise DataError(f"rows:{number}: a row is a text or a mapping of fields, not a {type(row).__name__}.")
-    return {str(key): "" if value is None else str(value) for key, value in row.items()}
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def judging_settings(settings: Mapping[str, Any], folder: Path, also: Sequence[s
     or that judging does not read. Names of settings that do not exist are left to `adjudge.config.change`.
     """
     known = keys_of()
-    for key in settings:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            raise ConfigError(f"'{key}' is a group of settings, not one: write {key}.NAME=value.")
         allowed = key.startswith(JUDGING) or key in also
         if key in known and (not allowed or key in NO_EFFECT):
             free = [name for name in known if (name.startswith(JUDGING) and name not in NO_EFFECT) or name in also]
