@@ -18,6 +18,7 @@ from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learne
 from adjudge.methods.registry import get_entry
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
+from adjudge.runs.portable import is_portable, read_judge
 from adjudge.runs.tasks import read_task, read_tasks, result_folders, task_folder, task_record, write_task
 from adjudge.system.console import warn
 from adjudge.system.timing import timed
@@ -55,21 +56,26 @@ def load_judge(
     when the run is incomplete, or was trained on several tasks and there is no `spec`. Raises ConfigError for an
     unknown `decode`, and for settings that do not fit.
     """
-    run = _open_trained(folder)
-    spec = spec or read_task(run.folder)
+    run, specs = open_folder(folder)
+    if spec is None and len(specs) > 1:
+        raise RunError(f"{folder} judges several tasks: name one of {', '.join(each.name for each in specs)}.")
+    spec = spec or specs[0]
     changes = {} if decode is None else {"evaluation.decode": decode}
     run = Run(run.folder, change(run.config, changes | judging_settings(settings or {}, run.folder)))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
 
 
-def load_judges(folder: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Judge]:
-    """Return the judge of each task of a finished run, by the task's name.
+def load_judges(
+    folder: str | Path, *, model: str | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, Judge]:
+    """Return the judge of each task of a finished run or of a judge that left its run, by the task's name.
 
-    Raises RunError when the run is incomplete, and ConfigError for `settings` that are not those of `judging_settings`.
+    `model` names the base model of the latter. Raises RunError when the run is incomplete, and ConfigError for
+    `settings` that are not those of `judging_settings`.
     """
-    run = _open_trained(folder)
+    run, specs = open_folder(folder, model=model)
     config = change(run.config, judging_settings(settings or {}, run.folder))
-    return _load(_pinned(run, config), read_tasks(run.folder))
+    return _load(_pinned(run, config), specs)
 
 
 def evaluate_tasks(
@@ -231,6 +237,19 @@ def destination(
             f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away."
         )
     return Destination(Path(out), in_place=False, replaces=force)
+
+
+def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, list[TaskSpec]]:
+    """Open a run with complete training, or a judge that left its run, with its tasks.
+
+    `model` names the base model of the latter. Raises RunError.
+    """
+    if is_portable(Path(folder)):
+        return read_judge(Path(folder), model)
+    if model is not None:
+        raise RunError(f"{folder} is a run folder, which names its model itself.")
+    run = _open_trained(folder)
+    return run, read_tasks(run.folder)
 
 
 def _open_trained(folder: str | Path) -> Run:
