@@ -74,6 +74,34 @@ def test_predict_has_a_separator_and_an_encoding_of_its_own(tmp_path):
     assert "folder.csv: is a folder" in refused("predict", "--run", "run", "--input", "folder.csv", "--out", "o.csv")
 
 
+def test_a_finished_run_judges_files_of_other_forms(tmp_path):
+    done(
+        "train", "sft", "--data", table(tmp_path / "a.csv"), "--text", "text", "--label", "label", "--out", "run", QUICK
+    )
+    table(tmp_path / "new.csv", ";", "cp1252", extra=[("good", ""), ("", "bad")])
+    judge = ["evaluate", "--run", "run", "--data", "new.csv", "--encoding", "cp1252", "--out", "judged"]
+    assert "There are 2 bad rows in all" in refused(*judge)
+    assert "2 bad rows are dropped" in done(*judge, "data.bad_rows=drop")
+    scores = Run.open(tmp_path / "judged").scores()
+    assert scores["n"] == 20 and scores["dropped_rows"] == {str(tmp_path / "new.csv"): 2}
+    predict = ["predict", "--run", "run", "--input", "new.csv", "--encoding", "cp1252", "--out", "out.csv"]
+    assert "new.csv:23: field 'text' is empty" in refused(*predict)
+    assert "1 bad row is dropped" in done(*predict, "data.bad_rows=drop")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.reader(file, delimiter=";"))) == 22
+
+
+def test_decimal_commas_in_a_file_to_judge(tmp_path, monkeypatch):
+    install(monkeypatch, "sft", lambda example: 0.5)
+    for name, mark in (("a.csv", "."), ("new.csv", ",")):
+        rows = [f"text {n};{str(n / 2).replace('.', mark)}" for n in range(24)]
+        (tmp_path / name).write_text("\n".join(["text;score", *rows]) + "\n")
+    done("train", "sft", "--data", "a.csv", "--text", "text", "--label", "score", "--out", "run", QUICK)
+    done("evaluate", "--run", "run", "--data", "new.csv", "--out", "judged")
+    scores = Run.open(tmp_path / "judged").scores()
+    assert scores["n"] == 24 and scores["metrics"]["mae"]["value"] == sum(abs(n / 2 - 0.5) for n in range(24)) / 24
+
+
 def test_separator_without_a_table_is_refused(tmp_path):
     for option in ("--separator", "--encoding"):
         message = refused("train", "sft", "--task", "vader/movies", option, "x")
