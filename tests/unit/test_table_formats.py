@@ -117,11 +117,11 @@ def test_a_named_encoding_without_its_mark_is_that_of_windows(tmp_path, encoding
 
 
 def test_another_encoding_is_named(tmp_path):
-    path = write(tmp_path, "a.csv", "text;label\ncafé – 5 €;good\nfade;bad\n", "cp1252")
+    path = write(tmp_path, "a.csv", "text;label\ncafé – 5 €;good\nfade;bad\nà point;good\n", "cp1252")
     with pytest.raises(DataError, match=r"a\.csv:2: byte 0xe9 is not valid UTF-8.*--encoding cp1252"):
         infer_task(path, ["text"], "label")
     spec = infer_task(path, ["text"], "label", encoding="CP1252")
-    assert loaded(spec) == [("café – 5 €", "good"), ("fade", "bad")]
+    assert loaded(spec) == [("café – 5 €", "good"), ("fade", "bad"), ("à point", "good")]
     assert spec.source.table.encoding == "cp1252"
     with pytest.raises(DataError, match=r"a\.csv:2: has bytes that are not valid ascii.*--encoding"):
         infer_task(path, ["text"], "label", encoding="ascii")
@@ -147,7 +147,8 @@ def test_unnamed_columns_keep_their_cells(tmp_path):
     columns, rows = read_table(path)
     assert columns == ["v1", "v2", "", "", ""]
     assert [row.cells for row in rows] == [("ham", "late bus", "", "", ""), ("spam", "win, now", "a", "", "b")]
-    assert loaded_spam(path) == ["late bus", "win, now"]
+    write(tmp_path, "a.csv", 'v1,v2,,,\nham,late bus,,,\nspam,"win, now",a,,b\nham,at six,,,\n')
+    assert loaded_spam(path) == ["at six", "late bus", "win, now"]
 
 
 def loaded_spam(path):
@@ -166,12 +167,12 @@ def test_a_repeated_column_is_an_error_only_when_it_is_used(tmp_path, suffix):
 
     path = tmp_path / f"a{suffix}"
     if suffix == ".csv":
-        write(tmp_path, path.name, "note,text,note,label\n1,a,2,x\n3,b,4,y\n")
+        write(tmp_path, path.name, "note,text,note,label\n1,a,2,x\n3,b,4,y\n1,c,2,x\n")
     else:
-        arrays = [["1", "3"], ["a", "b"], ["2", "4"], ["x", "y"]]
+        arrays = [["1", "3", "1"], ["a", "b", "c"], ["2", "4", "2"], ["x", "y", "x"]]
         pyarrow.parquet.write_table(pyarrow.table(arrays, names=["note", "text", "note", "label"]), path)
-    assert [row.cells for row in read_table(path)[1]] == [("1", "a", "2", "x"), ("3", "b", "4", "y")]
-    assert loaded(infer_task(path, ["text"], "label")) == [("a", "x"), ("b", "y")]
+    assert [row.cells for row in read_table(path)[1]] == [("1", *"a2x"), ("3", *"b4y"), ("1", *"c2x")]
+    assert loaded(infer_task(path, ["text"], "label")) == [("a", "x"), ("b", "y"), ("c", "x")]
     with pytest.raises(DataError, match=rf"a{suffix}: the column 'note' occurs twice"):
         infer_task(path, ["note"], "label")
 
