@@ -74,7 +74,7 @@ DAMAGED = [
         gzip.compress(b"text\tlabel\na\t\xff" + b"x" * 50_000)[:-8] + b"\0" * 8,
         r"a\.tsv\.gz: is not a complete gzip file",
     ),
-    ("a.csv", CSV.decode().encode("utf-16")[:-1], r"a\.csv:5: has bytes that are not valid utf-16"),
+    ("a.csv", CSV.decode().encode("utf-16")[:-1], r"a\.csv:4: has bytes that are not valid utf-16"),
     ("a.csv", CSV + "été,x\n".encode("latin-1"), r"a\.csv:5: byte 0xe9 is not valid UTF-8"),
     ("a.csv", b"\xef\xbb\xbf", r"a\.csv: the file is empty"),
     ("a.tsv", b"\r\n\r\n", r"a\.tsv: the file is empty"),

@@ -87,3 +87,10 @@ def test_a_tsv_cannot_hold_a_name_with_a_tab(tmp_path):
     source = write_csv(tmp_path / "new.csv", [["text", "a\tb"], ["fine", "x"]])
     with pytest.raises(DataError, match=r"out\.tsv: the name of column 'a\\tb' has a tab"):
         judged(source, tmp_path / "out.tsv")
+
+
+def test_negative_numbers_with_a_decimal_comma_are_no_formulas(tmp_path, capsys):
+    judged(write_csv(tmp_path / "new.csv", [["text", "n"], ["fine", "-4,5"]], ";"), tmp_path / "out.csv")
+    assert "formulas" not in capsys.readouterr().err
+    judged(write_csv(tmp_path / "new.csv", [["text", "n"], ["fine", "-4,5+1"]], ";"), tmp_path / "out.csv", force=True)
+    assert "1 cells begin with" in capsys.readouterr().err

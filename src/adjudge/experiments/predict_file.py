@@ -13,6 +13,7 @@ from adjudge.system.console import note, warn
 from adjudge.system.files import SURROGATES, write_bytes, write_text
 from adjudge.system.text import shorten
 from adjudge.tasks.reading.bad_rows import BadRows, OnBadRows
+from adjudge.tasks.reading.decimal_commas import with_point
 from adjudge.tasks.reading.rows import parse_number
 from adjudge.tasks.reading.table_rows import Columns, TableRow
 from adjudge.tasks.reading.text_files import plain_name, text_lines
@@ -159,7 +160,7 @@ def _note_formulas(out: Path, rows: Sequence[TableRow]) -> None:
 
 
 def _is_formula(cell: str) -> bool:
-    return cell.startswith(FORMULA) and parse_number(cell) is None
+    return cell.startswith(FORMULA) and parse_number(with_point(cell)) is None
 
 
 def _check_cells(out: Path, columns: Columns, rows: Sequence[TableRow]) -> None:
