@@ -30,6 +30,7 @@ OPTIONS = {
     "--init --reward-funcs --out --force",
     "predict": "--run --input --out --task --method --seed --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
+    "push": "--run --public --base --revision",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --force",
     "methods": "--preset",

@@ -104,6 +104,7 @@ def _add_verbs() -> None:
         fetch,
         methods,
         predict,
+        push,
         report,
         rerun,
         settings,
@@ -112,7 +113,22 @@ def _add_verbs() -> None:
         train,
     )
 
-    verbs = (compare, train, evaluate, predict, export, submit, report, rerun, methods, tasks, settings, fetch, doctor)
+    verbs = (
+        compare,
+        train,
+        evaluate,
+        predict,
+        export,
+        push,
+        submit,
+        report,
+        rerun,
+        methods,
+        tasks,
+        settings,
+        fetch,
+        doctor,
+    )
     for module in verbs:
         module.add_to(app)
     cell.add_to(app)
