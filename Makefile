@@ -19,7 +19,7 @@ ROUNDS ?= 2
 BENCH ?=
 BENCH_OPTIONS = $(if $(DATA_DIR),--task glue/sst2 --data-dir "$(DATA_DIR)",--task vader/movies) --out $(BENCH_OUT) $(BENCH)
 
-.PHONY: help setup demo bench docs test lint clean
+.PHONY: help setup demo bench package docs test lint clean
 
 help:
 	@echo "make setup    make $(VENV) with everything in it (again: nothing to do)"
@@ -27,6 +27,7 @@ help:
 	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
 	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/results/speed.md"
 	@echo "make docs     build the documentation's site: site/index.html"
+	@echo "make package  build the wheel and the source archive, and try the wheel in a fresh environment"
 	@echo "make test     lint, format, rooms, types, tests (WORKERS=1: one process)"
 	@echo "make lint     lint, format, rooms, types"
 	@echo "make clean    remove $(VENV) and what tools left behind; runs/ and the model cache stay"
@@ -66,6 +67,14 @@ bench: setup
 	@$(BIN)/python -m benchmarks.steps --rounds $(ROUNDS) $(BENCH_OPTIONS)
 	@$(BIN)/python -m benchmarks.table --out $(BENCH_OUT) --write docs/results/speed.md
 	@echo "==> the tables: docs/results/speed.md"
+
+# Isolated from .venv: the wheel is built from the source archive, so that both are known to be complete.
+package: setup
+	@echo "==> building the source archive and the wheel: dist/"
+	@rm -rf build dist
+	@$(BIN)/python -m build --outdir dist . >$(VENV)/build.log 2>&1 || { tail -n 20 $(VENV)/build.log >&2; exit 1; }
+	@echo "==> installing the wheel elsewhere"
+	@$(BIN)/python tools/try_wheel.py dist/*.whl
 
 # tools/ on the path: the extension that writes formulas as MathML lies there.
 docs: $(VENV)/.docs
