@@ -666,8 +666,8 @@ def test_several_tasks_from_python(two_tasks, tmp_path, monkeypatch):
     [
         ("tra", {"train"}),
         ("train pp", {"ppo"}),
-        ("train sft --task vader/m", {"vader/movies"}),
-        ("train sft --task glue/rte,vader/m", {"glue/rte,vader/movies"}),
+        ("train sft --task vader/mov", {"vader/movies", "vader/movies-rating"}),
+        ("train sft --task vader/news,glue/rt", {"vader/news,glue/rte"}),
         ("train sft tracking.pro", {"tracking.project="}),
         ("train sft --report", {"--report-to"}),
     ],
