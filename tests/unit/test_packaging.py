@@ -28,6 +28,7 @@ BROUGHT_BY = {
 """Imported modules that another dependency brings along; none: an extra brings it."""
 NEEDED_BY_OTHERS = {
     "gguf": "transformers reads the bundled model with it",
+    "onnx": "torch exports with it",
     "bitsandbytes": "transformers loads 8 and 4 bits with it",
     "sqlalchemy": "mlflow keeps runs in a database with it",
     "alembic": "mlflow makes that database with it",

@@ -100,6 +100,7 @@ def _add_verbs() -> None:
         demo,
         doctor,
         evaluate,
+        export,
         fetch,
         methods,
         predict,
@@ -111,7 +112,7 @@ def _add_verbs() -> None:
         train,
     )
 
-    judging = (compare, train, evaluate, predict, submit, report, rerun)
+    judging = (compare, train, evaluate, predict, export, submit, report, rerun)
     for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
