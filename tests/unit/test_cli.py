@@ -24,18 +24,19 @@ TASK = "--data --dev --text --label --labels --instruction"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --out --resume --force",
+    "--init --reward-funcs --report-to --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode "
-    "--init --reward-funcs --out --force",
+    "--init --reward-funcs --report-to --out --force",
     "predict": "--run --input --out --task --method --seed --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
     "report": "--out",
-    "rerun": "--out --data-dir --reward-funcs --force",
+    "rerun": "--out --data-dir --reward-funcs --report-to --force",
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
+    "demo": "--budget --out",
     "fetch": "",
     "doctor": "--data-dir --json",
     "settings": "--preset",
@@ -660,3 +661,24 @@ def test_several_tasks_from_python(two_tasks, tmp_path, monkeypatch):
     }
     with pytest.raises(ConfigError, match="takes one task"):
         adjudge.train("encoder", two_tasks.split(","))
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("tra", {"train"}),
+        ("train pp", {"ppo"}),
+        ("train sft --task vader/mov", {"vader/movies", "vader/movies-rating"}),
+        ("train sft --task vader/news,glue/rt", {"vader/news,glue/rte"}),
+        ("train sft tracking.pro", {"tracking.project="}),
+        ("train sft --report", {"--report-to"}),
+    ],
+)
+def test_the_shell_completes_verbs_methods_tasks_and_settings(words, completions):
+    shell = {
+        "_ADJUDGE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"adjudge {words}",
+        "COMP_CWORD": str(words.count(" ") + 1),
+    }
+    result = CliRunner().invoke(app, prog_name="adjudge", env=shell)
+    assert set(result.stdout.split()) == completions

@@ -72,7 +72,7 @@ def test_public_and_a_branch_are_asked_for(trained, hub):
 
 
 def test_a_base_of_this_machine_must_be_named_as_others_find_it(trained, hub):
-    with pytest.raises(RunError, match="nobody else has. Name the same model on the hub with --base"):
+    with pytest.raises(RunError, match=r"nobody else has\. Name the same model on the hub with --base"):
         push_judge(trained, "owner/judge")
     assert not hub.repos
 

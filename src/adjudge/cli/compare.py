@@ -11,7 +11,7 @@ import typer
 
 from adjudge.cli import options
 from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
-from adjudge.cli.show import next_commands, show_table
+from adjudge.cli.show import show_comparison
 from adjudge.methods.registry import COMPARED, MULTI
 
 EPILOG = options.examples(
@@ -75,6 +75,7 @@ def compare(
             rich_help_panel=options.PLACE,
         ),
     ] = None,
+    report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
     """Compare methods on the same rows, prompts and budget.
@@ -87,7 +88,6 @@ def compare(
     from adjudge.experiments.compare import compare as run_comparison
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.tasks import joint_name
-    from adjudge.system.console import warn
 
     chosen = check_names(options.split_list(methods, "--methods"))
     if reward_funcs is not None and not any(parse_name(name)[0].name in rewarded_names() for name in chosen):
@@ -100,13 +100,4 @@ def compare(
     folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
-    show_table(table)
-    for name in ("table.md", "table.json", "report.html"):
-        if (folder / name).is_file():
-            typer.echo(str(folder / name))
-    for line in next_commands(table, folder):
-        typer.echo(line)
-    for failure in table["failed"]:
-        warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
-    if table["failed"]:
-        raise typer.Exit(1)
+    show_comparison(table, folder)

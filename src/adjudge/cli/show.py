@@ -30,6 +30,25 @@ def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
     typer.echo(f"run folder: {folder}\nreport:     {report}")
 
 
+def show_comparison(table: Mapping[str, Any], folder: Path) -> None:
+    """Print the table of a comparison, its files, the next commands, and which runs failed.
+
+    Raises typer.Exit(1) when one did.
+    """
+    from adjudge.system.console import warn
+
+    show_table(table)
+    for name in ("table.md", "table.json", "report.html"):
+        if (folder / name).is_file():
+            typer.echo(str(folder / name))
+    for line in next_commands(table, folder):
+        typer.echo(line)
+    for failure in table["failed"]:
+        warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
+    if table["failed"]:
+        raise typer.Exit(1)
+
+
 def stdout() -> Console:
     """Return standard output for tables; without a terminal it is LOG_COLUMNS wide, for logs."""
     from rich.console import Console

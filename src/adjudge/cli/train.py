@@ -15,6 +15,7 @@ EPILOG = options.examples(
     f"adjudge train {EXAMPLE} --task glue/sst2 --data-dir data --train-rows 1000",
     f"adjudge train {EXAMPLE} --task glue/cola,glue/rte --mixture equal --data-dir data",
     f"adjudge train {STARTERS[0]} --init runs/vader-movies/{EXAMPLE}-seed0 lora.r=8",
+    f"adjudge train {EXAMPLE} --report-to trackio tracking.project=movies",
     f"adjudge train {TRAINED[-1]} --data reviews.csv --text review --label sentiment",
 )
 
@@ -27,7 +28,12 @@ def add_to(app: typer.Typer) -> None:
 def train(
     ctx: typer.Context,
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help=f"{either(TRAINED)}; `adjudge methods` describes them.")
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help=f"{either(TRAINED)}; `adjudge methods` describes them.",
+            autocompletion=options.complete_method,
+        ),
     ],
     overrides: options.Overrides = None,
     task: options.Tasks = None,
@@ -58,6 +64,7 @@ def train(
         ),
     ] = None,
     resume: options.Resume = False,
+    report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task and judge the evaluation rows with it.

@@ -12,6 +12,7 @@ from adjudge.config import Config
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
+from adjudge.experiments.tracked import tracked
 from adjudge.methods.registry import (
     check_settings,
     check_tasks,
@@ -77,7 +78,7 @@ def execute(
         start=start,
         reward_functions=reward_functions,
     )
-    with ended(run):
+    with tracked(run, specs), ended(run):
         if (training := _finished_training(run, identity)) is None:
             write_tasks(run, specs)
             judges, training = _train(run, rows, identity)
