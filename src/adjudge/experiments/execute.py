@@ -63,7 +63,7 @@ def execute(
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
     trains = get_entry(config.method).trains
     for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
-        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows)
+        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
