@@ -54,6 +54,7 @@ def compare(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seeds: Annotated[
@@ -86,6 +87,7 @@ def compare(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.tasks import joint_name
 
@@ -97,6 +99,8 @@ def compare(
     specs = options.chosen_tasks(ctx.params, settings)
     if mixture is not None and not any(parse_name(name)[1] for name in chosen):
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
+    for spec in specs:
+        report_own_table(spec, settings)
     folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)

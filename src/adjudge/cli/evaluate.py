@@ -53,6 +53,7 @@ def evaluate(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     model: options.Model = None,
     seed: options.Seed = None,
     preset: options.Preset = "default",
@@ -76,6 +77,7 @@ def evaluate(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import parse_name
     from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note
@@ -93,6 +95,7 @@ def evaluate(
     spec = options.only_task(ctx.params, settings, "evaluate")
     folder = Path(out) if out is not None else default_folder([spec.name], entry.name, settings.seed)
     note(f"judging {spec.name} with {entry.name} → {folder}")
+    report_own_table(spec, settings)
     show_scores(execute(settings, spec, folder, force=force), folder)
 
 

@@ -122,8 +122,17 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help="Labels in order, each with its answer word, as in 0=Bad,1=Good.",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined.",
         show_default="as in the data",
+        rich_help_panel=OWN,
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="labels|number",
+        help="Whether the label column holds classes or a number.",
+        show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
 ]
@@ -242,7 +251,7 @@ SETTING_OF = {
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev", "instruction")
+OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind")
 """The parameters that describe the table of ``--data``."""
 
 
@@ -278,7 +287,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.tasks import infer_task, load_task
 
     names, data = params["task"], params["data"]
-    text, label, labels, dev, instruction = (params[name] for name in OWN_TABLE)
+    text, label, labels, dev, instruction, kind = (params[name] for name in OWN_TABLE)
     if data is None:
         without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
         if without_data:
@@ -289,7 +298,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
     pairs = split_list(labels, "--labels") if labels is not None else None
-    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction)]
+    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction, kind)]
 
 
 def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:

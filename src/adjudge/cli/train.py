@@ -48,6 +48,7 @@ def train(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seed: options.Seed = None,
@@ -78,6 +79,7 @@ def train(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names, shown_name
     from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note, warn
@@ -103,6 +105,8 @@ def train(
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(names, shown, settings.seed)
     note(f"training {shown} on {', '.join(names)} → {folder}")
+    for spec in specs:
+        report_own_table(spec, settings)
     scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""

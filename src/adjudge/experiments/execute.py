@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.tracked import tracked
+from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
     check_settings,
     check_tasks,
@@ -61,6 +62,9 @@ def execute(
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
+    trains = get_entry(config.method).trains
+    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
+        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
