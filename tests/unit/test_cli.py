@@ -355,7 +355,7 @@ def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path,
 
 def test_evaluate_refuses_options_fixed_by_training(trained):
     assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
-    assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
+    assert "ppo.clip stays as it is" in refused("evaluate", "--run", trained, "ppo.clip=1")
     assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
 
 
@@ -416,6 +416,32 @@ def test_predict_keeps_input_columns_and_adds_results(trained, tmp_path):
         ["", "0.5", "0.5", "true"],
     ]
     assert "1 answers unreadable" in result.stderr
+
+
+def test_predict_takes_settings_of_the_machine_and_refuses_those_of_the_run(trained, tmp_path, monkeypatch):
+    from adjudge.experiments import evaluate
+
+    source, seen = write_csv(tmp_path / "new.csv"), []
+    load = evaluate._load
+    monkeypatch.setattr(evaluate, "_load", lambda run, specs: seen.append(run.config) or load(run, specs))
+    command = ["predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv"]
+    settings = ["runtime.threads=1", "evaluation.batch_size=3", "runtime.dtype=bfloat16", "--decode", "labels"]
+    assert invoke(*command, *settings).exit_code == 0
+    (config,) = seen
+    assert (config.runtime.threads, config.evaluation.batch_size, config.runtime.dtype) == (1, 3, "bfloat16")
+    assert config.evaluation.decode == "labels"
+    for setting, message in [
+        ("prompt.style=paper", "prompt.style stays as it is in"),
+        (
+            "data.split=train",
+            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.threads,",
+        ),
+        ("runtime.checkpoint_activations=true", "runtime.checkpoint_activations stays"),
+        ("runtime.thread=1", "Did you mean 'runtime.threads'?"),
+        ("runtime.threads=0", "greater than or equal to 1"),
+        ("threads", "'threads' is no setting: write key=value"),
+    ]:
+        assert message in refused(*command, "--force", setting)
 
 
 def test_predict_replaces_a_file_only_when_told_to(trained, tmp_path):

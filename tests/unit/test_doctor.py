@@ -1,6 +1,7 @@
 """The doctor on machines that lack something; tests replace the functions that examine the machine."""
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -18,8 +19,9 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from adjudge.cli.main import app
-from adjudge.setup import doctor
+from adjudge.setup import doctor, torch_library
 from adjudge.setup.doctor import examine
+from adjudge.setup.torch_library import GPU_FILES
 from adjudge.system.hub import connection_problem
 from adjudge.tasks import list_tasks
 from adjudge.tasks.reading import vader
@@ -270,7 +272,42 @@ def test_the_verb_prints_a_table_or_json_and_exits_with_0_or_1(well):
     assert {"name": "vader/movies", "runs": True, "said": "the rated sentences are here"} in tree["plans"]
 
 
-def test_examining_does_not_import_transformers():
-    """Importing PyTorch takes most of the time; transformers would double it."""
-    code = "import sys; from adjudge.setup.doctor import examine; examine(); sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0
+def examined_elsewhere(before: str) -> dict:
+    """The examination of this machine in another process, and whether it imported PyTorch and transformers."""
+    code = (
+        f"import json, sys; {before}; from adjudge.setup.doctor import examine; report = examine().as_json()\n"
+        "print(json.dumps(report | {'imported': [name for name in ('torch', 'transformers') if name in sys.modules]}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    return json.loads(done.stdout)
+
+
+def test_examining_imports_neither_pytorch_nor_transformers_and_says_what_pytorch_would():
+    """Importing PyTorch takes most of the time where its library alone can tell; transformers would double it."""
+    quick, slow = examined_elsewhere("pass"), examined_elsewhere("import torch")
+    assert slow["imported"] == ["torch"]
+    if any(path.exists() for path in GPU_FILES) or platform.machine() != "x86_64" or sys.platform != "linux":
+        assert quick["imported"] == ["torch"]
+    else:
+        assert quick["imported"] == []
+    said = [
+        [item for item in report["machine"] if item["name"] in ("processor", "device", "dtype", "torch")]
+        for report in (quick, slow)
+    ]
+    assert len(said[0]) == 4 and said[0] == said[1]
+
+
+def test_where_the_library_does_not_load_pytorch_itself_is_asked(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(torch_library, "GPU_FILES", ())
+    monkeypatch.setattr(torch_library.sys, "platform", "linux")
+    monkeypatch.setattr(torch_library.platform, "machine", lambda: "x86_64")
+
+    def broken(_path):
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    for library in (broken, lambda _path: object()):  # damaged, and without the function
+        monkeypatch.setattr(torch_library.ctypes, "CDLL", library)
+        assert torch_library.torch_library() is None
+    monkeypatch.setattr(torch_library, "GPU_FILES", (tmp_path,))
+    assert torch_library.torch_library() is None

@@ -232,6 +232,14 @@ Overrides = Annotated[
         autocompletion=complete_setting,
     ),
 ]
+JudgingSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings of the machine and of judging: runtime.*, evaluation.batch_size.",
+        show_default=False,
+    ),
+]
 
 
 SETTING_OF = {
@@ -275,6 +283,13 @@ def build_config(params: Mapping[str, Any]) -> Config:
         values |= function_settings(tuple(split_list(params["reward_funcs"], "--reward-funcs")))
     overrides = params["overrides"] or ()
     return load_config(preset=params["preset"], file=params["config"], overrides=overrides, values=values)
+
+
+def given_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the KEY=VALUE arguments of a verb. Raises ConfigError for one of another form."""
+    from adjudge.config import parse_override
+
+    return dict(parse_override(text) for text in params["overrides"] or ())
 
 
 def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:

@@ -27,6 +27,8 @@ def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
     rows = [Run.open(part).scores() for part in result_folders(folder)] if "tasks" in scores else [dict(scores)]
     show_table({"rows": rows, "tests": []})
     report = render_report([folder], folder / "report.html")
+    if "file" in scores:
+        typer.echo(f"judged:     {scores['file']}, {scores['n']:,} rows")
     typer.echo(f"run folder: {folder}\nreport:     {report}")
 
 
