@@ -105,13 +105,28 @@ def _add_verbs() -> None:
         predict,
         report,
         rerun,
+        serve,
         settings,
         submit,
         tasks,
         train,
     )
 
-    for module in (compare, train, evaluate, predict, submit, report, rerun, methods, tasks, settings, fetch, doctor):
+    for module in (
+        compare,
+        train,
+        evaluate,
+        predict,
+        serve,
+        submit,
+        report,
+        rerun,
+        methods,
+        tasks,
+        settings,
+        fetch,
+        doctor,
+    ):
         module.add_to(app)
     cell.add_to(app)
 
