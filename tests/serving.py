@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import pytest
-
-pytest.importorskip("starlette", reason="Starlette is not installed: pip install 'adjudge[serve]'")
-pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'adjudge[serve]'")
-
 from fake_method import FakeJudge
+from processes import wait_for
 from specs import label_task, number_task
 
 from adjudge.ship.serving.app import build_app
@@ -87,6 +84,7 @@ def in_its_own_process(limits: Limits | None = None) -> Iterator[tuple[int, int]
     bound.close()
     try:
         assert process.pid is not None
+        wait_for(lambda: _listens(port), 30)
         yield port, process.pid
         assert process.is_alive(), "the server crashed"
         process.terminate()
@@ -95,6 +93,11 @@ def in_its_own_process(limits: Limits | None = None) -> Iterator[tuple[int, int]
     finally:
         process.kill()
         process.join()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _serve(bound: object, limits: Limits | None) -> None:

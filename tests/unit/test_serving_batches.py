@@ -3,7 +3,9 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
+from processes import wait_for
 from serving import FILMS, films, first_word, running
 from starlette.testclient import TestClient
 
@@ -38,11 +40,7 @@ def classify(client, *texts):
 
 
 def wait_until(happened):
-    import time
-
-    end = time.monotonic() + 20
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.005)
+    wait_for(happened, 20)
     assert happened()
 
 
@@ -139,8 +137,6 @@ def test_a_row_that_cannot_be_judged_harms_no_other():
 
 
 def test_requests_over_the_network_are_answered_each_with_its_own():
-    import httpx2
-
     texts = [("good" if n % 3 else "bad") + f" film {n}" for n in range(120)]
     with running([films(batch_size=16)]) as url, ThreadPoolExecutor(24) as pool, httpx2.Client(base_url=url) as client:
         labels = list(pool.map(lambda text: classify(client, text).json()["predictions"][0]["label"], texts))

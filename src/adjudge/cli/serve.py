@@ -84,6 +84,7 @@ def _load(runs: list[str]) -> list[ServedJudge]:
         specs = {spec.name: spec for spec in read_tasks(folder)}
         loaded = judges_of_run(name, specs, judges, method=config.method, batch_size=config.evaluation.batch_size)
         for each in loaded:
+            each.warm_up()
             note(f"{each.name}: {config.method} on {each.spec.name}, fields: {', '.join(each.spec.fields)}")
         command = vllm_command(folder, config.model, loaded[0].name)
         if command is not None:

@@ -56,6 +56,10 @@ class ServedJudge:
             for prediction, prompt, tokens in zip(predictions, prompts, written, strict=True)
         ]
 
+    def warm_up(self) -> None:
+        """Judge a row, so that the first request waits for nothing that is computed once."""
+        self.answer([Example("warm-up", dict.fromkeys(self.spec.fields, "."))])
+
     def described(self) -> dict[str, Any]:
         """Return what clients may know: the task, its fields and answers, and whether there is an analysis."""
         spec = self.spec

@@ -29,7 +29,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 async def open_body(request: Request, limits: Limits, load: Load) -> AsyncIterator[bytes]:
     """Read the body, and count its bytes in `load` within this block.
 
-    Raises RequestError: 413 when it is too large, 408 when it arrives too slowly, 429 when all bodies together are too much.
+    Raises RequestError: 413 when it is too large, 408 when it arrives too slowly, 429 when all bodies are too much.
     """
     parts: list[bytes] = []
     try:
@@ -126,7 +126,7 @@ def pick_judge(judges: Mapping[str, ServedJudge], name: Any) -> ServedJudge:
 
 
 def read_rows(served: ServedJudge, tree: Mapping[str, Any], limits: Limits) -> list[Example]:
-    """Return the rows under ``texts`` or ``rows``. Raises RequestError, 413 for too many and 422 for what does not fit."""
+    """Return the rows under ``texts`` or ``rows``. Raises RequestError: 413 for too many, 422 for what does not fit."""
     spec = served.spec
     if ("texts" in tree) == ("rows" in tree):
         raise RequestError(422, f"Send either {_wanted(spec)}.")

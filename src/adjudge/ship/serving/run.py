@@ -25,7 +25,7 @@ class GracefulServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                log_level="warning",
+                log_level="error",  # each line that is no HTTP would be a warning
                 access_log=False,
                 server_header=False,
                 ws="none",
