@@ -152,23 +152,23 @@ def test_names_are_as_short_as_tells_the_runs_apart(tmp_path):
 
 
 def test_a_run_over_several_tasks_has_a_judge_for_each():
-    specs = {"vader/movies": FILMS, "vader/news": FILMS}
-    served = judges_of_run("mix", specs, dict.fromkeys(specs, films().judge))
+    specs = [FILMS.model_copy(update={"name": name}) for name in ("vader/movies", "vader/news")]
+    served = judges_of_run("mix", specs, {spec.name: films().judge for spec in specs})
     assert [(each.name, each.run) for each in served] == [("mix/vader-movies", "mix"), ("mix/vader-news", "mix")]
-    assert [each.name for each in judges_of_run("one", specs, {"vader/movies": films().judge})] == ["one"]
+    assert [each.name for each in judges_of_run("one", specs[:1], {"vader/movies": films().judge})] == ["one"]
 
 
 def test_the_vllm_command_names_base_adapter_and_rank(tmp_path):
-    assert vllm_command(tmp_path, "smollm2-135m", "mine") is None
+    assert vllm_command(tmp_path / "adapter", "smollm2-135m", "mine") is None
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_config.json").write_text('{"r": 20}')
-    command = vllm_command(tmp_path, "smollm2-135m", "mine")
+    command = vllm_command(tmp_path / "adapter", "smollm2-135m", "mine")
     assert command == (
         "vllm serve HuggingFaceTB/SmolLM2-135M-Instruct --enable-lora "
         f"--lora-modules mine={tmp_path / 'adapter'} --max-lora-rank 32"
     )
     (tmp_path / "adapter/adapter_config.json").write_text('{"r": 1000}')
-    assert vllm_command(tmp_path, "smollm2-135m", "mine") is None
+    assert vllm_command(tmp_path / "adapter", "smollm2-135m", "mine") is None
 
 
 @pytest.mark.parametrize(

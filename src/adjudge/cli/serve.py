@@ -29,7 +29,10 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     run: Annotated[
-        list[str], typer.Option(metavar="DIR", help="A finished run folder, or a comparison's; give it several times.")
+        list[str],
+        typer.Option(
+            metavar="DIR", help="A finished run folder, or a comparison's. Give it several times to serve several."
+        ),
     ],
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[
@@ -67,10 +70,8 @@ def serve(
 
 def _load(runs: list[str]) -> list[ServedJudge]:
     """Return the judges of the runs. Prints what each is, and the vLLM command for its adapter."""
-    from adjudge.experiments.evaluate import load_judges
+    from adjudge.experiments.evaluate import load_judges, open_folder
     from adjudge.experiments.pick_run import pick_run
-    from adjudge.runs.folder import Run
-    from adjudge.runs.tasks import read_tasks
     from adjudge.ship.serving.judges import judges_of_run, names_for
     from adjudge.ship.serving.vllm import vllm_command
     from adjudge.system.console import note
@@ -79,14 +80,13 @@ def _load(runs: list[str]) -> list[ServedJudge]:
     folders = [pick_run(Path(folder)) for folder in runs]
     served: list[ServedJudge] = []
     for name, folder in zip(names, folders, strict=True):
-        judges = load_judges(folder)
-        config = Run.open(folder).config
-        specs = {spec.name: spec for spec in read_tasks(folder)}
+        opened, specs = open_folder(folder)
+        config, judges = opened.config, load_judges(folder)
         loaded = judges_of_run(name, specs, judges, method=config.method, batch_size=config.evaluation.batch_size)
         for each in loaded:
             each.warm_up()
             note(f"{each.name}: {config.method} on {each.spec.name}, fields: {', '.join(each.spec.fields)}")
-        command = vllm_command(folder, config.model, loaded[0].name)
+        command = vllm_command(opened.part("adapter"), config.model, loaded[0].name)
         if command is not None:
             note(f"  the same adapter in vLLM, which needs the run's own prompts:\n  {command}")
         served += loaded

@@ -130,13 +130,17 @@ def names_for(folders: Sequence[Path]) -> list[str]:
 
 
 def judges_of_run(
-    name: str, specs: Mapping[str, TaskSpec], judges: Mapping[str, Judge], *, method: str = "", batch_size: int = 32
+    name: str, specs: Sequence[TaskSpec], judges: Mapping[str, Judge], *, method: str = "", batch_size: int = 32
 ) -> list[ServedJudge]:
     """Return the judges of one run: under the run's name, or ``RUN/TASK`` for a run over several tasks."""
-    several = len(judges) > 1
     return [
         ServedJudge(
-            f"{name}/{task.replace('/', '-')}" if several else name, specs[task], judge, method, batch_size, name
+            f"{name}/{spec.name.replace('/', '-')}" if len(specs) > 1 else name,
+            spec,
+            judges[spec.name],
+            method,
+            batch_size,
+            name,
         )
-        for task, judge in judges.items()
+        for spec in specs
     ]

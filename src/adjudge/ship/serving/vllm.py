@@ -6,18 +6,18 @@ import shlex
 from pathlib import Path
 
 from adjudge.errors import RunError
+from adjudge.models.sources.bundled import published_name
 from adjudge.runs.folder import read_json
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for --max-lora-rank."""
 
-ORIGINALS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Where the hub has the models that come from the package index."""
 
+def vllm_command(adapter: Path, model: str, name: str) -> str | None:
+    """Return ``vllm serve …`` for the folder of an adapter, or None where there is none or its rank is beyond vLLM's.
 
-def vllm_command(folder: Path, model: str, name: str) -> str | None:
-    """Return ``vllm serve …`` for a run's adapter, or None for a run without one or with a rank beyond vLLM's."""
-    adapter = folder / "adapter"
+    `model` is the base model by the name that adjudge loads it by, `name` what requests call the judge.
+    """
     try:
         rank = int(read_json(adapter / "adapter_config.json")["r"])
     except (RunError, OSError, KeyError, TypeError, ValueError):
@@ -26,4 +26,4 @@ def vllm_command(folder: Path, model: str, name: str) -> str | None:
     if limit is None:
         return None
     lora = ["--enable-lora", "--lora-modules", f"{name}={adapter.resolve()}", "--max-lora-rank", str(limit)]
-    return shlex.join(["vllm", "serve", ORIGINALS.get(model, model), *lora])
+    return shlex.join(["vllm", "serve", published_name(model), *lora])
