@@ -55,6 +55,8 @@ class Measured:
     clients: int
     latencies_s: list[float] = field(default_factory=list)
     errors: int = 0
+    cpu_s: float | None = None
+    """Processor seconds of the server in the measured time; on a shared machine they tell more than rows/s."""
     reason: str = ""
 
     def figures(self) -> dict[str, Any]:
@@ -63,7 +65,8 @@ class Measured:
         shares = {f"p{share}_s": _percentile(ordered, share) for share in (50, 95, 99)}
         rate = round(len(ordered) / self.seconds, 2)
         kept = {key: value for key, value in asdict(self).items() if key != "latencies_s"}
-        return {**kept, "rows": len(ordered), "rows_per_s": rate, **shares}
+        per_cpu_s = round(len(ordered) / self.cpu_s, 2) if self.cpu_s else None
+        return {**kept, "rows": len(ordered), "rows_per_s": rate, "rows_per_cpu_s": per_cpu_s, **shares}
 
 
 def _percentile(ordered: Sequence[float], share: int) -> float | None:
@@ -102,18 +105,31 @@ async def _client(port: int, target: Target, number: int, result: Measured, begi
                 result.errors += 1
 
 
-async def load(port: int, target: Target, clients: int, seconds: float) -> Measured:
+async def load(port: int, pid: int, target: Target, clients: int, seconds: float) -> Measured:
     """Let clients send rows for a warm-up and `seconds`; answers after the end are not counted."""
     result = Measured(target.name, seconds, clients)
     begin = time.monotonic() + WARM_UP_S
     tasks = [
         asyncio.create_task(_client(port, target, number, result, begin, begin + seconds)) for number in range(clients)
     ]
-    await asyncio.sleep(WARM_UP_S + seconds)
+    await asyncio.sleep(WARM_UP_S)
+    before = cpu_seconds(pid)
+    await asyncio.sleep(seconds)
+    after = cpu_seconds(pid)
+    result.cpu_s = None if before is None or after is None else round(after - before, 1)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return result
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Return the processor seconds of a process so far; None where /proc does not tell."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.is_file():
+        return None
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(target: Target, clients: int, seconds: float, environment: Mapping[str, str], log: Path) -> Measured:
@@ -125,7 +141,7 @@ def measure(target: Target, clients: int, seconds: float, environment: Mapping[s
     try:
         if reason := _wait(process, port, target, log):
             return Measured(target.name, seconds, clients, reason=reason)
-        return asyncio.run(load(port, target, clients, seconds))
+        return asyncio.run(load(port, process.pid, target, clients, seconds))
     finally:
         process.terminate()
         try:
@@ -221,15 +237,23 @@ def save_merged(run: Any, folder: Path) -> None:
 
 def table(results: Sequence[Measured]) -> str:
     """Return the figures as a table in Markdown, with the ratio of ours to each."""
-    lines = ["| server | rows/s | p50 s | p95 s | errors | ours / this |", "| --- | --: | --: | --: | --: | --: |"]
+    lines = ["| server | rows/s | rows per CPU s | p50 s | p95 s | errors | ours / this |"]
+    lines.append("| --- | --: | --: | --: | --: | --: | --: |")
     ours = results[0].figures()["rows_per_s"]
     for result in results:
         figures = result.figures()
         if result.reason:
-            lines.append(f"| {result.name} | not measured: {result.reason} | | | | |")
+            lines.append(f"| {result.name} | not measured: {result.reason} | | | | | |")
             continue
         ratio = f"{ours / figures['rows_per_s']:.1f}" if figures["rows_per_s"] else "–"
-        cells = [figures["rows_per_s"], figures["p50_s"], figures["p95_s"], figures["errors"], ratio]
+        cells = [
+            figures["rows_per_s"],
+            figures["rows_per_cpu_s"],
+            figures["p50_s"],
+            figures["p95_s"],
+            figures["errors"],
+            ratio,
+        ]
         lines.append(f"| {result.name} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

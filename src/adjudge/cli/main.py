@@ -100,6 +100,7 @@ def _add_verbs() -> None:
         compare,
         doctor,
         evaluate,
+        export,
         fetch,
         methods,
         predict,
@@ -112,21 +113,9 @@ def _add_verbs() -> None:
         train,
     )
 
-    for module in (
-        compare,
-        train,
-        evaluate,
-        predict,
-        serve,
-        submit,
-        report,
-        rerun,
-        methods,
-        tasks,
-        settings,
-        fetch,
-        doctor,
-    ):
+    judging = (compare, train, evaluate, predict, serve, export, submit)
+    verbs = (*judging, report, rerun, methods, tasks, settings, fetch, doctor)
+    for module in verbs:
         module.add_to(app)
     cell.add_to(app)
 

@@ -1,1 +1,1 @@
-"""How a judge leaves the run folder."""
+"""A judge leaves the machine: exported, published, served."""
