@@ -107,6 +107,21 @@ def test_an_answer_that_takes_too_long_is_504_and_its_waiting_rows_are_dropped()
     assert judge.sizes == [1, 1]
 
 
+def test_rows_of_a_client_that_left_are_not_judged():
+    judge, served = slow(batch_size=1)
+    with running([served]) as url, httpx2.Client(base_url=url) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(classify, client, "good")
+        wait_until(lambda: judge.sizes == [1])
+        with pytest.raises(httpx2.ReadTimeout), httpx2.Client(base_url=url, timeout=0.3) as impatient:
+            classify(impatient, "good", "good", "good")
+        wait_until(lambda: 'status="499"} 1' in client.get("/metrics").text)
+        assert client.get("/health").json()["waiting_rows"] == 0
+        judge.go.set()
+        assert first.result().status_code == 200
+        assert classify(client, "bad").json()["predictions"][0]["label"] == "bad"
+    assert judge.sizes == [1, 1]
+
+
 def test_a_row_that_cannot_be_judged_harms_no_other():
     started = threading.Event()
     held = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from adjudge.ship.serving import openai
 from adjudge.ship.serving.batching import Batcher
 from adjudge.ship.serving.gate import Gate
 from adjudge.ship.serving.judges import Answered, ServedJudge, prediction_fields
-from adjudge.ship.serving.limits import Limits, Load, RequestError, problem_fields
+from adjudge.ship.serving.limits import GONE, Limits, Load, RequestError, problem_fields
 from adjudge.ship.serving.metrics import CONTENT_TYPE, Metrics
 from adjudge.ship.serving.reading import check_names, open_body, parse_object, pick_judge, read_rows
 from adjudge.types import Example
@@ -167,9 +168,27 @@ def _completed(answer: dict[str, Any], tree: Mapping[str, Any], *, stream: bool)
 def _posted(server: Server, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         async with open_body(request, server.limits, server.load) as body:
-            return await answer(server, parse_object(request, body))
+            return await _unless_gone(request, answer(server, parse_object(request, body)))
 
     return endpoint
+
+
+async def _unless_gone(request: Request, answer: Awaitable[Response]) -> Response:
+    """Return the answer; when the client leaves before, its rows are not judged. Raises RequestError."""
+    answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise RequestError(GONE, "The client left before its answer.")
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _got(server: Server, answer: Callable[[Server, Request], Response]) -> Callable[[Request], Awaitable[Response]]:

@@ -33,8 +33,6 @@ class _Asked:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Answered]]
     answers: dict[int, Answered] = field(default_factory=dict)
-    dropped: bool = False
-    """True once nobody waits for the answer: it failed, or its time is over."""
 
 
 _Row = tuple[_Asked, int]
@@ -84,7 +82,13 @@ class Batcher:
                 504, f"The answer took more than {self._limits.answer_s:g} s. Send fewer rows, or try again later."
             ) from None
         finally:
-            asked.dropped = True
+            if len(asked.answers) < len(examples):
+                self._drop(asked)
+
+    def _drop(self, asked: _Asked) -> None:
+        """Forget the waiting rows of a request that nobody waits for: it failed, or its time is over."""
+        with self._changed:
+            self._waiting = deque(each for each in self._waiting if each[0] is not asked)
 
     def close(self) -> None:
         """Judge what still waits, and end the thread."""
@@ -110,8 +114,8 @@ class Batcher:
         others: deque[_Row] = deque()
         while self._waiting:
             asked, row = self._waiting.popleft()
-            if asked.dropped:
-                continue
+            if asked.future.done():
+                continue  # its error is on the way
             first = batch[0][0] if batch else asked
             if (asked.served, asked.count_tokens) == (first.served, first.count_tokens):
                 batch.append((asked, row))
@@ -132,7 +136,7 @@ class Batcher:
                 for each in batch:
                     self._judge([each])
             else:
-                _fail(batch[0][0], _problem(error))
+                _settle(batch[0][0], _problem(error))
             return
         unreadable = sum(each.prediction.value is None for each in answers)
         self._metrics.judged(served.name, len(batch), unreadable, time.monotonic() - began)
@@ -151,17 +155,12 @@ def _problem(error: Exception) -> RequestError:
     return RequestError(503, f"The judge failed. {reason}", code="judge_failed")
 
 
-def _fail(asked: _Asked, problem: RequestError) -> None:
-    asked.dropped = True
-    _settle(asked, problem)
-
-
 def _settle(asked: _Asked, result: list[Answered] | RequestError) -> None:
     """Hand the result to the request's own thread."""
 
     def settle() -> None:
         if asked.future.done():
-            return  # its time is over
+            return  # it failed before, or its time is over
         if isinstance(result, RequestError):
             asked.future.set_exception(result)
         else:

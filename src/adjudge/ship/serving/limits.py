@@ -47,6 +47,9 @@ class RequestError(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+GONE = 499
+"""The status of a request whose client left: nobody reads it, but metrics count it. nginx has it too."""
+
 KINDS = {
     401: "authentication_error",
     404: "not_found_error",

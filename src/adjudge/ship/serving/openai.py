@@ -64,8 +64,8 @@ def check_fields(tree: Mapping[str, Any], own: Sequence[str]) -> None:
             if not any(value == allowed and type(value) is type(allowed) for allowed in _ONLY[name]):
                 raise RequestError(422, f'"{name}" must be {json.dumps(_ONLY[name][0])}, or left out.', name)
         elif name not in _FREE:
-            known = [*own, *_FREE, *_ONLY]
-            raise RequestError(422, f"There is no field '{shorten(name)}' here.{nearest(name, known)}", shorten(name))
+            shown, known = shorten(name), [*own, *_FREE, *_ONLY]
+            raise RequestError(422, f"There is no field '{shown}' here.{nearest(shown, known)}", shown)
         elif type(value) not in _FREE[name]:
             raise RequestError(422, f'"{name}" is {kind_of(value)}, which it cannot be. Leave it out.', name)
 

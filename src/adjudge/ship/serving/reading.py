@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from adjudge.errors import nearest
 from adjudge.ship.serving.judges import ServedJudge
-from adjudge.ship.serving.limits import Limits, Load, RequestError
+from adjudge.ship.serving.limits import GONE, Limits, Load, RequestError
 from adjudge.system.text import shorten
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -61,7 +61,7 @@ async def _body(request: Request, limits: Limits, load: Load, parts: list[bytes]
             408, f"The body did not arrive within {limits.body_s:g} s.", headers={"Connection": "close"}
         ) from None
     except ClientDisconnect:
-        raise RequestError(400, "The client left before the body was complete.") from None
+        raise RequestError(GONE, "The client left before the body was complete.") from None
     if size > limits.body_bytes:
         raise RequestError(
             413,
@@ -105,9 +105,8 @@ def check_names(tree: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise RequestError 422 for a field that the route does not know."""
     for name in tree:
         if name not in known:
-            raise RequestError(
-                422, f"There is no field '{shorten(name)}' here.{nearest(name, sorted(known))}", _param(name)
-            )
+            shown = shorten(name)  # a name of a megabyte would take seconds to compare
+            raise RequestError(422, f"There is no field '{shown}' here.{nearest(shown, sorted(known))}", shown)
 
 
 def pick_judge(judges: Mapping[str, ServedJudge], name: Any) -> ServedJudge:
@@ -119,9 +118,9 @@ def pick_judge(judges: Mapping[str, ServedJudge], name: Any) -> ServedJudge:
     if not isinstance(name, str):
         raise RequestError(422, f'"model" is {kind_of(name)}; it must be a text: {_listed(judges)}.', "model")
     if name not in judges:
-        raise RequestError(
-            404, f"There is no model '{shorten(name)}'.{nearest(name, judges)}", "model", code="model_not_found"
-        )
+        shown = shorten(name)
+        message = f"There is no model '{shown}'.{nearest(shown, judges)}"
+        raise RequestError(404, message, "model", code="model_not_found")
     return judges[name]
 
 
@@ -160,9 +159,8 @@ def field_row(spec: TaskSpec, value: Any, where: str) -> Example:
     fields: dict[str, str] = {}
     for name, text in value.items():
         if name not in field_of:
-            raise RequestError(
-                422, f"{where}: there is no field '{shorten(name)}'.{nearest(name, spec.fields)}", _param(name)
-            )
+            shown = shorten(name)
+            raise RequestError(422, f"{where}: there is no field '{shown}'.{nearest(shown, spec.fields)}", shown)
         if field_of[name] in fields:
             raise RequestError(422, f"{where}: the field '{field_of[name]}' is there twice.", where)
         fields[field_of[name]] = _text(spec, field_of[name], text, f"{where}.{name}")
@@ -201,10 +199,6 @@ def kind_of(value: Any) -> str:
 
 def _listed(judges: Mapping[str, ServedJudge]) -> str:
     return ", ".join(f'"{name}"' for name in judges)
-
-
-def _param(name: str) -> str:
-    return shorten(name)
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
