@@ -31,6 +31,7 @@ OPTIONS = {
     "predict": "--run --input --out --task --method --seed --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
+    "serve": "--run --host --port",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --force",
     "methods": "--preset",

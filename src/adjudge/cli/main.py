@@ -107,13 +107,14 @@ def _add_verbs() -> None:
         push,
         report,
         rerun,
+        serve,
         settings,
         submit,
         tasks,
         train,
     )
 
-    judging = (compare, train, evaluate, predict, export, push, submit, report, rerun)
+    judging = (compare, train, evaluate, predict, serve, export, push, submit, report, rerun)
     for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
