@@ -25,12 +25,11 @@ from adjudge.methods.registry import (
     parse_name,
     refuse_functions,
     rewarded_names,
-    shown_name,
 )
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.folder import Run
-from adjudge.runs.tasks import default_folder, pick_task, read_task, read_tasks
+from adjudge.runs.tasks import default_folder, pick_task, read_task, read_tasks, shown_name
 from adjudge.tasks import infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction

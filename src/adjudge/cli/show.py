@@ -73,6 +73,10 @@ def next_commands(table: Mapping[str, Any], folder: Path) -> list[str]:
     if len({str(row["task"]) for row in rows}) != 1:
         return []
     best = ranked(summarise(table))[0].method
-    run = folder / str(next(row["run"] for row in rows if row["method"] == best))
+    row = next(row for row in rows if row["method"] == best)
+    run = folder / str((row.get("fold_runs") or [row["run"]])[0])
     command = ["adjudge", "predict", "--run", str(run), "--input", "new.csv", "--out", "judged.csv"]
-    return ["", f"judge a new file with the first of the table, {best}:", f"  {shlex.join(command)}"]
+    lines = ["", f"judge a new file with the first of the table, {best}:", f"  {shlex.join(command)}"]
+    if row.get("folds"):
+        lines.append("  (the run of its first fold, which learned from the others)")
+    return lines

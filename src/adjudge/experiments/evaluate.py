@@ -112,6 +112,8 @@ def evaluate_run(
     spec = spec or read_task(run.folder)
     data = {"split": split, "eval_rows": eval_rows, "data_dir": data_dir}
     config = run.config.model_copy(update={"task": spec.name})
+    if spec not in trained_on or split is not None or eval_rows is not None:
+        config = _without_folds(run, config, learned=spec in trained_on, spec=spec)
     config = _changed(config, data=data, evaluation={"decode": decode})
     to = destination(run, config, spec, out, force=force)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
@@ -222,12 +224,27 @@ def _in_place(run: Run) -> Iterator[None]:
     drop_checkpoints(run)
 
 
+def _without_folds(run: Run, config: Config, spec: TaskSpec, *, learned: bool) -> Config:
+    """Return the settings to judge other rows than those of the run's fold.
+
+    Raises ConfigError where these would hold rows the run learned from.
+    """
+    from adjudge.tasks import has_own_dev
+
+    if config.data.folds is not None and learned and not has_own_dev(spec):
+        raise ConfigError(
+            f"{run.folder} is one of {config.data.folds} folds and learned from the rest of its table: "
+            "--split and --eval-rows would draw rows it knows. Leave them out to judge its own fold again."
+        )
+    return config.model_copy(update={"data": config.data.model_copy(update={"folds": None, "fold": None})})
+
+
 def _is_judged_alike(one: Config, other: Config) -> bool:
-    return (one.data.split, one.data.eval_rows, one.evaluation.decode) == (
-        other.data.split,
-        other.data.eval_rows,
-        other.evaluation.decode,
-    )
+    def judged(config: Config) -> tuple[Any, ...]:
+        data = config.data
+        return data.split, data.eval_rows, data.folds, data.fold, config.evaluation.decode
+
+    return judged(one) == judged(other)
 
 
 def _title(config: Config, spec: TaskSpec) -> str:

@@ -121,7 +121,9 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
     majority = next((most for row in rows if (most := most_frequent_gold(row))), None)
     charts = [interval_chart(m, best_first, rows, methods, majority if m == "accuracy" else None) for m in metrics]
     logs = [(_run_name(run, runs), method_colour(run.method, methods), run.metrics) for run in runs if run.metrics]
-    recalls = [recall_panel(f"Recall per label: {_run_name(run, runs)}", run.metrics) for run in runs]
+    recalls = [
+        recall_panel(f"Recall per label: {_run_name(run, runs)}", run.metrics) for run in runs if run.fold in (None, 1)
+    ]
     return TaskView(
         name=task,
         anchor=anchor,
@@ -204,7 +206,8 @@ def _title(views: Sequence[TaskView]) -> str:
 
 def _run_name(run: RunRecord, runs: Sequence[RunRecord]) -> str:
     several_seeds = len({other.seed for other in runs if other.method == run.method}) > 1
-    return f"{run.method}, seed {run.seed}" if several_seeds else run.method
+    fold = "" if run.fold is None else f", fold {run.fold}"
+    return f"{run.method}, seed {run.seed}{fold}" if several_seeds else f"{run.method}{fold}"
 
 
 def _examples(collection: Collection, view: TaskView) -> ExampleSet | None:
@@ -221,7 +224,7 @@ def _facts(rows: Sequence[Mapping[str, Any]], runs: Sequence[RunRecord]) -> list
         ("task", listed([row["task"] for row in rows] or [run.task for run in runs])),
         ("model", listed([row.get("model") for row in rows] or [run.model for run in runs])),
         ("rows judged", listed([count_text(row["n"]) for row in rows if row.get("n")])),
-        ("split", listed([row.get("split") for row in rows])),
+        ("split", listed([f"{row['folds']} folds" if row.get("folds") else row.get("split") for row in rows])),
         ("training rows", listed([count_text(row["train_rows"]) for row in rows if row.get("train_rows")])),
         ("seeds", listed(sorted({row["seed"] for row in rows if row.get("seed") is not None}))),
     ]

@@ -18,6 +18,9 @@ from adjudge.runs.folder import Run
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 
+MULTI = "multi-"
+"""Prefix of a method's name when it trains one adapter on several tasks: ``multi-sft``."""
+
 LONGEST_NAME = 100
 """Characters of a folder's name; file systems take about 255, but nobody can read a name that long."""
 
@@ -89,6 +92,11 @@ def result_folders(folder: Path) -> list[Path]:
     """Return the folders of a run's results, one per task: the run folder itself, or those of its tasks."""
     specs = read_tasks(folder)
     return [folder] if len(specs) == 1 else [task_folder(folder, spec.name) for spec in specs]
+
+
+def shown_name(name: str, tasks: int) -> str:
+    """Return the name to show for a run: ``multi-sft`` for ``sft`` over several tasks."""
+    return f"{MULTI}{name}" if tasks > 1 else name
 
 
 def joint_name(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
 from adjudge.tasks.reading.draw import take_rows
+from adjudge.tasks.reading.folds import deal_folds, has_own_dev, rows_to_fold
 from adjudge.tasks.reading.overlap import (
     Overlap,
     count_contradictions,
@@ -19,14 +20,17 @@ __all__ = [
     "Overlap",
     "TaskSpec",
     "count_contradictions",
+    "deal_folds",
     "examples_for_prediction",
     "find_overlap",
+    "has_own_dev",
     "infer_task",
     "list_tasks",
     "load_split",
     "load_task",
     "measure_overlap",
     "read_table",
+    "rows_to_fold",
     "spec_to_yaml",
     "take_rows",
     "validate_task",

@@ -24,6 +24,7 @@ from typing import Any
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.text import shorten
+from adjudge.tasks.reading.groups import keys_together
 from adjudge.tasks.reading.rows import as_text, check_columns, text_of, to_example, width_error
 from adjudge.tasks.reading.same_text import hash_share, text_key
 from adjudge.tasks.reading.text_files import is_packed, json_lines, plain_name, tab_separated, text_lines
@@ -147,7 +148,7 @@ def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tup
     Texts are taken until `dev_share` of the rows is reached, at least one text. Rows with equal texts, and rows of one
     group, share a split. Both splits keep the file order.
     """
-    keys = _split_keys(examples)
+    keys = keys_together(examples)
     sizes = Counter(keys)
     target = max(1, round(dev_share * len(examples)))
     chosen: set[str] = set()
@@ -160,27 +161,6 @@ def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tup
         [row for row, key in zip(examples, keys, strict=True) if (key in chosen) == wanted] for wanted in (False, True)
     )
     return train, dev
-
-
-def _split_keys(examples: Sequence[Example]) -> list[str]:
-    """Return one key per row, equal for rows that must share a split.
-
-    Those are rows with equal texts or of one group, and rows connected through such rows (union-find over the texts).
-    """
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    first_of_group: dict[str, str] = {}
-    texts = [text_key(example.fields) for example in examples]
-    for example, text in zip(examples, texts, strict=True):
-        if example.group:
-            low, high = sorted((root(text), root(first_of_group.setdefault(example.group, text))))
-            parent[high] = low
-    return [root(text) for text in texts]
 
 
 def examples_for_prediction(spec: TaskSpec, rows: Sequence[Mapping[str, str]], source: str = "input") -> list[Example]:
