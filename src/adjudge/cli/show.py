@@ -12,7 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+    from adjudge.report.terminal import Fitted
 
 LOG_COLUMNS = 160
 """Width of tables without a terminal."""
@@ -42,6 +43,7 @@ def show_table(table: Mapping[str, Any]) -> None:
 
     Figures per phenomenon are printed for a single method; table.md has them for several.
     """
+    from adjudge.report.columns import without_dashes
     from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
     from adjudge.report.sentences import table_notes
     from adjudge.report.suites import suite_columns, suite_lines, suite_scores
@@ -49,7 +51,7 @@ def show_table(table: Mapping[str, Any]) -> None:
 
     console = stdout()
 
-    def show(drawn: Table, lines: Iterable[str]) -> None:
+    def show(drawn: Fitted, lines: Iterable[str]) -> None:
         console.print(drawn)
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
@@ -57,7 +59,7 @@ def show_table(table: Mapping[str, Any]) -> None:
     show(results_table(table), table_notes(table, short=True))
     for scores in suite_scores(table):
         console.print()
-        show(text_table(*suite_columns(scores)), suite_lines(scores))
+        show(text_table(*without_dashes(*suite_columns(scores))), suite_lines(scores))
     if len({str(row["method"]) for row in table["rows"]}) == 1:
         for task in dict.fromkeys(str(row["task"]) for row in table["rows"]):
             if items := phenomena(table, task):

@@ -19,10 +19,21 @@ from markupsafe import Markup
 
 from adjudge.report.collect import Collection, RunRecord, collect
 from adjudge.report.colours import colour_rules, method_colour
+from adjudge.report.columns import without_dashes
 from adjudge.report.curves import PANEL_HEIGHT, PANEL_WIDTH, Panel, panels, recall_panel
 from adjudge.report.examples import ExampleSet, example_set
+from adjudge.report.labels import LabelFigures, label_figures
 from adjudge.report.phenomena import Phenomenon, phenomena, phenomena_line
-from adjudge.report.plots import SCATTER, Confusion, IntervalChart, Scatter, confusion, interval_chart, scatter
+from adjudge.report.plots import (
+    LABELS_SHOWN,
+    SCATTER,
+    Confusion,
+    IntervalChart,
+    Scatter,
+    confusion,
+    interval_chart,
+    scatter,
+)
 from adjudge.report.sentences import headline, incomplete_lines, verdict_line, warning_lines
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.summary import (
@@ -61,10 +72,20 @@ class TaskView:
     panels: tuple[Panel, ...]
     recalls: tuple[Panel, ...]
     confusions: tuple[Confusion, ...]
+    labels: Mapping[str, Sequence[LabelFigures]]
+    """Figures per label, by method."""
     scatters: tuple[Scatter, ...]
     unfinished: tuple[RunRecord, ...]
     phenomena: tuple[Phenomenon, ...]
     phenomena_note: str
+
+    def has_figure(self, method: str) -> bool:
+        """True when the method has a value of the task's primary metric."""
+        return any(self.metrics and self.metrics[0] in item.metrics for item in self.summaries if item.method == method)
+
+    def tests_phenomena(self, method: str) -> bool:
+        """True when the method has figures per phenomenon."""
+        return any(method in item.figures for item in self.phenomena)
 
 
 def render_report(folders: Sequence[Path], out: Path) -> Path:
@@ -87,10 +108,11 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
             views=views,
             incomplete=incomplete_lines(collection.table),
             suites=[
-                (*suite_columns(scores), suite_lines(scores), len(scores[0].averages))
+                (*without_dashes(*suite_columns(scores)), suite_lines(scores), len(scores[0].averages))
                 for scores in suite_scores(collection.table)
             ],
             methods=collection.methods,
+            scored_methods=[m for m in collection.methods if any(view.has_figure(m) for view in views)],
             colour=lambda method: method_colour(method, collection.methods),
             example_sets=example_sets,
             examples_json=script_json(_browser_data(example_sets, collection)),
@@ -140,6 +162,7 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         panels=tuple(panels(logs)),
         recalls=tuple(panel for panel in recalls if panel),
         confusions=tuple(_confusions(methods, spec, runs)),
+        labels=label_figures(table, task),
         scatters=tuple(_scatters(methods, spec, runs)),
         unfinished=tuple(run for run in runs if not run.finished or run.state != "complete"),
         phenomena=tuple(phenomenon_items),
@@ -177,13 +200,16 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals |= {
         "ALPHA": ALPHA,
+        "LABELS_SHOWN": LABELS_SHOWN,
         "UNREADABLE_SHARE": UNREADABLE_SHARE,
         "count_text": count_text,
         "decimal": decimal,
         "filter_link": filter_link,
+        "gib_text": lambda gib: f"{gib:.2f}",
         "seconds_text": seconds_text,
         "verdict_line": verdict_line,
     }
+    environment.tests["tests_phenomena_of"] = lambda method, view: view.tests_phenomena(method)
     environment.tests["significant"] = lambda p: isinstance(p, int | float) and p < ALPHA
     return environment
 
