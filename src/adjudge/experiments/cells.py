@@ -14,7 +14,8 @@ from adjudge.experiments.rows import RunRows, load_pools
 from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name
 from adjudge.rewards.function import FUNCTIONS, recorded
 from adjudge.runs.folder import Run, differences, is_unused, read_json
-from adjudge.runs.tasks import read_tasks, shown_name, task_folder
+from adjudge.runs.names import shown_name
+from adjudge.runs.tasks import read_tasks, task_folder
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction

@@ -13,7 +13,8 @@ from adjudge.errors import ModelError, nearest
 from adjudge.methods.registry import model_of
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.folder import Run, read_json
-from adjudge.runs.tasks import read_tasks, result_folders, shown_name, task_folder, task_record, write_task
+from adjudge.runs.names import shown_name
+from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
 from adjudge.system.memory import peak_rss_gib
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
@@ -134,7 +135,7 @@ def write_summary(run: Run) -> dict[str, Any]:
 
     It is written to the run's own scores.json.
     """
-    scores = [Run.open(folder).scores() for folder in result_folders(run.folder)]
+    scores = task_scores(run)
     values = [each["metrics"][each["primary"]]["value"] for each in scores]
     mean = None if None in values else fmean(values)
     evaluate_s = sum(each["seconds"]["evaluate"] for each in scores)
@@ -162,6 +163,11 @@ def write_summary(run: Run) -> dict[str, Any]:
         }
     )
     return run.scores()
+
+
+def task_scores(run: Run) -> list[dict[str, Any]]:
+    """Return the scores of each of the run's tasks."""
+    return [Run.open(folder).scores() for folder in result_folders(run.folder)]
 
 
 def score_line(scores: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from adjudge.config import Config, RewardConfig, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, nearest
-from adjudge.runs.tasks import MULTI
+from adjudge.runs.names import MULTI
 
 if TYPE_CHECKING:
     from adjudge.methods.base import Method

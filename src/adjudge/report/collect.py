@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from adjudge.errors import RunError
 from adjudge.runs.folder import read_json
-from adjudge.runs.tasks import MULTI, read_tasks, result_folders, shown_name
+from adjudge.runs.names import MULTI, shown_name
+from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 

@@ -18,9 +18,6 @@ from adjudge.runs.folder import Run
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 
-MULTI = "multi-"
-"""Prefix of a method's name when it trains one adapter on several tasks: ``multi-sft``."""
-
 LONGEST_NAME = 100
 """Characters of a folder's name; file systems take about 255, but nobody can read a name that long."""
 
@@ -46,10 +43,7 @@ def read_task(folder: Path) -> TaskSpec:
 
     Raises RunError when it has none or several, or one written by another version.
     """
-    specs = read_tasks(folder)
-    if len(specs) > 1:
-        raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
-    return specs[0]
+    return pick_among(folder, read_tasks(folder), None)
 
 
 def read_tasks(folder: Path) -> list[TaskSpec]:
@@ -74,9 +68,15 @@ def pick_task(folder: Path, name: str | None) -> TaskSpec:
 
     Raises RunError with a list of the tasks.
     """
+    return pick_among(folder, read_tasks(folder), name)
+
+
+def pick_among(folder: Path, specs: Sequence[TaskSpec], name: str | None) -> TaskSpec:
+    """Return the task of this name among `specs`, those of `folder`; without a name, the only one. Raises RunError."""
+    if name is None and len(specs) > 1:
+        raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
     if name is None:
-        return read_task(folder)
-    specs = read_tasks(folder)
+        return specs[0]
     for spec in specs:
         if spec.name == name:
             return spec
@@ -92,11 +92,6 @@ def result_folders(folder: Path) -> list[Path]:
     """Return the folders of a run's results, one per task: the run folder itself, or those of its tasks."""
     specs = read_tasks(folder)
     return [folder] if len(specs) == 1 else [task_folder(folder, spec.name) for spec in specs]
-
-
-def shown_name(name: str, tasks: int) -> str:
-    """Return the name to show for a run: ``multi-sft`` for ``sft`` over several tasks."""
-    return f"{MULTI}{name}" if tasks > 1 else name
 
 
 def joint_name(names: Sequence[str]) -> str:
