@@ -27,7 +27,7 @@ def report(browser, tmp_path):
     page_of(comparison(tmp_path))
     page = browser.new_page(viewport={"width": 420, "height": 900})
     errors = []
-    page.on("pageerror", lambda error: errors.append(error))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((tmp_path / "report.html").as_uri())
     yield page
     assert errors == []
