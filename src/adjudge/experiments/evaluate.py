@@ -17,7 +17,7 @@ from adjudge.methods.registry import get_entry
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
-from adjudge.runs.tasks import read_task, read_tasks, result_folders, task_folder, task_record, write_task
+from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders, task_folder, task_record, write_task
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
 
@@ -47,9 +47,7 @@ def load_judge(
     several tasks and there is no `spec`. Raises ConfigError for an unknown `decode`.
     """
     run, specs = open_folder(folder)
-    if spec is None and len(specs) > 1:
-        raise RunError(f"{folder} judges several tasks: name one of {', '.join(each.name for each in specs)}.")
-    spec = spec or specs[0]
+    spec = spec or pick_among(Path(folder), specs, None)
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
 
