@@ -315,6 +315,15 @@ def test_unfinished_run_over_several_tasks_is_listed_with_each_task(with_tasks, 
     assert page_of(tmp_path).text.count("multi-ppo , seed 0: interrupted") == 2
 
 
+def test_run_that_was_judged_and_not_scored_is_shown_with_its_answers(tmp_path):
+    write_run(tmp_path / "r", "sft", judged(("Positive", "Negative")))
+    (tmp_path / "r" / "scores.json").unlink()
+    Run.open(tmp_path / "r").set_state("failed", "no space left")
+    page = page_of(tmp_path / "r")
+    assert "failed : no space left" in page.text
+    assert page.data["tasks"][0]["rows"][0]["answers"] == [["wrong", "Negative", "Negative", None]]
+
+
 def test_comparison_without_a_table(tmp_path):
     write_run(tmp_path / "glue-sst2" / "sft" / "seed-0", "sft", [], state="running")
     assert "No result yet." in page_of(tmp_path).text

@@ -79,6 +79,11 @@ class TaskView:
     phenomena: tuple[Phenomenon, ...]
     phenomena_note: str
 
+    @property
+    def several_seeds(self) -> bool:
+        """True when some method has figures of more than one seed."""
+        return any(len(item.seeds) > 1 for item in self.summaries)
+
     def has_figure(self, method: str) -> bool:
         """True when the method has a value of the task's primary metric."""
         return any(self.metrics and self.metrics[0] in item.metrics for item in self.summaries if item.method == method)
