@@ -26,11 +26,11 @@ from adjudge.methods.registry import (
     parse_name,
     refuse_functions,
     rewarded_names,
-    shown_name,
 )
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.folder import Run
+from adjudge.runs.names import shown_name
 from adjudge.runs.portable import is_portable, judge_folder, read_judge
 from adjudge.runs.tasks import default_folder, pick_among, read_tasks
 from adjudge.tasks import given_examples, infer_task, load_split, load_task

@@ -19,6 +19,7 @@ EPILOG = options.examples(
     "adjudge compare --task glue/sst2 --data-dir data --seeds 0,1 --out runs/sst2",
     f"adjudge compare --task glue/cola,glue/rte --methods {EXAMPLE},{MULTI}{EXAMPLE}",
     f"adjudge compare --data my.csv --text text --label label --methods {UNTRAINED[0]},{EXAMPLE}",
+    f"adjudge compare --data small.csv --text text --label label --folds 5 --methods {EXAMPLE}",
 )
 
 DEFAULT_METHODS = ",".join(COMPARED)
@@ -48,6 +49,7 @@ def compare(
     train_rows: options.TrainRows = None,
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
+    folds: options.Folds = None,
     data: options.Data = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,

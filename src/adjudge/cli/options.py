@@ -95,6 +95,15 @@ EvalRows = Annotated[
         rich_help_panel=ROWS,
     ),
 ]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Cross-validation for small data: K folds, each judged by a run that learns from the others.",
+        show_default="no folds; the dev rows are judged",
+        rich_help_panel=ROWS,
+    ),
+]
 Split = Annotated[
     str | None, typer.Option(metavar="NAME", help="Split to judge.", show_default="dev", rich_help_panel=ROWS)
 ]
@@ -251,6 +260,7 @@ SETTING_OF = {
     "train_rows": "data.train_rows",
     "eval_rows": "data.eval_rows",
     "split": "data.split",
+    "folds": "data.folds",
     "encoder": "encoder.model",
     "prompt_style": "prompt.style",
     "decode": "evaluation.decode",

@@ -80,7 +80,8 @@ def train(
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
-    from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names, shown_name
+    from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
+    from adjudge.runs.names import shown_name
     from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note, warn
 

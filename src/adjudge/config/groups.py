@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from adjudge.errors import nearest
 
@@ -36,6 +36,10 @@ class DataConfig(Settings):
         None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
     )
     split: str = Field("dev", description="the split that is judged")
+    folds: int | None = Field(
+        None, ge=2, description="cross-validation: folds of the rows, each judged by a run that learns from the others"
+    )
+    fold: int | None = Field(None, ge=1, description="the fold that this run judges, from 1; `compare` sets it")
     sampling: Literal["all", "balanced"] = Field(
         "all",
         description="training rows of an epoch: all, each once; balanced: as many, every label equally often "
@@ -49,6 +53,23 @@ class DataConfig(Settings):
         if mixture is not None and not _MIXTURE.fullmatch(mixture):
             raise ValueError("write proportional, equal, or temperature=T with a T from 1")
         return mixture
+
+    @field_validator("folds")
+    @classmethod
+    def _alone(cls, folds: int | None, info: ValidationInfo) -> int | None:
+        if folds is not None and info.data.get("eval_rows") is not None:
+            raise ValueError("folds judge every row once, so data.eval_rows (--eval-rows) cannot go with them")
+        if folds is not None and info.data.get("split", "dev") != "dev":
+            raise ValueError("folds are made of the training rows, so data.split (--split) cannot go with them")
+        return folds
+
+    @field_validator("fold")
+    @classmethod
+    def _among_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        if fold is not None and "folds" in info.data and not fold <= (info.data["folds"] or 0):
+            of = info.data["folds"]
+            raise ValueError(f"there are {of} folds: give one of 1 to {of}" if of else "give data.folds=K too")
+        return fold
 
 
 class PromptConfig(Settings):

@@ -147,7 +147,10 @@ def evaluate_run(
     elif spec not in trained_on:
         _warn_of_fewer_answers(spec, trained_on)
     changes |= {"task": spec.name, **judging_settings(settings or {}, run.folder, also=("evaluation.resamples",))}
-    config = change(run.config, changes)
+    config = run.config
+    if spec not in trained_on or split is not None or eval_rows is not None or data is not None:
+        config = _without_folds(run, config, spec, learned=spec in trained_on)
+    config = change(config, changes)
     to = destination(run, config, spec, out, force=force, file=data)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
     judging_run = _pinned(run, config)
@@ -304,13 +307,27 @@ def _in_place(run: Run) -> Iterator[None]:
     drop_checkpoints(run)
 
 
+def _without_folds(run: Run, config: Config, spec: TaskSpec, *, learned: bool) -> Config:
+    """Return the settings to judge other rows than those of the run's fold.
+
+    Raises ConfigError where these would hold rows the run learned from.
+    """
+    from adjudge.tasks import has_own_dev
+
+    if config.data.folds is not None and learned and not has_own_dev(spec):
+        raise ConfigError(
+            f"{run.folder} is one of {config.data.folds} folds and learned from the rest of its table: "
+            "--split and --eval-rows would draw rows it knows. Leave them out to judge its own fold again."
+        )
+    return config.model_copy(update={"data": config.data.model_copy(update={"folds": None, "fold": None})})
+
+
 def _is_judged_alike(one: Config, other: Config) -> bool:
-    return (one.data.split, one.data.eval_rows, one.evaluation, one.runtime) == (
-        other.data.split,
-        other.data.eval_rows,
-        other.evaluation,
-        other.runtime,
-    )
+    def judged(config: Config) -> tuple[Any, ...]:
+        data = config.data
+        return data.split, data.eval_rows, data.folds, data.fold, config.evaluation, config.runtime
+
+    return judged(one) == judged(other)
 
 
 def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) -> str:

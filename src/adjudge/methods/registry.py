@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from adjudge.config import Config, RewardConfig, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, nearest
+from adjudge.runs.names import MULTI
 
 if TYPE_CHECKING:
     from adjudge.methods.base import Method
@@ -116,9 +117,6 @@ ASKED = "zero-shot"
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""
 
-MULTI = "multi-"
-"""Prefix of a method's name when it trains one adapter on several tasks: ``multi-sft``."""
-
 
 def adapter_names() -> list[str]:
     """Return the methods which train an adapter. They can start from a run, and learn several tasks."""
@@ -149,11 +147,6 @@ def parse_name(name: str) -> tuple[Entry, bool]:
     if name not in known_names():
         raise _unknown(name)
     return METHODS[name.removeprefix(MULTI)], name.startswith(MULTI)
-
-
-def shown_name(name: str, tasks: int) -> str:
-    """Return the name to show for a run: ``multi-sft`` for ``sft`` over several tasks."""
-    return f"{MULTI}{name}" if tasks > 1 else name
 
 
 def entry_for(name: str, tasks: int) -> Entry:

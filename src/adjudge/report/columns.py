@@ -24,7 +24,8 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     """Return header and cells of the table. The task is a column only when there are several tasks.
 
     Tasks with the same metrics get one column per metric. With different metrics most of these columns would be empty:
-    one column then names the primary metric beside its value, and the other metrics share a second one.
+    one column then names the primary metric beside its value, and the other metrics share a second one. A column that
+    holds nothing but dashes is dropped.
     """
     summaries = summarise(table)
     multi_task = len({item.task for item in summaries}) > 1
@@ -46,12 +47,18 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
                 "–" if item.peak_rss_gib is None else f"{item.peak_rss_gib:.2f}",
             ]
         )
-    return head, lines
+    return without_dashes(head, lines)
 
 
 def _mixed_cells(item: Summary) -> list[str]:
     first, *others = [f"{name} {item.metrics[name]}" for name in item.metric_names] or ["–"]
     return [first, "; ".join(others) or "–"]
+
+
+def without_dashes(head: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells without the columns that hold nothing but dashes."""
+    kept = [column for column in range(len(head)) if not lines or any(line[column].strip(" –/") for line in lines)]
+    return [head[column] for column in kept], [[line[column] for column in kept] for line in lines]
 
 
 def best_cells(table: Mapping[str, Any], head: Sequence[str]) -> set[tuple[int, int]]:
