@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from adjudge.cli.main import app
 from adjudge.config import Config, keys_of, load_config, value_of
+from adjudge.errors import ModelError
 from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
@@ -317,16 +318,37 @@ def test_options_become_settings(tmp_path, monkeypatch):
     assert (config.method, config.task, config.evaluation.resamples) == ("sft", "reviews", 100)
 
 
-def test_interrupted_run_is_reported_as_incomplete(tmp_path, monkeypatch):
-    def stop(_run):
+def test_an_interrupted_run_names_the_command_that_goes_on(tmp_path, monkeypatch):
+    def stop(run):
+        run.log({"step": 1})
         raise KeyboardInterrupt
 
     install(monkeypatch, "sft", by_first_word, before=stop)
-    file = write_reviews(tmp_path / "reviews.csv")
-    result = invoke("train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r")
+    file = write_reviews(tmp_path / "my reviews.csv")
+    arguments = ["train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", str(tmp_path / "r")]
+    arguments = [*map(str, arguments), "--force"]
+    monkeypatch.setattr("sys.argv", ["adjudge", *arguments])
+    result = invoke(*arguments)
     assert result.exit_code == 130
-    assert f"interrupted; {tmp_path / 'r'} is incomplete" in " ".join(result.stderr.split())
+    assert f"interrupted; {tmp_path / 'r'} is incomplete. To continue:\n" in result.stderr
+    next_command = shlex.split(result.stderr.splitlines()[-1])
+    assert next_command == ["adjudge", *arguments[:-1], "--resume"]
     assert Run.open(tmp_path / "r").state == "interrupted"
+
+
+def test_a_run_that_failed_before_its_first_step_is_in_nobodys_way(tmp_path, monkeypatch):
+    def fail(_run):
+        raise ModelError("no memory")
+
+    file = write_reviews(tmp_path / "reviews.csv")
+    arguments = ["train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r"]
+    with monkeypatch.context() as broken:
+        install(broken, "sft", by_first_word, before=fail)
+        assert "no memory" in refused(*arguments)
+    assert Run.open(tmp_path / "r").state == "failed"
+    install(monkeypatch, "sft", by_first_word)
+    assert invoke(*arguments, "sft.batch_size=2").exit_code == 0
+    assert "another configuration" in refused(*arguments, "sft.batch_size=4")
 
 
 def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path, monkeypatch):
@@ -441,13 +463,17 @@ def test_predict_takes_the_folder_of_a_comparison(trained, tmp_path):
     result = invoke(*predict())
     assert result.exit_code == 0 and "best: sft, accuracy 0.900" in " ".join(result.stderr.split())
     assert invoke(*predict("--method", "sft", "--seed", "1", to="again.csv")).exit_code == 0
-    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(*predict("--method", "stf", to="c.csv"))
+    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(
+        *predict("--method", "stf", to="c.csv")
+    )
     assert "has no seed '1'; it has 0" in refused(*predict("--method", "ppo", "--seed", "1", to="c.csv"))
     (folder / "table.json").write_text(json.dumps({"rows": [*rows, row("sft", 0.5, task="other")]}))
     assert "compares several tasks: name one with --task reviews or other" in refused(*predict(to="c.csv"))
     (folder / "table.json").write_text(json.dumps({"rows": []}))
     assert "has no finished run yet" in refused(*predict(to="c.csv"))
-    assert "is no comparison" in refused("predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1")
+    assert "is no comparison" in refused(
+        "predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

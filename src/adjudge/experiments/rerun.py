@@ -46,7 +46,7 @@ def rerun(
 ) -> Path:
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
-    Settings and tasks are those of the run. `data_dir` names another place of the same data. `reward_funcs` must repeat
+    A repetition that was stopped goes on. Settings and tasks are those of the run. `data_dir` names another place of the same data. `reward_funcs` must repeat
     the run's reward functions: the code which a run folder names is not run on its word. Raises RunError when the
     run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without
     `force`) holds another run. Also raises what the run itself raises.
@@ -79,8 +79,13 @@ def rerun(
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
     specs = read_tasks(folder)
     note(f"repeating {folder} → {target}")
-    execute(config, specs, target, force=force)
+    execute(config, specs, target, force=force, resume=not force and _is_unfinished(target))
     return target
+
+
+def _is_unfinished(target: Path) -> bool:
+    """Return whether the folder holds a run that was stopped: the repetition then goes on, with the same result."""
+    return (target / "config.yaml").is_file() and Run.open(target).state != "complete"
 
 
 def environment_lines(one: Path, other: Path) -> list[str]:

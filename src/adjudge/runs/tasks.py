@@ -66,6 +66,12 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
     return specs
 
 
+def same_task(one: TaskSpec, other: TaskSpec) -> bool:
+    """Return whether two tasks ask the same; where their rows lie and what a reader is told does not count."""
+    apart = {"source", "title", "description"}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+
+
 def pick_task(folder: Path, name: str | None) -> TaskSpec:
     """Return the task of this name among those of a run, or None when it has only one.
 
