@@ -46,10 +46,10 @@ def rerun(
 ) -> Path:
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
-    A repetition that was stopped goes on. Settings and tasks are those of the run. `data_dir` names another place of the same data. `reward_funcs` must repeat
-    the run's reward functions: the code which a run folder names is not run on its word. Raises RunError when the
-    run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without
-    `force`) holds another run. Also raises what the run itself raises.
+    A repetition that was stopped goes on. Settings and tasks are those of the run. `data_dir` names another place of
+    the same data. `reward_funcs` must repeat the run's reward functions: the code which a run folder names is not run
+    on its word. Raises RunError when the run is not complete or is an evaluation of another run, when `out` is the run
+    itself, or when `out` (without `force`) holds another run. Also raises what the run itself raises.
     """
     folder = Path(folder)
     run = Run.open(folder)
