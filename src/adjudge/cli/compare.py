@@ -86,7 +86,7 @@ def compare(
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
-    from adjudge.runs.tasks import joint_name
+    from adjudge.runs.default_folder import comparison_folder
     from adjudge.system.console import warn
 
     chosen = check_names(options.split_list(methods, "--methods"))
@@ -97,7 +97,7 @@ def compare(
     specs = options.chosen_tasks(ctx.params, settings)
     if mixture is not None and not any(parse_name(name)[1] for name in chosen):
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
-    folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
+    folder = Path(out) if out is not None else comparison_folder(specs)
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
     show_table(table)

@@ -72,7 +72,7 @@ def train(
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names, shown_name
-    from adjudge.runs.tasks import default_folder
+    from adjudge.runs.default_folder import default_folder
     from adjudge.system.console import note, warn
 
     if resume and force:
@@ -94,7 +94,7 @@ def train(
     if len(specs) == 1 and mixture is not None:
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
     shown = shown_name(entry.name, len(specs))
-    folder = Path(out) if out is not None else default_folder(names, shown, settings.seed)
+    folder = Path(out) if out is not None else default_folder(specs, shown, settings.seed, resume=resume)
     note(f"training {shown} on {', '.join(names)} → {folder}")
     scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)

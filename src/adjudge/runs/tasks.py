@@ -111,11 +111,6 @@ def joint_name(names: Sequence[str]) -> str:
     return f"{len(names)}-tasks-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"
 
 
-def default_folder(tasks: Sequence[str], method: str, seed: int) -> Path:
-    """Return ``runs/TASK/METHOD-seedN``."""
-    return Path("runs") / joint_name(tasks) / f"{method}-seed{seed}"
-
-
 def task_record(training: Mapping[str, Any], task: str) -> dict[str, Any]:
     """Return the content of training.json for one task: what all tasks share, and the task's own part."""
     task_part = training.get("tasks", {}).get(task, {})
