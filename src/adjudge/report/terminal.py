@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adjudge.report.columns import LEFT_ALIGNED, MIXED_COLUMNS, best_cells, table_columns
+from adjudge.report.columns import LEFT_ALIGNED, MIXED_COLUMNS, PEAK, PEAK_GPU, best_cells, table_columns
 from adjudge.report.sentences import rows_line
 from adjudge.report.text import visible
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 SHORT_TITLES = {
     "training rows": "train\nrows",
     "seconds (train / evaluate)": "train /\neval. (s)",
-    "peak memory (GiB)": "peak\nGiB",
+    PEAK: "peak\nGiB",
+    PEAK_GPU: "GiB /\non GPU",
 }
 
 
