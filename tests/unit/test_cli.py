@@ -266,7 +266,7 @@ def test_train_writes_a_run_folder_and_prints_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "reviews.csv")
     own = ["--data", "reviews.csv", "--text", "text", "--label", "label", "--labels", "good=Fine,bad=Poor"]
-    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
+    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100", "--out", "wrong")
     assert result.exit_code == 2  # the fake method answers good and bad, which are not among the answer words
     result = invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
     assert result.exit_code == 0, result.output

@@ -48,7 +48,8 @@ def load_judge(
     """
     run, specs = open_folder(folder)
     if spec is None and len(specs) > 1:
-        raise RunError(f"{folder} judges several tasks: name one of {', '.join(each.name for each in specs)}.")
+        names = ", ".join(each.name for each in specs)
+        raise RunError(f"{folder} judges several tasks: name one with --task. There is: {names}.")
     spec = spec or specs[0]
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
