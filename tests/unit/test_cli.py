@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from adjudge.cli.main import app
 from adjudge.config import Config, keys_of, load_config, value_of
+from adjudge.errors import ModelError
 from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
@@ -268,7 +269,7 @@ def test_train_writes_a_run_folder_and_prints_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "reviews.csv")
     own = ["--data", "reviews.csv", "--text", "text", "--label", "label", "--labels", "good=Fine,bad=Poor"]
-    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
+    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100", "--out", "wrong")
     assert result.exit_code == 2  # the fake method answers good and bad, which are not among the answer words
     result = invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
     assert result.exit_code == 0, result.output
@@ -321,16 +322,37 @@ def test_options_become_settings(tmp_path, monkeypatch):
     assert (config.method, config.task, config.evaluation.resamples) == ("sft", "reviews", 100)
 
 
-def test_interrupted_run_is_reported_as_incomplete(tmp_path, monkeypatch):
-    def stop(_run):
+def test_an_interrupted_run_names_the_command_that_goes_on(tmp_path, monkeypatch):
+    def stop(run):
+        run.log({"step": 1})
         raise KeyboardInterrupt
 
     install(monkeypatch, "sft", by_first_word, before=stop)
-    file = write_reviews(tmp_path / "reviews.csv")
-    result = invoke("train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r")
+    file = write_reviews(tmp_path / "my reviews.csv")
+    arguments = ["train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", str(tmp_path / "r")]
+    arguments = [*map(str, arguments), "--force"]
+    monkeypatch.setattr("sys.argv", ["adjudge", *arguments])
+    result = invoke(*arguments)
     assert result.exit_code == 130
-    assert f"interrupted; {tmp_path / 'r'} is incomplete" in " ".join(result.stderr.split())
+    assert f"interrupted; {tmp_path / 'r'} is incomplete. To continue:\n" in result.stderr
+    next_command = shlex.split(result.stderr.splitlines()[-1])
+    assert next_command == ["adjudge", *arguments[:-1], "--resume"]
     assert Run.open(tmp_path / "r").state == "interrupted"
+
+
+def test_a_run_that_failed_before_its_first_step_is_in_nobodys_way(tmp_path, monkeypatch):
+    def fail(_run):
+        raise ModelError("no memory")
+
+    file = write_reviews(tmp_path / "reviews.csv")
+    arguments = ["train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r"]
+    with monkeypatch.context() as broken:
+        install(broken, "sft", by_first_word, before=fail)
+        assert "no memory" in refused(*arguments)
+    assert Run.open(tmp_path / "r").state == "failed"
+    install(monkeypatch, "sft", by_first_word)
+    assert invoke(*arguments, "sft.batch_size=2").exit_code == 0
+    assert "another configuration" in refused(*arguments, "sft.batch_size=4")
 
 
 def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path, monkeypatch):

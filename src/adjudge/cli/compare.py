@@ -91,7 +91,7 @@ def compare(
     from adjudge.experiments.compare import compare as run_comparison
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
-    from adjudge.runs.tasks import joint_name
+    from adjudge.runs.default_folder import comparison_folder
 
     chosen = check_names(options.split_list(methods, "--methods"))
     if reward_funcs is not None and not any(parse_name(name)[0].name in rewarded_names() for name in chosen):
@@ -103,7 +103,7 @@ def compare(
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
     for spec in specs:
         report_own_table(spec, settings)
-    folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
+    folder = Path(out) if out is not None else comparison_folder(specs)
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
     show_comparison(table, folder)

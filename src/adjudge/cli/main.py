@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from adjudge.cli.interrupts import what_next
 from adjudge.errors import AdjudgeError, Terminated
 
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
@@ -28,7 +30,8 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
-            _print_error(f"{word}{_how_to_continue(stop.args[0])}" if stop.args else word)
+            folder = stop.args[0] if stop.args else None
+            _print_error(f"{word}{what_next(ctx.invoked_subcommand, sys.argv, folder)}")
             raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
@@ -37,12 +40,6 @@ class Verbs(TyperGroup):
                 raise
             _print_error(f"error: {error}{_advice(error)}")
             raise typer.Exit(ERROR) from None
-
-
-def _how_to_continue(folder: Any) -> str:
-    return (
-        f"; {folder} is incomplete. Give the same command to continue (adjudge train: with --resume, without --force)."
-    )
 
 
 def _advice(error: Exception) -> str:

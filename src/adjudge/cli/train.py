@@ -81,8 +81,8 @@ def train(
     from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
+    from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
-    from adjudge.runs.tasks import default_folder
     from adjudge.system.console import note, warn
 
     if resume and force:
@@ -104,7 +104,7 @@ def train(
     if len(specs) == 1 and mixture is not None:
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
     shown = shown_name(entry.name, len(specs))
-    folder = Path(out) if out is not None else default_folder(names, shown, settings.seed)
+    folder = Path(out) if out is not None else default_folder(specs, shown, settings.seed, resume=resume)
     note(f"training {shown} on {', '.join(names)} → {folder}")
     for spec in specs:
         report_own_table(spec, settings)

@@ -15,7 +15,7 @@ from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
-from adjudge.system.memory import peak_rss_gib
+from adjudge.system.memory import peaks
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -118,7 +118,7 @@ def judge_rows(
             **score(spec, predictions, resamples=config.evaluation.resamples),
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
-            "peak_rss_gib": peak_rss_gib(),
+            **peaks(),
         }
     )
     return run.scores()
@@ -159,7 +159,7 @@ def write_summary(run: Run) -> dict[str, Any]:
             "tasks": {each["task"]: {key: each[key] for key in kept} for each in scores},
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": rows / max(evaluate_s, 1e-9),
-            "peak_rss_gib": peak_rss_gib(),
+            **peaks(),
         }
     )
     return run.scores()

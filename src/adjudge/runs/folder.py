@@ -37,6 +37,7 @@ from adjudge.errors import ConfigError, RunError, Terminated
 from adjudge.runs.start import StartingPoint
 from adjudge.runs.tracking import FOLDER as TRACKING
 from adjudge.runs.tracking import Tracking
+from adjudge.runs.work import has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
 
@@ -118,9 +119,9 @@ class Run:
         """Create and lock the folder for a run of `config`; with `resume`, continue a stopped run in it.
 
         Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`. With
-        `force`, the files of a run are removed first (other files are kept). A folder of other files is refused,
-        `force` or not, and so is one in which another process works. With `resume`, a folder without a run starts a
-        new one.
+        `force`, the files of a run are removed first (other files are kept), and so are those of a run that did no
+        work (see `adjudge.runs.work`). A folder of other files is refused, `force` or not, and so is one in which
+        another process works. With `resume`, a folder without a run starts a new one. What is refused changes no file.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -139,9 +140,7 @@ class Run:
         }
         run._lock.acquire()
         try:
-            if used and not force:
-                cls.open(folder)._check_goes_on(config, resume)
-            if used and resume and not force:
+            if used and not force and cls.open(folder).goes_on(config, resume=resume):
                 run.resumed = True
                 run._sweep()
             else:
@@ -156,23 +155,29 @@ class Run:
             raise
         return run
 
-    def _check_goes_on(self, config: Config, resume: bool) -> None:
+    def goes_on(self, config: Config, *, resume: bool) -> bool:
+        """Return whether this run goes on as a run of `config`; if not, its files may be replaced.
+
+        Raises RunError when neither is right: it did some work with other settings, is complete, or was trained and
+        there is no `resume`.
+        """
         changed = differences(self.config, config)
-        if changed:
+        if changed and has_work(self.folder):
             use = "Resume it with the settings it has" if resume else "Name another --out"
             raise RunError(
                 f"{self.folder} holds a run of another configuration ({', '.join(changed)}). "
                 f"{use}, or add --force to replace it."
             )
         state = self.recorded_status()[0]
-        if state == "complete":
+        if state == "complete" and not changed:
             raise RunError(f"{self.folder} already holds this run, complete. Add --force to repeat it.")
-        if not resume and any((self.folder / "checkpoints").glob("step-*")):
+        if not resume and has_trained(self.folder):
             how = "killed" if state == "running" else state
             raise RunError(
-                f"{self.folder} already holds this run, {how}, with a checkpoint. "
+                f"{self.folder} already holds this run, {how} after {steps_logged(self.folder)} steps. "
                 "Add --resume to continue it, or --force to begin again."
             )
+        return resume and not changed
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -273,18 +278,22 @@ class Run:
                 sync_file(self.folder / name)
         sync_folder(self.folder)
 
-    def rewind(self, sizes: Mapping[str, int]) -> None:
-        """Cut the logs back to the sizes in `log_sizes`. Raises RunError when one is shorter."""
-        for name in LOGS:
-            path, size = self.folder / name, sizes.get(name, 0)
-            current = path.stat().st_size if path.is_file() else 0
+    def check_logs(self, sizes: Mapping[str, int]) -> None:
+        """Raise RunError when a log is shorter than it was in `log_sizes`."""
+        for name, size in sizes.items():
+            current = self.log_sizes().get(name, 0)
             if current < size:
                 raise RunError(
-                    f"{path} has {current} bytes, and had {size} at the checkpoint: it was changed. "
+                    f"{self.folder / name} has {current} bytes, and had {size} at the checkpoint: it was changed. "
                     "Begin again with --force."
                 )
-            if current > size:
-                os.truncate(path, size)
+
+    def rewind(self, sizes: Mapping[str, int]) -> None:
+        """Cut the logs back to the sizes in `log_sizes`. Raises RunError when one is shorter."""
+        self.check_logs(sizes)
+        for name, current in self.log_sizes().items():
+            if current > sizes.get(name, 0):
+                os.truncate(self.folder / name, sizes.get(name, 0))
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction]) -> None:
         """Write the judged rows of one split."""

@@ -10,6 +10,7 @@ from adjudge.errors import DataError, nearest
 from adjudge.system.console import warn
 from adjudge.tasks.reading.hooks import hook_named
 from adjudge.tasks.reading.hub import load_from_hub
+from adjudge.tasks.reading.located import located
 from adjudge.tasks.reading.rows import LABELLED, Row, check_columns, text_cells, text_of, to_example, width_error
 from adjudge.tasks.reading.table import arrow_rows, load_table, read_table
 from adjudge.tasks.reading.text_files import Line, read_json_lines, read_tab_separated
@@ -22,12 +23,12 @@ def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -
     """Return the checked rows of one split, in file order.
 
     The first available source is used: `data_dir` (the official download layout, else the hub's Parquet files), the
-    fetched ratings, the user's table, the hub. Tasks without files in a data dir ignore `data_dir`.
+    fetched ratings, the user's table, the hub. A table that is gone from its path is looked for by name in `data_dir`.
 
     Raises DataError when no source has the rows (listing every path tried and what to do), or when a row does not fit
     the task (with file, line and field).
     """
-    source = spec.source
+    source = located(spec, data_dir)
     if data_dir is not None and (source.files or source.hub):
         return _from_folder(spec, split, Path(data_dir))
     if source.vader is not None:
@@ -44,7 +45,7 @@ def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) 
 
     Raises DataError when one of a numbered set of files is missing.
     """
-    source = spec.source
+    source = located(spec, data_dir, must_exist=False)
     if data_dir is not None and (source.files or source.hub):
         return _find_files(spec, split, Path(data_dir))[0]
     paths: list[Path] = []
