@@ -133,14 +133,16 @@ class FinishedRun:
         data: str | Path | None = None,
         text: str | Sequence[str] = (),
         label: str | None = None,
+        separator: str | None = None,
+        encoding: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Judge labelled rows and return the scores.
 
         With `data`, every row of this file is judged with the run's own task, its prompt and its answer words; `text`
-        and `label` name the file's columns where they are not the task's, and `task` picks a task of a run over
-        several. Without, `task` is any task; the default are the run's own, and when these are several, ``tasks`` holds
-        the scores of each.
+        and `label` name the file's columns where they are not the task's, `separator` and `encoding` say how it is
+        written, and `task` picks a task of a run over several. Without, `task` is any task; the default are the run's
+        own, and when these are several, ``tasks`` holds the scores of each.
 
         The other options are those of `adjudge.experiments.evaluate.evaluate_run`, and settings of the machine such as
         ``runtime__threads=1``.
@@ -151,6 +153,7 @@ class FinishedRun:
         elif isinstance(data, str | Path):
             spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
             options |= {"data": data, "text": [text] if isinstance(text, str) else list(text), "label": label}
+            options |= {"separator": separator, "encoding": encoding}
         else:
             raise DataError(f"data is the path of a file, not a {type(data).__name__}: write the rows to a file first.")
         results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)

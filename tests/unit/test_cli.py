@@ -21,7 +21,7 @@ from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
-TASK = "--data --dev --text --label --labels --kind --instruction"
+TASK = "--data --dev --text --label --labels --kind --instruction --separator --encoding"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
@@ -29,7 +29,7 @@ OPTIONS = {
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --reward-funcs --report-to --out --force",
-    "predict": "--run --input --out --task --method --seed --decode --force",
+    "predict": "--run --input --out --task --method --seed --separator --encoding --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
     "serve": "--run --host --port",

@@ -57,6 +57,8 @@ def compare(
     label: options.Label = None,
     labels: options.Labels = None,
     kind: options.Kind = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seeds: Annotated[

@@ -29,6 +29,7 @@ FIXED_BY_TRAINING = {
     "prompt_style": None,
     "labels": None,
     "instruction": None,
+    "kind": None,
 }
 """Parameters that cannot be given with ``--run``, each with its value when it was not given."""
 
@@ -57,6 +58,8 @@ def evaluate(
     label: options.Label = None,
     labels: options.Labels = None,
     kind: options.Kind = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
     model: options.Model = None,
     seed: options.Seed = None,
     preset: options.Preset = "default",
@@ -123,4 +126,5 @@ def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any
         raise ConfigError("With --run, every row of --data is judged: leave --dev out, or name its file with --data.")
     text = options.split_list(params["text"], "--text") if params["text"] is not None else ()
     spec = None if params["task"] is None else pick_task(Path(params["run"]), params["task"])
-    return evaluate_tasks(params["run"], spec=spec, data=params["data"], text=text, label=params["label"], **passed_on)
+    passed_on |= {name: params[name] for name in ("data", "label", "separator", "encoding")}
+    return evaluate_tasks(params["run"], spec=spec, text=text, **passed_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,15 +125,39 @@ Dev = Annotated[
 ]
 Text = Annotated[
     str | None,
-    typer.Option(metavar="COL[,COL]", help="Column with the text to judge, or several columns.", rich_help_panel=OWN),
+    typer.Option(
+        metavar="COL[,COL]",
+        help="Column with the text to judge, or several columns; "
+        r"a comma in a name is '\,', and data.text is a key in an object.",
+        rich_help_panel=OWN,
+    ),
 ]
 Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
 Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined.",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined; "
+        r"a comma in a label is '\,'.",
         show_default="as in the data",
+        rich_help_panel=OWN,
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHAR",
+        help="What separates the columns of a CSV file: comma, semicolon, tab, pipe or any character.",
+        show_default="as its header tells",
+        rich_help_panel=OWN,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the text, such as cp1252, latin-1 or utf-16.",
+        show_default="utf-8, or as the file's byte-order mark tells",
         rich_help_panel=OWN,
     ),
 ]
@@ -245,7 +270,7 @@ JudgingSettings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Settings of the machine and of judging: runtime.*, evaluation.batch_size.",
+        help="Settings of the machine and of judging: runtime.*, evaluation.batch_size, data.bad_rows.",
         show_default=False,
     ),
 ]
@@ -269,7 +294,7 @@ SETTING_OF = {
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind")
+OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind", "separator", "encoding")
 """The parameters that describe the table of ``--data``."""
 
 
@@ -312,7 +337,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.tasks import infer_task, load_task
 
     names, data = params["task"], params["data"]
-    text, label, labels, dev, instruction, kind = (params[name] for name in OWN_TABLE)
+    text, label, labels = (params[name] for name in ("text", "label", "labels"))
     if data is None:
         without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
         if without_data:
@@ -323,7 +348,9 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
     pairs = split_list(labels, "--labels") if labels is not None else None
-    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction, kind)]
+    others = {name: params[name] for name in OWN_TABLE if name not in ("text", "label", "labels")}
+    others["bad_rows"] = config.data.bad_rows
+    return [infer_task(data, split_list(text, "--text"), label, pairs, **others)]
 
 
 def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:
@@ -350,10 +377,10 @@ def option_of(name: str) -> str:
 
 
 def split_list(text: str, option: str) -> list[str]:
-    """Split ``"a,b"``. Raises ConfigError when a part is empty."""
+    r"""Split ``"a,b"``; a comma after a backslash is part of a name. Raises ConfigError when a part is empty."""
     from adjudge.errors import ConfigError
 
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.replace(r"\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
     if not all(parts):
         raise ConfigError(f"{option} '{text}' has an empty part: write a,b without an extra comma.")
     return parts

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, Force, JudgingSettings, examples, given_settings
+from adjudge.cli.options import Decode, Encoding, Force, JudgingSettings, Separator, examples, given_settings
 
 EPILOG = examples(
     f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv",
@@ -45,6 +45,8 @@ def predict(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Of a comparison: the run of this seed.", show_default="the first")
     ] = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
     decode: Decode = None,
     force: Force = False,
 ) -> None:
@@ -52,16 +54,20 @@ def predict(
 
     Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
     """
-    from adjudge.errors import DataError
     from adjudge.experiments.evaluate import load_judge
     from adjudge.experiments.pick_run import pick_run
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.tasks import pick_task
+    from adjudge.tasks.reading.table import check_table
+    from adjudge.tasks.table_format import table_format
 
-    if not Path(source).is_file():
-        raise DataError(f"{source}: there is no such file.")
+    form = table_format(separator, encoding)
+    check_table(Path(source), form)
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
     spec = None if task is None else pick_task(folder, task)
-    _, spec, judge = load_judge(folder, spec=spec, decode=decode, settings=given_settings(ctx.params))
-    predict_file(judge, spec, source, out, force=force)
+    settings = given_settings(ctx.params)
+    _, spec, judge = load_judge(folder, spec=spec, decode=decode, settings=settings)
+    # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.
+    bad_rows = settings.get("data.bad_rows", "error")
+    predict_file(judge, spec, source, out, force=force, form=form, bad_rows=bad_rows)

@@ -49,6 +49,8 @@ def train(
     label: options.Label = None,
     labels: options.Labels = None,
     kind: options.Kind = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seed: options.Seed = None,

@@ -45,6 +45,11 @@ class DataConfig(Settings):
         description="training rows of an epoch: all, each once; balanced: as many, every label equally often "
         "(rows of rare labels repeat, rows of frequent ones are drawn anew)",
     )
+    bad_rows: Literal["error", "drop"] = Field(
+        "error",
+        description="rows of your own table that cannot be read: error stops at the first; "
+        "drop lists them and goes on without them",
+    )
     drop_overlap: bool = Field(False, description="drop the training rows whose texts are in the judged split too")
 
     @field_validator("mixture")

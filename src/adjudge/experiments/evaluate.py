@@ -24,6 +24,7 @@ from adjudge.system.console import warn
 from adjudge.system.timing import timed
 from adjudge.tasks import on_file
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table_format import table_format
 from adjudge.types import Example
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def evaluate_run(
     data: str | Path | None = None,
     text: Sequence[str] = (),
     label: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     split: str | None = None,
     eval_rows: int | None = None,
     decode: str | None = None,
@@ -125,7 +128,8 @@ def evaluate_run(
     """Judge rows with the result of a run; return the folder of the results, and the scores.
 
     With `data`, every row of this file is judged as a row of the run's own task (`spec`, where there are several): with
-    its prompt and its answer words. `text` and `label` name the file's columns (`adjudge.tasks.on_file`).
+    its prompt and its answer words. `text` and `label` name the file's columns (`adjudge.tasks.on_file`), and
+    `separator` and `encoding` say how it is written.
 
     Other arguments of None keep the run's value. `settings` are those of `judging_settings`. `destination` is where the
     results are written. `load` returns the judge, instead of the method's own loader. Raises RunError when the run's
@@ -143,7 +147,7 @@ def evaluate_run(
                 "A file is judged whole, with a task of the run: leave out any other task, and the split."
             )
         changes |= {"data.split": "dev", "data.eval_rows": eval_rows}
-        spec = on_file(spec, data, text, label)
+        spec = on_file(spec, data, text, label, table_format(separator, encoding))
     elif spec not in trained_on:
         _warn_of_fewer_answers(spec, trained_on)
     changes |= {"task": spec.name, **judging_settings(settings or {}, run.folder, also=("evaluation.resamples",))}
@@ -325,7 +329,8 @@ def _without_folds(run: Run, config: Config, spec: TaskSpec, *, learned: bool) -
 def _is_judged_alike(one: Config, other: Config) -> bool:
     def judged(config: Config) -> tuple[Any, ...]:
         data = config.data
-        return data.split, data.eval_rows, data.folds, data.fold, config.evaluation, config.runtime
+        rows = data.split, data.eval_rows, data.bad_rows, data.folds, data.fold
+        return *rows, config.evaluation, config.runtime
 
     return judged(one) == judged(other)
 
@@ -340,6 +345,6 @@ def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) ->
     parts += [] if config.data.eval_rows is None else [str(config.data.eval_rows)]
     for key in keys_of():
         value = value_of(config, key)
-        if key.startswith(("runtime.", "evaluation.")) and key != "evaluation.decode":
+        if key.startswith(("runtime.", "evaluation.", "data.bad_rows")) and key != "evaluation.decode":
             parts += [f"{key.rpartition('.')[2]}={value}"] if value != value_of(run.config, key) else []
     return "-".join(parts).replace("/", "-")

@@ -96,6 +96,7 @@ def judge_rows(
     `training` is the content of training.json, and `tasks` the number of tasks the judge was trained on.
     """
     from adjudge.evaluation.score import score
+    from adjudge.tasks.reading.bad_rows import KeptRows
     from adjudge.tasks.scoring.metrics import needs_probabilities
 
     config = run.config
@@ -114,6 +115,7 @@ def judge_rows(
             **which_rows(config),
             "decode": config.evaluation.decode,
             "n": len(predictions),
+            "dropped_rows": eval_rows.dropped if isinstance(eval_rows, KeptRows) else {},
             **{key: value for key, value in training.items() if key != "seconds"},
             **score(spec, predictions, resamples=config.evaluation.resamples),
             "seconds": {**training["seconds"], "evaluate": evaluate_s},

@@ -9,7 +9,7 @@ from typing import Any
 from adjudge.config import keys_of
 from adjudge.errors import ConfigError
 
-JUDGING = ("runtime.", "evaluation.batch_size", "evaluation.decode")
+JUDGING = ("runtime.", "evaluation.batch_size", "evaluation.decode", "data.bad_rows")
 """Settings, or beginnings of their names, that judging with a finished run may change."""
 
 NO_EFFECT = ("runtime.checkpoint_activations",)

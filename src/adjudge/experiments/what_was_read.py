@@ -28,7 +28,7 @@ def report_own_table(spec: TaskSpec, config: Config) -> None:
     """Print what was read, when the task's rows come from a table of the user. Raises DataError as reading does."""
     if spec.source.table is None:
         return
-    train, dev = (load_split(spec, split, config.data.data_dir) for split in ("train", "dev"))
+    train, dev = (load_split(spec, split, config.data.data_dir, config.data.bad_rows) for split in ("train", "dev"))
     for line in lines_of(spec, train, dev, config):
         note(line)
     if contradictions := count_contradictions([*train, *dev]):

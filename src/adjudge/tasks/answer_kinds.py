@@ -73,15 +73,17 @@ def number_answer(column: GoldColumn) -> dict[str, Any]:
 
     Raises DataError for a value that is no number, with file and line, and when all are equal.
     """
-    numbers: dict[Decimal, str] = {}
-    for raw in column.counts:
-        if parse_number(raw) is None:
-            others = ", but the others are" if numbers else ""
-            raise DataError(
-                f"{column.first[raw]}: '{shorten(raw)}' in column '{column.name}' is not a number{others}. "
-                "Remove the row, or judge the values as labels with --kind labels."
-            )
-        numbers[Decimal(raw)] = raw
+    wrong = [raw for raw in column.counts if parse_number(raw) is None]
+    numbers = {Decimal(raw): raw for raw in column.counts if raw not in set(wrong)}
+    if wrong:
+        others = ", but the others are" if numbers else ""
+        problem = (
+            f"'{shorten(wrong[0])}' in column '{column.name}' is not a number{others}. "
+            "Remove the row, or judge the values as labels with --kind labels."
+        )
+        if not numbers:
+            raise DataError(f"{column.first[wrong[0]]}: {problem}")
+        column.refuse(wrong, problem)
     low, high = min(numbers), max(numbers)
     if low == high:
         raise DataError(f"{column.first[numbers[low]].path}: {_one_value(column)}")
@@ -258,12 +260,11 @@ def chosen_labels(column: GoldColumn, labels: Sequence[str] | Mapping[str, str])
                 f"--labels names '{given}', which is not in column '{column.name}'.{nearest(given, values)}"
             )
         chosen[raw] = word
-    for raw in values:
-        if raw not in chosen:
-            raise DataError(
-                f"{column.first[raw]}: '{shorten(raw)}' in column '{column.name}' is not among --labels "
-                f"({', '.join(chosen)})."
-            )
+    wrong = [raw for raw in values if raw not in chosen]
+    if wrong:
+        column.refuse(
+            wrong, f"'{shorten(wrong[0])}' in column '{column.name}' is not among --labels ({', '.join(chosen)})."
+        )
     _report_spellings(column)
     return chosen
 

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adjudge.errors import DataError
+from adjudge.system.console import note
 from adjudge.system.text import shorten
 from adjudge.tasks.answer_words import label_key
+from adjudge.tasks.reading.bad_rows import BadRows, OnBadRows, how_many
 from adjudge.tasks.reading.class_names import class_names
+from adjudge.tasks.reading.decimal_commas import has_decimal_commas, with_point
 from adjudge.tasks.reading.rows import text_of
 from adjudge.tasks.reading.table import require_columns, stream_table
+from adjudge.tasks.reading.table_rows import TableRow
+from adjudge.tasks.table_format import TableFormat
 
 _LONGEST_LIST = 10_000
 """Characters up to which a cell is checked for being a list."""
@@ -47,30 +52,82 @@ class GoldColumn:
     """Cells that are spelled differently from their value, per value."""
     class_names: Sequence[str] | None = None
     """The names of classes 0, 1, 2, … where the file holds them (Parquet files written by `datasets`)."""
+    separator: str | None = None
+    """What separates the columns of the first file, if it is CSV or TSV."""
+    bad_rows: OnBadRows = "error"
+    """Whether rows with a wrong value are errors."""
+
+    def read_decimal_commas(self) -> str:
+        """Return the decimal mark of the values, and write numbers with decimal commas with points.
+
+        Reports such numbers. Raises DataError where commas may also stand for thousands.
+        """
+        first = next(iter(self.first.values()), None)
+        if not has_decimal_commas(self.counts, f"{first}: column '{self.name}'", self.separator):
+            return "."
+        changed = next(value for value in self.counts if with_point(value) != value)
+        note(f"column '{self.name}' has decimal commas: {changed} is read as {with_point(changed)}.")
+        counts, places = self.counts, self.first
+        self.counts, self.first, self.spellings = {}, {}, {}
+        for value, count in counts.items():
+            point = with_point(value)
+            self.counts[point] = self.counts.get(point, 0) + count
+            self.first.setdefault(point, places[value])
+        return ","
+
+    def refuse(self, values: Sequence[str], problem: str) -> None:
+        """Raise DataError for rows with wrong values, with the first of them and their number, unless they are dropped.
+
+        `problem` says what is wrong with the first value.
+        """
+        if values and self.bad_rows == "error":
+            raise DataError(f"{self.first[values[0]]}: {problem} {how_many(sum(self.counts[each] for each in values))}")
 
 
-def read_gold(paths: Sequence[Path], text: Sequence[str], label: str) -> GoldColumn:
-    """Read the label column of all files.
+def read_gold(
+    paths: Sequence[Path],
+    text: Sequence[str],
+    label: str,
+    form: TableFormat | None = None,
+    bad_rows: OnBadRows = "error",
+) -> GoldColumn:
+    """Read the label column of all files, written as `form` says.
 
-    Raises DataError for a missing column, an empty cell of a text or label column, and a label that is a list.
+    Raises DataError for a missing column, and, unless `bad_rows` is "drop", for an empty cell of a text or label column
+    and a label that is a list.
     """
-    column = GoldColumn(label, class_names=class_names(paths[0], label))
+    column = GoldColumn(label, class_names=class_names(paths[0], label), bad_rows=bad_rows)
     keys: dict[str, str] = {}  # a million cells share a few labels
     for path in paths:
-        columns, rows = stream_table(path)
+        bad = BadRows(path, bad_rows)
+        columns, rows = stream_table(path, form, bad)
         require_columns(path, columns, [*text, label])
+        column.separator = columns.separator if path is paths[0] else column.separator
         for row in rows:
-            for name in text:
-                text_of(f"{path}:{row.line}", name, name, row.get(name, ""))
+            value = bad.attempt(row.line, _row_value, path, row, text, label, keys)
+            if value is None:
+                continue
             raw = row.get(label, "").strip()
-            if (value := keys.get(raw)) is None:
-                value = keys[raw] = _value(Location(path, row.line), label, raw)
-                column.first.setdefault(value, Location(path, row.line))
-                if value != raw:
-                    column.spellings.setdefault(value, set()).add(raw)
+            if value not in column.first:
+                column.first[value] = Location(path, row.line)
+            if value != raw:
+                column.spellings.setdefault(value, set()).add(raw)
             column.counts[value] = column.counts.get(value, 0) + 1
             column.rows += 1
+        if not column.rows:
+            bad.stop()
+        bad.end(quiet=True)
     return column
+
+
+def _row_value(path: Path, row: TableRow, text: Sequence[str], label: str, keys: dict[str, str]) -> str:
+    """Return the value of a row's label; `keys` maps each cell to its value. Raises DataError for a bad row."""
+    for name in text:
+        text_of(f"{path}:{row.line}", name, name, row.get(name, ""))
+    raw = row.get(label, "").strip()
+    if raw not in keys:
+        keys[raw] = _value(Location(path, row.line), label, raw)
+    return keys[raw]
 
 
 def _value(where: Location, label: str, raw: str) -> str:

@@ -11,9 +11,14 @@ from adjudge.errors import DataError
 from adjudge.system.console import warn
 from adjudge.tasks.answer_kinds import chosen_labels, inferred_labels, kind_of, number_answer
 from adjudge.tasks.gold_column import GoldColumn, read_gold
+from adjudge.tasks.reading.bad_rows import OnBadRows
 from adjudge.tasks.reading.text_files import plain_name
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table_format import table_format
 from adjudge.tasks.validate import RESERVED, parse_task, unnamed_words
+
+_PATH = re.compile(r"[^\W\d]\w*(\.\w+)+")
+"""A path into the objects of a JSONL file."""
 
 
 def infer_task(
@@ -24,6 +29,9 @@ def infer_task(
     dev: str | Path | None = None,
     instruction: str | None = None,
     kind: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    bad_rows: OnBadRows = "error",
 ) -> TaskSpec:
     """Make a task from a table (CSV, TSV, JSONL or Parquet).
 
@@ -35,7 +43,9 @@ def infer_task(
     labels with one word are one label. `kind` is "labels" or "number". Without both, a column of numbers with decimals,
     or with more than 10 different whole numbers, becomes a number task between its smallest and largest value.
 
-    `instruction` replaces the sentence that asks for the answer.
+    `instruction` replaces the sentence that asks for the answer. `separator` and `encoding` say how the files are
+    written, where they do not tell. With "drop", `bad_rows` do not count; the rows are loaded with the setting
+    ``data.bad_rows``. Numbers with decimal commas are read as numbers.
 
     Choices that may surprise are reported. Raises DataError for an unknown column (naming the nearest), an empty cell
     (with file, line and column), a column without labels, or a mismatch with `labels`. Raises TaskError for answer
@@ -43,21 +53,31 @@ def infer_task(
     """
     paths = [Path(data), *([Path(dev)] if dev is not None else [])]
     _check_names(paths[0], text, label)
+    form = table_format(separator, encoding)
+    gold = read_gold(paths, text, label, form, bad_rows)
+    decimal = gold.read_decimal_commas() if labels is None and kind != "labels" else "."
     fields = _field_names(text)
-    titles = [_human(column) for column in text]
-    question = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
+    titles = [_human(name) for name in _short_names(text)]
+    label_title = _human(_short_names([label])[0])
+    question = f"the {label_title.lower()} of the {_and([title.lower() for title in titles])} below"
     tree: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", plain_name(paths[0]).stem).strip("-.") or "data",
-        "title": f"{_human(label)} of {paths[0].name}",
+        "title": f"{label_title} of {paths[0].name}",
         "description": f"Made from {paths[0].name}: column {label} judged from {_and(list(text))}.",
         "fields": fields,
         "template": "\n".join(f"{title}: {{{{ {field} }}}}" for title, field in zip(titles, fields, strict=True)),
         "label": label,
         "source": {
-            "table": {"train": str(paths[0].resolve()), "dev": str(paths[1].resolve()) if dev is not None else None}
+            "table": {
+                "train": str(paths[0].resolve()),
+                "dev": str(paths[1].resolve()) if dev is not None else None,
+                "separator": form.separator,
+                "encoding": form.encoding,
+                "decimal": decimal,
+            }
         },
     }
-    tree |= _answers(paths[0], read_gold(paths, text, label), labels, kind, question)
+    tree |= _answers(paths[0], gold, labels, kind, question)
     if instruction is not None:
         tree["instruction"] = instruction
     spec = parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
@@ -115,6 +135,17 @@ def _field_names(columns: Sequence[str]) -> dict[str, str]:
             name += "_"
         fields[name if name not in fields else f"{name}_{number}"] = column
     return fields
+
+
+def _short_names(columns: Sequence[str]) -> list[str]:
+    """Return what a prompt calls the columns: of paths such as ``annotations.0.label`` the last part that is a word.
+
+    Paths whose last parts are equal keep all their parts.
+    """
+    words = [[part for part in column.split(".") if not part.isdecimal()] for column in columns]
+    short = [parts[-1] if _PATH.fullmatch(column) else column for parts, column in zip(words, columns, strict=True)]
+    long = [" ".join(parts) for parts in words]
+    return [name if short.count(name) == 1 else whole for name, whole in zip(short, long, strict=True)]
 
 
 def _human(column: str) -> str:

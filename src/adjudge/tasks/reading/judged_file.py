@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from adjudge.errors import DataError
+from adjudge.tasks.reading.bad_rows import BadRows
+from adjudge.tasks.reading.decimal_commas import has_decimal_commas
 from adjudge.tasks.reading.table import require_columns, stream_table
 from adjudge.tasks.spec import Source, TableSource, TaskSpec
+from adjudge.tasks.table_format import TableFormat
 
 
-def on_file(spec: TaskSpec, path: str | Path, text: Sequence[str] = (), label: str | None = None) -> TaskSpec:
+def on_file(
+    spec: TaskSpec,
+    path: str | Path,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    form: TableFormat | None = None,
+) -> TaskSpec:
     """Return the task with all rows of a table (CSV, TSV, JSONL or Parquet) as its dev rows.
 
     Prompt, answer words and metrics stay the task's. A field is read from the task's column where the file has it, else
     from a column with the field's own name; `text` names the columns instead, in the order of the fields. `label` names
-    the label column, if it is not the task's. It may hold the task's raw labels or its answer words.
+    the label column, if it is not the task's. It may hold the task's raw labels or its answer words. `form` says how
+    the file is separated and encoded, where it does not tell.
 
     Raises DataError for a missing column, and for a task without gold answers when there is no `label`.
     """
-    path = Path(path)
-    columns, rows = stream_table(path)
+    path, form = Path(path), form or TableFormat()
+    columns, rows = stream_table(path, form, BadRows(path, "drop"))  # bad rows are reported when they are loaded
     fields = _fields(spec, path, columns, text)
     label = label or spec.label
     if label is None:
@@ -33,12 +43,15 @@ def on_file(spec: TaskSpec, path: str | Path, text: Sequence[str] = (), label: s
         raise DataError(f"{path}: '{label}' cannot be both the text to judge and its label.")
     file = str(path.resolve())
     table = spec.source.table or TableSource(train=file)
+    cells = {row.get(label, "").strip() for row in rows}
+    commas = spec.is_number and has_decimal_commas(cells, f"{path}: column '{label}'", columns.separator)
+    read = {"dev": file, **form._asdict(), "decimal": "," if commas else "."}
     return spec.model_copy(
         update={
             "fields": fields,
             "label": label,
-            "labels": _labels(spec, (row.get(label, "").strip() for row in rows)),
-            "source": Source(table=table.model_copy(update={"dev": file})),
+            "labels": _labels(spec, cells),
+            "source": Source(table=table.model_copy(update=read)),
         }
     )
 
@@ -57,11 +70,10 @@ def _fields(spec: TaskSpec, path: Path, columns: Sequence[str], text: Sequence[s
     return dict(zip(spec.fields, text, strict=True))
 
 
-def _labels(spec: TaskSpec, cells: Iterable[str]) -> Mapping[str, str] | None:
+def _labels(spec: TaskSpec, values: Set[str]) -> Mapping[str, str] | None:
     """Return the task's labels, or its answer words in their place where the file holds these alone."""
     if spec.labels is None:
         return None
-    values = set(cells)
     if values & set(spec.labels) or not values & set(spec.words):
         return spec.labels
     return {word: word for word in spec.words}
