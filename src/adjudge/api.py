@@ -26,13 +26,14 @@ from adjudge.methods.registry import (
     parse_name,
     refuse_functions,
     rewarded_names,
-    shown_name,
 )
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
+from adjudge.runs.default_folder import default_folder
 from adjudge.runs.folder import Run
+from adjudge.runs.names import shown_name
 from adjudge.runs.portable import is_portable, judge_folder, read_judge
-from adjudge.runs.tasks import default_folder, pick_among, read_tasks
+from adjudge.runs.tasks import pick_among, read_tasks
 from adjudge.tasks import given_examples, infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -295,7 +296,7 @@ def _run(
         values[entry.model] = values["model"]
     config = load_config(preset=preset, values={**values, "method": entry.name, "task": ",".join(names)})
     shown = shown_name(entry.name, len(specs))
-    folder = Path(out) if out is not None else default_folder(names, shown, config.seed)
+    folder = Path(out) if out is not None else default_folder(specs, shown, config.seed, resume=resume)
     if reward_functions is not None:
         check_functions(reward_functions, specs)
     execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions)

@@ -88,8 +88,8 @@ def test_something_not_fetched_is_missing_with_the_command_to_fetch_it(gone, nam
     shutil.rmtree(well / gone)
     assert missing() == [name]
     assert findings()[name].do == do
-    assert plans()["make demo, adjudge compare"][0] is False
-    assert f"adjudge fetch ({name})" in plans()["make demo, adjudge compare"][1]
+    assert plans()["adjudge demo, adjudge compare"][0] is False
+    assert f"adjudge fetch ({name})" in plans()["adjudge demo, adjudge compare"][1]
     assert plans()["vader/movies"][0] == (name != "rated sentences")
 
 
@@ -106,7 +106,7 @@ def test_a_full_disk_is_missing_only_for_folders_to_be_written(well, monkeypatch
     assert "Make room" in findings()["runs folder"].do
     shutil.rmtree(well / "models/minilm-l6")
     assert missing() == ["runs folder", "cache folder", "minilm-l6"]
-    assert plans()["make demo, adjudge compare"] == (False, "see runs folder, cache folder above")
+    assert plans()["adjudge demo, adjudge compare"] == (False, "see runs folder, cache folder above")
 
 
 def test_a_runs_folder_that_cannot_be_written_is_missing(tmp_path):
@@ -197,7 +197,7 @@ def test_a_library_out_of_range_is_missing(library, version, message, monkeypatc
     assert missing() == [library]
     assert findings()[library].message == message
     assert findings()[library].do.startswith(f"pip install '{library}")
-    assert plans()["make demo, adjudge compare"] == (False, f"see {library} above")
+    assert plans()["adjudge demo, adjudge compare"] == (False, f"see {library} above")
 
 
 def test_a_pytorch_that_cannot_be_imported_is_missing(monkeypatch):
@@ -251,7 +251,7 @@ def test_a_data_folder_without_tasks_is_missing(folder, message):
     examination = examine(folder)
     assert not examination.healthy
     assert message in next(finding.message for finding in examination.machine if finding.name == "data folder")
-    assert plans(folder)["make demo, adjudge compare"][0] is True
+    assert plans(folder)["adjudge demo, adjudge compare"][0] is True
 
 
 def test_the_verb_prints_a_table_or_json_and_exits_with_0_or_1(well):

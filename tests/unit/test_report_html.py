@@ -298,6 +298,32 @@ def test_unfinished_runs_are_listed(tmp_path):
     assert "Loss" in page.text
 
 
+@pytest.mark.parametrize("with_tasks", [True, False], ids=["stopped while training", "stopped while set up"])
+def test_unfinished_run_over_several_tasks_is_listed_with_each_task(with_tasks, tmp_path):
+    folder = tmp_path / "multi-task" / "multi-ppo" / "seed-0"
+    specs = [task(), task(name="glue/cola")]
+    run = Run.create(folder, load_config(values={"method": "ppo", "task": "glue/sst2,glue/cola"}))
+    if with_tasks:
+        (folder / "tasks.yaml").write_text("---\n".join(yaml.safe_dump(spec) for spec in specs), encoding="utf-8")
+        run.log({"step": 1, "task": "glue/cola", "prompts": 16, "reward": 0.5})
+    run.set_state("interrupted", "stopped by the user")
+    found = collect([tmp_path])
+    assert [(run.task, run.method, run.state) for run in found.runs] == [
+        (name, "multi-ppo", "interrupted") for name in ("glue/sst2", "glue/cola")
+    ]
+    assert [len(run.metrics) for run in found.runs] == [0, int(with_tasks)]
+    assert page_of(tmp_path).text.count("multi-ppo , seed 0: interrupted") == 2
+
+
+def test_run_that_was_judged_and_not_scored_is_shown_with_its_answers(tmp_path):
+    write_run(tmp_path / "r", "sft", judged(("Positive", "Negative")))
+    (tmp_path / "r" / "scores.json").unlink()
+    Run.open(tmp_path / "r").set_state("failed", "no space left")
+    page = page_of(tmp_path / "r")
+    assert "failed : no space left" in page.text
+    assert page.data["tasks"][0]["rows"][0]["answers"] == [["wrong", "Negative", "Negative", None]]
+
+
 def test_comparison_without_a_table(tmp_path):
     write_run(tmp_path / "glue-sst2" / "sft" / "seed-0", "sft", [], state="running")
     assert "No result yet." in page_of(tmp_path).text

@@ -202,6 +202,15 @@ def test_several_labels_in_one_cell_are_reported(tmp_path, capsys, cells, report
     assert ("seems to hold several labels" in printed(capsys)) == reported
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("good", "g\u043e\u043ed"), ("A", "\uff21"), ("A", "\u0391"), ("\u0445\u043e", "xo")]
+)
+def test_labels_of_other_letters_that_look_alike_are_reported(tmp_path, capsys, one, other):
+    assert len(infer(tmp_path, [one, other, "third"] * 3).words) == 3
+    text = printed(capsys)
+    assert "looks like" in text and ascii(one) in text and ascii(other) in text
+
+
 def test_sixty_labels_are_pointed_out(tmp_path, capsys):
     infer(tmp_path, [f"intent {number}" for number in range(60)] * 3)
     assert "60 labels, and the prompt names all of them. --labels a=X,b=X" in printed(capsys)

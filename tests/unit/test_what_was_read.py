@@ -7,7 +7,7 @@ from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import DataError
 from adjudge.experiments import what_was_read
-from adjudge.experiments.what_was_read import WIDTH, lines_of, report_own_table
+from adjudge.experiments.what_was_read import WIDTH, lines_of, report_own_table, warn_of_absent_labels
 from adjudge.models.sources.token_counts import longest_in_tokens
 from adjudge.tasks import infer_task, load_split, load_task, spec_to_yaml
 
@@ -83,7 +83,7 @@ def test_labels_without_rows_and_contradictions_are_warned_of(tmp_path, capsys):
     path = table(tmp_path, [(f"text {number}", "ab"[number % 2]) for number in range(6)])
     report_own_table(infer_task(path, ["text"], "label", dev=dev), load_config())
     text = " ".join(capsys.readouterr().err.split())
-    assert "'c' has no training row: it cannot be learned" in text
+    assert "'c' has no training row: nothing is learned of it. Add rows with such labels." in text
     assert "'b' has no row to judge: no figure speaks of it" in text
     assert "2 rows have the text of another row and a different answer" in text
 
@@ -92,6 +92,21 @@ def test_a_label_with_one_text_is_not_judged(tmp_path, capsys):
     path = table(tmp_path, [*((f"text {number}", "a") for number in range(9)), ("rare", "b")])
     report_own_table(infer_task(path, ["text"], "label"), load_config())
     assert "'b' has no row to judge" in capsys.readouterr().err
+
+
+def test_a_draw_that_misses_a_label_names_the_option(tmp_path, capsys):
+    path = table(tmp_path, [(f"text {number}", "ab"[number % 2]) for number in range(20)])
+    spec = infer_task(path, ["text"], "label")
+    rows = [row for row in load_split(spec, "train") if row.gold == "a"]
+    data = load_config(values={"data.train_rows": len(rows)}).data
+    warn_of_absent_labels(spec, rows, load_split(spec, "dev"), data)
+    warn_of_absent_labels(spec, rows, load_split(spec, "dev"), data)
+    assert capsys.readouterr().err.split(": ", 1)[1].split("\n") == [
+        "rows: 'b' has no training row: nothing is learned of it. Raise --train-rows, or add rows with such labels.",
+        "",
+    ]
+    warn_of_absent_labels(spec, None, load_split(spec, "dev"), data)
+    assert not capsys.readouterr().err
 
 
 def test_only_tables_of_the_user_are_reported(capsys):

@@ -11,7 +11,7 @@ import typer
 
 from adjudge.cli import options
 from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
-from adjudge.cli.show import next_commands, show_table
+from adjudge.cli.show import show_comparison
 from adjudge.methods.registry import COMPARED, MULTI
 
 EPILOG = options.examples(
@@ -19,6 +19,7 @@ EPILOG = options.examples(
     "adjudge compare --task glue/sst2 --data-dir data --seeds 0,1 --out runs/sst2",
     f"adjudge compare --task glue/cola,glue/rte --methods {EXAMPLE},{MULTI}{EXAMPLE}",
     f"adjudge compare --data my.csv --text text --label label --methods {UNTRAINED[0]},{EXAMPLE}",
+    f"adjudge compare --data small.csv --text text --label label --folds 5 --methods {EXAMPLE}",
 )
 
 DEFAULT_METHODS = ",".join(COMPARED)
@@ -48,6 +49,7 @@ def compare(
     train_rows: options.TrainRows = None,
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
+    folds: options.Folds = None,
     data: options.Data = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
@@ -78,6 +80,7 @@ def compare(
             rich_help_panel=options.PLACE,
         ),
     ] = None,
+    report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
     """Compare methods on the same rows, prompts and budget.
@@ -90,8 +93,7 @@ def compare(
     from adjudge.experiments.compare import compare as run_comparison
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
-    from adjudge.runs.tasks import joint_name
-    from adjudge.system.console import warn
+    from adjudge.runs.default_folder import comparison_folder
 
     chosen = check_names(options.split_list(methods, "--methods"))
     if reward_funcs is not None and not any(parse_name(name)[0].name in rewarded_names() for name in chosen):
@@ -103,16 +105,7 @@ def compare(
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
     for spec in specs:
         report_own_table(spec, settings)
-    folder = Path(out) if out is not None else Path("runs") / f"compare-{joint_name([spec.name for spec in specs])}"
+    folder = Path(out) if out is not None else comparison_folder(specs)
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
-    show_table(table)
-    for name in ("table.md", "table.json", "report.html"):
-        if (folder / name).is_file():
-            typer.echo(str(folder / name))
-    for line in next_commands(table, folder):
-        typer.echo(line)
-    for failure in table["failed"]:
-        warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
-    if table["failed"]:
-        raise typer.Exit(1)
+    show_comparison(table, folder)

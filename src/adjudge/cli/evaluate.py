@@ -86,7 +86,7 @@ def evaluate(
     from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import parse_name
-    from adjudge.runs.tasks import default_folder
+    from adjudge.runs.default_folder import default_folder
     from adjudge.system.console import note
 
     if (method is None) == (run is None):
@@ -100,7 +100,7 @@ def evaluate(
         raise ConfigError(f"{method} must be trained first: adjudge train {method}; then adjudge evaluate --run DIR.")
     settings = options.build_config(ctx.params)
     spec = options.only_task(ctx.params, settings, "evaluate")
-    folder = Path(out) if out is not None else default_folder([spec.name], entry.name, settings.seed)
+    folder = Path(out) if out is not None else default_folder([spec], entry.name, settings.seed)
     note(f"judging {spec.name} with {entry.name} → {folder}")
     report_own_table(spec, settings)
     show_scores(execute(settings, spec, folder, force=force), folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adjudge.cli.method_names import STARTERS, either, with_model
+from adjudge.config.groups import TRACKERS
 
 if TYPE_CHECKING:
     from adjudge.config import Config
@@ -17,12 +18,36 @@ if TYPE_CHECKING:
 ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
 """Titles of the panels in a help page."""
 
+
+def complete_method(incomplete: str) -> list[str]:
+    """Return the methods that begin like this, for the shell."""
+    from adjudge.methods.registry import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    """Return the tasks that begin like the last of these, for the shell; the ones before it stay."""
+    from adjudge.tasks import list_tasks
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in list_tasks() if name.startswith(last)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Return the settings that begin like this, for the shell."""
+    from adjudge.config import keys_of
+
+    return [f"{key}=" for key in keys_of() if key.startswith(incomplete)]
+
+
 Task = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE.yaml",
         help="Task to judge; `adjudge tasks` lists them.",
         show_default="vader/movies",
+        autocompletion=complete_tasks,
         rich_help_panel=ROWS,
     ),
 ]
@@ -33,6 +58,7 @@ Tasks = Annotated[
         metavar="NAME,…",
         help="One task or several: names (`adjudge tasks` lists them) or .yaml files.",
         show_default="vader/movies",
+        autocompletion=complete_tasks,
         rich_help_panel=ROWS,
     ),
 ]
@@ -67,6 +93,15 @@ EvalRows = Annotated[
         metavar="N",
         help="Number of judged rows, the same ones for every method and seed.",
         show_default="all",
+        rich_help_panel=ROWS,
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Cross-validation for small data: K folds, each judged by a run that learns from the others.",
+        show_default="no folds; the dev rows are judged",
         rich_help_panel=ROWS,
     ),
 ]
@@ -204,6 +239,15 @@ RewardFuncs = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…",
+        help=f"Experiment trackers to report to: {', '.join(TRACKERS)}.",
+        show_default="none",
+        rich_help_panel=PLACE,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in this folder.", rich_help_panel=PLACE)]
 Resume = Annotated[
     bool,
@@ -216,7 +260,10 @@ Resume = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Any setting, as in lora.r=8; `adjudge settings` lists them.", show_default=False
+        metavar="KEY=VALUE",
+        help="Any setting, as in lora.r=8; `adjudge settings` lists them.",
+        show_default=False,
+        autocompletion=complete_setting,
     ),
 ]
 JudgingSettings = Annotated[
@@ -238,10 +285,12 @@ SETTING_OF = {
     "train_rows": "data.train_rows",
     "eval_rows": "data.eval_rows",
     "split": "data.split",
+    "folds": "data.folds",
     "encoder": "encoder.model",
     "prompt_style": "prompt.style",
     "decode": "evaluation.decode",
     "init": "init",
+    "report_to": "tracking.report_to",
 }
 """The setting of each parameter that gives one."""
 

@@ -12,7 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+    from adjudge.report.terminal import Fitted
 
 LOG_COLUMNS = 160
 """Width of tables without a terminal."""
@@ -32,6 +33,26 @@ def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
     typer.echo(f"run folder: {folder}\nreport:     {report}")
 
 
+def show_comparison(table: Mapping[str, Any], folder: Path) -> None:
+    """Print the table of a comparison, its files, the next commands, and which runs failed.
+
+    Raises typer.Exit(1) when one did.
+    """
+    from adjudge.system.console import warn
+
+    show_table(table)
+    for name in ("table.md", "table.json", "report.html"):
+        if (folder / name).is_file():
+            typer.echo(str(folder / name))
+    for line in next_commands(table, folder):
+        typer.echo(line)
+    for failure in table["failed"]:
+        fold = f" fold {failure['fold']}" if "fold" in failure else ""
+        warn(f"{failure['task']} {failure['method']} seed {failure['seed']}{fold} failed: {failure['reason']}")
+    if table["failed"]:
+        raise typer.Exit(1)
+
+
 def stdout() -> Console:
     """Return standard output for tables; without a terminal it is LOG_COLUMNS wide, for logs."""
     from rich.console import Console
@@ -44,6 +65,7 @@ def show_table(table: Mapping[str, Any]) -> None:
 
     Figures per phenomenon are printed for a single method; table.md has them for several.
     """
+    from adjudge.report.columns import without_dashes
     from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
     from adjudge.report.sentences import table_notes
     from adjudge.report.suites import suite_columns, suite_lines, suite_scores
@@ -51,7 +73,7 @@ def show_table(table: Mapping[str, Any]) -> None:
 
     console = stdout()
 
-    def show(drawn: Table, lines: Iterable[str]) -> None:
+    def show(drawn: Fitted, lines: Iterable[str]) -> None:
         console.print(drawn)
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
@@ -59,7 +81,7 @@ def show_table(table: Mapping[str, Any]) -> None:
     show(results_table(table), table_notes(table, short=True))
     for scores in suite_scores(table):
         console.print()
-        show(text_table(*suite_columns(scores)), suite_lines(scores))
+        show(text_table(*without_dashes(*suite_columns(scores))), suite_lines(scores))
     if len({str(row["method"]) for row in table["rows"]}) == 1:
         for task in dict.fromkeys(str(row["task"]) for row in table["rows"]):
             if items := phenomena(table, task):
@@ -75,6 +97,10 @@ def next_commands(table: Mapping[str, Any], folder: Path) -> list[str]:
     if len({str(row["task"]) for row in rows}) != 1:
         return []
     best = ranked(summarise(table))[0].method
-    run = folder / str(next(row["run"] for row in rows if row["method"] == best))
+    row = next(row for row in rows if row["method"] == best)
+    run = folder / str((row.get("fold_runs") or [row["run"]])[0])
     command = ["adjudge", "predict", "--run", str(run), "--input", "new.csv", "--out", "judged.csv"]
-    return ["", f"judge a new file with the first of the table, {best}:", f"  {shlex.join(command)}"]
+    lines = ["", f"judge a new file with the first of the table, {best}:", f"  {shlex.join(command)}"]
+    if row.get("folds"):
+        lines.append("  (the run of its first fold, which learned from the others)")
+    return lines

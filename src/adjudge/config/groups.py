@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from adjudge.errors import nearest
+
+TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")
+"""The experiment trackers that a run can report to."""
 
 _MIXTURE = re.compile(r"proportional|equal|temperature=[1-9]\d*(\.\d+)?")
 
@@ -31,6 +36,10 @@ class DataConfig(Settings):
         None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
     )
     split: str = Field("dev", description="the split that is judged")
+    folds: int | None = Field(
+        None, ge=2, description="cross-validation: folds of the rows, each judged by a run that learns from the others"
+    )
+    fold: int | None = Field(None, ge=1, description="the fold that this run judges, from 1; `compare` sets it")
     sampling: Literal["all", "balanced"] = Field(
         "all",
         description="training rows of an epoch: all, each once; balanced: as many, every label equally often "
@@ -49,6 +58,23 @@ class DataConfig(Settings):
         if mixture is not None and not _MIXTURE.fullmatch(mixture):
             raise ValueError("write proportional, equal, or temperature=T with a T from 1")
         return mixture
+
+    @field_validator("folds")
+    @classmethod
+    def _alone(cls, folds: int | None, info: ValidationInfo) -> int | None:
+        if folds is not None and info.data.get("eval_rows") is not None:
+            raise ValueError("folds judge every row once, so data.eval_rows (--eval-rows) cannot go with them")
+        if folds is not None and info.data.get("split", "dev") != "dev":
+            raise ValueError("folds are made of the training rows, so data.split (--split) cannot go with them")
+        return folds
+
+    @field_validator("fold")
+    @classmethod
+    def _among_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        if fold is not None and "folds" in info.data and not fold <= (info.data["folds"] or 0):
+            of = info.data["folds"]
+            raise ValueError(f"there are {of} folds: give one of 1 to {of}" if of else "give data.folds=K too")
+        return fold
 
 
 class PromptConfig(Settings):
@@ -177,6 +203,35 @@ class RuntimeConfig(Settings):
         return trusted
 
 
+class TrackingConfig(Settings):
+    """Experiment trackers which a run reports to. They change nothing in the run."""
+
+    report_to: tuple[str, ...] = Field((), description=f"trackers: {', '.join(TRACKERS)}; several with commas")
+    project: str | None = Field(
+        None, description="the trackers' project or experiment; unset: their environment variable, else adjudge"
+    )
+    run_name: str | None = Field(
+        None, description="name of the tracked run, in a comparison its beginning; unset: TASK-METHOD-seedN"
+    )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, report_to: Any) -> Any:
+        if report_to is None or report_to == "none":
+            return ()
+        if isinstance(report_to, str):
+            return tuple(part.strip() for part in report_to.split(","))
+        return report_to
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers(cls, report_to: tuple[str, ...]) -> tuple[str, ...]:
+        for name in report_to:
+            if name not in TRACKERS:
+                raise ValueError(f"there is no tracker '{name}'.{nearest(name, TRACKERS)}")
+        return tuple(dict.fromkeys(report_to))
+
+
 class SharedSettings(Settings):
     """What every method may read: what to run, and the groups above."""
 
@@ -196,3 +251,4 @@ class SharedSettings(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     guard: GuardConfig = GuardConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    tracking: TrackingConfig = TrackingConfig()

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adjudge.config import Config
+from adjudge.config import Config, DataConfig
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
-from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name, shown_name
-from adjudge.rewards.function import FUNCTIONS, recorded
-from adjudge.runs.folder import Run, differences, is_unused, read_json
-from adjudge.runs.tasks import read_tasks, task_folder
+from adjudge.experiments.same_run import Identity, difference_of
+from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name
+from adjudge.rewards.function import recorded
+from adjudge.runs.folder import Run, is_unused
+from adjudge.runs.names import shown_name
+from adjudge.runs.tasks import joint_name, task_folder
+from adjudge.runs.work import has_work
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -22,7 +25,7 @@ from adjudge.types import Prediction
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run of a comparison: a method with one seed, on one task or on the mixture of several."""
+    """One run of a comparison: a method with one seed (and one fold), on one task or on the mixture of several."""
 
     config: Config
     specs: tuple[TaskSpec, ...]
@@ -33,6 +36,11 @@ class Cell:
     """The hashes of its reward functions, as a run records them."""
 
     @property
+    def identity(self) -> Identity:
+        """Return what the run in its folder is compared with."""
+        return Identity(self.config, self.specs, self.rows, self.functions)
+
+    @property
     def method(self) -> str:
         """Return the method's shown name: ``multi-sft`` on a mixture."""
         return shown_name(self.config.method, len(self.specs))
@@ -40,10 +48,11 @@ class Cell:
     @property
     def title(self) -> str:
         """Return the title: ``glue/sst2 sft seed 0``."""
-        return f"{self.config.task} {self.method} seed {self.config.seed}"
+        fold = "" if self.config.data.fold is None else f" fold {self.config.data.fold}"
+        return f"{self.config.task} {self.method} seed {self.config.seed}{fold}"
 
     def results(self) -> list[Result]:
-        """Return the cell's results for the table, one per task."""
+        """Return the cell's results, one per task."""
         if len(self.specs) == 1:
             return [Result(self.config, self.method, self.specs[0], self.folder)]
         return [Result(self.config, self.method, spec, task_folder(self.folder, spec.name)) for spec in self.specs]
@@ -51,16 +60,22 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of a cell for one of its tasks."""
+    """The result of a cell for one of its tasks, or the pooled result of its folds."""
 
     config: Config
     method: str
     spec: TaskSpec
     folder: Path
+    folds: tuple[Path, ...] = ()
+    """Of a pooled result: the run folders of its folds."""
 
     def predictions(self) -> list[Prediction]:
         """Read the judged rows."""
-        return Run.open(self.folder).predictions(self.config.data.split)
+        return Run(self.folder, self.config).predictions(self.config.data.split)
+
+    def scores(self) -> dict[str, Any]:
+        """Read the scores."""
+        return Run(self.folder, self.config).scores()
 
 
 def plan_cells(
@@ -90,25 +105,27 @@ def plan_cells(
 def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
     pools = load_pools(config, [spec], train=any(get_entry(method).rows != "none" for method in methods))
     cells, counts = [], []
-    drawn: dict[tuple[int, bool], tuple[RunRows, str]] = {}  # with their fingerprints: all rows are hashed for these
+    drawn: dict[tuple[int, int | None, bool], tuple[RunRows, str]] = {}  # with fingerprints: all rows are hashed for it
     for method in methods:
         entry = get_entry(method)
         learns = entry.rows != "none"
         init = config.init if entry.trains_adapter else None
-        for seed in seeds:
-            update = {"method": method, "seed": seed, "init": init}
+        functions: Mapping[str, Any] | None = None
+        for seed, data in _seeds_and_folds(config, seeds):
+            update = {"method": method, "seed": seed, "data": data, "init": init}
             cell_config = run_settings(config.model_copy(update=update), [spec])
-            if seed == seeds[0]:
+            if functions is None:
                 functions = recorded(load_reward_functions(cell_config, [spec]))
-            if (seed, learns) not in drawn:
+            if (seed, data.fold, learns) not in drawn:
                 rows = pools.draw(cell_config)
-                drawn[seed, learns] = rows, rows.sha256()
-            rows, rows_sha256 = drawn[seed, learns]
+                drawn[seed, data.fold, learns] = rows, rows.sha256()
+            rows, rows_sha256 = drawn[seed, data.fold, learns]
             counts += [rows.train_count] if learns else []
-            folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
-            cells.append(Cell(cell_config, (spec,), folder, rows_sha256, functions))
+            name = cell_name(seed, data.fold)
+            folder = out / spec.name.replace("/", "-") / method / name
+            cells.append(Cell(_named(cell_config, method, name), (spec,), folder, rows_sha256, functions))
     trained = f", {min(counts)} to train on" if counts else ""
-    note(f"{spec.name}: {len(pools.eval_rows[0])} rows of {config.data.split} to judge{trained}.")
+    note(f"{spec.name}: {len(pools.eval_rows[0])} rows {_judged_how(config, spec)}{trained}.")
     return cells
 
 
@@ -121,38 +138,71 @@ def _mixture_cells(
     """
     pools = load_pools(config, specs)
     each = config.data.train_rows
-    total = sum(len(pool) if each is None else min(each, len(pool)) for pool in pools.train)
-    data = config.data.model_copy(update={"train_rows": total, "mixture": config.data.mixture or "equal"})
     cells: list[Cell] = []
     for method in methods:
-        for seed in seeds:
-            cell_config = run_settings(config.model_copy(update={"data": data, "method": method, "seed": seed}), specs)
+        functions: Mapping[str, Any] | None = None
+        for seed, data in _seeds_and_folds(config, seeds):
+            fold_config = config.model_copy(update={"data": data, "method": method, "seed": seed})
+            total = sum(
+                len(pool) if each is None else min(each, len(pool)) for pool in pools.of_fold(fold_config).train
+            )
+            mixture = {"train_rows": total, "mixture": config.data.mixture or "equal"}
+            cell_config = run_settings(fold_config.model_copy(update={"data": data.model_copy(update=mixture)}), specs)
             rows = pools.draw(cell_config)
             if not cells:
                 note(rows.mixture_line())
-            folder = out / "multi-task" / shown_name(method, len(specs)) / f"seed-{seed}"
-            if seed == seeds[0]:
+            shown, name = shown_name(method, len(specs)), cell_name(seed, data.fold)
+            folder = out / "multi-task" / shown / name
+            if functions is None:
                 functions = recorded(load_reward_functions(cell_config, specs))
-            cells.append(Cell(cell_config, tuple(specs), folder, rows.sha256(), functions))
+            cells.append(Cell(_named(cell_config, shown, name), tuple(specs), folder, rows.sha256(), functions))
     return cells
+
+
+def _named(config: Config, method: str, cell: str) -> Config:
+    """Return a cell's settings with a tracked run's name of its own, where the comparison's names it."""
+    if config.tracking.run_name is None:
+        return config
+    name = f"{config.tracking.run_name}-{joint_name(config.task.split(','))}-{method}-{cell.replace('seed-', 'seed')}"
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"run_name": name})})
+
+
+def cell_name(seed: int, fold: int | None) -> str:
+    """Return the name of a cell's folder: ``seed-0``, or ``seed-0-fold-2`` in cross-validation."""
+    return f"seed-{seed}" if fold is None else f"seed-{seed}-fold-{fold}"
+
+
+def _seeds_and_folds(config: Config, seeds: Sequence[int]) -> list[tuple[int, DataConfig]]:
+    """Return each seed with the data settings of each of its folds; of a single one without ``data.folds``."""
+    folds = [None] if config.data.folds is None else list(range(1, config.data.folds + 1))
+    return [(seed, config.data.model_copy(update={"fold": fold})) for seed in seeds for fold in folds]
+
+
+def _judged_how(config: Config, spec: TaskSpec) -> str:
+    from adjudge.tasks import has_own_dev
+
+    if config.data.folds is None:
+        return f"of {config.data.split} to judge"
+    whole = " of train (its own dev rows are left aside)" if has_own_dev(spec) else ""
+    return f"{whole.strip()} in {config.data.folds} folds, each row judged once per seed".strip()
 
 
 def is_finished(cell: Cell, *, force: bool = False) -> bool:
     """True if the cell's folder holds its result.
 
-    Raises RunError when it holds a run of other settings, another task or other rows, unless `force`.
+    Raises RunError when it holds work of other settings, another task or other rows, unless `force`.
     """
     if is_unused(cell.folder):
         return False
     try:
-        difference = _difference(cell, Run.open(cell.folder))
+        run = Run.open(cell.folder)
+        difference = difference_of(run, cell.identity)
     except RunError:
         if force and (cell.folder / "config.yaml").is_file():
             return False
         raise
-    if difference and not force:
+    if difference and has_work(cell.folder) and not force:
         raise RunError(f"{cell.folder} holds a run of {difference}. Name another --out, or add --force to replace it.")
-    run = Run.open(cell.folder)
     return not difference and run.state == "complete" and has_scores(cell)
 
 
@@ -166,23 +216,6 @@ def holds_the_same(cell: Cell) -> bool:
     if is_unused(cell.folder):
         return True
     try:
-        return not _difference(cell, Run.open(cell.folder))
+        return not difference_of(Run.open(cell.folder), cell.identity)
     except RunError:
         return False
-
-
-def _difference(cell: Cell, run: Run) -> str:
-    """Return how the run in a cell's folder differs from the cell; empty if it is the same run."""
-    changed = differences(run.config, cell.config)
-    if changed:
-        return f"other settings ({', '.join(changed)})"
-    has_task = any((run.folder / name).is_file() for name in ("task.yaml", "tasks.yaml"))
-    if has_task and read_tasks(run.folder) != list(cell.specs):
-        return "another version of the task"
-    path = run.folder / "training.json"
-    training = read_json(path) if path.is_file() else None
-    if training is not None and training.get("rows_sha256") != cell.rows:
-        return "other rows (the data changed)"
-    if training is not None and training.get(FUNCTIONS, {}) != cell.functions.get(FUNCTIONS, {}):
-        return "other reward functions (a file changed)"
-    return ""

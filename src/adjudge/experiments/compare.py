@@ -2,6 +2,7 @@
 
 OUT/TASK/METHOD/seed-N/          one run folder per cell ("/" in a task's name is written "-")
 OUT/multi-task/METHOD/seed-N/    one run folder for all tasks: a cell of a method that is trained on their mixture
+OUT/TASK/METHOD/seed-N-fold-F/   with folds: one run folder per fold, and beside them seed-N-pooled/ with their results
 OUT/table.json, table.md, report.html
 """
 
@@ -70,7 +71,8 @@ def _run_cells(
     cells: Sequence[Cell], todo: Sequence[Cell], out: Path, *, force: bool, command: str, runner: Runner
 ) -> dict[str, Any]:
     failed: dict[Path, str] = {}
-    write_table(cells, out, failed, command)
+    finished = {cell.folder for cell in cells if cell not in todo}
+    write_table(cells, finished, out, failed, command)
     for number, cell in enumerate(todo, 1):
         note(f"[{number}/{len(todo)}] {cell.title} → {cell.folder}")
         try:
@@ -80,9 +82,10 @@ def _run_cells(
             failed[cell.folder] = str(error)
             warn(f"{cell.title} failed: {error}")
         else:
+            finished.add(cell.folder)
             note(f"    {score_line(scores)}")
-        write_table(cells, out, failed, command)
-    table = write_table(cells, out, failed, command, whole=True)
+        write_table(cells, finished, out, failed, command)
+    table = write_table(cells, finished, out, failed, command, whole=True)
     if table["rows"]:
         from adjudge.report.html import render_report
 

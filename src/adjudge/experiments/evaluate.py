@@ -19,7 +19,7 @@ from adjudge.methods.registry import get_entry
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
-from adjudge.runs.tasks import read_task, read_tasks, result_folders, task_folder, task_record, write_task
+from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders, task_folder, task_record, write_task
 from adjudge.system.console import warn
 from adjudge.system.timing import timed
 from adjudge.tasks import on_file
@@ -58,9 +58,7 @@ def load_judge(
     unknown `decode`, and for settings that do not fit.
     """
     run, specs = open_folder(folder)
-    if spec is None and len(specs) > 1:
-        raise RunError(f"{folder} judges several tasks: name one of {', '.join(each.name for each in specs)}.")
-    spec = spec or specs[0]
+    spec = spec or pick_among(Path(folder), specs, None)
     changes = {} if decode is None else {"evaluation.decode": decode}
     run = Run(run.folder, change(run.config, changes | judging_settings(settings or {}, run.folder)))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
@@ -153,7 +151,10 @@ def evaluate_run(
     elif spec not in trained_on:
         _warn_of_fewer_answers(spec, trained_on)
     changes |= {"task": spec.name, **judging_settings(settings or {}, run.folder, also=("evaluation.resamples",))}
-    config = change(run.config, changes)
+    config = run.config
+    if spec not in trained_on or split is not None or eval_rows is not None or data is not None:
+        config = _without_folds(run, config, spec, learned=spec in trained_on)
+    config = change(config, changes)
     to = destination(run, config, spec, out, force=force, file=data)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
     judging_run = _pinned(run, config)
@@ -310,14 +311,28 @@ def _in_place(run: Run) -> Iterator[None]:
     drop_checkpoints(run)
 
 
+def _without_folds(run: Run, config: Config, spec: TaskSpec, *, learned: bool) -> Config:
+    """Return the settings to judge other rows than those of the run's fold.
+
+    Raises ConfigError where these would hold rows the run learned from.
+    """
+    from adjudge.tasks import has_own_dev
+
+    if config.data.folds is not None and learned and not has_own_dev(spec):
+        raise ConfigError(
+            f"{run.folder} is one of {config.data.folds} folds and learned from the rest of its table: "
+            "--split and --eval-rows would draw rows it knows. Leave them out to judge its own fold again."
+        )
+    return config.model_copy(update={"data": config.data.model_copy(update={"folds": None, "fold": None})})
+
+
 def _is_judged_alike(one: Config, other: Config) -> bool:
-    return (one.data.split, one.data.eval_rows, one.data.bad_rows, one.evaluation, one.runtime) == (
-        other.data.split,
-        other.data.eval_rows,
-        other.data.bad_rows,
-        other.evaluation,
-        other.runtime,
-    )
+    def judged(config: Config) -> tuple[Any, ...]:
+        data = config.data
+        rows = data.split, data.eval_rows, data.bad_rows, data.folds, data.fold
+        return *rows, config.evaluation, config.runtime
+
+    return judged(one) == judged(other)
 
 
 def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) -> str:

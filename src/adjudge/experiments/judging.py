@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.errors import ModelError, nearest
-from adjudge.methods.registry import model_of, shown_name
+from adjudge.methods.registry import model_of
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.folder import Run, read_json
+from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
-from adjudge.system.memory import peak_rss_gib
+from adjudge.system.memory import peaks
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -111,7 +112,7 @@ def judge_rows(
             "method": method,
             "model": config.model,
             "seed": config.seed,
-            "split": config.data.split,
+            **which_rows(config),
             "decode": config.evaluation.decode,
             "n": len(predictions),
             "dropped_rows": eval_rows.dropped if isinstance(eval_rows, KeptRows) else {},
@@ -119,10 +120,16 @@ def judge_rows(
             **score(spec, predictions, resamples=config.evaluation.resamples),
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
-            "peak_rss_gib": peak_rss_gib(),
+            **peaks(),
         }
     )
     return run.scores()
+
+
+def which_rows(config: Config) -> dict[str, Any]:
+    """Return the fields of scores.json that say which rows were judged: the split, and the fold."""
+    folds = {"folds": config.data.folds, "fold": config.data.fold}
+    return {"split": config.data.split, **{key: value for key, value in folds.items() if value is not None}}
 
 
 def write_summary(run: Run) -> dict[str, Any]:
@@ -144,7 +151,7 @@ def write_summary(run: Run) -> dict[str, Any]:
             "method": shown_name(config.method, len(read_tasks(run.folder))),
             "model": config.model,
             "seed": config.seed,
-            "split": config.data.split,
+            **which_rows(config),
             "decode": config.evaluation.decode,
             "n": rows,
             **{key: value for key, value in training.items() if key not in {"seconds", "tasks"}},
@@ -154,7 +161,7 @@ def write_summary(run: Run) -> dict[str, Any]:
             "tasks": {each["task"]: {key: each[key] for key in kept} for each in scores},
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": rows / max(evaluate_s, 1e-9),
-            "peak_rss_gib": peak_rss_gib(),
+            **peaks(),
         }
     )
     return run.scores()
@@ -175,8 +182,9 @@ def score_line(scores: Mapping[str, Any]) -> str:
     interval = "" if figure.get("low") is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
     value = "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
     seconds = scores["seconds"]
+    fold = f" fold {scores['fold']}" if "fold" in scores else ""
     return (
-        f"{scores['task']} {scores['method']} seed {scores['seed']}: {primary} {value}{interval}, "
+        f"{scores['task']} {scores['method']} seed {scores['seed']}{fold}: {primary} {value}{interval}, "
         f"{scores['unreadable']} unreadable of {scores['n']}, "
         f"{seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging"
     )

@@ -33,8 +33,10 @@ def pick_run(folder: Path, task: str | None = None, method: str | None = None, s
     rows = _narrowed(folder, rows, "seed", None if seed is None else str(seed))
     best = ranked(summarise({"rows": rows}))[0]
     row = next(row for row in rows if row["method"] == best.method)
-    note(f"judging with {folder / row['run']}: {best.method}, {best.primary} {best.metrics[best.primary]}")
-    return folder / str(row["run"])
+    chosen = folder / str((row.get("fold_runs") or [row["run"]])[0])
+    part = f"; it is the first of {row['folds']} folds and learned from the others" if row.get("folds") else ""
+    note(f"judging with {chosen}: {best.method}, {best.primary} {best.metrics[best.primary]}{part}")
+    return chosen
 
 
 def _narrowed(folder: Path, rows: list[dict[str, Any]], what: str, value: str | None) -> list[dict[str, Any]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, DataError
 from adjudge.methods.registry import Entry, get_entry
+from adjudge.runs.folder import Run
+from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note, warn
 from adjudge.tasks.reading.bad_rows import KeptRows
 from adjudge.tasks.spec import TaskSpec
@@ -54,6 +57,35 @@ class Pools:
     specs: Sequence[TaskSpec]
     train: Sequence[Sequence[Example]]
     eval_rows: Sequence[Sequence[Example]]
+    """With ``data.folds`` both hold every row of the folds; `of_fold` divides them."""
+    _folds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
+    """The fold of each row, by number of folds and seed."""
+
+    def of_fold(self, config: Config) -> Pools:
+        """Return the training and judged rows of the run's fold, or the pools themselves without ``data.folds``.
+
+        Raises ConfigError when the run names no fold, or the rows are too few for as many.
+        """
+        from adjudge.tasks import deal_folds
+
+        folds, fold, seed = config.data.folds, config.data.fold, config.seed
+        if folds is None:
+            return self
+        if fold is None:
+            raise ConfigError(
+                f"data.folds={folds} needs data.fold, the fold that is judged (1 to {folds}). "
+                f"To judge all of them: adjudge compare --folds {folds}."
+            )
+        if (folds, seed) not in self._folds:
+            self._folds[folds, seed] = [
+                deal_folds(spec, rows, folds, seed) for spec, rows in zip(self.specs, self.train, strict=True)
+            ]
+        numbered = [list(zip(*part, strict=True)) for part in zip(self.train, self._folds[folds, seed], strict=True)]
+        judged = [[row for row, number in rows if number == fold] for rows in numbered]
+        train = [[row for row, number in rows if number != fold] for rows in numbered]
+        every_judged = [row for rows in judged for row in rows]
+        train = [_allowed(config, spec, rows, every_judged) for spec, rows in zip(self.specs, train, strict=True)]
+        return Pools(self.specs, train, judged)
 
     def draw(self, config: Config) -> RunRows:
         """Draw the rows of one run.
@@ -63,13 +95,16 @@ class Pools:
         """
         from adjudge.tasks import take_rows
 
+        pools = self.of_fold(config)
+        if config.data.folds is not None and config.init is not None:
+            _refuse_learned(config, self.specs)
         if get_entry(config.method).rows == "none":
-            return RunRows([TaskRows(spec, ()) for spec in self.specs], self.eval_rows)
+            return RunRows([TaskRows(spec, ()) for spec in self.specs], pools.eval_rows)
         rows = [
             take_rows(pool, count, config.seed, whole_groups=False)
-            for pool, count in zip(self.train, self._counts(config), strict=True)
+            for pool, count in zip(pools.train, pools._counts(config), strict=True)
         ]
-        return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], self.eval_rows)
+        return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], pools.eval_rows)
 
     def _counts(self, config: Config) -> list[int | None]:
         """Return the number of training rows of each task; None for all rows of a single task."""
@@ -89,11 +124,14 @@ class Pools:
 def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True) -> Pools:
     """Read all training rows of each task (none unless `train`), and draw the rows to judge.
 
-    Raises what reading the data raises.
+    With ``data.folds``, read the rows that the folds are made of. Raises what reading the data raises.
     """
-    from adjudge.tasks import load_split
+    from adjudge.tasks import load_split, rows_to_fold
 
     data = config.data
+    if data.folds is not None:
+        every_row = [rows_to_fold(spec, data.data_dir, data.bad_rows) for spec in specs]
+        return Pools(specs, every_row, every_row)
     splits = [load_split(spec, data.split, data.data_dir, data.bad_rows) for spec in specs]
     # Rows judged for one task must not be trained on by another.
     every_split = [row for split in splits for row in split]
@@ -108,14 +146,29 @@ def _judged(split: Sequence[Example], count: int | None) -> KeptRows:
     return KeptRows(take_rows(split, count, EVAL_SEED), split.dropped if isinstance(split, KeptRows) else None)
 
 
+def _refuse_learned(config: Config, specs: Sequence[TaskSpec]) -> None:
+    """Raise ConfigError when the run to start from learned from rows of other folds: this one would judge them."""
+    folder = Path(str(config.init))
+    if not (folder / "config.yaml").is_file():
+        return
+    start = Run.open(folder).config
+    same_fold = (start.data.folds, start.data.fold, start.seed) == (config.data.folds, config.data.fold, config.seed)
+    known = [task.source for task in read_tasks(folder)]
+    if not same_fold and any(spec.source in known for spec in specs):
+        raise ConfigError(
+            f"{folder} learned from rows that data.folds would judge: folds cannot start from it (init). "
+            "Start from a run of another task, or leave the folds out."
+        )
+
+
 def rows_for(config: Config, specs: Sequence[TaskSpec]) -> RunRows:
     """Return the rows of one run. Raises what `load_pools` and `Pools.draw` raise."""
     return load_pools(config, specs, train=get_entry(config.method).rows != "none").draw(config)
 
 
 def eval_rows_for(config: Config, spec: TaskSpec) -> Sequence[Example]:
-    """Return the rows to judge, the same for all methods and seeds."""
-    return load_pools(config, [spec], train=False).eval_rows[0]
+    """Return the rows to judge, the same for all methods and seeds; those of the run's fold with ``data.folds``."""
+    return load_pools(config, [spec], train=False).of_fold(config).eval_rows[0]
 
 
 def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> list[Example]:
@@ -124,9 +177,15 @@ def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> l
     With `data.drop_overlap`, drop rows that also occur anywhere in the judged `split`. Raises DataError when no row
     remains, and whatever reading the rows raises.
     """
-    from adjudge.tasks import load_split, without_overlap
+    from adjudge.tasks import load_split
 
-    train = load_split(spec, "train", config.data.data_dir, config.data.bad_rows)
+    data = config.data
+    return _allowed(config, spec, load_split(spec, "train", data.data_dir, data.bad_rows), split)
+
+
+def _allowed(config: Config, spec: TaskSpec, train: list[Example], split: Sequence[Example]) -> list[Example]:
+    from adjudge.tasks import without_overlap
+
     if not config.data.drop_overlap:
         return train
     kept = without_overlap(train, split)

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from adjudge.experiments.cells import Cell, Result, has_scores, is_finished
-from adjudge.runs.folder import Run
+from adjudge.experiments.cells import Cell, Result
+from adjudge.experiments.folds import pooled_results
 from adjudge.system.files import write_json, write_text
+from adjudge.system.memory import PEAKS
 from adjudge.version import __version__
 
 SCHEMA = 1
 
 
 def write_table(
-    cells: Sequence[Cell], out: Path, failed: Mapping[Path, str], command: str, *, whole: bool = False
+    cells: Sequence[Cell],
+    finished: Collection[Path],
+    out: Path,
+    failed: Mapping[Path, str],
+    command: str,
+    *,
+    whole: bool = False,
 ) -> dict[str, Any]:
-    """Write table.json and table.md from the finished cells.
+    """Write table.json and table.md from the cells whose folders are `finished`.
 
-    With `whole`, also write intervals over seeds and paired tests.
+    Folds are pooled, and a method is in the table when all folds of a seed are finished. With `whole`, also write
+    intervals over seeds and paired tests.
     """
     from adjudge.report.markdown import comparison_markdown
     from adjudge.report.suites import suite_scores
 
-    finished = [
-        cell for cell in cells if cell.folder not in failed and has_scores(cell) and is_finished(cell, force=True)
-    ]
     tasks = list(dict.fromkeys(spec.name for cell in cells for spec in cell.specs))
-    results = [result for cell in finished for result in cell.results()]
+    results = [
+        result
+        for run_cells in _by_seed(cells)
+        if all(cell.folder in finished for cell in run_cells)
+        for result in pooled_results(run_cells)
+    ]
     results.sort(key=lambda result: tasks.index(result.spec.name))
     table: dict[str, Any] = {
         "schema": SCHEMA,
@@ -39,13 +49,18 @@ def write_table(
         "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows": [
-            {**Run.open(result.folder).scores(), "run": result.folder.relative_to(out).as_posix()} for result in results
+            {
+                **result.scores(),
+                "run": result.folder.relative_to(out).as_posix(),
+                **_fold_runs(result, out),
+            }
+            for result in results
         ],
         "summary": summaries(results) if whole else [],
         "tests": paired_tests(results) if whole else [],
         "failed": [{**_named(cell, out), "reason": failed[cell.folder]} for cell in cells if cell.folder in failed],
-        "unfinished": len(cells) - len(finished) - len(failed),
-        "pending": [_named(cell, out) for cell in cells if cell.folder not in failed and cell not in finished],
+        "unfinished": sum(cell.folder not in finished and cell.folder not in failed for cell in cells),
+        "pending": [_named(cell, out) for cell in cells if cell.folder not in failed and cell.folder not in finished],
     }
     table["suites"] = [asdict(scores) for scored in suite_scores(table) for scores in scored]
     write_json(out / "table.json", table)
@@ -66,7 +81,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
         config, spec = seeds[0].config, seeds[0].spec
         aligned = align_runs(spec, [result.predictions() for result in seeds])
         resamples = config.evaluation.resamples
-        scores = [Run.open(result.folder).scores() for result in seeds]
+        scores = [result.scores() for result in seeds]
         phenomena = diagnose(spec, aligned, resamples=resamples)
         entries.append(
             {
@@ -81,7 +96,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "unreadable": fmean(item["unreadable"] for item in scores),
                 "seconds": {name: fmean(item["seconds"][name] for item in scores) for name in ("train", "evaluate")},
                 "prompts_per_s": fmean(item["prompts_per_s"] for item in scores),
-                "peak_rss_gib": max(item["peak_rss_gib"] for item in scores),
+                **{name: max(peaks) for name in PEAKS if (peaks := [item[name] for item in scores if name in item])},
                 **({"diagnostics": phenomena} if phenomena else {}),
             }
         )
@@ -109,6 +124,20 @@ def _by_method(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]
     return groups
 
 
+def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells by task, method and seed: the folds of each together, or a single cell."""
+    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.config.task, cell.method, cell.config.seed), []).append(cell)
+    return list(groups.values())
+
+
+def _fold_runs(result: Result, out: Path) -> dict[str, list[str]]:
+    runs = [folder.relative_to(out).as_posix() for folder in result.folds]
+    return {"fold_runs": runs} if runs else {}
+
+
 def _named(cell: Cell, out: Path) -> dict[str, Any]:
     run = cell.folder.relative_to(out).as_posix()
-    return {"task": cell.config.task, "method": cell.method, "seed": cell.config.seed, "run": run}
+    fold = {} if cell.config.data.fold is None else {"fold": cell.config.data.fold}
+    return {"task": cell.config.task, "method": cell.method, "seed": cell.config.seed, **fold, "run": run}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from adjudge.config import Config
+from adjudge.config.groups import DataConfig
 from adjudge.methods.registry import get_entry
 from adjudge.models.sources.token_counts import longest_in_tokens
 from adjudge.system.console import note, warn
@@ -60,14 +61,16 @@ def lines_of(spec: TaskSpec, train: Sequence[Example], dev: Sequence[Example], c
     ]
 
 
-def warn_of_absent_labels(spec: TaskSpec, train: Sequence[Example] | None, dev: Sequence[Example]) -> None:
+def warn_of_absent_labels(
+    spec: TaskSpec, train: Sequence[Example] | None, dev: Sequence[Example], drawn: DataConfig | None = None
+) -> None:
     """Warn of labels with no row to learn from, and of those with no row to judge.
 
-    `train` is None when nothing is learned.
+    `train` is None when nothing is learned. `drawn` is how the rows were drawn; None means that they are all rows.
     """
-    for rows, without, effect, option in (
-        (train, "no training row", "it cannot be learned", "raise --train-rows"),
-        (dev, "no row to judge", "no figure speaks of it", "raise --eval-rows"),
+    for rows, without, effect, option, limit in (
+        (train, "no training row", "nothing is learned of it", "--train-rows", drawn and drawn.train_rows),
+        (dev, "no row to judge", "no figure speaks of it", "--eval-rows", drawn and drawn.eval_rows),
     ):
         if spec.is_number or rows is None:
             continue
@@ -75,7 +78,8 @@ def warn_of_absent_labels(spec: TaskSpec, train: Sequence[Example] | None, dev: 
         if absent := [word for word in spec.words if word not in present]:
             listed = ", ".join(f"'{word}'" for word in absent[:_LISTED]) + (", …" if len(absent) > _LISTED else "")
             have = "has" if len(absent) == 1 else "have"
-            _warn_once(f"{spec.name}: {listed} {have} {without}: {effect}. Add rows with this label, or {option}.")
+            remedy = f"Raise {option}, or add rows" if limit is not None else "Add rows"
+            _warn_once(f"{spec.name}: {listed} {have} {without}: {effect}. {remedy} with such labels.")
 
 
 @lru_cache(maxsize=256)  # a verb reports what it read, and its run reports what it drew

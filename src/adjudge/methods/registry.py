@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from adjudge.config import Config, RewardConfig, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, nearest
+from adjudge.runs.names import MULTI
 
 if TYPE_CHECKING:
     from adjudge.methods.base import Method
@@ -116,9 +117,6 @@ ASKED = "zero-shot"
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""
 
-MULTI = "multi-"
-"""Prefix of a method's name when it trains one adapter on several tasks: ``multi-sft``."""
-
 
 def adapter_names() -> list[str]:
     """Return the methods which train an adapter. They can start from a run, and learn several tasks."""
@@ -149,11 +147,6 @@ def parse_name(name: str) -> tuple[Entry, bool]:
     if name not in known_names():
         raise _unknown(name)
     return METHODS[name.removeprefix(MULTI)], name.startswith(MULTI)
-
-
-def shown_name(name: str, tasks: int) -> str:
-    """Return the name to show for a run: ``multi-sft`` for ``sft`` over several tasks."""
-    return f"{MULTI}{name}" if tasks > 1 else name
 
 
 def entry_for(name: str, tasks: int) -> Entry:
@@ -264,6 +257,11 @@ _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *Met
 """Settings read by some methods only."""
 
 
+def unread_groups(method: str) -> list[str]:
+    """Return the groups of settings that a method never reads."""
+    return [name for name in _READ_BY_SOME if name not in get_entry(method).settings]
+
+
 def own_settings(config: Config, tasks: int = 1) -> Config:
     """Return a run's settings, with groups its method never reads reset to their defaults.
 
@@ -272,7 +270,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     """
     entry = get_entry(config.method)
     plain = Config()
-    update: dict[str, Any] = {name: getattr(plain, name) for name in _READ_BY_SOME if name not in entry.settings}
+    update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config.method)}
     model = model_of(config)
     if entry.model != "model":
         update |= {"model": model, "preset": plain.preset}  # no preset changes it

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from adjudge.errors import RunError
 from adjudge.runs.folder import read_json
-from adjudge.runs.tasks import result_folders
+from adjudge.runs.names import MULTI, shown_name
+from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -44,6 +45,8 @@ class RunRecord:
     metrics: tuple[Mapping[str, Any], ...]
     predictions: tuple[Prediction, ...]
     scores: Mapping[str, Any] | None
+    fold: int | None = None
+    """The fold it judged, in cross-validation."""
 
     @property
     def finished(self) -> bool:
@@ -134,15 +137,23 @@ def read_run(folder: Path) -> RunRecord:
         metrics=tuple(_read_metrics(folder, state)),
         predictions=tuple(_read_predictions(folder / "predictions" / f"{split}.jsonl")),
         scores=scores,
+        fold=(config.get("data") or {}).get("fold"),
     )
 
 
 def read_runs(folder: Path) -> list[RunRecord]:
-    """Read the run of a folder; a finished run over several tasks gives one record per task."""
+    """Read the run of a folder; a run over several tasks gives one record per task, finished or not."""
     run = read_run(folder)
-    if not run.finished or not (folder / "tasks.yaml").is_file():
+    tasks = run.task.split(",")
+    if len(tasks) == 1:
         return [run]
-    return [read_run(part) for part in result_folders(folder)]
+    has_tasks = (folder / "tasks.yaml").is_file()
+    if run.finished and has_tasks:
+        return [read_run(part) for part in result_folders(folder)]
+    specs = {spec.name: spec for spec in read_tasks(folder)} if has_tasks else {}
+    method = shown_name(run.method.removeprefix(MULTI), len(tasks))
+    logs = {task: tuple(record for record in run.metrics if record.get("task") == task) for task in tasks}
+    return [replace(run, task=task, method=method, spec=specs.get(task), metrics=logs[task]) for task in tasks]
 
 
 def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
@@ -168,12 +179,39 @@ def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
     runs = [read_run(path) for path in listed]
     # A complete run outside the table belongs to an earlier comparison in this folder; an incomplete one may be a cell
     # of this comparison, and is listed.
-    others = (read_run(run_folder) for run_folder in run_folders if run_folder.resolve() not in set(listed))
-    return runs + [run for run in others if not (run.finished and run.state == "complete")], table
+    parts = [folder / str(part) for row in table["rows"] for part in row.get("fold_runs") or ()]
+    folds = [_without_rows(run) for part in parts if (part / "config.yaml").is_file() for run in read_runs(part)]
+    known = {*listed, *(part.resolve() for part in parts)}
+    others = (run for path in run_folders if path.resolve() not in known for run in read_runs(path))
+    return [*runs, *folds, *(run for run in others if not (run.finished and run.state == "complete"))], table
 
 
 def _with_table(runs: list[RunRecord]) -> tuple[list[RunRecord], dict[str, Any]]:
-    return runs, {"rows": [dict(run.scores) for run in runs if run.scores], "tests": []}
+    """Return the runs and the table of their scores; folds whose pooled result is there are in it, the others alone."""
+    pooled = {_identity(run) for run in runs if run.scores and run.fold is None and run.scores.get("folds")}
+    shown = []
+    for run in runs:
+        if run.fold is None:
+            shown.append(run)
+        elif _identity(run) in pooled:
+            shown.append(_without_rows(run))
+        else:
+            shown.append(replace(run, method=f"{run.method} (fold {run.fold})"))
+    rows = [
+        {**run.scores, "method": run.method}
+        for run in shown
+        if run.scores and (run.fold is None or _identity(run) not in pooled)
+    ]
+    return shown, {"rows": rows, "tests": []}
+
+
+def _identity(run: RunRecord) -> tuple[str, str, int | None]:
+    return run.task, run.method, run.seed
+
+
+def _without_rows(fold: RunRecord) -> RunRecord:
+    """Return the run of a fold without its predictions: the pooled result has them."""
+    return replace(fold, predictions=())
 
 
 def _run_folders(folder: Path, depth: int = DEPTH) -> Iterable[Path]:

@@ -17,14 +17,16 @@ LEFT_ALIGNED = frozenset({"task", "method"})
 MIXED_COLUMNS = ["primary metric", "other metrics"]
 """Metric columns of a table whose tasks have different metrics."""
 
-AFTER_METRICS = ["unreadable", "training rows", "seconds (train / evaluate)", "peak memory (GiB)"]
+AFTER_METRICS = ["unreadable", "training rows", "seconds (train / evaluate)"]
+PEAK, PEAK_GPU = "peak memory (GiB)", "peak memory (GiB, host / GPU)"
 
 
 def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table. The task is a column only when there are several tasks.
 
     Tasks with the same metrics get one column per metric. With different metrics most of these columns would be empty:
-    one column then names the primary metric beside its value, and the other metrics share a second one.
+    one column then names the primary metric beside its value, and the other metrics share a second one. A column that
+    holds nothing but dashes is dropped.
     """
     summaries = summarise(table)
     multi_task = len({item.task for item in summaries}) > 1
@@ -32,6 +34,7 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     mixed = multi_task and len({tuple(item.metric_names) for item in summaries}) > 1
     metrics = MIXED_COLUMNS if mixed else list(dict.fromkeys(name for item in summaries for name in item.metric_names))
     head = ["task"] * multi_task + ["method", *metrics, *AFTER_METRICS]
+    head.append(PEAK if all(item.peak_gpu_gib is None for item in summaries) else PEAK_GPU)
     lines = []
     for item in summaries:
         seeds = f" ({len(item.seeds)} {'seed' if len(item.seeds) == 1 else 'seeds'})" if uneven_seeds else ""
@@ -43,15 +46,21 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
                 item.unreadable_text,
                 count_text(item.train_rows),
                 f"{seconds_text(item.train_s)} / {seconds_text(item.evaluate_s)}",
-                "–" if item.peak_rss_gib is None else f"{item.peak_rss_gib:.2f}",
+                item.peak_text,
             ]
         )
-    return head, lines
+    return without_dashes(head, lines)
 
 
 def _mixed_cells(item: Summary) -> list[str]:
     first, *others = [f"{name} {item.metrics[name]}" for name in item.metric_names] or ["–"]
     return [first, "; ".join(others) or "–"]
+
+
+def without_dashes(head: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells without the columns that hold nothing but dashes."""
+    kept = [column for column in range(len(head)) if not lines or any(line[column].strip(" –/") for line in lines)]
+    return [head[column] for column in kept], [[line[column] for column in kept] for line in lines]
 
 
 def best_cells(table: Mapping[str, Any], head: Sequence[str]) -> set[tuple[int, int]]:

@@ -19,10 +19,21 @@ from markupsafe import Markup
 
 from adjudge.report.collect import Collection, RunRecord, collect
 from adjudge.report.colours import colour_rules, method_colour
+from adjudge.report.columns import without_dashes
 from adjudge.report.curves import PANEL_HEIGHT, PANEL_WIDTH, Panel, panels, recall_panel
 from adjudge.report.examples import ExampleSet, example_set
+from adjudge.report.labels import LabelFigures, label_figures
 from adjudge.report.phenomena import Phenomenon, phenomena, phenomena_line
-from adjudge.report.plots import SCATTER, Confusion, IntervalChart, Scatter, confusion, interval_chart, scatter
+from adjudge.report.plots import (
+    LABELS_SHOWN,
+    SCATTER,
+    Confusion,
+    IntervalChart,
+    Scatter,
+    confusion,
+    interval_chart,
+    scatter,
+)
 from adjudge.report.sentences import headline, incomplete_lines, verdict_line, warning_lines
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.summary import (
@@ -61,10 +72,25 @@ class TaskView:
     panels: tuple[Panel, ...]
     recalls: tuple[Panel, ...]
     confusions: tuple[Confusion, ...]
+    labels: Mapping[str, Sequence[LabelFigures]]
+    """Figures per label, by method."""
     scatters: tuple[Scatter, ...]
     unfinished: tuple[RunRecord, ...]
     phenomena: tuple[Phenomenon, ...]
     phenomena_note: str
+
+    @property
+    def several_seeds(self) -> bool:
+        """True when some method has figures of more than one seed."""
+        return any(len(item.seeds) > 1 for item in self.summaries)
+
+    def has_figure(self, method: str) -> bool:
+        """True when the method has a value of the task's primary metric."""
+        return any(self.metrics and self.metrics[0] in item.metrics for item in self.summaries if item.method == method)
+
+    def tests_phenomena(self, method: str) -> bool:
+        """True when the method has figures per phenomenon."""
+        return any(method in item.figures for item in self.phenomena)
 
 
 def render_report(folders: Sequence[Path], out: Path) -> Path:
@@ -87,10 +113,11 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
             views=views,
             incomplete=incomplete_lines(collection.table),
             suites=[
-                (*suite_columns(scores), suite_lines(scores), len(scores[0].averages))
+                (*without_dashes(*suite_columns(scores)), suite_lines(scores), len(scores[0].averages))
                 for scores in suite_scores(collection.table)
             ],
             methods=collection.methods,
+            scored_methods=[m for m in collection.methods if any(view.has_figure(m) for view in views)],
             colour=lambda method: method_colour(method, collection.methods),
             example_sets=example_sets,
             examples_json=script_json(_browser_data(example_sets, collection)),
@@ -121,7 +148,9 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
     majority = next((most for row in rows if (most := most_frequent_gold(row))), None)
     charts = [interval_chart(m, best_first, rows, methods, majority if m == "accuracy" else None) for m in metrics]
     logs = [(_run_name(run, runs), method_colour(run.method, methods), run.metrics) for run in runs if run.metrics]
-    recalls = [recall_panel(f"Recall per label: {_run_name(run, runs)}", run.metrics) for run in runs]
+    recalls = [
+        recall_panel(f"Recall per label: {_run_name(run, runs)}", run.metrics) for run in runs if run.fold in (None, 1)
+    ]
     return TaskView(
         name=task,
         anchor=anchor,
@@ -138,6 +167,7 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         panels=tuple(panels(logs)),
         recalls=tuple(panel for panel in recalls if panel),
         confusions=tuple(_confusions(methods, spec, runs)),
+        labels=label_figures(table, task),
         scatters=tuple(_scatters(methods, spec, runs)),
         unfinished=tuple(run for run in runs if not run.finished or run.state != "complete"),
         phenomena=tuple(phenomenon_items),
@@ -175,13 +205,16 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals |= {
         "ALPHA": ALPHA,
+        "LABELS_SHOWN": LABELS_SHOWN,
         "UNREADABLE_SHARE": UNREADABLE_SHARE,
         "count_text": count_text,
         "decimal": decimal,
         "filter_link": filter_link,
+        "gib_text": lambda gib: f"{gib:.2f}",
         "seconds_text": seconds_text,
         "verdict_line": verdict_line,
     }
+    environment.tests["tests_phenomena_of"] = lambda method, view: view.tests_phenomena(method)
     environment.tests["significant"] = lambda p: isinstance(p, int | float) and p < ALPHA
     return environment
 
@@ -204,7 +237,8 @@ def _title(views: Sequence[TaskView]) -> str:
 
 def _run_name(run: RunRecord, runs: Sequence[RunRecord]) -> str:
     several_seeds = len({other.seed for other in runs if other.method == run.method}) > 1
-    return f"{run.method}, seed {run.seed}" if several_seeds else run.method
+    fold = "" if run.fold is None else f", fold {run.fold}"
+    return f"{run.method}, seed {run.seed}{fold}" if several_seeds else f"{run.method}{fold}"
 
 
 def _examples(collection: Collection, view: TaskView) -> ExampleSet | None:
@@ -221,7 +255,7 @@ def _facts(rows: Sequence[Mapping[str, Any]], runs: Sequence[RunRecord]) -> list
         ("task", listed([row["task"] for row in rows] or [run.task for run in runs])),
         ("model", listed([row.get("model") for row in rows] or [run.model for run in runs])),
         ("rows judged", listed([count_text(row["n"]) for row in rows if row.get("n")])),
-        ("split", listed([row.get("split") for row in rows if not row.get("file")])),
+        ("split", listed([_split_of(row) for row in rows if not row.get("file")])),
         ("judged file", listed([row.get("file") for row in rows])),
         ("training rows", listed([count_text(row["train_rows"]) for row in rows if row.get("train_rows")])),
         ("seeds", listed(sorted({row["seed"] for row in rows if row.get("seed") is not None}))),
@@ -279,3 +313,7 @@ def _panel_data(panel: Panel) -> dict[str, Any]:
 def _browser_data(example_sets: Sequence[ExampleSet], collection: Collection) -> dict[str, Any]:
     colours = {method: method_colour(method, collection.methods) for method in collection.methods}
     return {"colours": colours, "tasks": [examples.data for examples in example_sets]}
+
+
+def _split_of(row: Mapping[str, Any]) -> str | None:
+    return f"{row['folds']} folds" if row.get("folds") else row.get("split")

@@ -1,4 +1,4 @@
-"""table.md: the comparison's table, averages over GLUE and SuperGLUE, figures per phenomenon."""
+"""table.md: the comparison's table, averages over GLUE and SuperGLUE, figures per label and per phenomenon."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from adjudge.report.columns import LEFT_ALIGNED, table_columns
+from adjudge.report.columns import LEFT_ALIGNED, table_columns, without_dashes
+from adjudge.report.labels import label_columns, label_figures, label_line
 from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
 from adjudge.report.sentences import incomplete_lines, rows_line, table_notes
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
@@ -18,11 +19,16 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
     """Return the whole of table.md for the mapping of table.json. Ends with a newline."""
     parts = [markdown_table(table)]
     for scores in suite_scores(table):
-        head, lines = suite_columns(scores)
+        head, lines = without_dashes(*suite_columns(scores))
         parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", *_bullets(suite_lines(scores)), ""]))
-    for task in dict.fromkeys(str(row["task"]) for row in table.get("rows", ())):
+    tasks = list(dict.fromkeys(str(row["task"]) for row in table.get("rows", ())))
+    for task in tasks:
+        if figures := label_figures(table, task):
+            head, lines = without_dashes(*label_columns(figures))
+            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(label_line(task, figures)), ""]))
+    for task in tasks:
         if items := phenomena(table, task):
-            head, lines = phenomena_columns(items)
+            head, lines = without_dashes(*phenomena_columns(items))
             parts.append(
                 "\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, items)), ""])
             )

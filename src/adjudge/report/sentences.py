@@ -219,22 +219,35 @@ def _one_label_lines(judge: str, item: Summary, rows: list[Mapping[str, Any]]) -
 def incomplete_lines(table: Mapping[str, Any]) -> list[str]:
     """Return one sentence per failed cell, with its reason, and one with the number of unfinished cells."""
     failed = [
-        f"{cell.get('task')}: {cell.get('method')} (seed {cell.get('seed')}) failed: {cell.get('reason')}"
+        f"{cell.get('task')}: {cell.get('method')} (seed {cell.get('seed')}{_fold_of(cell)}) failed: "
+        f"{cell.get('reason')}"
         for cell in table.get("failed") or ()
     ]
     count = int(finite(table.get("unfinished")) or 0)
     return failed + ([f"{count} {'cell is' if count == 1 else 'cells are'} not finished yet"] if count else [])
 
 
+def _split_of(row: Mapping[str, Any]) -> str:
+    """Return the name of the judged split; the rows of folds are of none."""
+    return "" if row.get("folds") else str(row.get("split") or "")
+
+
+def _fold_of(cell: Mapping[str, Any]) -> str:
+    return f", fold {cell['fold']}" if cell.get("fold") is not None else ""
+
+
 def rows_line(table: Mapping[str, Any]) -> str:
     """Return how many rows of which split were judged, and over how many seeds the figures are means."""
     rows = table.get("rows") or ()
     row_sets = dict.fromkeys(
-        (str(row["task"]), str(row.get("split") or ""), row.get("n"), row.get("groups")) for row in rows
+        (str(row["task"]), _split_of(row), row.get("n"), row.get("groups"), row.get("folds")) for row in rows
     )
     parts = [
-        f"{task} {split}".strip() + f": {int(n):,} rows judged" + (f" in {int(groups):,} groups" if groups else "")
-        for task, split, n, groups in row_sets
+        f"{task} {split}".strip()
+        + f": {int(n):,} rows judged"
+        + (f" in {int(groups):,} groups" if groups else "")
+        + (f", each once in {folds} folds" if folds else "")
+        for task, split, n, groups, folds in row_sets
         if n
     ]
     seed_counts = {len(item.seeds) for item in summarise(table)}

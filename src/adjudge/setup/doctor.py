@@ -349,7 +349,7 @@ def _plans(machine: Sequence[Finding], data_dir: str | None) -> Iterator[Plan]:
 
 
 def _demo_plan(machine: Sequence[Finding]) -> Plan:
-    name = "make demo, adjudge compare"
+    name = "adjudge demo, adjudge compare"
     missing = [finding.name for finding in machine if finding.state == "missing" and finding.name != "data folder"]
     fetchable = {"smollm2-135m", "minilm-l6", "rated sentences"}
     if blocking := [title for title in missing if title not in fetchable]:

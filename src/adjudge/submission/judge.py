@@ -8,8 +8,8 @@ from pathlib import Path
 
 from adjudge.errors import RunError
 from adjudge.experiments.evaluate import load_judge
-from adjudge.methods.registry import shown_name
 from adjudge.runs.folder import Run, prediction_line, read_jsonl
+from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import read_tasks
 from adjudge.submission.formats import Form
 from adjudge.submission.write import official_indices

@@ -3,6 +3,7 @@
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
 from adjudge.tasks.reading.draw import take_rows
+from adjudge.tasks.reading.folds import deal_folds, has_own_dev, rows_to_fold
 from adjudge.tasks.reading.given_rows import given_examples
 from adjudge.tasks.reading.judged_file import on_file
 from adjudge.tasks.reading.overlap import (
@@ -21,9 +22,11 @@ __all__ = [
     "Overlap",
     "TaskSpec",
     "count_contradictions",
+    "deal_folds",
     "examples_for_prediction",
     "find_overlap",
     "given_examples",
+    "has_own_dev",
     "infer_task",
     "list_tasks",
     "load_split",
@@ -31,6 +34,7 @@ __all__ = [
     "measure_overlap",
     "on_file",
     "read_table",
+    "rows_to_fold",
     "spec_to_yaml",
     "take_rows",
     "validate_task",

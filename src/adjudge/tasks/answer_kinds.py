@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.system.console import note, warn
 from adjudge.system.text import shorten
-from adjudge.tasks.answer_words import folded, label_key
+from adjudge.tasks.answer_words import folded, label_key, look
 from adjudge.tasks.gold_column import GoldColumn
 from adjudge.tasks.reading.rows import parse_number
 
@@ -200,9 +200,15 @@ def _report_spellings(column: GoldColumn) -> None:
 
 
 def _report(column: GoldColumn, words: Mapping[str, str]) -> None:
-    """Report labels that may not be what was meant: many, several in one cell, missing ones."""
+    """Report labels that may not be what was meant: many, alike, several in one cell, missing ones."""
     name = column.name
+    first: dict[str, str] = {}
     for raw in words:
+        if (other := first.setdefault(look(raw), raw)) != raw:
+            warn(
+                f"{column.first[raw]}: {raw!a} in column '{name}' looks like {other!a}, and is read as another "
+                f"label. If they are one: --labels {shorten(other)}=X,{shorten(raw)}=X, with all others."
+            )
         if raw.casefold() in _MISSING:
             warn(
                 f"{column.first[raw]}: '{raw}' in column '{name}' is read as a label ({column.counts[raw]:,} rows). "

@@ -25,6 +25,9 @@ _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]+)\.0+")
 _LONGEST_LABEL = 1000
 """Longest text that is compared as a label; normalising takes time quadratic in a run of accents."""
 
+_LATIN = str.maketrans("аеорсухіјѕһԁАВЕКМНОРСТХІЈЅοαρνΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "aeopcyxijshdABEKMHOPCTXIJSoapvABEZHIKMNOPTYX")
+"""Cyrillic and Greek letters that look like Latin ones."""
+
 _MOST_EXPANDED = 12
 """Most code points that one becomes by case folding (up to 3), then decomposing each of them (up to 4)."""
 
@@ -100,6 +103,11 @@ def label_key(raw: str) -> str:
     if number is None:
         return shown
     return number[1] if number[1].strip("+-0") else "0"
+
+
+def look(text: str) -> str:
+    """Return a form that is equal for texts which a reader takes for one: full-width letters, Cyrillic in Latin."""
+    return unicodedata.normalize("NFKC", text[:_LONGEST_LABEL]).translate(_LATIN)
 
 
 def too_long(text: str, longest: int) -> bool:

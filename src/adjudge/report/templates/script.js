@@ -13,6 +13,22 @@
     return (size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)))).replace("-", "−");
   };
 
+  /* ---- tables wider than the page: fade the side on which there is more, and say so ---- */
+  document.querySelectorAll(".wide").forEach((box) => {
+    const hint = make("p", "scrollhint", "more columns →");
+    hint.setAttribute("aria-hidden", "true");
+    box.after(hint);
+    const mark = () => {
+      const hidden = box.scrollWidth - box.clientWidth;
+      box.classList.toggle("cut-right", hidden - box.scrollLeft > 2);
+      hint.hidden = hidden <= 2;
+      hint.textContent = box.scrollLeft > hidden / 2 ? "← more columns" : "more columns →";
+    };
+    box.addEventListener("scroll", mark, { passive: true });
+    new ResizeObserver(mark).observe(box);
+    mark();
+  });
+
   /* ---- read values off the line charts ---- */
   const panels = read("panels");
   const svgWidth = 360, left = 44, right = 14;
@@ -90,7 +106,7 @@
         if (want.answer && !answers.some((answer) => String(answer[2]) === want.answer)) return false;
       } else if (!answers.some((a) => (!want.outcome || a[0] === want.outcome) && (!want.answer || String(a[2]) === want.answer))) return false;
       if (!words.length) return true;
-      const text = [row.id, ...row.fields, ...answers.map((answer) => answer[1])].join("\n").toLowerCase();
+      const text = [...row.fields, ...answers.map((answer) => answer[1])].join("\n").toLowerCase();
       return words.every((word) => text.includes(word));
     });
     const chosen = KEYS.filter((key) => key !== "task" && want[key]).length > 0;
@@ -181,35 +197,49 @@
     more.textContent = `Show more (${(matches.length - shown).toLocaleString("en")} left)`;
   };
 
-  const toHash = () => {
+  /* The filter is kept in each entry of the history, so that Back and Forward bring it back from wherever one went. */
+  const quietly = (change) => { try { change(); } catch (error) { if (error.name !== "SecurityError") throw error; } };
+  const chosen = () => Object.fromEntries(KEYS.map((key) => [key, field[key].value]));
+  const keep = () => {
     const parts = KEYS.filter((key) => field[key].value && (key !== "task" || data.tasks.length > 1))
       .map((key) => `${key}=${encodeURIComponent(field[key].value)}`);
-    try { history.replaceState(null, "", parts.length ? "#" + parts.join("&") : "#examples"); } catch (error) { if (error.name !== "SecurityError") throw error; }
+    quietly(() => history.replaceState({ filter: chosen() }, "", parts.length ? "#" + parts.join("&") : "#examples"));
+  };
+  const choose = (wanted) => {
+    field.task.value = wanted.task || data.tasks[0].task;
+    if (field.task.selectedIndex < 0) field.task.selectedIndex = 0;
+    prepare();
+    KEYS.slice(1).forEach((key) => {
+      field[key].value = wanted[key] || "";
+      if (field[key].selectedIndex === -1) field[key].selectedIndex = 0;
+    });
+    find();
   };
   const fromHash = () => {
     const hash = location.hash.slice(1);
     if (!hash.includes("=")) return false;
-    const wanted = new URLSearchParams(hash);
-    if (wanted.has("task")) field.task.value = wanted.get("task");
-    if (field.task.selectedIndex < 0) field.task.selectedIndex = 0;
-    prepare();
-    KEYS.slice(1).forEach((key) => {
-      field[key].value = wanted.get(key) || "";
-      if (field[key].selectedIndex === -1) field[key].selectedIndex = 0;
-    });
-    find();
+    choose(Object.fromEntries(new URLSearchParams(hash)));
     return true;
   };
 
   fill(field.task, data.tasks.map((task) => [task.task, task.task]));
   prepare();
-  if (fromHash()) section.scrollIntoView({ behavior: "instant" }); else find();
+  if (fromHash()) section.scrollIntoView({ behavior: "instant" });
+  else if (history.state && history.state.filter) choose(history.state.filter);
+  else find();
   let timer = 0;
-  const changed = (event) => { if (event && event.target.name === "task") prepare(); find(); toHash(); };
+  const changed = (event) => { clearTimeout(timer); if (event && event.target.name === "task") prepare(); find(); keep(); };
   form.addEventListener("change", changed);
   field.q.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(changed, 150); });
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => { prepare(); find(); toHash(); }));
+  form.addEventListener("reset", () => setTimeout(() => { prepare(); find(); keep(); }));
   more.addEventListener("click", grow);
-  window.addEventListener("hashchange", () => { if (fromHash()) section.scrollIntoView(); });
+  /* A link elsewhere on the page leaves the entry with its filter: it is written there before the new entry begins. */
+  document.addEventListener("click", (event) => {
+    if (event.target.closest('a[href^="#"]')) quietly(() => history.replaceState({ filter: chosen() }, "", location.href));
+  }, true);
+  window.addEventListener("popstate", (event) => { if (event.state && event.state.filter) choose(event.state.filter); });
+  window.addEventListener("hashchange", () => {
+    if (!(history.state && history.state.filter) && fromHash()) section.scrollIntoView();
+  });
 })();

@@ -56,8 +56,8 @@ def given_examples(spec: TaskSpec, rows: Any) -> list[Example]:
     if not isinstance(rows, Iterable):
         raise DataError(f"Give a list of rows or a data frame, not a {type(rows).__name__}.")
     is_column = hasattr(rows, "dtype") or hasattr(rows, "type")
-    rows = rows.array if hasattr(rows, "iloc") else rows  # a pandas Series: its numbers keep their precision
-    return [_from_row(spec, number, row, is_column=is_column) for number, row in enumerate(rows, 1)]
+    cells: Iterable[Any] = getattr(rows, "array", rows)  # of a pandas Series: its numbers keep their precision
+    return [_from_row(spec, number, cell, is_column=is_column) for number, cell in enumerate(cells, 1)]
 
 
 def is_missing(value: Any) -> bool:

@@ -11,6 +11,7 @@ from adjudge.system.console import warn
 from adjudge.tasks.reading.bad_rows import OnBadRows
 from adjudge.tasks.reading.hooks import hook_named
 from adjudge.tasks.reading.hub import load_from_hub
+from adjudge.tasks.reading.located import located
 from adjudge.tasks.reading.rows import LABELLED, Row, check_columns, text_cells, text_of, to_example, width_error
 from adjudge.tasks.reading.table import load_table, read_table
 from adjudge.tasks.reading.table_files import arrow_rows
@@ -27,13 +28,14 @@ def load_split(
     """Return the checked rows of one split, in file order.
 
     The first available source is used: `data_dir` (the official download layout, else the hub's Parquet files), the
-    fetched ratings, the user's table, the hub. Tasks without files in a data dir ignore `data_dir`. `bad_rows` is for
-    the rows of a user's table: an error for the first, or "drop", which lists them and returns `KeptRows`.
+    fetched ratings, the user's table, the hub. A table that is gone from its path is looked for by name in `data_dir`.
+    `bad_rows` is for the rows of a user's table: an error for the first, or "drop", which lists them and returns
+    `KeptRows`.
 
     Raises DataError when no source has the rows (listing every path tried and what to do), or when a row does not fit
     the task (with file, line and field).
     """
-    source = spec.source
+    source = located(spec, data_dir)
     if data_dir is not None and (source.files or source.hub):
         return _from_folder(spec, split, Path(data_dir))
     if source.vader is not None:
@@ -50,7 +52,7 @@ def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) 
 
     Raises DataError when one of a numbered set of files is missing.
     """
-    source = spec.source
+    source = located(spec, data_dir, must_exist=False)
     if data_dir is not None and (source.files or source.hub):
         return _find_files(spec, split, Path(data_dir))[0]
     paths: list[Path] = []

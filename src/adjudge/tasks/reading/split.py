@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from adjudge.tasks.reading.same_text import hash_share, text_key
+from adjudge.tasks.reading.groups import keys_together
+from adjudge.tasks.reading.same_text import hash_share
 from adjudge.types import Example
 
 
@@ -18,7 +19,7 @@ def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tup
     rows of one group, share a split, as rows of the label that most of them have. Both splits keep the file order, and
     the row order does not decide. Dev is empty when no label has two texts.
     """
-    keys = _split_keys(examples)
+    keys = keys_together(examples)
     sizes = Counter(keys)
     strata = _strata(examples, keys)
     chosen: set[str] = set()
@@ -61,24 +62,3 @@ def _quotas(
     for label in sorted(waiting, key=lambda label: (quotas[label] - exact[label], label))[: max(0, left)]:
         quotas[label] += 1
     return quotas
-
-
-def _split_keys(examples: Sequence[Example]) -> list[str]:
-    """Return one key per row, equal for rows that must share a split.
-
-    Those are rows with equal texts or of one group, and rows connected through such rows (union-find over the texts).
-    """
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    first_of_group: dict[str, str] = {}
-    texts = [text_key(example.fields) for example in examples]
-    for example, text in zip(examples, texts, strict=True):
-        if example.group:
-            low, high = sorted((root(text), root(first_of_group.setdefault(example.group, text))))
-            parent[high] = low
-    return [root(text) for text in texts]
