@@ -1,6 +1,6 @@
-"""Fuzz answers, files, task files and submissions: only our errors are raised, no answer is guessed.
+"""Fuzz answers, files, frames, task files and submissions: only our errors are raised, no answer is guessed.
 
-python tests/fuzz.py --answers 1000000 --files 10000 --tasks 10000 --submissions 2000 --seed 0
+python tests/fuzz.py --answers 1000000 --files 10000 --frames 20000 --tasks 10000 --submissions 2000 --seed 0
 
 `tests/invariants/test_fuzz.py` runs a small number through the same functions. Needs src and tests on the path.
 """
@@ -21,6 +21,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fuzz_frames import fuzz_frames
 from hostile_files import MARKS, Made, damaged_submission, damaged_table, damaged_task, damaged_task_rows
 from specs import label_task, number_task
 
@@ -33,7 +34,9 @@ from adjudge.submission.check import check_zip
 from adjudge.system.console import console
 from adjudge.tasks import examples_for_prediction, infer_task, load_split, load_task, read_table, spec_to_yaml
 from adjudge.tasks.answer_words import FINAL_PUNCTUATION, folded
+from adjudge.tasks.reading.bad_rows import BadRows
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table_format import table_format
 from adjudge.tasks.template import compiled
 from adjudge.types import Prediction
 
@@ -187,20 +190,38 @@ class Parrot:
         return [Prediction.of(example, str(value), value, share) for example in examples]
 
 
-def load_table_file(path: Path, rng: Random) -> str:
-    """Read a table as a user would: infer a task, load both splits, judge the rows and write them."""
-    columns, rows = read_table(path)
-    assert all(list(row) == columns for row in rows)
-    spec = infer_task(path, ["text"], "label")
-    loaded = [example for split in ("train", "dev") for example in load_split(spec, split)]
-    _check(spec, loaded)
+def load_table_file(path: Path, rng: Random, separator: str | None = None, encoding: str | None = None) -> str:
+    """Read a table as a user would: infer a task, load both splits, judge the rows and write them.
+
+    Half of the tables are read with their bad rows dropped.
+    """
+    form, bad_rows = table_format(separator, encoding), rng.choice(("error", "drop"))
+    bad = BadRows(path, bad_rows)
+    columns, rows = read_table(path, form, bad)
+    bad.end()
+    assert all(len(row.cells) == len(columns) for row in rows)
+    spec = infer_task(path, ["text"], "label", separator=separator, encoding=encoding, bad_rows=bad_rows)
+    splits = [load_split(spec, split, bad_rows=bad_rows) for split in ("train", "dev")]
+    _check(spec, [*splits[0], *splits[1]])
+    dropped = sum(splits[0].dropped.values())
+    assert len(splits[0]) + len(splits[1]) + dropped == len(rows) + len(bad) and splits[0].dropped == splits[1].dropped
     out = path.with_name(f"judged{rng.choice(['.csv', '.tsv', '.jsonl', '.parquet'])}")
-    predict_file(Parrot(spec), spec, path, out)
-    again, written = read_table(out)
-    assert again[: len(columns)] == columns and len(written) == len(rows)
+    predicted = predict_file(Parrot(spec), spec, path, out, force=True, form=form, bad_rows=bad_rows)
+    kept = table_format(separator if path.name.endswith((".csv", ".csv.gz")) and out.suffix == ".csv" else None)
+    again, written = read_table(out, kept)
+    assert len(written) == len(predicted)
+    if out.suffix != ".jsonl":  # its objects keep their own keys, and a dropped one may have had another
+        assert again[: len(columns)] == columns
     if out.suffix in (".csv", ".tsv") and not path.name.endswith((".jsonl", ".jsonl.gz")):
-        assert [[row[column] for column in columns] for row in written] == [list(row.values()) for row in rows]
+        texts = {row.line: row.cells for row in rows}
+        lines = [int(prediction.id.rpartition(":")[2]) for prediction in predicted]
+        assert [row.cells[: len(columns)] for row in written] == [texts[line] for line in lines]
     return "loaded"
+
+
+def load_table(made: Made, rng: Random) -> str:
+    """Read a generated table as it is written."""
+    return load_table_file(made.path, rng, made.separator, made.encoding)
 
 
 def load_task_rows(name: str, folder: Path) -> str:
@@ -240,7 +261,7 @@ def fuzz_files(
     for number in range(count):
         if rng.random() < 0.6:
             made = damaged_table(rng, folder)
-            counts[f"{made.kind}: {_outcome(made, lambda made=made: load_table_file(made.path, rng))}"] += 1
+            counts[f"{made.kind}: {_outcome(made, lambda made=made: load_table(made, rng))}"] += 1
         else:
             made = damaged_task_rows(rng, folder)
             counts[f"{made.kind}: {_outcome(made, lambda made=made: load_task_rows(made.kind, folder))}"] += 1
@@ -292,7 +313,7 @@ def _outcome(made: Made, load: Callable[[], str]) -> str:
 def main() -> None:
     """Run the requested numbers of cases and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("answers", "files", "tasks", "submissions", "seed"):
+    for name in ("answers", "files", "frames", "tasks", "submissions", "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
     options = parser.parse_args()
     console.quiet = True
@@ -301,6 +322,7 @@ def main() -> None:
         for name, run in {
             "answers": fuzz_answers,
             "files": lambda *args: fuzz_files(*args[:2], folder, *args[2:]),
+            "frames": fuzz_frames,
             "tasks": lambda *args: fuzz_tasks(*args[:2], folder, *args[2:]),
             "submissions": lambda *args: fuzz_submissions(*args[:2], folder, *args[2:]),
         }.items():

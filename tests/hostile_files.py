@@ -76,6 +76,7 @@ JSON_VALUES: tuple[Any, ...] = (
     [None],
     "[" * 3000,
 )
+ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "shift_jis", "utf-7")
 TAGS = (
     "!!python/object/apply:os.system ['false']",
     "!!python/name:os.system",
@@ -89,10 +90,12 @@ TAGS = (
 
 @dataclass(frozen=True)
 class Made:
-    """A generated file and its kind."""
+    """A generated file and its kind, and how a user would say it is written (None: the file tells)."""
 
     kind: str
     path: Path
+    separator: str | None = None
+    encoding: str | None = None
 
 
 def damage(rng: Random, content: bytes) -> bytes:
@@ -148,18 +151,26 @@ def damaged_table(rng: Random, folder: Path) -> Made:
         {"text": f"{rng.choice(('a', *MARKS))} row {n}", "label": str(n / 2) if numbers else rng.choice(("no", "yes"))}
         for n in range(24)
     ]
-    kind = rng.choice((".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz"))
-    content = _TABLES[kind.removesuffix(".gz")](rng, rows)
+    kind = rng.choice((".csv", ".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz"))
+    plain = kind.removesuffix(".gz")
+    separator = rng.choice((",", ",", *";|\t^")) if plain == ".csv" else ","
+    encoding = rng.choice(("utf-8", "utf-8", *ENCODINGS)) if plain != ".parquet" else "utf-8"
+    content = _csv(rng, rows, separator) if plain == ".csv" else _TABLES[plain](rng, rows)
+    if encoding != "utf-8":
+        content = content.decode("utf-8", "replace").encode(encoding, "replace")
     if kind.endswith(".gz"):
         content = gzip.compress(damage(rng, content), 1, mtime=0)
     path = folder / f"table{kind}"
     path.write_bytes(damage(rng, content) if not kind.endswith(".gz") or rng.random() < 0.3 else content)
-    return Made(kind, path)
+    told_separator = None if separator in ",;|\t" and rng.random() < 0.5 else separator
+    told_encoding = None if encoding in ("utf-8", "utf-16", "utf-32") and rng.random() < 0.5 else encoding
+    return Made(kind, path, told_separator if plain == ".csv" else None, told_encoding if plain != ".parquet" else None)
 
 
-def _csv(rng: Random, rows: list[dict[str, str]]) -> bytes:
-    cells = [["text", "label"], *(list(row.values()) for row in rows)]
-    quoted = (",".join('"' + cell.replace('"', '""') + '"' for cell in line) for line in cells)
+def _csv(rng: Random, rows: list[dict[str, str]], separator: str = ",") -> bytes:
+    extra = rng.choice(([], [], [""], ["", ""], ["x", "x"]))
+    cells = [["text", "label", *extra], *([*row.values(), *(rng.choice(("", "z")) for _ in extra)] for row in rows)]
+    quoted = (separator.join('"' + cell.replace('"', '""') + '"' for cell in line) for line in cells)
     return "".join(f"{line}\n" for line in quoted).encode("utf-8", "replace")
 
 

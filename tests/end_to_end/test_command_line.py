@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 
 import pytest
@@ -45,6 +46,20 @@ def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(own, tmp_path):
     second = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
     assert second.stderr.count("reusing ") == 2
     assert json.loads((out / "table.json").read_text())["rows"] == table["rows"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_comparison_stopped_while_its_libraries_load_ends_and_goes_on(own, tmp_path):
+    command = ("compare", *own, "--methods", "sft", "--out", str(tmp_path / "the out"), "sft.epochs=1")
+    with start(*command) as process:
+        wait_for(lambda: "[1/1]" in process.stderr or not process.running, 120)
+        process.signal(signal.SIGINT)
+        stopped = process.wait(60)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "interrupted; " in stopped.stderr
+    words = shlex.split(stopped.stderr.splitlines()[-1])
+    assert tuple(words[-len(command) :]) == tuple(map(str, command))
+    assert "Traceback" not in stopped.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

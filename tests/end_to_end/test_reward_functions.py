@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fake_method import reviews, write_reviews
+from folders import content_of
 from running import EPOCHS_ALONE, logged
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -136,15 +137,31 @@ def test_a_run_does_not_go_on_with_a_changed_file(tiny_llama: Path, tmp_path: Pa
     with pytest.raises(RewardError):
         execute(config, spec, tmp_path / "run")
     (tmp_path / "flag").unlink()
-    whole = file.read_text()
+    whole, before = file.read_text(), content_of(tmp_path / "run")
     file.write_text(f"{whole}\n# another\n")
-    with pytest.raises(RunError, match=r"made with different reward function .*my\.py:length"):
+    with pytest.raises(RunError, match=r"other reward functions .*my\.py:length changed"):
         execute(config, spec, tmp_path / "run", resume=True)
+    assert content_of(tmp_path / "run") == before
     file.write_text(whole)
     execute(config, spec, tmp_path / "run", resume=True)
     file.write_text(f"{whole}\n# another\n")
-    with pytest.raises(RunError, match="made with other reward functions"):
+    with pytest.raises(RunError, match="other reward functions"):
         execute(config, spec, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_function_that_failed_at_the_first_step_can_be_mended(
+    resume: bool, tiny_llama: Path, tmp_path: Path, file: Path
+) -> None:
+    named = {"ppo__reward__functions": f"{file}:length", "ppo__warm_start": 0.0}
+    config, spec = settings(tiny_llama, **named), reviews(tmp_path)
+    right = file.read_text()
+    file.write_text("def length(prompts, completions, **columns):\n    return 1 / 0\n")
+    with pytest.raises(RewardError, match="Step 1"):
+        execute(config, spec, tmp_path / "run")
+    file.write_text(right)
+    execute(config, spec, tmp_path / "run", resume=resume)
+    assert Run.open(tmp_path / "run").state == "complete"
 
 
 def test_only_training_runs_the_file(tiny_llama: Path, tmp_path: Path, file: Path) -> None:

@@ -57,7 +57,7 @@ def test_gzip_table_is_judged_like_a_plain_one(tmp_path):
         path = put(tmp_path, f"rows{kind}.gz", gzip.compress(content))
         spec = infer_task(path, ["text"], "label")
         for out in ("out.csv", "out.jsonl"):
-            predict_file(Parrot(spec), spec, path, tmp_path / out)
+            predict_file(Parrot(spec), spec, path, tmp_path / out, force=True)
             assert [row["text"] for row in read_table(tmp_path / out)[1]] == [row["text"] for row in ROWS]
 
 
@@ -74,14 +74,14 @@ DAMAGED = [
         gzip.compress(b"text\tlabel\na\t\xff" + b"x" * 50_000)[:-8] + b"\0" * 8,
         r"a\.tsv\.gz: is not a complete gzip file",
     ),
-    ("a.csv", CSV.decode().encode("utf-16"), r"a\.csv:1: byte 0xff is not valid UTF-8.*seems to be UTF-16"),
+    ("a.csv", CSV.decode().encode("utf-16")[:-1], r"a\.csv:5: has bytes that are not valid utf-16"),
     ("a.csv", CSV + "été,x\n".encode("latin-1"), r"a\.csv:5: byte 0xe9 is not valid UTF-8"),
     ("a.csv", b"\xef\xbb\xbf", r"a\.csv: the file is empty"),
     ("a.tsv", b"\r\n\r\n", r"a\.tsv: the file is empty"),
     ("a.jsonl", b'{"text": "a", "text": "b"}\n', r"a\.jsonl:1: is not JSON: the key 'text' occurs twice"),
     ("a.jsonl", b'{"text": ' + b"[" * 100_000, r"a\.jsonl:1: is not JSON"),
     ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}", r"a\.jsonl:1: is not JSON"),
-    ("a.csv", b"a," * 200_000 + b"a\n1\n", r"a\.csv:1: the column 'a' occurs twice"),
+    ("a.csv", b"a," * 200_000 + b"a\n1\n", r"a\.csv:2: the row has 1 cells where 200001 are expected"),
     ("a.csv", b"x" * 10**6 + b",y\n1\n", r"(?s)^.{0,400}the row has 1 cells"),
     ("a.parquet", b"PAR1" + b"\0" * 40 + b"PAR1", r"a\.parquet: cannot be read as Parquet"),
 ]
@@ -149,8 +149,10 @@ def test_cell_of_a_megabyte_is_read(tmp_path):
         "a.jsonl": f'{{"text": "{huge}", "label": "x"}}\n{{"text": "b", "label": "y"}}\n',
     }.items():
         assert read_table(put(tmp_path, name, content))[1][0]["text"] == huge
-    spec = infer_task(tmp_path / "a.csv", ["text"], "label")
-    assert {len(load_split(spec, split)[0].fields["text"]) for split in ("train", "dev")} == {1, len(huge)}
+    put(tmp_path, "b.csv", f'text,label\n"{huge}",x\nb,x\nc,y\n')
+    spec = infer_task(tmp_path / "b.csv", ["text"], "label")
+    lengths = [len(row.fields["text"]) for split in ("train", "dev") for row in load_split(spec, split)]
+    assert sorted(lengths) == [1, 1, len(huge)]
 
 
 @pytest.mark.parametrize("rows", [1_000, 4_000])

@@ -16,25 +16,29 @@ from typer.testing import CliRunner
 
 from adjudge.cli.main import app
 from adjudge.config import Config, keys_of, load_config, value_of
+from adjudge.errors import ModelError
 from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
-TASK = "--data --dev --text --label --labels --instruction"
+TASK = "--data --dev --text --label --labels --kind --instruction --separator --encoding"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --out --resume --force",
+    "--init --reward-funcs --report-to --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --reward-funcs --out --force",
-    "predict": "--run --input --out --task --method --seed --decode --force",
+    "--decode --init --reward-funcs --report-to --out --force",
+    "predict": "--run --input --out --task --method --seed --separator --encoding --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
+    "push": "--run --public --base --revision",
+    "serve": "--run --host --port",
     "report": "--out",
-    "rerun": "--out --data-dir --reward-funcs --force",
+    "rerun": "--out --data-dir --reward-funcs --report-to --force",
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
+    "demo": "--budget --out",
     "fetch": "",
     "doctor": "--data-dir --json",
     "settings": "--preset",
@@ -265,7 +269,7 @@ def test_train_writes_a_run_folder_and_prints_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "reviews.csv")
     own = ["--data", "reviews.csv", "--text", "text", "--label", "label", "--labels", "good=Fine,bad=Poor"]
-    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
+    result = invoke("train", "sft", *own, "--seed", 3, "--train-rows", 8, "evaluation.resamples=100", "--out", "wrong")
     assert result.exit_code == 2  # the fake method answers good and bad, which are not among the answer words
     result = invoke("train", "sft", *own[:-2], "--seed", 3, "--train-rows", 8, "evaluation.resamples=100")
     assert result.exit_code == 0, result.output
@@ -318,16 +322,37 @@ def test_options_become_settings(tmp_path, monkeypatch):
     assert (config.method, config.task, config.evaluation.resamples) == ("sft", "reviews", 100)
 
 
-def test_interrupted_run_is_reported_as_incomplete(tmp_path, monkeypatch):
-    def stop(_run):
+def test_an_interrupted_run_names_the_command_that_goes_on(tmp_path, monkeypatch):
+    def stop(run):
+        run.log({"step": 1})
         raise KeyboardInterrupt
 
     install(monkeypatch, "sft", by_first_word, before=stop)
-    file = write_reviews(tmp_path / "reviews.csv")
-    result = invoke("train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r")
+    file = write_reviews(tmp_path / "my reviews.csv")
+    arguments = ["train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", str(tmp_path / "r")]
+    arguments = [*map(str, arguments), "--force"]
+    monkeypatch.setattr("sys.argv", ["adjudge", *arguments])
+    result = invoke(*arguments)
     assert result.exit_code == 130
-    assert f"interrupted; {tmp_path / 'r'} is incomplete" in " ".join(result.stderr.split())
+    assert f"interrupted; {tmp_path / 'r'} is incomplete. To continue:\n" in result.stderr
+    next_command = shlex.split(result.stderr.splitlines()[-1])
+    assert next_command == ["adjudge", *arguments[:-1], "--resume"]
     assert Run.open(tmp_path / "r").state == "interrupted"
+
+
+def test_a_run_that_failed_before_its_first_step_is_in_nobodys_way(tmp_path, monkeypatch):
+    def fail(_run):
+        raise ModelError("no memory")
+
+    file = write_reviews(tmp_path / "reviews.csv")
+    arguments = ["train", "sft", "--data", file, "--text", "text", "--label", "label", "--out", tmp_path / "r"]
+    with monkeypatch.context() as broken:
+        install(broken, "sft", by_first_word, before=fail)
+        assert "no memory" in refused(*arguments)
+    assert Run.open(tmp_path / "r").state == "failed"
+    install(monkeypatch, "sft", by_first_word)
+    assert invoke(*arguments, "sft.batch_size=2").exit_code == 0
+    assert "another configuration" in refused(*arguments, "sft.batch_size=4")
 
 
 def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path, monkeypatch):
@@ -353,7 +378,7 @@ def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path,
 
 def test_evaluate_refuses_options_fixed_by_training(trained):
     assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
-    assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
+    assert "ppo.clip stays as it is" in refused("evaluate", "--run", trained, "ppo.clip=1")
     assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
 
 
@@ -414,6 +439,32 @@ def test_predict_keeps_input_columns_and_adds_results(trained, tmp_path):
         ["", "0.5", "0.5", "true"],
     ]
     assert "1 answers unreadable" in result.stderr
+
+
+def test_predict_takes_settings_of_the_machine_and_refuses_those_of_the_run(trained, tmp_path, monkeypatch):
+    from adjudge.experiments import evaluate
+
+    source, seen = write_csv(tmp_path / "new.csv"), []
+    load = evaluate._load
+    monkeypatch.setattr(evaluate, "_load", lambda run, specs: seen.append(run.config) or load(run, specs))
+    command = ["predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv"]
+    settings = ["runtime.threads=1", "evaluation.batch_size=3", "runtime.dtype=bfloat16", "--decode", "labels"]
+    assert invoke(*command, *settings).exit_code == 0
+    (config,) = seen
+    assert (config.runtime.threads, config.evaluation.batch_size, config.runtime.dtype) == (1, 3, "bfloat16")
+    assert config.evaluation.decode == "labels"
+    for setting, message in [
+        ("prompt.style=paper", "prompt.style stays as it is in"),
+        (
+            "data.split=train",
+            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.threads,",
+        ),
+        ("runtime.checkpoint_activations=true", "runtime.checkpoint_activations stays"),
+        ("runtime.thread=1", "Did you mean 'runtime.threads'?"),
+        ("runtime.threads=0", "greater than or equal to 1"),
+        ("threads", "'threads' is no setting: write key=value"),
+    ]:
+        assert message in refused(*command, "--force", setting)
 
 
 def test_predict_replaces_a_file_only_when_told_to(trained, tmp_path):
@@ -659,3 +710,24 @@ def test_several_tasks_from_python(two_tasks, tmp_path, monkeypatch):
     }
     with pytest.raises(ConfigError, match="takes one task"):
         adjudge.train("encoder", two_tasks.split(","))
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("tra", {"train"}),
+        ("train pp", {"ppo"}),
+        ("train sft --task vader/mov", {"vader/movies", "vader/movies-rating"}),
+        ("train sft --task vader/news,glue/rt", {"vader/news,glue/rte"}),
+        ("train sft tracking.pro", {"tracking.project="}),
+        ("train sft --report", {"--report-to"}),
+    ],
+)
+def test_the_shell_completes_verbs_methods_tasks_and_settings(words, completions):
+    shell = {
+        "_ADJUDGE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"adjudge {words}",
+        "COMP_CWORD": str(words.count(" ") + 1),
+    }
+    result = CliRunner().invoke(app, prog_name="adjudge", env=shell)
+    assert set(result.stdout.split()) == completions

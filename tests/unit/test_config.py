@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from adjudge.config import Config, keys_of, load_config, parse_config, parse_override, upgrade, value_of
+from adjudge.config.foreign import OURS, REMARKS
 from adjudge.errors import ConfigError
 
 
@@ -121,6 +122,47 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(override, message):
     with pytest.raises(ConfigError) as caught:
         load_config(overrides=[override])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sft.optimizer.learning_rate=1e-4", "Did you mean 'sft.optimizer.lr'?"),
+        ("sft.learning_rate=1e-4", "Did you mean 'sft.optimizer.lr'?"),
+        ("encoder.num_train_epochs=3", "Did you mean 'encoder.epochs'?"),
+        ("learning_rate=1e-4", "Did you mean one of: sft.optimizer.lr, ppo.optimizer.lr, "),
+        ("sft.per_device_train_batch_size=8", "Did you mean 'sft.batch_size'?"),
+        ("per_device_eval_batch_size=8", "Did you mean 'evaluation.batch_size'?"),
+        ("ppo.gradient_accumulation_steps=4", "Did you mean 'ppo.micro_batch_size' (batch_size rows make an update"),
+        ("sft.max_steps=100", "Did you mean 'sft.epochs' (the steps follow from the epochs"),
+        ("sft.warmup_ratio=0.1", "Did you mean 'sft.optimizer.warmup_share'?"),
+        ("sft.lr_scheduler_type=cosine", "Did you mean 'sft.optimizer.schedule'?"),
+        ("sft.weight_decay=0.1", "Did you mean 'sft.optimizer.weight_decay'?"),
+        ("sft.seed=1", "Did you mean 'seed'?"),
+        ("training.seed=1", "Did you mean 'seed'?"),
+        ("bf16=true", "Did you mean 'runtime.dtype' (write runtime.dtype=bfloat16)?"),
+        ("lora_r=8", "Did you mean 'lora.r'?"),
+        ("lora.lora_alpha=8", "Did you mean 'lora.alpha'?"),
+        ("sft.target_modules=[q_proj]", "Did you mean 'lora.targets'?"),
+        ("grpo.num_generations=8", "Did you mean 'grpo.samples'?"),
+        ("grpo.beta=0.04", "Did you mean 'grpo.kl'?"),
+        ("ppo.init_kl_coef=0.1", "Did you mean 'ppo.kl_init'?"),
+        ("output_dir=out", "That is an option here: --out DIR."),
+        ("sft.Learning-Rate=1", "Did you mean 'sft.optimizer.lr'?"),
+    ],
+)
+def test_a_name_of_hugging_face_finds_ours(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[override])
+    assert message in str(caught.value)
+
+
+def test_every_setting_that_a_foreign_name_leads_to_exists():
+    known = list(keys_of())
+    for foreign, ours in OURS.items():
+        assert ours in known or any(key.partition(".")[2] == ours for key in known), foreign
+        assert foreign not in known or ours == foreign
+    assert set(REMARKS) <= set(OURS)
 
 
 def test_a_number_is_fine_where_a_name_is_meant():

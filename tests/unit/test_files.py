@@ -64,15 +64,20 @@ def test_a_new_folder_replaces_the_earlier_one(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX systems")
-def test_a_whole_folder_has_the_modes_of_the_users_umask(tmp_path):
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("mask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o027, 0o750, 0o640)])
+def test_a_whole_folder_has_the_modes_of_the_users_umask(mask, folder_mode, file_mode, tmp_path):
+    before = os.umask(mask)
     try:
         with whole_folder(tmp_path / "model") as folder:
-            (folder / "file").write_text("x")
+            save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+            (folder / "model.safetensors").chmod(0o600)  # as the library makes it, whatever the umask is
+            (folder / "part").mkdir(mode=0o700)
+            write_bytes(folder / "part" / "file", b"x")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o750
-    assert stat.S_IMODE((tmp_path / "model/file").stat().st_mode) == 0o640
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [*tmp_path.rglob("*")]}
+    folders = {"model": folder_mode, "part": folder_mode}
+    assert modes == {**folders, "model.safetensors": file_mode, "file": file_mode}
 
 
 def make_folder(path: Path, age_s: float = 0.0) -> Path:

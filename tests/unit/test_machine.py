@@ -1,4 +1,4 @@
-"""The allocator's settings: made once, and only for glibc without settings of the user's own."""
+"""Memory: peaks as a run records them, and the allocator's settings, made once and only for a plain glibc."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+
+from adjudge.system.memory import peak_gpu_gib, peaks
 
 SCRIPT = "from adjudge.system.memory import keep_freed_memory; print(keep_freed_memory(), keep_freed_memory())"
 FAULTS = """
@@ -28,6 +30,18 @@ def output_of(code: str, *arguments: str, **environment: str) -> str:
         text=True,
         check=True,
     ).stdout.strip()
+
+
+def test_the_peak_of_a_gpu_is_recorded_where_one_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert list(peaks()) == ["peak_rss_gib"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: (1 + 2 * device) * 2**30)
+    assert peaks()["peak_gpu_gib"] == 3.0
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: False)
+    assert peak_gpu_gib() is None, "asking must not start the GPU's driver"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")

@@ -1,6 +1,6 @@
 """Warnings about judged rows that were among the training rows."""
 
-from adjudge.report.overlap import overlap_lines
+from adjudge.report.overlap import dropped_lines, overlap_lines
 
 
 def row(task, method, overlap, n=100, **more):
@@ -28,3 +28,17 @@ def test_rows_without_overlap_counts():
     assert overlap_lines({}) == overlap_lines({"rows": [row("a", "sft", None), {"task": "a", "method": "ppo"}]}) == []
     (line,) = overlap_lines({"rows": [row("a", "sft", 1200, n=None)]})
     assert line == "a: 1,200 of the judged rows are among the training rows too (sft): the figures may flatter"
+
+
+def test_dropped_rows_are_named_once_per_file():
+    rows = [
+        row("a", "sft", 0, dropped_rows={"/data/dev.csv": 1200}),
+        row("a", "ppo", 0, dropped_rows={"/data/dev.csv": 1200}),
+        row("b", "ppo", 0, dropped_rows={"/other/dev.jsonl": 1}),
+        row("c", "ppo", 0, dropped_rows={}),
+        row("d", "ppo", 0),
+    ]
+    assert dropped_lines({"rows": rows}) == [
+        "1,200 bad rows of dev.csv dropped, so not judged (data.bad_rows=drop)",
+        "1 bad row of dev.jsonl dropped, so not judged (data.bad_rows=drop)",
+    ]

@@ -51,6 +51,15 @@ def rendered(table: dict, width: int = 200) -> str:
     return shown.get()
 
 
+def test_a_gpus_memory_stands_beside_the_machines():
+    table = {"rows": [row("sft", 0.8, peak_gpu_gib=12.304), row("tfidf", 0.7), row("ppo", 0.7, 1, peak_gpu_gib=2)]}
+    assert "peak memory (GiB, host / GPU)" in markdown_table(table)
+    assert "1.50 / 12.30 |" in markdown_table(table)
+    assert "|                          1.50 |" in markdown_table(table)
+    assert "1.50 / 12.30" in rendered(table, 80)
+    assert summarise({"rows": [row("a", 1, seed, peak_gpu_gib=seed) for seed in (1, 2)]})[0].peak_text == "1.50 / 2.00"
+
+
 def test_markdown_table_is_exact():
     table = {"rows": [row("zero-shot", 0.55, train_rows=0, unreadable=3), row("ppo", 0.884)], "tests": [TEST]}
     assert markdown_table(table) == (

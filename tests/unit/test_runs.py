@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from folders import content_of
 from running import logged
 
 from adjudge.config import Config, load_config
@@ -59,6 +60,34 @@ def test_a_complete_run_is_not_done_again(tmp_path):
 def test_an_unfinished_run_of_the_same_settings_begins_again(state, tmp_path):
     Run.create(tmp_path / "r", Config()).set_state(state)
     assert Run.create(tmp_path / "r", Config()).state == "running"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
+def test_a_run_that_did_no_step_is_in_nobodys_way(state, resume, tmp_path):
+    folder = Run.create(tmp_path / "r", OTHER).folder  # the lock ends with the object
+    write_text(folder / "task.yaml", "of the run that failed")
+    (folder / "checkpoints" / "step-00000000").mkdir(parents=True)
+    (folder / "metrics.jsonl").touch()
+    Run.open(folder).set_state(state)
+    again = Run.create(tmp_path / "r", Config(), resume=resume)
+    assert (again.config, again.state, again.resumed) == (Config(), "running", False)
+    assert sorted(path.name for path in again.folder.glob("[!.]*")) == ["config.yaml", "status.json"]
+
+
+@pytest.mark.parametrize("work", ["checkpoints/step-00000004/x", "metrics.jsonl", "adapter/x", "encoder/x"])
+def test_what_a_run_trained_is_never_removed_without_force(work, tmp_path):
+    folder = Run.create(tmp_path / "r", Config()).folder
+    write_text(folder / work, '{"step": 1}\n')
+    Run.open(folder).set_state("failed")
+    before = content_of(folder)
+    with pytest.raises(RunError, match=r"failed after \d steps.*--resume to continue"):
+        Run.create(tmp_path / "r", Config())
+    for resume in (False, True):
+        with pytest.raises(RunError, match="another configuration"):
+            Run.create(tmp_path / "r", OTHER, resume=resume)
+    assert content_of(folder) == before
+    assert Run.create(tmp_path / "r", Config(), resume=True).resumed
 
 
 def test_force_removes_what_the_old_run_wrote_and_nothing_else(tmp_path):

@@ -67,7 +67,6 @@ BROKEN = [
     ("a.csv", 'text,label\n"a\nb",1\na,b,1\n', r"a\.csv:4: the row has 3 cells.*belongs to no column: '1'"),
     ("a.csv", 'text,label\na,1\n"never closed,1\n', r"a\.csv:3: is not valid CSV"),
     ("a.csv", 'text,label\n"a" b,1\n', r"a\.csv:2: is not valid CSV"),
-    ("a.csv", "text,text\na,1\n", r"a\.csv:1: the column 'text' occurs twice"),
     ("a.csv", "", r"a\.csv: the file is empty"),
     ("a.csv", "text,label\n", r"a\.csv: the file has columns \(text, label\) and no rows"),
     ("a.csv", b"text,label\na,1\n\xff,1\n", r"a\.csv:3: byte 0xff is not valid UTF-8"),
@@ -91,13 +90,6 @@ def test_broken_tables_raise_errors_with_location(tmp_path, name, content, messa
 def test_no_such_file(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: there is no such file"):
         read_table(tmp_path / "nowhere.csv")
-
-
-def test_message_hints_at_another_separator(tmp_path):
-    with pytest.raises(DataError, match=r"no column 'text'.*separated by semicolons"):
-        infer_task(write(tmp_path, "a.csv", "text;label\na;1\n"), ["text"], "label")
-    with pytest.raises(DataError, match="separated by tabs"):
-        infer_task(write(tmp_path, "a.csv", "text\tlabel\na\t1\n"), ["text"], "label")
 
 
 @pytest.mark.parametrize(

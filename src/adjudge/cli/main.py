@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from adjudge.cli.interrupts import what_next
 from adjudge.errors import AdjudgeError, Terminated
 
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
@@ -28,7 +30,8 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
-            _print_error(f"{word}{_how_to_continue(stop.args[0])}" if stop.args else word)
+            folder = stop.args[0] if stop.args else None
+            _print_error(f"{word}{what_next(ctx.invoked_subcommand, sys.argv, folder)}")
             raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
@@ -37,12 +40,6 @@ class Verbs(TyperGroup):
                 raise
             _print_error(f"error: {error}{_advice(error)}")
             raise typer.Exit(ERROR) from None
-
-
-def _how_to_continue(folder: Any) -> str:
-    return (
-        f"; {folder} is incomplete. Give the same command to continue (adjudge train: with --resume, without --force)."
-    )
 
 
 def _advice(error: Exception) -> str:
@@ -67,7 +64,6 @@ def _print_error(text: str) -> None:
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -98,22 +94,25 @@ def _add_verbs() -> None:
     from adjudge.cli import (
         cell,
         compare,
+        demo,
         doctor,
         evaluate,
         export,
         fetch,
         methods,
         predict,
+        push,
         report,
         rerun,
+        serve,
         settings,
         submit,
         tasks,
         train,
     )
 
-    verbs = (compare, train, evaluate, predict, export, submit, report, rerun, methods, tasks, settings, fetch, doctor)
-    for module in verbs:
+    judging = (compare, train, evaluate, predict, serve, export, push, submit, report, rerun)
+    for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adjudge.cli.method_names import STARTERS, either, with_model
+from adjudge.config.groups import TRACKERS
 
 if TYPE_CHECKING:
     from adjudge.config import Config
@@ -16,12 +18,36 @@ if TYPE_CHECKING:
 ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
 """Titles of the panels in a help page."""
 
+
+def complete_method(incomplete: str) -> list[str]:
+    """Return the methods that begin like this, for the shell."""
+    from adjudge.methods.registry import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    """Return the tasks that begin like the last of these, for the shell; the ones before it stay."""
+    from adjudge.tasks import list_tasks
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in list_tasks() if name.startswith(last)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Return the settings that begin like this, for the shell."""
+    from adjudge.config import keys_of
+
+    return [f"{key}=" for key in keys_of() if key.startswith(incomplete)]
+
+
 Task = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE.yaml",
         help="Task to judge; `adjudge tasks` lists them.",
         show_default="vader/movies",
+        autocompletion=complete_tasks,
         rich_help_panel=ROWS,
     ),
 ]
@@ -32,6 +58,7 @@ Tasks = Annotated[
         metavar="NAME,…",
         help="One task or several: names (`adjudge tasks` lists them) or .yaml files.",
         show_default="vader/movies",
+        autocompletion=complete_tasks,
         rich_help_panel=ROWS,
     ),
 ]
@@ -98,15 +125,48 @@ Dev = Annotated[
 ]
 Text = Annotated[
     str | None,
-    typer.Option(metavar="COL[,COL]", help="Column with the text to judge, or several columns.", rich_help_panel=OWN),
+    typer.Option(
+        metavar="COL[,COL]",
+        help="Column with the text to judge, or several columns; "
+        r"a comma in a name is '\,', and data.text is a key in an object.",
+        rich_help_panel=OWN,
+    ),
 ]
 Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
 Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help="Labels in order, each with its answer word, as in 0=Bad,1=Good.",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined; "
+        r"a comma in a label is '\,'.",
         show_default="as in the data",
+        rich_help_panel=OWN,
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHAR",
+        help="What separates the columns of a CSV file: comma, semicolon, tab, pipe or any character.",
+        show_default="as its header tells",
+        rich_help_panel=OWN,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the text, such as cp1252, latin-1 or utf-16.",
+        show_default="utf-8, or as the file's byte-order mark tells",
+        rich_help_panel=OWN,
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="labels|number",
+        help="Whether the label column holds classes or a number.",
+        show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
 ]
@@ -179,6 +239,15 @@ RewardFuncs = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…",
+        help=f"Experiment trackers to report to: {', '.join(TRACKERS)}.",
+        show_default="none",
+        rich_help_panel=PLACE,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in this folder.", rich_help_panel=PLACE)]
 Resume = Annotated[
     bool,
@@ -191,7 +260,18 @@ Resume = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Any setting, as in lora.r=8; `adjudge settings` lists them.", show_default=False
+        metavar="KEY=VALUE",
+        help="Any setting, as in lora.r=8; `adjudge settings` lists them.",
+        show_default=False,
+        autocompletion=complete_setting,
+    ),
+]
+JudgingSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings of the machine and of judging: runtime.*, evaluation.batch_size, data.bad_rows.",
+        show_default=False,
     ),
 ]
 
@@ -210,10 +290,11 @@ SETTING_OF = {
     "prompt_style": "prompt.style",
     "decode": "evaluation.decode",
     "init": "init",
+    "report_to": "tracking.report_to",
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev", "instruction")
+OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind", "separator", "encoding")
 """The parameters that describe the table of ``--data``."""
 
 
@@ -239,6 +320,13 @@ def build_config(params: Mapping[str, Any]) -> Config:
     return load_config(preset=params["preset"], file=params["config"], overrides=overrides, values=values)
 
 
+def given_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the KEY=VALUE arguments of a verb. Raises ConfigError for one of another form."""
+    from adjudge.config import parse_override
+
+    return dict(parse_override(text) for text in params["overrides"] or ())
+
+
 def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     """Return the tasks that the parameters of a verb name.
 
@@ -249,7 +337,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.tasks import infer_task, load_task
 
     names, data = params["task"], params["data"]
-    text, label, labels, dev, instruction = (params[name] for name in OWN_TABLE)
+    text, label, labels = (params[name] for name in ("text", "label", "labels"))
     if data is None:
         without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
         if without_data:
@@ -260,7 +348,9 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
     pairs = split_list(labels, "--labels") if labels is not None else None
-    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction)]
+    others = {name: params[name] for name in OWN_TABLE if name not in ("text", "label", "labels")}
+    others["bad_rows"] = config.data.bad_rows
+    return [infer_task(data, split_list(text, "--text"), label, pairs, **others)]
 
 
 def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:
@@ -287,10 +377,10 @@ def option_of(name: str) -> str:
 
 
 def split_list(text: str, option: str) -> list[str]:
-    """Split ``"a,b"``. Raises ConfigError when a part is empty."""
+    r"""Split ``"a,b"``; a comma after a backslash is part of a name. Raises ConfigError when a part is empty."""
     from adjudge.errors import ConfigError
 
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.replace(r"\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
     if not all(parts):
         raise ConfigError(f"{option} '{text}' has an empty part: write a,b without an extra comma.")
     return parts

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, Force, examples
+from adjudge.cli.options import Decode, Encoding, Force, JudgingSettings, Separator, examples, given_settings
 
-EPILOG = examples(f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv")
+EPILOG = examples(
+    f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv",
+    "adjudge predict --run runs/reviews --input new.csv --out judged.csv runtime.threads=2 evaluation.batch_size=8",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
+    ctx: typer.Context,
     run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder, or a comparison's.")],
     source: Annotated[
         str,
@@ -27,6 +31,7 @@ def predict(
         ),
     ],
     out: Annotated[str, typer.Option(metavar="FILE", help="File for the judged rows; its suffix names the format.")],
+    overrides: JudgingSettings = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -40,6 +45,8 @@ def predict(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Of a comparison: the run of this seed.", show_default="the first")
     ] = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
     decode: Decode = None,
     force: Force = False,
 ) -> None:
@@ -47,15 +54,20 @@ def predict(
 
     Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
     """
-    from adjudge.errors import DataError
     from adjudge.experiments.evaluate import load_judge
     from adjudge.experiments.pick_run import pick_run
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.tasks import pick_task
+    from adjudge.tasks.reading.table import check_table
+    from adjudge.tasks.table_format import table_format
 
-    if not Path(source).is_file():
-        raise DataError(f"{source}: there is no such file.")
+    form = table_format(separator, encoding)
+    check_table(Path(source), form)
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
-    _, spec, judge = load_judge(folder, spec=None if task is None else pick_task(folder, task), decode=decode)
-    predict_file(judge, spec, source, out, force=force)
+    spec = None if task is None else pick_task(folder, task)
+    settings = given_settings(ctx.params)
+    _, spec, judge = load_judge(folder, spec=spec, decode=decode, settings=settings)
+    # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.
+    bad_rows = settings.get("data.bad_rows", "error")
+    predict_file(judge, spec, source, out, force=force, form=form, bad_rows=bad_rows)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from adjudge.config.foreign import advice
 from adjudge.config.tree import Config, keys_of
 from adjudge.errors import ConfigError, nearest
 
@@ -76,6 +77,14 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
             f"{config.encoder.model}. Give the exact name of the one whose code may run."
         )
     return config
+
+
+def change(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return the settings with some values changed, by their dotted keys. Raises ConfigError."""
+    tree = config.model_dump()
+    for key, value in values.items():
+        _put(tree, key, value)
+    return parse_config(tree)
 
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -158,8 +167,11 @@ def _no_setting(key: str) -> str:
 def _nearest_key(wrong: str) -> str:
     """Return the nearest setting.
 
-    The last part alone also counts: ``lr`` finds ``sft.optimizer.lr`` and similar keys.
+    The last part alone also counts: ``lr`` finds ``sft.optimizer.lr`` and similar keys. So does a name of Hugging
+    Face's: ``sft.learning_rate``.
     """
+    if known_elsewhere := advice(wrong):
+        return known_elsewhere
     keys = list(keys_of())
     same_end = [key for key in keys if key.rpartition(".")[2] == wrong.rpartition(".")[2]]
     close = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6)

@@ -11,11 +11,13 @@ from adjudge.config import Config, DataConfig
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
+from adjudge.experiments.same_run import Identity, difference_of
 from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name
-from adjudge.rewards.function import FUNCTIONS, recorded
-from adjudge.runs.folder import Run, differences, is_unused, read_json
+from adjudge.rewards.function import recorded
+from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
-from adjudge.runs.tasks import read_tasks, task_folder
+from adjudge.runs.tasks import joint_name, task_folder
+from adjudge.runs.work import has_work
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -32,6 +34,11 @@ class Cell:
     """Fingerprint of the rows it learns from and judges."""
     functions: Mapping[str, Any]
     """The hashes of its reward functions, as a run records them."""
+
+    @property
+    def identity(self) -> Identity:
+        """Return what the run in its folder is compared with."""
+        return Identity(self.config, self.specs, self.rows, self.functions)
 
     @property
     def method(self) -> str:
@@ -114,8 +121,9 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
                 drawn[seed, data.fold, learns] = rows, rows.sha256()
             rows, rows_sha256 = drawn[seed, data.fold, learns]
             counts += [rows.train_count] if learns else []
-            folder = out / spec.name.replace("/", "-") / method / cell_name(seed, data.fold)
-            cells.append(Cell(cell_config, (spec,), folder, rows_sha256, functions))
+            name = cell_name(seed, data.fold)
+            folder = out / spec.name.replace("/", "-") / method / name
+            cells.append(Cell(_named(cell_config, method, name), (spec,), folder, rows_sha256, functions))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows {_judged_how(config, spec)}{trained}.")
     return cells
@@ -143,11 +151,20 @@ def _mixture_cells(
             rows = pools.draw(cell_config)
             if not cells:
                 note(rows.mixture_line())
-            folder = out / "multi-task" / shown_name(method, len(specs)) / cell_name(seed, data.fold)
+            shown, name = shown_name(method, len(specs)), cell_name(seed, data.fold)
+            folder = out / "multi-task" / shown / name
             if functions is None:
                 functions = recorded(load_reward_functions(cell_config, specs))
-            cells.append(Cell(cell_config, tuple(specs), folder, rows.sha256(), functions))
+            cells.append(Cell(_named(cell_config, shown, name), tuple(specs), folder, rows.sha256(), functions))
     return cells
+
+
+def _named(config: Config, method: str, cell: str) -> Config:
+    """Return a cell's settings with a tracked run's name of its own, where the comparison's names it."""
+    if config.tracking.run_name is None:
+        return config
+    name = f"{config.tracking.run_name}-{joint_name(config.task.split(','))}-{method}-{cell.replace('seed-', 'seed')}"
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"run_name": name})})
 
 
 def cell_name(seed: int, fold: int | None) -> str:
@@ -173,19 +190,19 @@ def _judged_how(config: Config, spec: TaskSpec) -> str:
 def is_finished(cell: Cell, *, force: bool = False) -> bool:
     """True if the cell's folder holds its result.
 
-    Raises RunError when it holds a run of other settings, another task or other rows, unless `force`.
+    Raises RunError when it holds work of other settings, another task or other rows, unless `force`.
     """
     if is_unused(cell.folder):
         return False
     try:
-        difference = _difference(cell, Run.open(cell.folder))
+        run = Run.open(cell.folder)
+        difference = difference_of(run, cell.identity)
     except RunError:
         if force and (cell.folder / "config.yaml").is_file():
             return False
         raise
-    if difference and not force:
+    if difference and has_work(cell.folder) and not force:
         raise RunError(f"{cell.folder} holds a run of {difference}. Name another --out, or add --force to replace it.")
-    run = Run.open(cell.folder)
     return not difference and run.state == "complete" and has_scores(cell)
 
 
@@ -199,23 +216,6 @@ def holds_the_same(cell: Cell) -> bool:
     if is_unused(cell.folder):
         return True
     try:
-        return not _difference(cell, Run.open(cell.folder))
+        return not difference_of(Run.open(cell.folder), cell.identity)
     except RunError:
         return False
-
-
-def _difference(cell: Cell, run: Run) -> str:
-    """Return how the run in a cell's folder differs from the cell; empty if it is the same run."""
-    changed = differences(run.config, cell.config)
-    if changed:
-        return f"other settings ({', '.join(changed)})"
-    has_task = any((run.folder / name).is_file() for name in ("task.yaml", "tasks.yaml"))
-    if has_task and read_tasks(run.folder) != list(cell.specs):
-        return "another version of the task"
-    path = run.folder / "training.json"
-    training = read_json(path) if path.is_file() else None
-    if training is not None and training.get("rows_sha256") != cell.rows:
-        return "other rows (the data changed)"
-    if training is not None and training.get(FUNCTIONS, {}) != cell.functions.get(FUNCTIONS, {}):
-        return "other reward functions (a file changed)"
-    return ""

@@ -9,9 +9,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
-from adjudge.errors import ConfigError, RunError
+from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
+from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.tracked import tracked
+from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
     check_settings,
     check_tasks,
@@ -20,9 +23,9 @@ from adjudge.methods.registry import (
     load_reward_functions,
     own_settings,
 )
-from adjudge.rewards.function import FUNCTIONS, RewardFunction, recorded
+from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.environment import record_environment
-from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json, read_jsonl
+from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.start import starting_point
 from adjudge.runs.tasks import write_tasks
@@ -60,27 +63,30 @@ def execute(
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
+    trains = get_entry(config.method).trains
+    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
+        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
         note(rows.mixture_line())
-    rows_sha256 = rows.sha256()
-    identity = {"rows_sha256": rows_sha256, **recorded(reward_functions)}
-    if resume and (scores := _finished_scores(folder, config, identity)):
+    identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
+    resume = not force and goes_on(Path(folder), identity, resume=resume)
+    if resume and (scores := _finished_scores(Path(folder))):
         return scores
     run = Run.create(
         folder,
         config,
         force=force,
         resume=resume,
-        rows_sha256=rows_sha256,
+        rows_sha256=identity.rows_sha256,
         start=start,
         reward_functions=reward_functions,
     )
-    with ended(run):
-        if (training := _finished_training(run, identity)) is None:
+    with tracked(run, specs), ended(run):
+        if (training := _finished_training(run)) is None:
             write_tasks(run, specs)
-            judges, training = _train(run, rows, identity)
+            judges, training = _train(run, rows, identity.recorded())
             write_json(run.folder / "training.json", training)
         else:
             judges = get_entry(config.method).load().load(run, specs)
@@ -164,40 +170,18 @@ def end_of_training(run: Run) -> dict[str, float]:
     return fit
 
 
-def _finished_scores(folder: str | Path, config: Config, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the scores of a run that is already complete, or None when there is work to do.
-
-    Resuming a complete run changes nothing. Raises RunError when it was made from other rows or reward functions.
-    `Run.create` handles a run of other settings.
-    """
-    if not (Path(folder) / "scores.json").is_file():
-        return None
+def _finished_scores(folder: Path) -> dict[str, Any] | None:
+    """Return the scores of a run to resume that is already complete, or None when there is work to do."""
     run = Run.open(folder)
-    if run.state != "complete" or differences(run.config, config):
+    if run.state != "complete" or not (folder / "scores.json").is_file():
         return None
-    _check_identity(run, identity)
-    note(f"{run.folder} is complete; there is nothing to resume.")
+    note(f"{folder} is complete; there is nothing to resume.")
     return run.scores()
 
 
-def _finished_training(run: Run, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the content of training.json when a resumed run only needs judging. Raises RunError."""
+def _finished_training(run: Run) -> dict[str, Any] | None:
+    """Return the content of training.json when a resumed run only needs judging."""
     if not run.resumed or not (run.folder / "training.json").is_file():
         return None
-    _check_identity(run, identity)
     note(f"{run.folder}: the training is complete; judging.")
     return dict(read_json(run.folder / "training.json"))
-
-
-def _check_identity(run: Run, identity: Mapping[str, Any]) -> None:
-    """Raise RunError when a finished training used other rows or reward functions."""
-    training = read_json(run.folder / "training.json")
-    if training.get("rows_sha256") != identity["rows_sha256"]:
-        raise RunError(
-            f"{run.folder} was made from other rows: the data changed. Begin again with --force, or put the data back."
-        )
-    if training.get(FUNCTIONS) != identity.get(FUNCTIONS):
-        raise RunError(
-            f"{run.folder} was made with other reward functions: {', '.join(identity.get(FUNCTIONS, {}))} changed. "
-            "Begin again with --force, or put the file back."
-        )

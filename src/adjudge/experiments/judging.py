@@ -15,7 +15,7 @@ from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
-from adjudge.system.memory import peak_rss_gib
+from adjudge.system.memory import peaks
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -96,6 +96,7 @@ def judge_rows(
     `training` is the content of training.json, and `tasks` the number of tasks the judge was trained on.
     """
     from adjudge.evaluation.score import score
+    from adjudge.tasks.reading.bad_rows import KeptRows
     from adjudge.tasks.scoring.metrics import needs_probabilities
 
     config = run.config
@@ -114,11 +115,12 @@ def judge_rows(
             **which_rows(config),
             "decode": config.evaluation.decode,
             "n": len(predictions),
+            "dropped_rows": eval_rows.dropped if isinstance(eval_rows, KeptRows) else {},
             **{key: value for key, value in training.items() if key != "seconds"},
             **score(spec, predictions, resamples=config.evaluation.resamples),
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
-            "peak_rss_gib": peak_rss_gib(),
+            **peaks(),
         }
     )
     return run.scores()
@@ -159,7 +161,7 @@ def write_summary(run: Run) -> dict[str, Any]:
             "tasks": {each["task"]: {key: each[key] for key in kept} for each in scores},
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": rows / max(evaluate_s, 1e-9),
-            "peak_rss_gib": peak_rss_gib(),
+            **peaks(),
         }
     )
     return run.scores()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.console import note, warn
 from adjudge.system.files import SURROGATES, write_bytes, write_text
+from adjudge.system.text import shorten
+from adjudge.tasks.reading.bad_rows import BadRows, OnBadRows
 from adjudge.tasks.reading.rows import parse_number
+from adjudge.tasks.reading.table_rows import Columns, TableRow
 from adjudge.tasks.reading.text_files import plain_name, text_lines
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table_format import SEPARATORS, TableFormat
 from adjudge.types import Prediction
 
 if TYPE_CHECKING:
@@ -31,37 +36,51 @@ CLASH = "predicted_"
 
 
 def predict_file(
-    judge: Judge, spec: TaskSpec, source: str | Path, out: str | Path, *, force: bool = False
+    judge: Judge,
+    spec: TaskSpec,
+    source: str | Path,
+    out: str | Path,
+    *,
+    force: bool = False,
+    form: TableFormat | None = None,
+    bad_rows: OnBadRows = "error",
 ) -> list[Prediction]:
     """Judge every row of `source`, write `out` in the format of its suffix, and return the predictions.
 
     Added columns: ``label`` (``number`` for number tasks; empty when unreadable), ``p_WORD`` per label, ``unreadable``.
-    The input columns come first, unchanged and in their order. A name already in the input is written as
-    ``predicted_label``. An existing `out` is replaced only with `force`. Raises DataError for a missing column, an
-    empty text (with file and line), or cells the output format cannot hold.
+    The input columns come first, unchanged and in their order; a CSV written from a CSV keeps its separator. A name
+    already in the input is written as ``predicted_label``. An existing `out` is replaced only with `force`. `form` says
+    how `source` is separated and encoded, where it does not tell. With "drop", `bad_rows` are listed and left out.
+    Raises DataError for a missing column, a bad row such as one with an empty text (with file and line), or cells the
+    output format cannot hold.
     """
     from adjudge.tasks import examples_for_prediction, read_table
 
-    source, out = Path(source), Path(out)
+    source, out, form = Path(source), Path(out), form or TableFormat()
     check_out(source, out, force=force)
-    columns, rows = read_table(source)
-    examples = examples_for_prediction(spec, rows, str(source))
+    bad = BadRows(source, bad_rows)
+    columns, rows = read_table(source, form, bad)
+    examples = examples_for_prediction(spec, rows, str(source), bad)
+    if not examples:
+        bad.stop()
+    bad.end()
+    rows = [row for row in rows if row.line not in bad.lines]
     names = added_names(spec, columns)
-    if out.suffix.lower() == ".tsv":
-        _check_tsv(out, rows)
-    if out.suffix.lower() in (".csv", ".tsv"):
+    kind = out.suffix.lower()
+    _check_cells(out, columns, rows)
+    if kind in (".csv", ".tsv"):
         _note_formulas(out, rows)
     predictions = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
     added = [dict(zip(names, _cells(spec, prediction), strict=True)) for prediction in predictions]
-    kind = out.suffix.lower()
     if kind == ".parquet":
         _write_parquet(source, out, columns, rows, added)
     elif kind in JSON_LINES:
-        write_text(out, _as_json_lines(source, rows, added))
+        write_text(out, _as_json_lines(source, form, rows, added))
     elif kind == ".tsv":
         write_text(out, _as_tsv([*columns, *names], rows, added))
     else:
-        write_text(out, _as_csv([*columns, *names], rows, added))
+        keeps = columns.separator if plain_name(source).suffix.lower() == ".csv" else None
+        write_text(out, _as_csv([*columns, *names], rows, added, keeps or ","))
     unreadable = sum(prediction.value is None for prediction in predictions)
     note(f"{len(predictions)} rows judged, {unreadable} answers unreadable → {out}")
     return predictions
@@ -112,24 +131,26 @@ def _text(cell: Cell) -> str:
     return str(cell)
 
 
-def _as_csv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
-    lines = [list(names), *([*row.values(), *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
-    return "".join(",".join(map(_csv_cell, line)) + "\n" for line in lines)
+def _as_csv(names: Sequence[str], rows: Sequence[TableRow], added: Sequence[dict[str, Cell]], separator: str) -> str:
+    lines = [list(names), *([*row.cells, *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
+    # Any usual separator is quoted, not only the one in use, so that the header tells the right one.
+    marks = (*SEPARATORS, separator) if separator != "," else (",",)
+    return "".join(separator.join(_csv_cell(cell, marks) for cell in line) + "\n" for line in lines)
 
 
-def _csv_cell(text: str) -> str:
+def _csv_cell(text: str, separators: Sequence[str]) -> str:
     """Return the cell, quoted where necessary.
 
     `csv.writer` does not quote a lone carriage return, and readers then end the row there.
     """
-    if any(mark in text for mark in ',"\r\n') or text.startswith("\ufeff"):
+    if any(mark in text for mark in ('"', "\r", "\n", *separators)) or text.startswith("\ufeff"):
         return '"' + text.replace('"', '""') + '"'
     return text
 
 
-def _note_formulas(out: Path, rows: Sequence[dict[str, str]]) -> None:
+def _note_formulas(out: Path, rows: Sequence[TableRow]) -> None:
     """Report cells that a spreadsheet would compute; they are kept because they are the user's."""
-    formulas = sum(_is_formula(cell) for row in rows for cell in row.values())
+    formulas = sum(_is_formula(cell) for row in rows for cell in row.cells)
     if formulas:
         warn(
             f"{out}: {formulas:,} cells begin with '=', '+', '-' or '@' and are kept as they are. "
@@ -141,45 +162,65 @@ def _is_formula(cell: str) -> bool:
     return cell.startswith(FORMULA) and parse_number(cell) is None
 
 
-def _check_tsv(out: Path, rows: Sequence[dict[str, str]]) -> None:
+def _check_cells(out: Path, columns: Columns, rows: Sequence[TableRow]) -> None:
+    """Raise DataError for names or cells that the format of `out` cannot hold."""
+    kind = out.suffix.lower()
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if kind in JSON_LINES and repeated:
+        raise DataError(
+            f"{out}: the input has several columns named '{shorten(repeated[0])}', which a {kind} cannot hold. "
+            "Write a .csv, .tsv or .parquet."
+        )
+    if kind != ".tsv":
+        return
+    for name in columns:
+        if any(mark in name for mark in "\t\r\n"):
+            raise _tsv_error(out, f"the name of column '{shorten(name)}'")
     for number, row in enumerate(rows, 1):
-        for name, cell in row.items():
+        for name, cell in zip(columns, row.cells, strict=True):
             if any(mark in cell for mark in "\t\r\n"):
-                raise DataError(
-                    f"{out}: row {number}, column '{name}' has a tab or line break in it, which a .tsv cannot hold. "
-                    "Write a .csv, .jsonl or .parquet."
-                )
+                raise _tsv_error(out, f"row {number}, column '{shorten(name)}'")
 
 
-def _as_tsv(names: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]) -> str:
-    lines = [list(names), *([*row.values(), *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
+def _tsv_error(out: Path, where: str) -> DataError:
+    return DataError(
+        f"{out}: {where} has a tab or line break in it, which a .tsv cannot hold. Write a .csv, .jsonl or .parquet."
+    )
+
+
+def _as_tsv(names: Sequence[str], rows: Sequence[TableRow], added: Sequence[dict[str, Cell]]) -> str:
+    lines = [list(names), *([*row.cells, *map(_text, ours.values())] for row, ours in zip(rows, added, strict=True))]
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
-def _as_json_lines(source: Path, rows: Sequence[Any], added: Sequence[dict[str, Cell]]) -> str:
+def _as_json_lines(source: Path, form: TableFormat, rows: Sequence[TableRow], added: Sequence[dict[str, Cell]]) -> str:
     lines = []
-    original = list(text_lines(source)) if plain_name(source).suffix.lower() in JSON_LINES else None
+    is_json = plain_name(source).suffix.lower() in JSON_LINES
+    original = list(text_lines(source, encoding=form.encoding)) if is_json else None
     for row, ours in zip(rows, added, strict=True):
         if original is not None:  # the object as written, with the added fields before its last brace: 1e5 stays 1e5
             begun = original[row.line - 1].strip().removesuffix("}").rstrip()
         else:
             begun = json.dumps(dict(row), ensure_ascii=False).removesuffix("}")
-        lines.append(f"{begun}, {json.dumps(ours, ensure_ascii=False).removeprefix('{')}\n")
+        comma = "" if begun == "{" else ", "
+        lines.append(f"{begun}{comma}{json.dumps(ours, ensure_ascii=False).removeprefix('{')}\n")
     return "".join(lines)
 
 
 def _write_parquet(
-    source: Path, out: Path, columns: Sequence[str], rows: Sequence[dict[str, str]], added: Sequence[dict[str, Cell]]
+    source: Path, out: Path, columns: Columns, rows: Sequence[TableRow], added: Sequence[dict[str, Cell]]
 ) -> None:
     import pyarrow
     import pyarrow.parquet
 
     if source.suffix.lower() == ".parquet":
         table = pyarrow.parquet.ParquetFile(source).read()
+        if table.num_rows > len(rows):
+            table = table.take([row.line - 1 for row in rows])
     else:
-        table = pyarrow.table(
-            {column: pyarrow.array([_encodable(row[column]) for row in rows], pyarrow.string()) for column in columns}
-        )
+        cells = zip(*(row.cells for row in rows), strict=True)
+        arrays = [pyarrow.array(map(_encodable, column), pyarrow.string()) for column in cells]
+        table = pyarrow.table(arrays, names=list(columns))
     names = list(added[0])  # by place, not by name: a label may be called "label"
     kinds = [pyarrow.float64() if names[0].removeprefix(CLASH) == "number" else pyarrow.string()]
     kinds += [pyarrow.float64()] * (len(names) - 2) + [pyarrow.bool_()]

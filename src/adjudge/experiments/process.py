@@ -104,13 +104,22 @@ class CellProcesses:
             pid = self._replies.get().get("pid")
             return self._exit_code(server, pid)
         except KeyboardInterrupt:
-            _send(signal.SIGINT, pid)
-            try:
-                self._exit_code(server, pid, STOP_S)
-            except (queue.Empty, KeyboardInterrupt):
-                _send(getattr(signal, "SIGKILL", signal.SIGTERM), pid)
+            if pid is None:
+                pid = self._pid_by_now()
+            if pid is not None:  # else there is no cell yet: ending the server is enough
+                _send(signal.SIGINT, pid)
+                try:
+                    self._exit_code(server, pid, STOP_S)
+                except (queue.Empty, KeyboardInterrupt):
+                    _send(getattr(signal, "SIGKILL", signal.SIGTERM), pid)
             self._end_server()
             raise
+
+    def _pid_by_now(self) -> int | None:
+        """Return the cell's process if the server has named it meanwhile."""
+        with contextlib.suppress(queue.Empty):
+            return self._replies.get_nowait().get("pid")
+        return None
 
     def _exit_code(self, server: subprocess.Popen[str], pid: int | None, within_s: float | None = None) -> int:
         """Wait for a cell to end. Raises queue.Empty when it does not end in time."""

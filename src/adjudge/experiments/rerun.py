@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.errors import RunError
+from adjudge.errors import DataError, RunError
 from adjudge.experiments.execute import execute
+from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.registry import reward_settings
 from adjudge.runs.environment import FILE, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.runs.tasks import read_tasks, result_folders
-from adjudge.system.console import note
+from adjudge.system.console import note, warn
+from adjudge.system.files import sha256_of
+from adjudge.tasks.spec import Source, TableSource, TaskSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,13 +46,15 @@ def rerun(
     data_dir: str | None = None,
     force: bool = False,
     reward_funcs: Sequence[str] = (),
+    report_to: str | None = None,
 ) -> Path:
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
-    Settings and tasks are those of the run. `data_dir` names another place of the same data. `reward_funcs` must repeat
-    the run's reward functions: the code which a run folder names is not run on its word. Raises RunError when the
-    run is not complete or is an evaluation of another run, when `out` is the run itself, or when `out` (without
-    `force`) holds another run. Also raises what the run itself raises.
+    A repetition that was stopped goes on. Settings and tasks are those of the run. `data_dir` names another place of
+    the same data. `reward_funcs` must repeat the run's reward functions: the code which a run folder names is not run
+    on its word. `report_to` names trackers; those of the first run are not told again. Raises ConfigError for an
+    unknown one, RunError when the run is not complete or is an evaluation of another run, when `out` is the run itself,
+    or when `out` (without `force`) holds another run. Also raises what the run itself raises.
     """
     folder = Path(folder)
     run = Run.open(folder)
@@ -77,10 +82,34 @@ def rerun(
         )
     if data_dir is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
+    config = with_trackers(config, report_to)
     specs = read_tasks(folder)
+    _check_tables(folder, specs, config.data.data_dir)
     note(f"repeating {folder} → {target}")
-    execute(config, specs, target, force=force)
+    execute(config, specs, target, force=force, resume=not force and _is_unfinished(target))
     return target
+
+
+def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None) -> None:
+    """Warn of a user's table that is not the file of the run. Raises DataError when it is gone, with its hash."""
+    from adjudge.tasks.reading.located import located
+
+    recorded = read_json(folder / FILE).get("data", {}).get("tasks", {}) if _has(folder) else {}
+    for spec in specs:
+        digests = recorded.get(spec.name, {}).get("files", {}) if spec.source.table is not None else {}
+        for name, digest in digests.items():
+            single = spec.model_copy(update={"source": Source(table=TableSource(train=name))})
+            try:
+                table = located(single, data_dir).table
+            except DataError as error:
+                raise DataError(f"{error}\nThe run's file had the SHA-256 {digest}.") from None
+            if table is not None and (now := sha256_of(Path(table.train))) != digest:
+                warn(f"{table.train} is not the run's file: its SHA-256 was {digest[:12]}… and is {now[:12]}….")
+
+
+def _is_unfinished(target: Path) -> bool:
+    """Return whether the folder holds a run that was stopped: the repetition then goes on, with the same result."""
+    return (target / "config.yaml").is_file() and Run.open(target).state != "complete"
 
 
 def environment_lines(one: Path, other: Path) -> list[str]:

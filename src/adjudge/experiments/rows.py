@@ -15,12 +15,17 @@ from adjudge.methods.registry import Entry, get_entry
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note, warn
+from adjudge.tasks.reading.bad_rows import KeptRows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows, rows_per_task
 from adjudge.types import Example
 
 EVAL_SEED = 0
 """Seed of the judged rows: the same for every method and seed of a run, so their answers can be paired."""
+
+
+OVERLAP = ("overlap", "overlap_exact", "overlap_share", "overlap_first")
+"""Fields of `report_overlap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +126,24 @@ def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True)
 
     With ``data.folds``, read the rows that the folds are made of. Raises what reading the data raises.
     """
-    from adjudge.tasks import load_split, rows_to_fold, take_rows
+    from adjudge.tasks import load_split, rows_to_fold
 
     data = config.data
     if data.folds is not None:
-        every_row = [rows_to_fold(spec, data.data_dir) for spec in specs]
+        every_row = [rows_to_fold(spec, data.data_dir, data.bad_rows) for spec in specs]
         return Pools(specs, every_row, every_row)
-    splits = [load_split(spec, data.split, data.data_dir) for spec in specs]
+    splits = [load_split(spec, data.split, data.data_dir, data.bad_rows) for spec in specs]
     # Rows judged for one task must not be trained on by another.
     every_split = [row for split in splits for row in split]
     pools = [training_rows(config, spec, every_split) if train else [] for spec in specs]
-    return Pools(specs, pools, [take_rows(split, data.eval_rows, EVAL_SEED) for split in splits])
+    return Pools(specs, pools, [_judged(split, data.eval_rows) for split in splits])
+
+
+def _judged(split: Sequence[Example], count: int | None) -> KeptRows:
+    """Draw the rows to judge; they keep the number of bad rows that were dropped from their file."""
+    from adjudge.tasks import take_rows
+
+    return KeptRows(take_rows(split, count, EVAL_SEED), split.dropped if isinstance(split, KeptRows) else None)
 
 
 def _refuse_learned(config: Config, specs: Sequence[TaskSpec]) -> None:
@@ -154,9 +166,9 @@ def rows_for(config: Config, specs: Sequence[TaskSpec]) -> RunRows:
     return load_pools(config, specs, train=get_entry(config.method).rows != "none").draw(config)
 
 
-def eval_rows_for(config: Config, spec: TaskSpec) -> list[Example]:
+def eval_rows_for(config: Config, spec: TaskSpec) -> Sequence[Example]:
     """Return the rows to judge, the same for all methods and seeds; those of the run's fold with ``data.folds``."""
-    return [*load_pools(config, [spec], train=False).of_fold(config).eval_rows[0]]
+    return load_pools(config, [spec], train=False).of_fold(config).eval_rows[0]
 
 
 def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> list[Example]:
@@ -167,7 +179,8 @@ def training_rows(config: Config, spec: TaskSpec, split: Sequence[Example]) -> l
     """
     from adjudge.tasks import load_split
 
-    return _allowed(config, spec, load_split(spec, "train", config.data.data_dir), split)
+    data = config.data
+    return _allowed(config, spec, load_split(spec, "train", data.data_dir, data.bad_rows), split)
 
 
 def _allowed(config: Config, spec: TaskSpec, train: list[Example], split: Sequence[Example]) -> list[Example]:
@@ -200,16 +213,17 @@ def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
     return [row for part in rows.parts for row in part.rows]
 
 
-def report_overlap(learned: Sequence[Example], eval_rows: Sequence[Example], where: str = "") -> dict[str, Any]:
+def report_overlap(
+    learned: Sequence[Example],
+    eval_rows: Sequence[Example],
+    where: str = "",
+    advice: str = "data.drop_overlap=true drops such training rows.",
+) -> dict[str, Any]:
     """Return the overlap of training and judged rows to record; warn of it, with `where` as prefix."""
     from adjudge.tasks import measure_overlap
 
     overlap = measure_overlap(learned, eval_rows)
     if overlap.normalised:
-        warn(f"{where}{overlap.sentence()}; the figures may flatter. data.drop_overlap=true drops such training rows.")
-    return {
-        "overlap": overlap.normalised,
-        "overlap_exact": overlap.exact,
-        "overlap_share": overlap.share,
-        "overlap_first": [list(pair) for pair in overlap.first],
-    }
+        warn(f"{where}{overlap.sentence()}; the figures may flatter. {advice}")
+    pairs = [list(pair) for pair in overlap.first]
+    return dict(zip(OVERLAP, (overlap.normalised, overlap.exact, overlap.share, pairs), strict=True))

@@ -12,6 +12,7 @@ from typing import Any
 from adjudge.experiments.cells import Cell, Result
 from adjudge.experiments.folds import pooled_results
 from adjudge.system.files import write_json, write_text
+from adjudge.system.memory import PEAKS
 from adjudge.version import __version__
 
 SCHEMA = 1
@@ -95,7 +96,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "unreadable": fmean(item["unreadable"] for item in scores),
                 "seconds": {name: fmean(item["seconds"][name] for item in scores) for name in ("train", "evaluate")},
                 "prompts_per_s": fmean(item["prompts_per_s"] for item in scores),
-                "peak_rss_gib": max(item["peak_rss_gib"] for item in scores),
+                **{name: max(peaks) for name in PEAKS if (peaks := [item[name] for item in scores if name in item])},
                 **({"diagnostics": phenomena} if phenomena else {}),
             }
         )

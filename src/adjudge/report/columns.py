@@ -17,7 +17,8 @@ LEFT_ALIGNED = frozenset({"task", "method"})
 MIXED_COLUMNS = ["primary metric", "other metrics"]
 """Metric columns of a table whose tasks have different metrics."""
 
-AFTER_METRICS = ["unreadable", "training rows", "seconds (train / evaluate)", "peak memory (GiB)"]
+AFTER_METRICS = ["unreadable", "training rows", "seconds (train / evaluate)"]
+PEAK, PEAK_GPU = "peak memory (GiB)", "peak memory (GiB, host / GPU)"
 
 
 def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -33,6 +34,7 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     mixed = multi_task and len({tuple(item.metric_names) for item in summaries}) > 1
     metrics = MIXED_COLUMNS if mixed else list(dict.fromkeys(name for item in summaries for name in item.metric_names))
     head = ["task"] * multi_task + ["method", *metrics, *AFTER_METRICS]
+    head.append(PEAK if all(item.peak_gpu_gib is None for item in summaries) else PEAK_GPU)
     lines = []
     for item in summaries:
         seeds = f" ({len(item.seeds)} {'seed' if len(item.seeds) == 1 else 'seeds'})" if uneven_seeds else ""
@@ -44,7 +46,7 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
                 item.unreadable_text,
                 count_text(item.train_rows),
                 f"{seconds_text(item.train_s)} / {seconds_text(item.evaluate_s)}",
-                "–" if item.peak_rss_gib is None else f"{item.peak_rss_gib:.2f}",
+                item.peak_text,
             ]
         )
     return without_dashes(head, lines)

@@ -255,7 +255,8 @@ def _facts(rows: Sequence[Mapping[str, Any]], runs: Sequence[RunRecord]) -> list
         ("task", listed([row["task"] for row in rows] or [run.task for run in runs])),
         ("model", listed([row.get("model") for row in rows] or [run.model for run in runs])),
         ("rows judged", listed([count_text(row["n"]) for row in rows if row.get("n")])),
-        ("split", listed([f"{row['folds']} folds" if row.get("folds") else row.get("split") for row in rows])),
+        ("split", listed([_split_of(row) for row in rows if not row.get("file")])),
+        ("judged file", listed([row.get("file") for row in rows])),
         ("training rows", listed([count_text(row["train_rows"]) for row in rows if row.get("train_rows")])),
         ("seeds", listed(sorted({row["seed"] for row in rows if row.get("seed") is not None}))),
     ]
@@ -312,3 +313,7 @@ def _panel_data(panel: Panel) -> dict[str, Any]:
 def _browser_data(example_sets: Sequence[ExampleSet], collection: Collection) -> dict[str, Any]:
     colours = {method: method_colour(method, collection.methods) for method in collection.methods}
     return {"colours": colours, "tasks": [examples.data for examples in example_sets]}
+
+
+def _split_of(row: Mapping[str, Any]) -> str | None:
+    return f"{row['folds']} folds" if row.get("folds") else row.get("split")

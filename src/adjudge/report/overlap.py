@@ -1,8 +1,9 @@
-"""Warnings about judged rows that were among the training rows too."""
+"""Warnings about judged rows: those that were among the training rows too, and bad ones that were dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +25,14 @@ def overlap_lines(table: Mapping[str, Any]) -> list[str]:
             f"({methods}): the figures may flatter"
         )
     return lines
+
+
+def dropped_lines(table: Mapping[str, Any]) -> list[str]:
+    """Return one sentence per file of judged rows whose bad rows were dropped."""
+    dropped: dict[str, int] = {}
+    for row in table.get("rows") or ():
+        dropped |= row.get("dropped_rows") or {}
+    return [
+        f"{count:,} bad row{'s' * (count != 1)} of {Path(file).name} dropped, so not judged (data.bad_rows=drop)"
+        for file, count in dropped.items()
+    ]

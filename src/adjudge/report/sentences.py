@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adjudge.report.overlap import overlap_lines
+from adjudge.report.overlap import dropped_lines, overlap_lines
 from adjudge.report.summary import (
     ALPHA,
     UNREADABLE_SHARE,
@@ -143,7 +143,7 @@ def verdict_line(test: Mapping[str, Any], *, with_task: bool = False) -> str:
 
 
 def warning_lines(table: Mapping[str, Any]) -> list[str]:
-    """Return warnings: one-label results, unreadable answers, judged rows that were trained on."""
+    """Return warnings: one-label results, unreadable answers, judged rows that were trained on or dropped."""
     rows = list(table.get("rows", ()))
     multi_task = len({str(row["task"]) for row in rows}) > 1
     lines = []
@@ -159,7 +159,7 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
                 "; its metrics take probabilities and do not count them" if by_probability else " and count as wrong"
             )
             lines.append(f"{judge}: {item.unreadable_text} of {item.n} answers are unreadable{effect}")
-    return [*lines, *overlap_lines(table)]
+    return [*lines, *overlap_lines(table), *dropped_lines(table)]
 
 
 LITTLE = 0.05

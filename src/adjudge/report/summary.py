@@ -53,6 +53,7 @@ class Summary:
     evaluate_s: float | None
     prompts_per_s: float | None
     peak_rss_gib: float | None
+    peak_gpu_gib: float | None = None
 
     @property
     def metric_names(self) -> list[str]:
@@ -63,6 +64,12 @@ class Summary:
     def unreadable_share(self) -> float:
         """Share of unreadable answers among the judged rows, 0 to 1."""
         return self.unreadable / self.n if self.n else 0.0
+
+    @property
+    def peak_text(self) -> str:
+        """Peak memory in GiB, as in ``1.50``; of a run on a GPU ``1.50 / 12.30``, the machine's and the GPU's."""
+        peaks = [self.peak_rss_gib, *([] if self.peak_gpu_gib is None else [self.peak_gpu_gib])]
+        return " / ".join("–" if peak is None else f"{peak:.2f}" for peak in peaks)
 
     @property
     def unreadable_text(self) -> str:
@@ -92,7 +99,6 @@ def _summary(task: str, method: str, rows: Sequence[Mapping[str, Any]], pooled: 
         per_seed = [row["metrics"][name] for row in rows if name in row.get("metrics", {})]
         metrics[name] = mean_figure(per_seed, pooled_metrics.get(name))
     seconds = [row.get("seconds") or {} for row in rows]
-    peaks_gib = [peak for row in rows if (peak := finite(row.get("peak_rss_gib"))) is not None]
     return Summary(
         task=task,
         method=method,
@@ -106,8 +112,13 @@ def _summary(task: str, method: str, rows: Sequence[Mapping[str, Any]], pooled: 
         train_s=_mean(item.get("train") for item in seconds),
         evaluate_s=_mean(item.get("evaluate") for item in seconds),
         prompts_per_s=_mean(row.get("prompts_per_s") for row in rows),
-        peak_rss_gib=max(peaks_gib, default=None),
+        peak_rss_gib=_largest(row.get("peak_rss_gib") for row in rows),
+        peak_gpu_gib=_largest(row.get("peak_gpu_gib") for row in rows),
     )
+
+
+def _largest(values: Iterable[Any]) -> float | None:
+    return max((value for each in values if (value := finite(each)) is not None), default=None)
 
 
 def mean_figure(per_seed: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | None) -> Figure:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adjudge.report.columns import LEFT_ALIGNED, MIXED_COLUMNS, best_cells, table_columns
+from adjudge.report.columns import LEFT_ALIGNED, MIXED_COLUMNS, PEAK, PEAK_GPU, best_cells, table_columns
 from adjudge.report.sentences import rows_line
 from adjudge.report.text import visible
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SHORT_TITLES = {
     "training rows": "train\nrows",
     "seconds (train / evaluate)": "train /\neval. (s)",
-    "peak memory (GiB)": "peak\nGiB",
+    PEAK: "peak\nGiB",
+    PEAK_GPU: "GiB /\non GPU",
 }
 
 WIDEST = 10_000

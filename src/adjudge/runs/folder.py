@@ -17,6 +17,7 @@ evaluations/            run folders of their own for other tasks, splits or ways
 task.yaml               a copy of the task, so the folder is complete by itself
 tasks.yaml              in its place, for a run over several tasks: one YAML document per task
 tasks/                  of a run over several tasks: the result of each, a run folder without the training
+tracking/               of a run that reports to trackers (see adjudge.runs.tracking)
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ import yaml
 from adjudge.config import Config, keys_of, parse_config, upgrade, value_of
 from adjudge.errors import ConfigError, RunError, Terminated
 from adjudge.runs.start import StartingPoint
+from adjudge.runs.tracking import FOLDER as TRACKING
+from adjudge.runs.tracking import Tracking
+from adjudge.runs.work import has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
 
@@ -48,7 +52,7 @@ LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
 CHECKPOINTS, BEST = "checkpoints", "best"
 """The folder of the checkpoints, and the name of the one with the best weights."""
 
-SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
+SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking.")
 """Prefixes of settings in which a resumed run may differ from the stopped one."""
 
 _WRITTEN = (
@@ -63,7 +67,7 @@ _WRITTEN = (
         "task.yaml",
     ),
     *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions"),
-    *("adapter", "encoder", "regression", "evaluations", "tasks"),
+    *("adapter", "encoder", "regression", "evaluations", "tasks", TRACKING),
 )
 """Files of a run, besides config.yaml, in the order of removal when it is replaced (records of progress first)."""
 
@@ -94,6 +98,8 @@ class Run:
         """The run whose adapter training starts from."""
         self.reward_functions: Sequence[RewardFunction] = ()
         """The user's reward functions that training loaded."""
+        self.tracking: Tracking | None = None
+        """The trackers the run reports to."""
         self.identity: Mapping[str, str] = {}
         """What must be the same when the run is resumed, such as the rows: name to fingerprint."""
         self._lock = Lock(folder)
@@ -113,9 +119,9 @@ class Run:
         """Create and lock the folder for a run of `config`; with `resume`, continue a stopped run in it.
 
         Raises RunError when the folder holds a run of another configuration or a complete run, unless `force`. With
-        `force`, the files of a run are removed first (other files are kept). A folder of other files is refused,
-        `force` or not, and so is one in which another process works. With `resume`, a folder without a run starts a
-        new one.
+        `force`, the files of a run are removed first (other files are kept), and so are those of a run that did no
+        work (see `adjudge.runs.work`). A folder of other files is refused, `force` or not, and so is one in which
+        another process works. With `resume`, a folder without a run starts a new one. What is refused changes no file.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -134,9 +140,7 @@ class Run:
         }
         run._lock.acquire()
         try:
-            if used and not force:
-                cls.open(folder)._check_goes_on(config, resume)
-            if used and resume and not force:
+            if used and not force and cls.open(folder).goes_on(config, resume=resume):
                 run.resumed = True
                 run._sweep()
             else:
@@ -151,23 +155,29 @@ class Run:
             raise
         return run
 
-    def _check_goes_on(self, config: Config, resume: bool) -> None:
+    def goes_on(self, config: Config, *, resume: bool) -> bool:
+        """Return whether this run goes on as a run of `config`; if not, its files may be replaced.
+
+        Raises RunError when neither is right: it did some work with other settings, is complete, or was trained and
+        there is no `resume`.
+        """
         changed = differences(self.config, config)
-        if changed:
+        if changed and has_work(self.folder):
             use = "Resume it with the settings it has" if resume else "Name another --out"
             raise RunError(
                 f"{self.folder} holds a run of another configuration ({', '.join(changed)}). "
                 f"{use}, or add --force to replace it."
             )
         state = self.recorded_status()[0]
-        if state == "complete":
+        if state == "complete" and not changed:
             raise RunError(f"{self.folder} already holds this run, complete. Add --force to repeat it.")
-        if not resume and any((self.folder / "checkpoints").glob("step-*")):
+        if not resume and has_trained(self.folder):
             how = "killed" if state == "running" else state
             raise RunError(
-                f"{self.folder} already holds this run, {how}, with a checkpoint. "
+                f"{self.folder} already holds this run, {how} after {steps_logged(self.folder)} steps. "
                 "Add --resume to continue it, or --force to begin again."
             )
+        return resume and not changed
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -250,6 +260,8 @@ class Run:
         self._append(file, record)
         if seconds is not None:
             self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
+        if self.tracking is not None:
+            self.tracking.logged()
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
@@ -266,18 +278,22 @@ class Run:
                 sync_file(self.folder / name)
         sync_folder(self.folder)
 
-    def rewind(self, sizes: Mapping[str, int]) -> None:
-        """Cut the logs back to the sizes in `log_sizes`. Raises RunError when one is shorter."""
-        for name in LOGS:
-            path, size = self.folder / name, sizes.get(name, 0)
-            current = path.stat().st_size if path.is_file() else 0
+    def check_logs(self, sizes: Mapping[str, int]) -> None:
+        """Raise RunError when a log is shorter than it was in `log_sizes`."""
+        for name, size in sizes.items():
+            current = self.log_sizes().get(name, 0)
             if current < size:
                 raise RunError(
-                    f"{path} has {current} bytes, and had {size} at the checkpoint: it was changed. "
+                    f"{self.folder / name} has {current} bytes, and had {size} at the checkpoint: it was changed. "
                     "Begin again with --force."
                 )
-            if current > size:
-                os.truncate(path, size)
+
+    def rewind(self, sizes: Mapping[str, int]) -> None:
+        """Cut the logs back to the sizes in `log_sizes`. Raises RunError when one is shorter."""
+        self.check_logs(sizes)
+        for name, current in self.log_sizes().items():
+            if current > sizes.get(name, 0):
+                os.truncate(self.folder / name, sizes.get(name, 0))
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction]) -> None:
         """Write the judged rows of one split."""
@@ -299,8 +315,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _WRITTEN:
             path = self.folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
+            if path.is_dir():  # a tracker's process may still write into its own folder
+                shutil.rmtree(path, ignore_errors=name == TRACKING)
             else:
                 path.unlink(missing_ok=True)
         self._sweep()
@@ -320,7 +336,7 @@ def differences(one: Config, other: Config) -> list[str]:
     """Return the settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
 
     Those of `SAME_RUN` do not count: the place of the data (the rows themselves are compared), how often a checkpoint
-    is written, and which warnings are given.
+    is written, which warnings are given, and who else is told.
     """
     changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if not key.startswith(SAME_RUN)]
     return [f"{key} {before} → {after}" for key, before, after in changed if before != after]

@@ -63,6 +63,12 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
     return specs
 
 
+def same_task(one: TaskSpec, other: TaskSpec) -> bool:
+    """Return whether two tasks ask the same; where their rows lie and what a reader is told does not count."""
+    apart = {"source", "title", "description"}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+
+
 def pick_task(folder: Path, name: str | None) -> TaskSpec:
     """Return the task of this name among those of a run, or None when it has only one.
 
@@ -103,11 +109,6 @@ def joint_name(names: Sequence[str]) -> str:
     if len(joined) <= LONGEST_NAME:
         return joined
     return f"{len(names)}-tasks-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"
-
-
-def default_folder(tasks: Sequence[str], method: str, seed: int) -> Path:
-    """Return ``runs/TASK/METHOD-seedN``."""
-    return Path("runs") / joint_name(tasks) / f"{method}-seed{seed}"
 
 
 def task_record(training: Mapping[str, Any], task: str) -> dict[str, Any]:

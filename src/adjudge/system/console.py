@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,9 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 QUIET_EVERY_S = 15.0
 """Seconds between the lines that a long task prints without a terminal, in place of a moving bar."""
+
+
+_BARS = ContextVar("bars", default=True)
 
 
 def note(text: str) -> None:
@@ -56,7 +60,7 @@ class Bar:
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Bar]:
     """Yield a bar that moves in a terminal, and elsewhere prints one line every `QUIET_EVERY_S`."""
-    if not console.is_terminal:
+    if not console.is_terminal or not _BARS.get():
         yield Bar(title, total, None)
         return
     columns = (
@@ -70,6 +74,16 @@ def progress(title: str, total: int) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Bar(title, total, bar)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Draw no bars within this block: a terminal can show only one, and a server judges in several threads."""
+    token = _BARS.set(False)
+    try:
+        yield
+    finally:
+        _BARS.reset(token)
 
 
 def _short(value: float | str) -> str:

@@ -1,4 +1,4 @@
-"""Measure memory (total, available, this process's peak) and set how the allocator keeps freed memory."""
+"""Measure memory (total, available, this process's peaks) and set how the allocator keeps freed memory."""
 
 from __future__ import annotations
 
@@ -61,6 +61,10 @@ def _installed() -> int | None:
         return None
 
 
+PEAKS = ("peak_rss_gib", "peak_gpu_gib")
+"""Names of the peaks as a run records them."""
+
+
 def peak_rss_gib() -> float:
     """Return the peak resident memory of this process in GiB.
 
@@ -75,6 +79,24 @@ def peak_rss_gib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def peak_gpu_gib() -> float | None:
+    """Return the peak memory of this process's tensors on the GPU that held most, in GiB; None where no GPU was used.
+
+    It is the peak of what PyTorch's allocator gave out. What it kept besides, and the driver's own memory, are extra.
+    """
+    torch = sys.modules.get("torch")  # a method without PyTorch must not import it for this figure
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    peaks = [torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())]
+    return max(peaks, default=0) / 2**30 or None
+
+
+def peaks() -> dict[str, float]:
+    """Return the peaks of this process as a run records them: `PEAKS`, without the GPU's where none was used."""
+    values = zip(PEAKS, (peak_rss_gib(), peak_gpu_gib()), strict=True)
+    return {name: value for name, value in values if value is not None}
 
 
 @cache

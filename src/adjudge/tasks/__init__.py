@@ -4,6 +4,8 @@ from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
 from adjudge.tasks.reading.draw import take_rows
 from adjudge.tasks.reading.folds import deal_folds, has_own_dev, rows_to_fold
+from adjudge.tasks.reading.given_rows import given_examples
+from adjudge.tasks.reading.judged_file import on_file
 from adjudge.tasks.reading.overlap import (
     Overlap,
     count_contradictions,
@@ -23,12 +25,14 @@ __all__ = [
     "deal_folds",
     "examples_for_prediction",
     "find_overlap",
+    "given_examples",
     "has_own_dev",
     "infer_task",
     "list_tasks",
     "load_split",
     "load_task",
     "measure_overlap",
+    "on_file",
     "read_table",
     "rows_to_fold",
     "spec_to_yaml",

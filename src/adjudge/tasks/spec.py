@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from adjudge.errors import DataError
+from adjudge.tasks.table_format import TableFormat, parse_encoding, parse_separator
 
 
 class _Part(BaseModel):
@@ -89,6 +92,27 @@ class TableSource(_Part):
     dev: str | None = None
     dev_share: float = Field(0.2, gt=0, lt=1)
     split_seed: int = 0
+    separator: str | None = None
+    """The character between two cells of a CSV or TSV file; None: told from its header."""
+    encoding: str | None = None
+    """The encoding of the text; None: UTF-8, or what a byte-order mark tells."""
+    decimal: Literal[".", ","] = "."
+    """The decimal mark in the numbers of the label column."""
+
+    @property
+    def form(self) -> TableFormat:
+        """How the text of the files is read."""
+        return TableFormat(self.separator, self.encoding)
+
+    @field_validator("separator", "encoding")
+    @classmethod
+    def _known(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is None:
+            return None
+        try:
+            return (parse_separator if info.field_name == "separator" else parse_encoding)(text)
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
 
 class Source(_Part):
@@ -121,7 +145,10 @@ class TaskSpec(_Part):
     label: str | None = "label"
     """The source's column with the gold answer; None when the task has no gold answers."""
     labels: dict[str, str] | None = None
-    """Maps a raw label of the source to its answer word, in order; None for a number task."""
+    """Maps a raw label of the source to its answer word, in order; None for a number task.
+
+    Raw labels with the same word are one label.
+    """
     number: NumberAnswer | None = None
     metrics: tuple[str, ...]
     """Names from `adjudge.tasks.scoring.metrics`, the primary one first."""
@@ -136,7 +163,7 @@ class TaskSpec(_Part):
     @property
     def words(self) -> tuple[str, ...]:
         """The answer words in the task's label order; empty for a number task."""
-        return tuple(self.labels.values()) if self.labels else ()
+        return tuple(dict.fromkeys(self.labels.values())) if self.labels else ()
 
     @property
     def is_number(self) -> bool:

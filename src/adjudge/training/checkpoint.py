@@ -59,6 +59,18 @@ def save_checkpoint(
 
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """Return step and state of one checkpoint. Raises DamagedError with the reason."""
+    step, packed = read_packed(path)
+    try:
+        return step, unpack(packed, load_file(path / "tensors.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DamagedError(f"cannot be read: {error}") from None
+
+
+def read_packed(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return step and packed state (see `pack`) of one checkpoint, with all its files checked but no tensor loaded.
+
+    Raises DamagedError with the reason.
+    """
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         schema, step, files = manifest["schema"], int(manifest["step"]), dict(manifest["files"])
@@ -76,10 +88,9 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         if (path / name).stat().st_size != entry.get("bytes") or sha256_of(path / name) != entry.get("sha256"):
             raise DamagedError(f"{name} does not match {_MANIFEST} (size or SHA-256 differs)")
     try:
-        tensors = load_file(path / "tensors.safetensors")
-        return step, unpack(json.loads((path / "state.json").read_text(encoding="ascii")), tensors)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DamagedError(f"cannot be read: {error}") from None
+        return step, dict(json.loads((path / "state.json").read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedError(f"state.json cannot be read: {error}") from None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -94,12 +105,24 @@ def newest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
 
     Damaged ones are skipped with a warning. Raises RunError when all are damaged.
     """
+    return _newest(folder, load_checkpoint, warn)
+
+
+def newest_packed(folder: Path) -> dict[str, Any] | None:
+    """Return the packed state that `newest_checkpoint` would return unpacked, without a warning. Raises RunError."""
+    newest = _newest(folder, read_packed, lambda _: None)
+    return None if newest is None else newest[1]
+
+
+def _newest(
+    folder: Path, read: Callable[[Path], tuple[int, dict[str, Any]]], report: Callable[[str], None]
+) -> tuple[int, dict[str, Any]] | None:
     paths = checkpoints(folder)
     for path in paths:
         try:
-            return load_checkpoint(path)
+            return read(path)
         except DamagedError as error:
-            warn(f"the checkpoint {path} is damaged and was skipped: {error}")
+            report(f"the checkpoint {path} is damaged and was skipped: {error}")
     if paths:
         raise RunError(f"None of the {len(paths)} checkpoints in {folder} can be read. Begin again with --force.")
     return None

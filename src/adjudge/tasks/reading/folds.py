@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adjudge.errors import ConfigError
+from adjudge.tasks.reading.bad_rows import OnBadRows
 from adjudge.tasks.reading.groups import keys_together
+from adjudge.tasks.reading.located import located
 from adjudge.tasks.reading.sources import load_split
 from adjudge.tasks.reading.table import table_examples
 from adjudge.tasks.spec import TaskSpec
@@ -27,15 +29,15 @@ def has_own_dev(spec: TaskSpec) -> bool:
     return spec.source.table is None or spec.source.table.dev is not None
 
 
-def rows_to_fold(spec: TaskSpec, data_dir: str | None = None) -> list[Example]:
+def rows_to_fold(spec: TaskSpec, data_dir: str | None = None, bad_rows: OnBadRows = "error") -> list[Example]:
     """Return the rows that folds are made of: a table whole, or the training rows of a task with its own dev rows.
 
     Raises what `load_split` raises.
     """
-    table = spec.source.table
+    table = located(spec, data_dir).table
     if table is None or has_own_dev(spec):
-        return load_split(spec, "train", data_dir)
-    return table_examples(spec, Path(table.train))
+        return load_split(spec, "train", data_dir, bad_rows)
+    return table_examples(spec, Path(table.train), table.form, table.decimal, bad_rows)
 
 
 def deal_folds(spec: TaskSpec, examples: Sequence[Example], folds: int, seed: int) -> list[int]:

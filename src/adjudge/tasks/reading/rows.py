@@ -11,6 +11,7 @@ from typing import Any
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.text import shorten
+from adjudge.tasks.answer_words import label_key
 from adjudge.tasks.reading.text_files import Line, kind_of
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Value
@@ -59,11 +60,13 @@ def width_error(path: Path, line: Line, columns: Sequence[str]) -> DataError:
 
 
 def check_columns(path: Path, columns: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise DataError for the first of `wanted` missing from `columns`, and name the nearest column."""
+    """Raise DataError for the first of `wanted` that is missing from `columns`, or is there twice."""
     available = list(columns)
     for column in wanted:
         if column not in available:
             raise DataError(f"{path}: there is no column '{column}'.{nearest(column, available)}")
+        if available.count(column) > 1:
+            raise DataError(f"{path}: the column '{column}' occurs twice. Rename one of them.")
 
 
 def text_cells(spec: TaskSpec, row: Row, *, labelled: bool) -> dict[str, str]:
@@ -73,8 +76,9 @@ def text_cells(spec: TaskSpec, row: Row, *, labelled: bool) -> dict[str, str]:
     there too.
     """
     gold = [spec.label] if spec.label is not None else []
+    group = [spec.group] if spec.group is not None else []
     cells = {}
-    for column in (*spec.fields.values(), *gold, *spec.tags.values(), *([spec.group] if spec.group else [])):
+    for column in (*spec.fields.values(), *gold, *spec.tags.values(), *group):
         value = row.cells.get(column)
         if value is not None:
             if isinstance(value, list | dict):
@@ -99,7 +103,8 @@ def to_example(spec: TaskSpec, where: str, name: str, cells: Mapping[str, str], 
     raw = cells.get(spec.label, "").strip() if spec.label is not None else ""
     gold = None if spec.label is None or (not raw and not labelled) else gold_of(spec, where, raw)
     tags = {tag: cells[column].strip() for tag, column in spec.tags.items() if column in cells}
-    return Example(name, fields, gold, cells.get(spec.group, "").strip() if spec.group else "", tags)
+    group = cells.get(spec.group, "").strip() if spec.group is not None else ""
+    return Example(name, fields, gold, group, tags)
 
 
 def text_of(where: str, field: str, column: str, text: str, *, optional: bool = False) -> str:
@@ -119,21 +124,29 @@ def gold_of(spec: TaskSpec, where: str, raw: str) -> Value:
         raise DataError(f"{where}: the label column '{spec.label}' is empty. Fill it in, or remove the row.")
     if spec.number is None:
         labels = spec.labels or {}
-        if raw not in labels:
+        word = labels.get(raw) or _word_of_equal_label(labels, raw)
+        if word is None:
             raise DataError(
                 f"{where}: '{shorten(raw)}' in column '{spec.label}' is not a label of {spec.name}."
                 f"{nearest(raw, labels)}"
             )
-        return labels[raw]
+        return word
     number = parse_number(raw)
     if number is None:
-        raise DataError(f"{where}: '{shorten(raw)}' in column '{spec.label}' is not a number.")
+        hint = " Numbers have a decimal point." if parse_number(raw.replace(",", ".")) is not None else ""
+        raise DataError(f"{where}: '{shorten(raw)}' in column '{spec.label}' is not a number.{hint}")
     if not spec.number.low <= number <= spec.number.high:
         raise DataError(
             f"{where}: {raw} in column '{spec.label}' is outside the range of {spec.name}, "
             f"{spec.number.low:g} to {spec.number.high:g}."
         )
     return number
+
+
+def _word_of_equal_label(labels: Mapping[str, str], raw: str) -> str | None:
+    """Return the answer word of the label that looks like `raw`, or is the same number; None without one."""
+    key = label_key(raw)
+    return labels.get(key) or next((word for label, word in labels.items() if label_key(label) == key), None)
 
 
 def parse_number(raw: str) -> float | None:

@@ -8,32 +8,40 @@ from typing import Any
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.console import warn
+from adjudge.tasks.reading.bad_rows import OnBadRows
 from adjudge.tasks.reading.hooks import hook_named
 from adjudge.tasks.reading.hub import load_from_hub
+from adjudge.tasks.reading.located import located
 from adjudge.tasks.reading.rows import LABELLED, Row, check_columns, text_cells, text_of, to_example, width_error
-from adjudge.tasks.reading.table import arrow_rows, load_table, read_table
+from adjudge.tasks.reading.table import load_table, read_table
+from adjudge.tasks.reading.table_files import arrow_rows
+from adjudge.tasks.reading.table_rows import Columns
 from adjudge.tasks.reading.text_files import Line, read_json_lines, read_tab_separated
 from adjudge.tasks.reading.vader import FILES, load_vader, vader_folder
 from adjudge.tasks.spec import FileSource, HubSource, TaskSpec
 from adjudge.types import Example
 
 
-def load_split(spec: TaskSpec, split: str, data_dir: str | Path | None = None) -> list[Example]:
+def load_split(
+    spec: TaskSpec, split: str, data_dir: str | Path | None = None, bad_rows: OnBadRows = "error"
+) -> list[Example]:
     """Return the checked rows of one split, in file order.
 
     The first available source is used: `data_dir` (the official download layout, else the hub's Parquet files), the
-    fetched ratings, the user's table, the hub. Tasks without files in a data dir ignore `data_dir`.
+    fetched ratings, the user's table, the hub. A table that is gone from its path is looked for by name in `data_dir`.
+    `bad_rows` is for the rows of a user's table: an error for the first, or "drop", which lists them and returns
+    `KeptRows`.
 
     Raises DataError when no source has the rows (listing every path tried and what to do), or when a row does not fit
     the task (with file, line and field).
     """
-    source = spec.source
+    source = located(spec, data_dir)
     if data_dir is not None and (source.files or source.hub):
         return _from_folder(spec, split, Path(data_dir))
     if source.vader is not None:
         return load_vader(spec, source.vader, split)
     if source.table is not None:
-        return load_table(spec, source.table, split)
+        return load_table(spec, source.table, split, bad_rows)
     if source.hub is not None:
         return _from_hub(spec, source.hub, split)
     raise DataError(f"{spec.name} is read from a folder. Name the folder with --data-dir{_folder_hint(spec, split)}.")
@@ -44,7 +52,7 @@ def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) 
 
     Raises DataError when one of a numbered set of files is missing.
     """
-    source = spec.source
+    source = located(spec, data_dir, must_exist=False)
     if data_dir is not None and (source.files or source.hub):
         return _find_files(spec, split, Path(data_dir))[0]
     paths: list[Path] = []
@@ -222,11 +230,11 @@ def _from_shards(spec: TaskSpec, hub: HubSource, split: str, shards: Iterable[Pa
 
 
 def _hub_rows(
-    spec: TaskSpec, hub: HubSource, split: str, *, rows: Iterable[Row], columns: Sequence[str], origin: Path
+    spec: TaskSpec, hub: HubSource, split: str, *, rows: Iterable[Row], columns: Columns, origin: Path
 ) -> list[Row]:
     """Return the hub's rows with the columns and raw labels of the official files."""
     rename = hub.rename.get(split, {})
-    actual = {rename.get(column, column): column for column in columns}
+    actual = {rename.get(column, column): column for column in columns.places}
     source_of = {column: hub.columns.get(name, column) for name, column in (*spec.fields.items(), *spec.tags.items())}
     labelled = split in LABELLED
     if spec.source.hook is None:  # a hook creates its own columns

@@ -1,15 +1,17 @@
-"""Read text files line by line: UTF-8, plain or compressed with gzip.
+"""Read text files line by line: UTF-8 or another encoding, plain or compressed with gzip.
 
 The memory that a file can take is bounded by its size on disk.
 """
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,28 +47,62 @@ def plain_name(path: Path) -> Path:
     return path.with_suffix("") if is_packed(path) else path
 
 
-def text_lines(path: Path, newline: str = "\n") -> Iterator[str]:
-    r"""Yield the lines of a UTF-8 file with their line ends, without a byte-order mark.
+def text_lines(
+    path: Path, newline: str = "\n", encoding: str | None = None, advice: str = "Save the file as UTF-8."
+) -> Iterator[str]:
+    r"""Yield the lines of a text file with their line ends, without a byte-order mark.
 
-    Lines end at `newline`; ``""`` means at ``\n``, ``\r`` or both. Raises DataError for a file which is unreadable or
-    not UTF-8 (naming the line of the first invalid byte), a damaged or exploding gzip, or an endless line.
+    Lines end at `newline`; ``""`` means at ``\n``, ``\r`` or both. Without an `encoding`, the byte-order mark tells
+    UTF-16 and UTF-32, and other files are UTF-8. Raises DataError for a file which is unreadable or not in its encoding
+    (naming the line of the first invalid byte, then `advice`), a damaged or exploding gzip, or an endless line.
     """
+    used = encoding
     try:
         with path.open("rb") as raw:
             # Both are binary streams; their common type is not declared.
             binary: IO[bytes] = _Unpacked(path, raw) if is_packed(path) else raw  # type: ignore[assignment]
-            text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
+            marked = marked_encoding(binary.peek(4)[:4])  # type: ignore[attr-defined]
+            used = encoding or marked
+            if used in _MARKS and used != marked:  # without a mark, Python reads neither; this is what Windows writes
+                used += "-le"
+            text = io.TextIOWrapper(binary, encoding="utf-8-sig" if used == "utf-8" else used, newline=newline)
+            first = True
             while line := text.readline(MOST_LINE + 1):
                 if len(line) > MOST_LINE:
                     raise DataError(
                         f"{path}: a line has more than {MOST_LINE // 2**20} million characters; is this a text file?"
                     )
-                yield line
-    except UnicodeDecodeError:
-        raise _encoding_error(path) from None
+                # UTF-8 and UTF-16 lose their mark above; an encoding that names the order of its bytes keeps it.
+                yield line.removeprefix("\ufeff") if first and encoding else line
+                first = False
+    except UnicodeError:
+        raise _encoding_error(path, used or "utf-8", advice) from None
     except _READ_ERRORS as error:
         raise _read_error(path, error) from None
 
+
+def marked_encoding(begin: bytes) -> str:
+    """Return the encoding which the byte-order mark at the beginning of a file tells; ``utf-8`` without one."""
+    for encoding, marks in _MARKS.items():
+        if begin.startswith(marks):
+            return encoding
+    return "utf-8"
+
+
+def told_encoding(path: Path) -> str:
+    """Return the encoding that a text file's byte-order mark tells. Raises DataError when it cannot be read."""
+    try:
+        with path.open("rb") as raw:
+            binary: Any = _Unpacked(path, raw) if is_packed(path) else raw
+            return marked_encoding(binary.peek(4)[:4])
+    except _READ_ERRORS as error:
+        raise _read_error(path, error) from None
+
+
+_MARKS = {
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # the first begins like that of UTF-16
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 _READ_ERRORS = (zlib.error, EOFError, OSError)
 
@@ -104,18 +140,21 @@ class _Counted(io.RawIOBase):
         return len(content)
 
 
-def _encoding_error(path: Path) -> DataError:
-    """Return an error which names the first byte that is not UTF-8.
+def _encoding_error(path: Path, encoding: str, advice: str) -> DataError:
+    """Return an error which names the first byte (or only the line) that is not in the encoding.
 
     The file is read again for this, so reading a valid file need not count lines.
     """
+    find: Callable[[Path], str] = _first_bad_byte
+    if encoding.replace("-", "") not in ("utf8", "utf8sig"):
+        find = lambda path: _first_bad_line(path, encoding)  # noqa: E731
     try:
-        return _first_bad_line(path)
+        return DataError(f"{path}:{find(path)} {advice}")
     except _READ_ERRORS as error:  # a gzip file may be damaged before that line
         return _read_error(path, error)
 
 
-def _first_bad_line(path: Path) -> DataError:
+def _first_bad_byte(path: Path) -> str:
     with path.open("rb") as raw:
         file: Any = _Unpacked(path, raw) if is_packed(path) else raw
         number = 0
@@ -124,21 +163,29 @@ def _first_bad_line(path: Path) -> DataError:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    return DataError(
-                        f"{path}:1: byte {line[0]:#04x} is not valid UTF-8; the file seems to be UTF-16. "
-                        "Save the file as UTF-8."
-                    )
                 before = line[: error.start]
-                return DataError(
-                    f"{path}:{number}: byte {line[error.start]:#04x} is not valid UTF-8 (field {before.count(9) + 1} "
-                    f"counted by tabs, byte {len(before) + 1} of the line). Save the file as UTF-8."
+                return (
+                    f"{number}: byte {line[error.start]:#04x} is not valid UTF-8 (field {before.count(9) + 1} "
+                    f"counted by tabs, byte {len(before) + 1} of the line)."
                 )
-    return DataError(f"{path}: is not valid UTF-8. Save the file as UTF-8.")
+    return " is not valid UTF-8."
 
 
-def tab_separated(path: Path) -> Iterator[Line]:
-    r"""Yield the rows of a tab-separated file.
+def _first_bad_line(path: Path, encoding: str) -> str:
+    with path.open("rb") as raw:
+        binary: Any = _Unpacked(path, raw) if is_packed(path) else raw
+        text = io.TextIOWrapper(binary, encoding=encoding, errors="replace")
+        number = 0
+        with contextlib.suppress(UnicodeError):  # of some codecs, in spite of "replace"
+            while line := text.readline(MOST_LINE):
+                number += 1
+                if "\ufffd" in line:
+                    return f"{number}: has bytes that are not valid {encoding}."
+    return f" is not valid {encoding}."
+
+
+def tab_separated(path: Path, encoding: str | None = None, advice: str = "Save the file as UTF-8.") -> Iterator[Line]:
+    r"""Yield the rows of a tab-separated file; `encoding` and `advice` are those of `text_lines`.
 
     Lines end at ``\n`` or ``\r\n`` and cells at tabs only: quotes are text, and so are U+2028, U+0085 and ``\f``. Blank
     lines at the end are skipped; any other blank line is a row with one empty cell. Raises DataError when the file is
@@ -146,7 +193,7 @@ def tab_separated(path: Path) -> Iterator[Line]:
     """
     blank: list[Line] = []  # kept back until another row follows
     number = 0
-    for number, text in enumerate(text_lines(path), 1):
+    for number, text in enumerate(text_lines(path, encoding=encoding, advice=advice), 1):
         line = text.removesuffix("\n")
         row = Line(number, tuple(line.removesuffix("\r").split("\t")))
         if not line.strip("\r"):
@@ -171,18 +218,25 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """
     empty = True
     for number, line in enumerate(text_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            parsed = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: is not JSON: {error}. Each line is one object.") from None
-        if not isinstance(parsed, dict):
-            raise DataError(f"{path}:{number}: is {kind_of(parsed)}, not an object: {shorten(line.strip())}")
-        empty = False
-        yield number, line, parsed
+        if line.strip():
+            empty = False
+            yield number, line, parse_object(path, number, line)
     if empty:
         raise DataError(f"{path}: the file is empty.")
+
+
+def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Return the object on one line of a JSONL file.
+
+    Raises DataError for a line which is not JSON or not an object, or an object with a key twice.
+    """
+    try:
+        parsed = json.loads(line, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{number}: is not JSON: {error}. Each line is one object.") from None
+    if not isinstance(parsed, dict):
+        raise DataError(f"{path}:{number}: is {kind_of(parsed)}, not an object: {shorten(line.strip())}")
+    return parsed
 
 
 def read_json_lines(path: Path) -> list[tuple[int, str, dict[str, Any]]]:

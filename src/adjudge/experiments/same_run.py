@@ -1,0 +1,120 @@
+"""Whether a folder holds the run that is about to be done, and whether that run can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adjudge.config import Config
+from adjudge.errors import RunError
+from adjudge.rewards.function import FUNCTIONS
+from adjudge.runs.environment import FILE
+from adjudge.runs.folder import CHECKPOINTS, Run, differences, read_json
+from adjudge.runs.start import StartingPoint
+from adjudge.runs.tasks import read_tasks, same_task
+from adjudge.runs.work import has_work
+from adjudge.system.files import sha256_of
+from adjudge.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two runs the same: settings, tasks, rows, reward functions and the adapter to start from."""
+
+    config: Config
+    specs: Sequence[TaskSpec]
+    rows_sha256: str
+    functions: Mapping[str, Any]
+    """The hashes of the reward functions, as `adjudge.rewards.function.recorded` returns them."""
+    start: StartingPoint | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what training.json records of it."""
+        return {"rows_sha256": self.rows_sha256, **self.functions}
+
+
+def goes_on(folder: Path, identity: Identity, *, resume: bool) -> bool:
+    """Return whether the run in `folder` goes on, is complete included; if not, its files may be replaced.
+
+    Changes no file. Raises RunError when the folder holds work of another run, when the run needs `resume`, or when
+    what it left cannot be continued. A folder without a run is fine.
+    """
+    if not (folder / "config.yaml").is_file():
+        return False
+    run = Run.open(folder)
+    if differences(run.config, identity.config):
+        return run.goes_on(identity.config, resume=resume)
+    if difference := difference_of(run, identity):
+        if not has_work(folder):
+            return False
+        use = "Put back what changed" if resume else "Name another --out"
+        raise RunError(f"{folder} holds a run of {difference}. {use}, or add --force to replace it.")
+    if resume and run.recorded_status()[0] == "complete":
+        return True
+    if not run.goes_on(identity.config, resume=resume):
+        return False
+    if not (folder / "training.json").is_file():
+        _check_checkpoint(run, identity)
+    return True
+
+
+def difference_of(run: Run, identity: Identity) -> str:
+    """Return how the run in a folder differs from the one to do, as in ``other settings (seed 0 → 1)``; or nothing."""
+    changed = differences(run.config, identity.config)
+    if changed:
+        return f"other settings ({', '.join(changed)})"
+    if any((run.folder / name).is_file() for name in ("task.yaml", "tasks.yaml")):
+        specs = read_tasks(run.folder)
+        if len(specs) != len(identity.specs) or not all(map(same_task, specs, identity.specs)):
+            return "another version of the task"
+    made_from = _recorded(run.folder)
+    if made_from.get("rows_sha256", identity.rows_sha256) != identity.rows_sha256:
+        return f"other rows ({_changed_file(run.folder)})"
+    functions = identity.functions.get(FUNCTIONS, {})
+    if made_from and made_from.get(FUNCTIONS, {}) != functions:
+        names = sorted(set(functions.items()) ^ set(made_from.get(FUNCTIONS, {}).items()))
+        return f"other reward functions ({', '.join(dict.fromkeys(name for name, _ in names))} changed)"
+    adapter = made_from.get("init", {}).get("sha256", {}).get("adapter_model.safetensors", "")
+    if identity.start is not None and adapter not in ("", identity.start.adapter_sha256):
+        return f"another adapter ({identity.start.adapter} changed)"
+    return ""
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """Return rows, reward functions and starting point as a run recorded them; nothing before it began to train."""
+    environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+    record = dict(environment.get("data", {}))
+    record |= {name: environment[name] for name in ("init", FUNCTIONS) if name in environment}
+    if (folder / "training.json").is_file():
+        record |= read_json(folder / "training.json")
+    return record
+
+
+def _changed_file(folder: Path) -> str:
+    """Return which data file of a run is not as it was, with the recorded start of its hash."""
+    environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+    for task in environment.get("data", {}).get("tasks", {}).values():
+        for name, digest in task.get("files", {}).items():
+            path = Path(name)
+            if not path.is_file():
+                return f"{path} is gone; its SHA-256 was {digest[:12]}…"
+            if (now := sha256_of(path)) != digest:
+                return f"{path} changed: its SHA-256 was {digest[:12]}… and is {now[:12]}…"
+    return "the data changed"
+
+
+def _check_checkpoint(run: Run, identity: Identity) -> None:
+    """Raise RunError when the newest checkpoint is damaged, was made from something else, or its logs were cut."""
+    from adjudge.training.checkpoint import newest_packed
+
+    state = newest_packed(run.folder / CHECKPOINTS)
+    if state is None:
+        return
+    if state.get("identity", {}).get("rows", identity.rows_sha256) != identity.rows_sha256:
+        raise RunError(
+            f"{run.folder} holds a run of other rows ({_changed_file(run.folder)}). "
+            "Put back what changed, or add --force to replace it."
+        )
+    run.check_logs(state.get("logs", {}))

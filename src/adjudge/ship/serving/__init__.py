@@ -1,0 +1,1 @@
+"""Serve judges over HTTP: reading requests, batching rows, answering in several forms."""

@@ -1,0 +1,47 @@
+"""Where a user's table is now: at its path, or under its name in the data folder."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from adjudge.errors import DataError
+from adjudge.system.console import note
+from adjudge.tasks.spec import Source, TaskSpec
+
+
+def located(spec: TaskSpec, data_dir: str | Path | None, *, must_exist: bool = True) -> Source:
+    """Return the task's source, with the files of a user's table where they are now.
+
+    A file that is not at its path is looked for by name in `data_dir`: a run keeps the path its table had, and the
+    table may have been moved since. A note says when it was found there. Raises DataError with every place looked at,
+    unless not `must_exist`.
+    """
+    table = spec.source.table
+    if table is None:
+        return spec.source
+    files = {"train": table.train, "dev": table.dev}
+    now = {key: str(_place(spec, Path(file), data_dir, must_exist)) for key, file in files.items() if file is not None}
+    return spec.source.model_copy(update={"table": table.model_copy(update=now)})
+
+
+def _place(spec: TaskSpec, path: Path, data_dir: str | Path | None, must_exist: bool) -> Path:
+    if path.is_file():
+        return path
+    places = [path] if data_dir is None else [path, Path(data_dir) / path.name]
+    for place in places:
+        if place.is_file():
+            _say(place, path)
+            return place
+    if path.is_dir() or not must_exist:
+        return path  # what is wrong with a folder is said by its reader
+    tried = "".join(f"\n  {place}" for place in places)
+    raise DataError(
+        f"{spec.name}: there is no file {path.name}. Looked at:{tried}\n"
+        "Put it back, or name the folder it is in now with --data-dir."
+    )
+
+
+@cache
+def _say(place: Path, path: Path) -> None:
+    note(f"{place} is read in place of {path}, which is gone.")
