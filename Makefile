@@ -8,25 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUDGET ?= full
-DEMO_METHODS ?= zero-shot,few-shot,tfidf,linear,sft,ppo,encoder
+OUT ?=
 # Tests: one process per core, one thread each.
 WORKERS ?= auto
-
-ifeq ($(BUDGET),full)
-  TRAIN_ROWS ?= 240
-  EVAL_ROWS ?= 200
-  OUT ?= runs/demo
-else ifeq ($(BUDGET),smoke)
-  TRAIN_ROWS ?= 48
-  EVAL_ROWS ?= 48
-  OUT ?= runs/demo-smoke
-  SETTINGS ?= sft.min_steps=0 ppo.min_steps=0 encoder.min_steps=0
-else
-  $(error BUDGET is full or smoke, not '$(BUDGET)')
-endif
-
-# The demo shows the way in minutes: two passes over its rows, although the default's floor would ask for more.
-SETTINGS ?= sft.min_steps=0 ppo.min_steps=0
 
 # Speed beside the peers; without DATA_DIR on sentences that adjudge fetches itself. BENCH: options that all its programs take.
 DATA_DIR ?=
@@ -35,14 +19,15 @@ ROUNDS ?= 2
 BENCH ?=
 BENCH_OPTIONS = $(if $(DATA_DIR),--task glue/sst2 --data-dir "$(DATA_DIR)",--task vader/movies) --out $(BENCH_OUT) $(BENCH)
 
-.PHONY: help setup demo bench docs test lint clean
+.PHONY: help setup demo bench package docs test lint clean
 
 help:
 	@echo "make setup    make $(VENV) with everything in it (again: nothing to do)"
-	@echo "make demo     compare seven methods on rated movie sentences, write $(OUT)/report.html"
+	@echo "make demo     compare seven methods on rated movie sentences, write runs/demo/report.html"
 	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
 	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/results/speed.md"
 	@echo "make docs     build the documentation's site: site/index.html"
+	@echo "make package  build the wheel and the source archive, and try the wheel in a fresh environment"
 	@echo "make test     lint, format, rooms, types, tests (WORKERS=1: one process)"
 	@echo "make lint     lint, format, rooms, types"
 	@echo "make clean    remove $(VENV) and what tools left behind; runs/ and the model cache stay"
@@ -69,12 +54,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "==> ready: $(BIN)/adjudge"
 
 demo: setup
-	@echo "==> fetching the small model, the encoder and the rated sentences (once)"
-	@$(BIN)/adjudge fetch all
-	@echo "==> comparing $(DEMO_METHODS) on vader/movies: $(TRAIN_ROWS) training rows, $(EVAL_ROWS) rows judged, seed 0"
-	@$(BIN)/adjudge compare --task vader/movies --methods $(DEMO_METHODS) \
-		--train-rows $(TRAIN_ROWS) --eval-rows $(EVAL_ROWS) --seeds 0 --out $(OUT) $(SETTINGS)
-	@echo "==> the report: $(OUT)/report.html"
+	@$(BIN)/adjudge demo --budget "$(BUDGET)" $(if $(OUT),--out "$(OUT)")
 
 bench: setup
 	@echo "==> ours beside the peers (environments: python benchmarks/peers/environments.py)"
@@ -87,6 +67,14 @@ bench: setup
 	@$(BIN)/python -m benchmarks.steps --rounds $(ROUNDS) $(BENCH_OPTIONS)
 	@$(BIN)/python -m benchmarks.table --out $(BENCH_OUT) --write docs/results/speed.md
 	@echo "==> the tables: docs/results/speed.md"
+
+# Isolated from .venv: the wheel is built from the source archive, so that both are known to be complete.
+package: setup
+	@echo "==> building the source archive and the wheel: dist/"
+	@rm -rf build dist
+	@$(BIN)/python -m build --outdir dist . >$(VENV)/build.log 2>&1 || { tail -n 20 $(VENV)/build.log >&2; exit 1; }
+	@echo "==> installing the wheel elsewhere"
+	@$(BIN)/python tools/try_wheel.py dist/*.whl
 
 # tools/ on the path: the extension that writes formulas as MathML lies there.
 docs: $(VENV)/.docs

@@ -1,6 +1,6 @@
-"""Fuzz answers, files, task files and submissions: only our errors are raised, no answer is guessed.
+"""Fuzz answers, files, frames, task files and submissions: only our errors are raised, no answer is guessed.
 
-python tests/fuzz.py --answers 1000000 --files 10000 --tasks 10000 --submissions 2000 --seed 0
+python tests/fuzz.py --answers 1000000 --files 10000 --frames 20000 --tasks 10000 --submissions 2000 --seed 0
 
 `tests/invariants/test_fuzz.py` runs a small number through the same functions. Needs src and tests on the path.
 """
@@ -21,6 +21,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fuzz_frames import fuzz_frames
 from hostile_files import MARKS, Made, damaged_submission, damaged_table, damaged_task, damaged_task_rows
 from specs import label_task, number_task
 
@@ -292,7 +293,7 @@ def _outcome(made: Made, load: Callable[[], str]) -> str:
 def main() -> None:
     """Run the requested numbers of cases and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("answers", "files", "tasks", "submissions", "seed"):
+    for name in ("answers", "files", "frames", "tasks", "submissions", "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
     options = parser.parse_args()
     console.quiet = True
@@ -301,6 +302,7 @@ def main() -> None:
         for name, run in {
             "answers": fuzz_answers,
             "files": lambda *args: fuzz_files(*args[:2], folder, *args[2:]),
+            "frames": fuzz_frames,
             "tasks": lambda *args: fuzz_tasks(*args[:2], folder, *args[2:]),
             "submissions": lambda *args: fuzz_submissions(*args[:2], folder, *args[2:]),
         }.items():

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, load_config
-from adjudge.errors import ConfigError, DataError, nearest
+from adjudge.config import Config, change, load_config
+from adjudge.errors import ConfigError, DataError
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
+from adjudge.experiments.judging_settings import judging_settings
 from adjudge.methods.registry import (
     entry_for,
     function_settings,
@@ -33,9 +34,9 @@ from adjudge.runs.default_folder import default_folder
 from adjudge.runs.folder import Run
 from adjudge.runs.portable import is_portable, judge_folder, read_judge
 from adjudge.runs.tasks import pick_among, read_tasks
-from adjudge.tasks import infer_task, load_split, load_task
+from adjudge.tasks import given_examples, infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Example, Prediction
+from adjudge.types import Prediction
 
 if TYPE_CHECKING:
     from adjudge.evaluation.predict import Judge
@@ -58,13 +59,16 @@ class FinishedRun:
     """A run folder with a result, or a judge that left its run.
 
     Its model is loaded when it is first asked to judge. `model` names the base model of a judge that left its run.
+    `settings` are those of `open_run`.
     """
 
-    def __init__(self, folder: str | Path, *, model: str | None = None) -> None:
+    def __init__(self, folder: str | Path, *, model: str | None = None, **settings: Any) -> None:
         self.folder = Path(folder)
         self._model = model
+        self._settings = judging_settings(_dotted(settings), self.folder)
         self._portable = read_judge(self.folder, model) if is_portable(self.folder) else None
-        self.config: Config = self._portable[0].config if self._portable else Run.open(folder).config
+        config = self._portable[0].config if self._portable else Run.open(folder).config
+        self.config: Config = change(config, self._settings)
         self._judges: dict[str, Judge] = {}
 
     def __repr__(self) -> str:
@@ -103,7 +107,7 @@ class FinishedRun:
         """
         spec = self._spec_of(task)
         if not self._judges:
-            self._judges = load_judges(self.folder, model=self._model)
+            self._judges = load_judges(self.folder, model=self._model, settings=self._settings)
         return self._judges[spec.name]
 
     def _spec_of(self, task: str | None) -> TaskSpec:
@@ -114,20 +118,42 @@ class FinishedRun:
     ) -> list[Prediction]:
         """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
 
-        `task` selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
-        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field, and
-        RunError as `judge_of` does.
+        Frames and columns may be of pandas, polars, Arrow, `datasets`, or any library that exports Arrow. `task`
+        selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
+        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field or a value
+        that is not text, and RunError as `judge_of` does.
         """
         judge, spec = self.judge_of(task), self._spec_of(task)
-        return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
+        return judge.judge(given_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
-    def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        task: str | Path | TaskSpec | None = None,
+        *,
+        data: str | Path | None = None,
+        text: str | Sequence[str] = (),
+        label: str | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
         """Judge labelled rows and return the scores.
 
-        The options are those of `adjudge.experiments.evaluate.evaluate_run`. Without a `task`, the run's own tasks are
-        judged. When these are several, ``tasks`` holds the scores of each.
+        With `data`, every row of this file is judged with the run's own task, its prompt and its answer words; `text`
+        and `label` name the file's columns where they are not the task's, and `task` picks a task of a run over
+        several. Without, `task` is any task; the default are the run's own, and when these are several, ``tasks`` holds
+        the scores of each.
+
+        The other options are those of `adjudge.experiments.evaluate.evaluate_run`, and settings of the machine such as
+        ``runtime__threads=1``.
         """
-        results = evaluate_tasks(self.folder, spec=None if task is None else as_task(task), **options)
+        settings = self._settings | _dotted({key: options.pop(key) for key in list(options) if "__" in key})
+        if data is None:
+            spec = None if task is None else as_task(task)
+        elif isinstance(data, str | Path):
+            spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
+            options |= {"data": data, "text": [text] if isinstance(text, str) else list(text), "label": label}
+        else:
+            raise DataError(f"data is the path of a file, not a {type(data).__name__}: write the rows to a file first.")
+        results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
         return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
 
 
@@ -139,7 +165,7 @@ def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
     """
     from adjudge.models import policy
 
-    values = {"model": model, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    values = {"model": model, **_dotted(overrides)}
     return policy.load_policy(load_config(values=values))
 
 
@@ -212,18 +238,23 @@ def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]])
     return [given_function(function) for function in functions]
 
 
-def open_run(folder: str | Path) -> FinishedRun:
-    """Open a finished run. Raises RunError when the folder is not a run."""
-    return FinishedRun(folder)
+def open_run(folder: str | Path, **settings: Any) -> FinishedRun:
+    """Open a finished run, to judge with it.
+
+    `settings` are those of the machine and of judging, with ``__`` for the dots: ``runtime__threads=1``,
+    ``evaluation__batch_size=8``. Raises RunError when the folder is not a run, and ConfigError for a setting that was
+    fixed when it was trained.
+    """
+    return FinishedRun(folder, **settings)
 
 
-def open_judge(source: str | Path, *, model: str | None = None) -> FinishedRun:
+def open_judge(source: str | Path, *, model: str | None = None, **settings: Any) -> FinishedRun:
     """Open a judge to predict with: a run folder, the folder of its trained weights wherever it lies, or a hub id.
 
-    `model` names the base model where a judge that left its run does not find it. Raises RunError when there is no
-    judge, and ModelError when the hub cannot be reached.
+    `model` names the base model where a judge that left its run does not find it. `settings` are those of `open_run`.
+    Raises RunError when there is no judge, and ModelError when the hub cannot be reached.
     """
-    return FinishedRun(judge_folder(source), model=model)
+    return FinishedRun(judge_folder(source), model=model, **settings)
 
 
 def as_task(task: str | Path | TaskSpec) -> TaskSpec:
@@ -231,36 +262,9 @@ def as_task(task: str | Path | TaskSpec) -> TaskSpec:
     return task if isinstance(task, TaskSpec) else load_task(task)
 
 
-def to_examples(spec: TaskSpec, rows: Any) -> list[Example]:
-    """Return texts, mappings or a data frame as examples without gold answers. Raises DataError."""
-    from adjudge.tasks import examples_for_prediction
-
-    if isinstance(rows, str | Mapping):
-        raise DataError("Give a list of rows, even for one: predict([row]).")
-    if hasattr(rows, "to_dict"):  # pandas; polars has to_dicts
-        rows = rows.to_dict(orient="records")
-    elif hasattr(rows, "to_dicts"):
-        rows = rows.to_dicts()
-    table = [_cells(spec, number, row) for number, row in enumerate(rows, 1)]
-    for number, cells in enumerate(table, 1):
-        lacking = [field for field, column in spec.fields.items() if field not in cells and column not in cells]
-        if lacking:
-            raise DataError(
-                f"rows:{number}: there is no '{lacking[0]}', which {spec.name} needs.{nearest(lacking[0], cells)}"
-            )
-    return examples_for_prediction(spec, table, "rows")
-
-
-def _cells(spec: TaskSpec, number: int, row: Any) -> dict[str, str]:
-    if isinstance(row, str):
-        if len(spec.fields) != 1:
-            raise DataError(
-                f"rows:{number}: {spec.name} has the fields {', '.join(spec.fields)}: give mappings, not bare texts."
-            )
-        return {next(iter(spec.fields)): row}
-    if not isinstance(row, Mapping):
-        raise DataError(f"rows:{number}: a row is a text or a mapping of fields, not a {type(row).__name__}.")
-    return {str(key): "" if value is None else str(value) for key, value in row.items()}
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their keys: ``runtime__threads`` is ``runtime.threads``."""
+    return {key.replace("__", "."): value for key, value in settings.items()}
 
 
 _SHORT = {"train_rows": "data.train_rows", "eval_rows": "data.eval_rows", "data_dir": "data.data_dir"}

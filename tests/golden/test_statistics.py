@@ -12,6 +12,7 @@ from adjudge.evaluation import statistics
 from adjudge.evaluation.statistics import (
     align_runs,
     bootstrap_interval,
+    clopper_pearson,
     compare_methods,
     holm,
     mcnemar,
@@ -102,6 +103,18 @@ def test_same_seed_gives_the_same_interval_for_any_chunk_size(monkeypatch):
     assert paired_permutation(F1, _kept(gold, pred), _kept(gold, 1 - pred), resamples=300, seed=7) == pytest.approx(
         tested
     )
+
+
+@pytest.mark.parametrize(("hits", "units"), [(0, 1), (1, 1), (0, 5), (5, 5), (3, 5), (149, 149), (0, 1000)])
+def test_interval_of_a_share_agrees_with_scipys(hits, units):
+    expected = scipy.stats.binomtest(hits, units).proportion_ci(method="exact")
+    assert clopper_pearson(hits, units) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_more_seeds_of_the_same_rows_do_not_narrow_the_interval_of_all_right():
+    run = _run([0, 1, 1], [0, 1, 1])
+    one, three = (metric_interval(TASK, "accuracy", [run] * count, 50, 0) for count in (1, 3))
+    assert one == three == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 3)), "high": 1.0}
 
 
 def test_interval_of_one_row_and_of_no_rows():

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 from fuzz import could_be, fuzz_answers, fuzz_files, fuzz_submissions, fuzz_tasks, load_table_file
+from fuzz_frames import MIXED, TYPED, fuzz_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from specs import label_task, number_task
@@ -40,6 +41,12 @@ def test_generated_files_are_loaded_or_end_in_our_errors(tmp_path):
     kinds = {outcome.rpartition(": ")[2] for outcome in counts}
     assert counts.total() == 120
     assert kinds >= {"loaded", "DataError"}
+
+
+def test_generated_frames_are_read_as_their_cells_or_end_in_our_errors():
+    counts = fuzz_frames(200, Random(0))
+    assert counts.total() == 200
+    assert set(counts) == {f"{make.__name__}: {end}" for make in (*MIXED, *TYPED) for end in ("read", "DataError")}
 
 
 def test_generated_task_files_are_loaded_or_end_in_our_errors(tmp_path):

@@ -181,7 +181,6 @@ LABELS = {
     "control": ("no", "ye\x07s", r"must not have the invisible U\+0007"),
     "direction": ("no", "yes\u202e", r"must not have the invisible U\+202E"),
     "nul": ("no", "yes\x00", r"must not have the invisible U\+0000"),
-    "normal form": ("\u00e9", "e\u0301", "have the same answer word"),
     "tag": ("no", "</Judgement>", "must not have a line break or '<'"),
     "special": ("no", "<|im_end|>", "must not have a line break or '<'"),
 }

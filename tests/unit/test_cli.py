@@ -21,21 +21,23 @@ from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
-TASK = "--data --dev --text --label --labels --instruction"
+TASK = "--data --dev --text --label --labels --kind --instruction"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --out --resume --force",
+    "--init --reward-funcs --report-to --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode "
-    "--init --reward-funcs --out --force",
+    "--init --reward-funcs --report-to --out --force",
     "predict": "--run --input --out --task --method --seed --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
+    "push": "--run --public --base --revision",
     "report": "--out",
-    "rerun": "--out --data-dir --reward-funcs --force",
+    "rerun": "--out --data-dir --reward-funcs --report-to --force",
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
     "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
+    "demo": "--budget --out",
     "fetch": "",
     "doctor": "--data-dir --json",
     "settings": "--preset",
@@ -375,7 +377,7 @@ def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path,
 
 def test_evaluate_refuses_options_fixed_by_training(trained):
     assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
-    assert "ppo.clip=1" in refused("evaluate", "--run", trained, "ppo.clip=1")
+    assert "ppo.clip stays as it is" in refused("evaluate", "--run", trained, "ppo.clip=1")
     assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
 
 
@@ -436,6 +438,32 @@ def test_predict_keeps_input_columns_and_adds_results(trained, tmp_path):
         ["", "0.5", "0.5", "true"],
     ]
     assert "1 answers unreadable" in result.stderr
+
+
+def test_predict_takes_settings_of_the_machine_and_refuses_those_of_the_run(trained, tmp_path, monkeypatch):
+    from adjudge.experiments import evaluate
+
+    source, seen = write_csv(tmp_path / "new.csv"), []
+    load = evaluate._load
+    monkeypatch.setattr(evaluate, "_load", lambda run, specs: seen.append(run.config) or load(run, specs))
+    command = ["predict", "--run", trained, "--input", source, "--out", tmp_path / "out.csv"]
+    settings = ["runtime.threads=1", "evaluation.batch_size=3", "runtime.dtype=bfloat16", "--decode", "labels"]
+    assert invoke(*command, *settings).exit_code == 0
+    (config,) = seen
+    assert (config.runtime.threads, config.evaluation.batch_size, config.runtime.dtype) == (1, 3, "bfloat16")
+    assert config.evaluation.decode == "labels"
+    for setting, message in [
+        ("prompt.style=paper", "prompt.style stays as it is in"),
+        (
+            "data.split=train",
+            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.threads,",
+        ),
+        ("runtime.checkpoint_activations=true", "runtime.checkpoint_activations stays"),
+        ("runtime.thread=1", "Did you mean 'runtime.threads'?"),
+        ("runtime.threads=0", "greater than or equal to 1"),
+        ("threads", "'threads' is no setting: write key=value"),
+    ]:
+        assert message in refused(*command, "--force", setting)
 
 
 def test_predict_replaces_a_file_only_when_told_to(trained, tmp_path):
@@ -681,3 +709,24 @@ def test_several_tasks_from_python(two_tasks, tmp_path, monkeypatch):
     }
     with pytest.raises(ConfigError, match="takes one task"):
         adjudge.train("encoder", two_tasks.split(","))
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("tra", {"train"}),
+        ("train pp", {"ppo"}),
+        ("train sft --task vader/mov", {"vader/movies", "vader/movies-rating"}),
+        ("train sft --task vader/news,glue/rt", {"vader/news,glue/rte"}),
+        ("train sft tracking.pro", {"tracking.project="}),
+        ("train sft --report", {"--report-to"}),
+    ],
+)
+def test_the_shell_completes_verbs_methods_tasks_and_settings(words, completions):
+    shell = {
+        "_ADJUDGE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"adjudge {words}",
+        "COMP_CWORD": str(words.count(" ") + 1),
+    }
+    result = CliRunner().invoke(app, prog_name="adjudge", env=shell)
+    assert set(result.stdout.split()) == completions

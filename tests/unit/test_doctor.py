@@ -1,6 +1,7 @@
 """The doctor on machines that lack something; tests replace the functions that examine the machine."""
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -18,8 +19,9 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from adjudge.cli.main import app
-from adjudge.setup import doctor
+from adjudge.setup import doctor, torch_library
 from adjudge.setup.doctor import examine
+from adjudge.setup.torch_library import GPU_FILES
 from adjudge.system.hub import connection_problem
 from adjudge.tasks import list_tasks
 from adjudge.tasks.reading import vader
@@ -86,8 +88,8 @@ def test_something_not_fetched_is_missing_with_the_command_to_fetch_it(gone, nam
     shutil.rmtree(well / gone)
     assert missing() == [name]
     assert findings()[name].do == do
-    assert plans()["make demo, adjudge compare"][0] is False
-    assert f"adjudge fetch ({name})" in plans()["make demo, adjudge compare"][1]
+    assert plans()["adjudge demo, adjudge compare"][0] is False
+    assert f"adjudge fetch ({name})" in plans()["adjudge demo, adjudge compare"][1]
     assert plans()["vader/movies"][0] == (name != "rated sentences")
 
 
@@ -104,7 +106,7 @@ def test_a_full_disk_is_missing_only_for_folders_to_be_written(well, monkeypatch
     assert "Make room" in findings()["runs folder"].do
     shutil.rmtree(well / "models/minilm-l6")
     assert missing() == ["runs folder", "cache folder", "minilm-l6"]
-    assert plans()["make demo, adjudge compare"] == (False, "see runs folder, cache folder above")
+    assert plans()["adjudge demo, adjudge compare"] == (False, "see runs folder, cache folder above")
 
 
 def test_a_runs_folder_that_cannot_be_written_is_missing(tmp_path):
@@ -195,7 +197,7 @@ def test_a_library_out_of_range_is_missing(library, version, message, monkeypatc
     assert missing() == [library]
     assert findings()[library].message == message
     assert findings()[library].do.startswith(f"pip install '{library}")
-    assert plans()["make demo, adjudge compare"] == (False, f"see {library} above")
+    assert plans()["adjudge demo, adjudge compare"] == (False, f"see {library} above")
 
 
 def test_a_pytorch_that_cannot_be_imported_is_missing(monkeypatch):
@@ -249,7 +251,7 @@ def test_a_data_folder_without_tasks_is_missing(folder, message):
     examination = examine(folder)
     assert not examination.healthy
     assert message in next(finding.message for finding in examination.machine if finding.name == "data folder")
-    assert plans(folder)["make demo, adjudge compare"][0] is True
+    assert plans(folder)["adjudge demo, adjudge compare"][0] is True
 
 
 def test_the_verb_prints_a_table_or_json_and_exits_with_0_or_1(well):
@@ -270,7 +272,42 @@ def test_the_verb_prints_a_table_or_json_and_exits_with_0_or_1(well):
     assert {"name": "vader/movies", "runs": True, "said": "the rated sentences are here"} in tree["plans"]
 
 
-def test_examining_does_not_import_transformers():
-    """Importing PyTorch takes most of the time; transformers would double it."""
-    code = "import sys; from adjudge.setup.doctor import examine; examine(); sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0
+def examined_elsewhere(before: str) -> dict:
+    """The examination of this machine in another process, and whether it imported PyTorch and transformers."""
+    code = (
+        f"import json, sys; {before}; from adjudge.setup.doctor import examine; report = examine().as_json()\n"
+        "print(json.dumps(report | {'imported': [name for name in ('torch', 'transformers') if name in sys.modules]}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    return json.loads(done.stdout)
+
+
+def test_examining_imports_neither_pytorch_nor_transformers_and_says_what_pytorch_would():
+    """Importing PyTorch takes most of the time where its library alone can tell; transformers would double it."""
+    quick, slow = examined_elsewhere("pass"), examined_elsewhere("import torch")
+    assert slow["imported"] == ["torch"]
+    if any(path.exists() for path in GPU_FILES) or platform.machine() != "x86_64" or sys.platform != "linux":
+        assert quick["imported"] == ["torch"]
+    else:
+        assert quick["imported"] == []
+    said = [
+        [item for item in report["machine"] if item["name"] in ("processor", "device", "dtype", "torch")]
+        for report in (quick, slow)
+    ]
+    assert len(said[0]) == 4 and said[0] == said[1]
+
+
+def test_where_the_library_does_not_load_pytorch_itself_is_asked(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(torch_library, "GPU_FILES", ())
+    monkeypatch.setattr(torch_library.sys, "platform", "linux")
+    monkeypatch.setattr(torch_library.platform, "machine", lambda: "x86_64")
+
+    def broken(_path):
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    for library in (broken, lambda _path: object()):  # damaged, and without the function
+        monkeypatch.setattr(torch_library.ctypes, "CDLL", library)
+        assert torch_library.torch_library() is None
+    monkeypatch.setattr(torch_library, "GPU_FILES", (tmp_path,))
+    assert torch_library.torch_library() is None

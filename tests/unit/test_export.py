@@ -84,7 +84,7 @@ def test_a_gguf_judge_carries_its_prompt(trained, tmp_path):
     assert exported.changed == 0 and exported.rows > 0
     text = (tmp_path / "gguf/Modelfile").read_text()
     assert "FROM ./model.gguf" in text and "PARAMETER stop </Judgement>" in text
-    run, spec, judge = load_judge(trained)
+    _, spec, judge = load_judge(trained)
     shown = judge.task.renderer.text(adjudge.load_split(spec, "dev")[0])
     text_of_row = adjudge.load_split(spec, "dev")[0].fields["text"]
     template = text.partition('TEMPLATE """')[2].partition('"""')[0]

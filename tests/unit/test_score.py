@@ -43,7 +43,23 @@ def test_scores_without_a_readable_answer():
     scores = score(LABELS, _predictions(("Yes", None), ("No", None)), resamples=100)
     assert scores["majority"] == {"word": None, "share": 0.0, "one_label": False}
     assert scores["unreadable"] == 2
-    assert scores["metrics"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert scores["metrics"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.8419, abs=1e-4)}
+    assert scores["metrics"]["matthews"] == {"value": 0.0, "low": None, "high": None}
+
+
+def test_five_right_answers_are_no_certainty():
+    spec = label_task("No", "Yes", metrics=("accuracy", "macro_f1", "f1"))
+    scores = score(spec, _predictions(*[("Yes", "Yes")] * 4, ("No", "No")), resamples=200)
+    assert scores["metrics"]["accuracy"] == {"value": 1.0, "low": pytest.approx(0.4782, abs=1e-4), "high": 1.0}
+    assert scores["metrics"]["macro_f1"] == {"value": 1.0, "low": None, "high": None}
+    one = score(NUMBER, _predictions((1.0, 1.5)), resamples=50)["metrics"]
+    assert one["mae"] == {"value": 0.5, "low": None, "high": None}
+    json.dumps([scores, one], allow_nan=False)
+
+
+def test_a_judge_of_one_answer_keeps_its_interval_of_zero():
+    scores = score(LABELS, _predictions(*[("Yes", "Yes"), ("No", "Yes")] * 10), resamples=200)
+    assert scores["metrics"]["matthews"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_scores_of_a_number_task():

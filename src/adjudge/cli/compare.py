@@ -11,7 +11,7 @@ import typer
 
 from adjudge.cli import options
 from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
-from adjudge.cli.show import next_commands, show_table
+from adjudge.cli.show import show_comparison
 from adjudge.methods.registry import COMPARED, MULTI
 
 EPILOG = options.examples(
@@ -54,6 +54,7 @@ def compare(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seeds: Annotated[
@@ -75,6 +76,7 @@ def compare(
             rich_help_panel=options.PLACE,
         ),
     ] = None,
+    report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
     """Compare methods on the same rows, prompts and budget.
@@ -85,9 +87,9 @@ def compare(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import comparison_folder
-    from adjudge.system.console import warn
 
     chosen = check_names(options.split_list(methods, "--methods"))
     if reward_funcs is not None and not any(parse_name(name)[0].name in rewarded_names() for name in chosen):
@@ -97,16 +99,9 @@ def compare(
     specs = options.chosen_tasks(ctx.params, settings)
     if mixture is not None and not any(parse_name(name)[1] for name in chosen):
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
+    for spec in specs:
+        report_own_table(spec, settings)
     folder = Path(out) if out is not None else comparison_folder(specs)
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
-    show_table(table)
-    for name in ("table.md", "table.json", "report.html"):
-        if (folder / name).is_file():
-            typer.echo(str(folder / name))
-    for line in next_commands(table, folder):
-        typer.echo(line)
-    for failure in table["failed"]:
-        warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
-    if table["failed"]:
-        raise typer.Exit(1)
+    show_comparison(table, folder)

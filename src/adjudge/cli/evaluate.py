@@ -14,6 +14,7 @@ from adjudge.cli.show import show_scores
 
 EPILOG = options.examples(
     f"adjudge evaluate --method {UNTRAINED[-1]} --task glue/rte --data-dir data",
+    f"adjudge evaluate --run runs/reviews/{EXAMPLE}-seed0 --data more-reviews.csv",
     f"adjudge evaluate --run runs/vader-movies/{EXAMPLE}-seed0 --task vader/tweets",
     f"adjudge evaluate --run runs/glue-mnli/{EXAMPLE}-seed0 --task glue/ax --data-dir data",
     f"adjudge evaluate --run runs/vader-movies/{EXAMPLE}-seed0 --decode labels",
@@ -26,6 +27,8 @@ FIXED_BY_TRAINING = {
     "preset": "default",
     "config": None,
     "prompt_style": None,
+    "labels": None,
+    "instruction": None,
 }
 """Parameters that cannot be given with ``--run``, each with its value when it was not given."""
 
@@ -53,6 +56,7 @@ def evaluate(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     model: options.Model = None,
     seed: options.Seed = None,
     preset: options.Preset = "default",
@@ -72,10 +76,12 @@ def evaluate(
 ) -> None:
     """Judge a task's rows with an untrained model or a finished run, and score the answers.
 
-    Name one of them, with --method or --run.
+    Name one of them, with --method or --run. With --run, --data is a file whose every row is judged with the run's own
+    task; --text and --label name its columns, where they are not the task's.
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import parse_name
     from adjudge.runs.default_folder import default_folder
     from adjudge.system.console import note
@@ -93,6 +99,7 @@ def evaluate(
     spec = options.only_task(ctx.params, settings, "evaluate")
     folder = Path(out) if out is not None else default_folder([spec], entry.name, settings.seed)
     note(f"judging {spec.name} with {entry.name} → {folder}")
+    report_own_table(spec, settings)
     show_scores(execute(settings, spec, folder, force=force), folder)
 
 
@@ -100,13 +107,20 @@ def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any
     """Judge with the run that ``--run`` names; return folder and scores of each result."""
     from adjudge.errors import ConfigError
     from adjudge.experiments.evaluate import evaluate_tasks
+    from adjudge.runs.tasks import pick_task
 
     fixed = [options.option_of(name) for name, absent in FIXED_BY_TRAINING.items() if params[name] != absent]
-    fixed += params["overrides"] or ()
     if fixed:
         raise ConfigError(f"{fixed[0]} was fixed when {params['run']} was trained; with --run it cannot be changed.")
     settings = options.build_config(params)  # checks the other options, too
-    names_task = any(params[name] is not None for name in ("task", "data", *options.OWN_TABLE))
-    spec = options.only_task(params, settings, "evaluate") if names_task else None
     passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force")}
-    return evaluate_tasks(params["run"], spec=spec, **passed_on)
+    passed_on["settings"] = options.given_settings(params)
+    if params["data"] is None:
+        names_task = any(params[name] is not None for name in ("task", *options.OWN_TABLE))
+        spec = options.only_task(params, settings, "evaluate") if names_task else None
+        return evaluate_tasks(params["run"], spec=spec, **passed_on)
+    if params["dev"] is not None:
+        raise ConfigError("With --run, every row of --data is judged: leave --dev out, or name its file with --data.")
+    text = options.split_list(params["text"], "--text") if params["text"] is not None else ()
+    spec = None if params["task"] is None else pick_task(Path(params["run"]), params["task"])
+    return evaluate_tasks(params["run"], spec=spec, data=params["data"], text=text, label=params["label"], **passed_on)

@@ -64,7 +64,6 @@ def _print_error(text: str) -> None:
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -95,12 +94,14 @@ def _add_verbs() -> None:
     from adjudge.cli import (
         cell,
         compare,
+        demo,
         doctor,
         evaluate,
         export,
         fetch,
         methods,
         predict,
+        push,
         report,
         rerun,
         settings,
@@ -109,8 +110,8 @@ def _add_verbs() -> None:
         train,
     )
 
-    verbs = (compare, train, evaluate, predict, export, submit, report, rerun, methods, tasks, settings, fetch, doctor)
-    for module in verbs:
+    judging = (compare, train, evaluate, predict, export, push, submit, report, rerun)
+    for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adjudge.cli.method_names import STARTERS, either, with_model
+from adjudge.config.groups import TRACKERS
 
 if TYPE_CHECKING:
     from adjudge.config import Config
@@ -16,12 +17,36 @@ if TYPE_CHECKING:
 ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
 """Titles of the panels in a help page."""
 
+
+def complete_method(incomplete: str) -> list[str]:
+    """Return the methods that begin like this, for the shell."""
+    from adjudge.methods.registry import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    """Return the tasks that begin like the last of these, for the shell; the ones before it stay."""
+    from adjudge.tasks import list_tasks
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in list_tasks() if name.startswith(last)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Return the settings that begin like this, for the shell."""
+    from adjudge.config import keys_of
+
+    return [f"{key}=" for key in keys_of() if key.startswith(incomplete)]
+
+
 Task = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE.yaml",
         help="Task to judge; `adjudge tasks` lists them.",
         show_default="vader/movies",
+        autocompletion=complete_tasks,
         rich_help_panel=ROWS,
     ),
 ]
@@ -32,6 +57,7 @@ Tasks = Annotated[
         metavar="NAME,…",
         help="One task or several: names (`adjudge tasks` lists them) or .yaml files.",
         show_default="vader/movies",
+        autocompletion=complete_tasks,
         rich_help_panel=ROWS,
     ),
 ]
@@ -96,8 +122,17 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="RAW=WORD,…",
-        help="Labels in order, each with its answer word, as in 0=Bad,1=Good.",
+        help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined.",
         show_default="as in the data",
+        rich_help_panel=OWN,
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="labels|number",
+        help="Whether the label column holds classes or a number.",
+        show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
 ]
@@ -170,6 +205,15 @@ RewardFuncs = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…",
+        help=f"Experiment trackers to report to: {', '.join(TRACKERS)}.",
+        show_default="none",
+        rich_help_panel=PLACE,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in this folder.", rich_help_panel=PLACE)]
 Resume = Annotated[
     bool,
@@ -182,7 +226,18 @@ Resume = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Any setting, as in lora.r=8; `adjudge settings` lists them.", show_default=False
+        metavar="KEY=VALUE",
+        help="Any setting, as in lora.r=8; `adjudge settings` lists them.",
+        show_default=False,
+        autocompletion=complete_setting,
+    ),
+]
+JudgingSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings of the machine and of judging: runtime.*, evaluation.batch_size.",
+        show_default=False,
     ),
 ]
 
@@ -200,10 +255,11 @@ SETTING_OF = {
     "prompt_style": "prompt.style",
     "decode": "evaluation.decode",
     "init": "init",
+    "report_to": "tracking.report_to",
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev", "instruction")
+OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind")
 """The parameters that describe the table of ``--data``."""
 
 
@@ -229,6 +285,13 @@ def build_config(params: Mapping[str, Any]) -> Config:
     return load_config(preset=params["preset"], file=params["config"], overrides=overrides, values=values)
 
 
+def given_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the KEY=VALUE arguments of a verb. Raises ConfigError for one of another form."""
+    from adjudge.config import parse_override
+
+    return dict(parse_override(text) for text in params["overrides"] or ())
+
+
 def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     """Return the tasks that the parameters of a verb name.
 
@@ -239,7 +302,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.tasks import infer_task, load_task
 
     names, data = params["task"], params["data"]
-    text, label, labels, dev, instruction = (params[name] for name in OWN_TABLE)
+    text, label, labels, dev, instruction, kind = (params[name] for name in OWN_TABLE)
     if data is None:
         without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
         if without_data:
@@ -250,7 +313,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     if text is None or label is None:
         raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
     pairs = split_list(labels, "--labels") if labels is not None else None
-    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction)]
+    return [infer_task(data, split_list(text, "--text"), label, pairs, dev, instruction, kind)]
 
 
 def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:

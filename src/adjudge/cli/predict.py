@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, Force, examples
+from adjudge.cli.options import Decode, Force, JudgingSettings, examples, given_settings
 
-EPILOG = examples(f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv")
+EPILOG = examples(
+    f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv",
+    "adjudge predict --run runs/reviews --input new.csv --out judged.csv runtime.threads=2 evaluation.batch_size=8",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
+    ctx: typer.Context,
     run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder, or a comparison's.")],
     source: Annotated[
         str,
@@ -27,6 +31,7 @@ def predict(
         ),
     ],
     out: Annotated[str, typer.Option(metavar="FILE", help="File for the judged rows; its suffix names the format.")],
+    overrides: JudgingSettings = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -57,5 +62,6 @@ def predict(
         raise DataError(f"{source}: there is no such file.")
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
-    _, spec, judge = load_judge(folder, spec=None if task is None else pick_task(folder, task), decode=decode)
+    spec = None if task is None else pick_task(folder, task)
+    _, spec, judge = load_judge(folder, spec=spec, decode=decode, settings=given_settings(ctx.params))
     predict_file(judge, spec, source, out, force=force)

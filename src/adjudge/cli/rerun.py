@@ -35,9 +35,12 @@ def rerun(
         typer.Option(metavar="DIR", help="Folder where the same data are now.", show_default="as in the run"),
     ] = None,
     reward_funcs: options.RewardFuncs = None,
+    report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
     """Repeat a run from its own settings and tasks, and report whether everything came out equal.
+
+    It reports to no tracker unless --report-to names one.
 
     First the differences between the two environments are listed, then the result for each part: records, tensors,
     predictions, scores. The exit code is 1 when something differs.
@@ -50,7 +53,7 @@ def rerun(
 
     functions = options.split_list(reward_funcs, "--reward-funcs") if reward_funcs is not None else []
     first = Path(folder)
-    second = repeat_run(folder, out, data_dir=data_dir, force=force, reward_funcs=functions)
+    second = repeat_run(folder, out, data_dir=data_dir, force=force, reward_funcs=functions, report_to=report_to)
     lines = environment_lines(first, second)
     console = stdout()
     title = f"The environment differs: {first} → {second}" if lines else "The environment is the same."

@@ -27,7 +27,28 @@ def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
     rows = [Run.open(part).scores() for part in result_folders(folder)] if "tasks" in scores else [dict(scores)]
     show_table({"rows": rows, "tests": []})
     report = render_report([folder], folder / "report.html")
+    if "file" in scores:
+        typer.echo(f"judged:     {scores['file']}, {scores['n']:,} rows")
     typer.echo(f"run folder: {folder}\nreport:     {report}")
+
+
+def show_comparison(table: Mapping[str, Any], folder: Path) -> None:
+    """Print the table of a comparison, its files, the next commands, and which runs failed.
+
+    Raises typer.Exit(1) when one did.
+    """
+    from adjudge.system.console import warn
+
+    show_table(table)
+    for name in ("table.md", "table.json", "report.html"):
+        if (folder / name).is_file():
+            typer.echo(str(folder / name))
+    for line in next_commands(table, folder):
+        typer.echo(line)
+    for failure in table["failed"]:
+        warn(f"{failure['task']} {failure['method']} seed {failure['seed']} failed: {failure['reason']}")
+    if table["failed"]:
+        raise typer.Exit(1)
 
 
 def stdout() -> Console:

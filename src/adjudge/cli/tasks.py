@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +76,9 @@ def _list() -> None:
 
 
 def _validate(file: str) -> None:
+    from adjudge.config import load_config
     from adjudge.errors import TaskError
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.system.console import warn
     from adjudge.tasks import load_task, validate_task
     from adjudge.tasks.validate import unnamed_words
@@ -87,7 +90,10 @@ def _validate(file: str) -> None:
             + "\n".join(f"  - {mistake}" for mistake in mistakes)
         )
     typer.echo(f"{file}: a valid task.")
-    if missing := unnamed_words(load_task(file)):
+    spec = load_task(file)
+    if spec.source.table is not None and Path(spec.source.table.train).is_file():
+        report_own_table(spec, load_config())
+    if missing := unnamed_words(spec):
         warn(f"the instruction does not name {', '.join(missing)}: the untrained model cannot know this answer.")
 
 

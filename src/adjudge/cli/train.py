@@ -15,6 +15,7 @@ EPILOG = options.examples(
     f"adjudge train {EXAMPLE} --task glue/sst2 --data-dir data --train-rows 1000",
     f"adjudge train {EXAMPLE} --task glue/cola,glue/rte --mixture equal --data-dir data",
     f"adjudge train {STARTERS[0]} --init runs/vader-movies/{EXAMPLE}-seed0 lora.r=8",
+    f"adjudge train {EXAMPLE} --report-to trackio tracking.project=movies",
     f"adjudge train {TRAINED[-1]} --data reviews.csv --text review --label sentiment",
 )
 
@@ -27,7 +28,12 @@ def add_to(app: typer.Typer) -> None:
 def train(
     ctx: typer.Context,
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help=f"{either(TRAINED)}; `adjudge methods` describes them.")
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help=f"{either(TRAINED)}; `adjudge methods` describes them.",
+            autocompletion=options.complete_method,
+        ),
     ],
     overrides: options.Overrides = None,
     task: options.Tasks = None,
@@ -42,6 +48,7 @@ def train(
     text: options.Text = None,
     label: options.Label = None,
     labels: options.Labels = None,
+    kind: options.Kind = None,
     model: options.Model = None,
     encoder: options.Encoder = None,
     seed: options.Seed = None,
@@ -58,6 +65,7 @@ def train(
         ),
     ] = None,
     resume: options.Resume = False,
+    report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task and judge the evaluation rows with it.
@@ -71,6 +79,7 @@ def train(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
+    from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names, shown_name
     from adjudge.runs.default_folder import default_folder
     from adjudge.system.console import note, warn
@@ -96,6 +105,8 @@ def train(
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(specs, shown, settings.seed, resume=resume)
     note(f"training {shown} on {', '.join(names)} → {folder}")
+    for spec in specs:
+        report_own_table(spec, settings)
     scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""

@@ -11,7 +11,7 @@ from adjudge.config.groups import (
     PromptConfig,
     RuntimeConfig,
 )
-from adjudge.config.loading import PRESETS, load_config, parse_config, parse_override, upgrade
+from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.methods import (
     EncoderConfig,
     ExactConfig,
@@ -48,6 +48,7 @@ __all__ = [
     "RlooConfig",
     "RuntimeConfig",
     "SftConfig",
+    "change",
     "keys_of",
     "load_config",
     "parse_config",

@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from adjudge.errors import nearest
+
+TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")
+"""The experiment trackers that a run can report to."""
+
 _MIXTURE = re.compile(r"proportional|equal|temperature=[1-9]\d*(\.\d+)?")
 
 
@@ -172,6 +177,35 @@ class RuntimeConfig(Settings):
         return trusted
 
 
+class TrackingConfig(Settings):
+    """Experiment trackers which a run reports to. They change nothing in the run."""
+
+    report_to: tuple[str, ...] = Field((), description=f"trackers: {', '.join(TRACKERS)}; several with commas")
+    project: str | None = Field(
+        None, description="the trackers' project or experiment; unset: their environment variable, else adjudge"
+    )
+    run_name: str | None = Field(
+        None, description="name of the tracked run, in a comparison its beginning; unset: TASK-METHOD-seedN"
+    )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, report_to: Any) -> Any:
+        if report_to is None or report_to == "none":
+            return ()
+        if isinstance(report_to, str):
+            return tuple(part.strip() for part in report_to.split(","))
+        return report_to
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers(cls, report_to: tuple[str, ...]) -> tuple[str, ...]:
+        for name in report_to:
+            if name not in TRACKERS:
+                raise ValueError(f"there is no tracker '{name}'.{nearest(name, TRACKERS)}")
+        return tuple(dict.fromkeys(report_to))
+
+
 class SharedSettings(Settings):
     """What every method may read: what to run, and the groups above."""
 
@@ -191,3 +225,4 @@ class SharedSettings(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     guard: GuardConfig = GuardConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    tracking: TrackingConfig = TrackingConfig()

@@ -79,6 +79,14 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     return config
 
 
+def change(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return the settings with some values changed, by their dotted keys. Raises ConfigError."""
+    tree = config.model_dump()
+    for key, value in values.items():
+        _put(tree, key, value)
+    return parse_config(tree)
+
+
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 

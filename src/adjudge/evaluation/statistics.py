@@ -29,6 +29,8 @@ Runs = Sequence[Sequence[Prediction]]
 """The predictions of each run of one method."""
 
 LEVEL = 0.95
+SHARES = frozenset(("accuracy", "group_exact", "gender_parity", "record_em"))
+"""Metrics that are the share of units which are right."""
 CHUNK_CELLS = 2_000_000
 """Resampled units held in memory at once (16 MB per array)."""
 
@@ -44,13 +46,40 @@ def align_runs(spec: TaskSpec, runs: Runs) -> list[list[Prediction]]:
     return [_aligned(f"{spec.name}: two runs", runs[0], run) for run in runs]
 
 
-def metric_interval(spec: TaskSpec, name: str, runs: Runs, resamples: int, seed: int) -> dict[str, float]:
+def metric_interval(spec: TaskSpec, name: str, runs: Runs, resamples: int, seed: int) -> dict[str, float | None]:
     """Return a metric's ``value``, ``low`` and ``high`` over a method's aligned runs.
 
-    See `bootstrap_interval`.
+    See `bootstrap_interval`. Where all resamples are alike, they would claim certainty even from five rows. So a share
+    (`SHARES`) of none or all of the units has the interval of `clopper_pearson`. Any other metric has none, and ``low``
+    and ``high`` are None, when every row is judged right, every row wrong, or there is one unit.
     """
     kept_KCU, metric = _measure(spec, name, runs)
-    return dict(zip(("value", "low", "high"), bootstrap_interval(metric, kept_KCU, resamples, seed), strict=True))
+    value, low, high = bootstrap_interval(metric, kept_KCU, resamples, seed)
+    if low == high and name in SHARES and value in (0.0, 1.0):
+        units = kept_KCU.shape[2]
+        low, high = clopper_pearson(units if value else 0, units)
+    elif low == high and _is_all_alike(runs, kept_KCU):
+        return {"value": value, "low": None, "high": None}
+    return {"value": value, "low": low, "high": high}
+
+
+def clopper_pearson(hits: int, units: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share: `hits` of `units`, at least one unit.
+
+    Source: Clopper and Pearson (1934).
+    """
+    from scipy.stats import beta
+
+    tail = (1 - LEVEL) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, units - hits + 1))
+    high = 1.0 if hits == units else float(beta.ppf(1 - tail, hits + 1, units - hits))
+    return low, high
+
+
+def _is_all_alike(runs: Runs, kept_KCU: Array) -> bool:
+    """Return whether there is one unit, or all rows are right, or all wrong."""
+    right = {prediction.value == prediction.gold for run in runs for prediction in run}
+    return kept_KCU.shape[2] == 1 or len(right) == 1
 
 
 def bootstrap_interval(metric: BatchMetric, kept_KCU: Array, resamples: int, seed: int) -> tuple[float, float, float]:

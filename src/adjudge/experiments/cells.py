@@ -15,7 +15,7 @@ from adjudge.experiments.same_run import Identity, difference_of
 from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name, shown_name
 from adjudge.rewards.function import recorded
 from adjudge.runs.folder import Run, is_unused
-from adjudge.runs.tasks import task_folder
+from adjudge.runs.tasks import joint_name, task_folder
 from adjudge.runs.work import has_work
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
@@ -113,7 +113,7 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             rows, rows_sha256 = drawn[seed, learns]
             counts += [rows.train_count] if learns else []
             folder = out / spec.name.replace("/", "-") / method / f"seed-{seed}"
-            cells.append(Cell(cell_config, (spec,), folder, rows_sha256, functions))
+            cells.append(Cell(_named(cell_config, method), (spec,), folder, rows_sha256, functions))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows of {config.data.split} to judge{trained}.")
     return cells
@@ -137,11 +137,20 @@ def _mixture_cells(
             rows = pools.draw(cell_config)
             if not cells:
                 note(rows.mixture_line())
-            folder = out / "multi-task" / shown_name(method, len(specs)) / f"seed-{seed}"
+            shown = shown_name(method, len(specs))
+            folder = out / "multi-task" / shown / f"seed-{seed}"
             if seed == seeds[0]:
                 functions = recorded(load_reward_functions(cell_config, specs))
-            cells.append(Cell(cell_config, tuple(specs), folder, rows.sha256(), functions))
+            cells.append(Cell(_named(cell_config, shown), tuple(specs), folder, rows.sha256(), functions))
     return cells
+
+
+def _named(config: Config, method: str) -> Config:
+    """Return a cell's settings with a tracked run's name of its own, where the comparison's names it."""
+    if config.tracking.run_name is None:
+        return config
+    name = f"{config.tracking.run_name}-{joint_name(config.task.split(','))}-{method}-seed{config.seed}"
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"run_name": name})})
 
 
 def is_finished(cell: Cell, *, force: bool = False) -> bool:

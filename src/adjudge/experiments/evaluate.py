@@ -1,25 +1,30 @@
-"""Judge rows with the result of a finished run: its own rows, or those of another task or split."""
+"""Judge rows with the result of a finished run: its own rows, those of a file, or of another task or split."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, parse_config
-from adjudge.errors import ConfigError, RunError
+from adjudge.config import Config, change, keys_of, value_of
+from adjudge.errors import AdjudgeError, ConfigError, RunError
 from adjudge.experiments.execute import drop_checkpoints
 from adjudge.experiments.judging import ended, judge_rows, refuse_random_model, write_summary
-from adjudge.experiments.rows import eval_rows_for, fingerprint
+from adjudge.experiments.judging_settings import judging_settings
+from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import get_entry
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
-from adjudge.runs.tasks import read_task, read_tasks, result_folders, task_folder, task_record, write_task
+from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders, task_folder, task_record, write_task
+from adjudge.system.console import warn
 from adjudge.system.timing import timed
+from adjudge.tasks import on_file
 from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
 
 if TYPE_CHECKING:
     from adjudge.evaluation.predict import Judge
@@ -39,29 +44,36 @@ class Destination:
 
 
 def load_judge(
-    folder: str | Path, *, spec: TaskSpec | None = None, decode: str | None = None
+    folder: str | Path,
+    *,
+    spec: TaskSpec | None = None,
+    decode: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[Run, TaskSpec, Judge]:
     """Return the judge of a finished run, the run, and the task it judges.
 
-    The task is the run's own unless `spec` names another. Raises RunError when the run is incomplete, or was trained on
-    several tasks and there is no `spec`. Raises ConfigError for an unknown `decode`.
+    The task is the run's own unless `spec` names another. `settings` are those of `judging_settings`. Raises RunError
+    when the run is incomplete, or was trained on several tasks and there is no `spec`. Raises ConfigError for an
+    unknown `decode`, and for settings that do not fit.
     """
     run, specs = open_folder(folder)
-    if spec is None and len(specs) > 1:
-        names = ", ".join(each.name for each in specs)
-        raise RunError(f"{folder} judges several tasks: name one with --task. There is: {names}.")
-    spec = spec or specs[0]
-    run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
+    spec = spec or pick_among(Path(folder), specs, None)
+    changes = {} if decode is None else {"evaluation.decode": decode}
+    run = Run(run.folder, change(run.config, changes | judging_settings(settings or {}, run.folder)))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
 
 
-def load_judges(folder: str | Path, *, model: str | None = None) -> dict[str, Judge]:
+def load_judges(
+    folder: str | Path, *, model: str | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, Judge]:
     """Return the judge of each task of a finished run or of a judge that left its run, by the task's name.
 
-    `model` names the base model of the latter. Raises RunError when the run is incomplete.
+    `model` names the base model of the latter. Raises RunError when the run is incomplete, and ConfigError for
+    `settings` that are not those of `judging_settings`.
     """
     run, specs = open_folder(folder, model=model)
-    return _load(_pinned(run, run.config), specs)
+    config = change(run.config, judging_settings(settings or {}, run.folder))
+    return _load(_pinned(run, config), specs)
 
 
 def evaluate_tasks(
@@ -75,6 +87,8 @@ def evaluate_tasks(
     """
     run = Run.open(folder)
     specs = read_tasks(run.folder)
+    if spec is None and options.get("data") is not None:
+        spec = read_task(run.folder)
     if spec is None and len(specs) > 1 and options.get("out") is not None:
         raise ConfigError(
             f"{run.folder} has {len(specs)} tasks, and --out is the folder of one result: name the task with --task."
@@ -96,32 +110,50 @@ def evaluate_run(
     folder: str | Path,
     *,
     spec: TaskSpec | None = None,
+    data: str | Path | None = None,
+    text: Sequence[str] = (),
+    label: str | None = None,
     split: str | None = None,
     eval_rows: int | None = None,
     decode: str | None = None,
     data_dir: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     force: bool = False,
     load: LoadJudge | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Judge rows with the result of a run; return the folder of the results, and the scores.
 
-    Arguments of None keep the run's value. `destination` is where the results are written. `load` returns the judge,
-    instead of the method's own loader. A run over several tasks needs a `spec`. Raises RunError when the run's training
-    is not complete, when `out` is the run itself, or when `out` (without `force`) holds another run.
+    With `data`, every row of this file is judged as a row of the run's own task (`spec`, where there are several): with
+    its prompt and its answer words. `text` and `label` name the file's columns (`adjudge.tasks.on_file`).
+
+    Other arguments of None keep the run's value. `settings` are those of `judging_settings`. `destination` is where the
+    results are written. `load` returns the judge, instead of the method's own loader. Raises RunError when the run's
+    training is not complete, when `out` is the run itself, when `out` (without `force`) holds another run, and for a
+    run over several tasks without a `spec`. Raises ConfigError for settings that do not fit, and DataError for rows.
     """
     run = _open_trained(folder)
-    training = read_json(run.folder / "training.json")
     trained_on = read_tasks(run.folder)
     spec = spec or read_task(run.folder)
-    data = {"split": split, "eval_rows": eval_rows, "data_dir": data_dir}
-    config = run.config.model_copy(update={"task": spec.name})
-    config = _changed(config, data=data, evaluation={"decode": decode})
-    to = destination(run, config, spec, out, force=force)
+    changes: dict[str, Any] = {"data.split": split, "data.eval_rows": eval_rows, "data.data_dir": data_dir}
+    changes = {key: value for key, value in (changes | {"evaluation.decode": decode}).items() if value is not None}
+    if data is not None:
+        if spec not in trained_on or split is not None:
+            raise ConfigError(
+                "A file is judged whole, with a task of the run: leave out any other task, and the split."
+            )
+        changes |= {"data.split": "dev", "data.eval_rows": eval_rows}
+        spec = on_file(spec, data, text, label)
+    elif spec not in trained_on:
+        _warn_of_fewer_answers(spec, trained_on)
+    changes |= {"task": spec.name, **judging_settings(settings or {}, run.folder, also=("evaluation.resamples",))}
+    config = change(run.config, changes)
+    to = destination(run, config, spec, out, force=force, file=data)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
     judging_run = _pinned(run, config)
     load = load or _loading_once([spec])
     judge, setup_s = timed(lambda: load(judging_run, spec))
+    record = _record(run, spec, rows, setup_s, data, in_place=to.in_place)
     with ExitStack() as open_runs:
         if to.in_place:
             open_runs.enter_context(_in_place(run))
@@ -131,22 +163,63 @@ def evaluate_run(
             target = Run.create(to.folder, config, force=to.replaces)
             open_runs.enter_context(ended(target))
         write_task(target, spec)
-        record = {**task_record(training, spec.name), "seconds": {**training["seconds"], "setup": setup_s}}
-        if not to.in_place:  # the run's overlap figures describe its own rows, not these
-            rows_sha256 = fingerprint(rows)
+        if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
-            record_environment(to_record, get_entry(config.method).model, [spec], rows_sha256)
-            record |= {"rows_sha256": rows_sha256, **{key: None for key in record if key.startswith("overlap")}}
-        if spec not in trained_on:
-            record |= {"trained_on": ",".join(each.name for each in trained_on)}
+            record_environment(to_record, get_entry(config.method).model, [spec], record["rows_sha256"])
         return target.folder, judge_rows(target, spec, judge, rows, record, tasks=len(trained_on))
 
 
-def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None, *, force: bool) -> Destination:
-    """Return where an evaluation of `run` with these settings is written.
+def _record(
+    run: Run, spec: TaskSpec, rows: Sequence[Example], setup_s: float, file: str | Path | None, *, in_place: bool
+) -> dict[str, Any]:
+    """Return what the scores say of the training and of the judged rows."""
+    training = read_json(run.folder / "training.json")
+    trained_on = read_tasks(run.folder)
+    record = {**task_record(training, spec.name), "seconds": {**training["seconds"], "setup": setup_s}}
+    if not in_place:  # the run's overlap figures describe its own rows, not these
+        record |= {"rows_sha256": fingerprint(rows), **dict.fromkeys(OVERLAP)}
+    if file is not None:
+        record |= {"file": str(Path(file).resolve()), **_overlap_with_training(run, trained_on, rows)}
+    elif spec not in trained_on:
+        record |= {"trained_on": ",".join(each.name for each in trained_on)}
+    return record
+
+
+def _overlap_with_training(run: Run, trained_on: Sequence[TaskSpec], rows: Sequence[Example]) -> dict[str, Any]:
+    """Count and report the rows of a file that the run was trained on; nothing where those cannot be read."""
+    try:
+        learned = learned_rows(get_entry(run.config.method), run.config, rows_for(run.config, trained_on))
+    except AdjudgeError as error:
+        warn(f"whether the run was trained on some of these rows cannot be told, its training rows are gone: {error}")
+        return {}
+    return report_overlap(learned, rows, advice="Judge rows that were not trained on.")
+
+
+def _warn_of_fewer_answers(spec: TaskSpec, trained_on: Sequence[TaskSpec]) -> None:
+    """Warn of another task whose answers are some of the run's own: it looks like the run's task read from a file."""
+    for own in trained_on:
+        lacking = [word for word in own.words if word not in spec.words]
+        if spec.words and lacking and set(spec.words) < set(own.words):
+            warn(
+                f"{spec.name} has only some of the answers of {own.name}: nothing can be judged {', '.join(lacking)}. "
+                "To judge a file with the run's own task, give the file alone: --data FILE (in Python data=FILE)."
+            )
+
+
+def destination(
+    run: Run,
+    config: Config,
+    spec: TaskSpec,
+    out: str | Path | None,
+    *,
+    force: bool,
+    file: str | Path | None = None,
+) -> Destination:
+    """Return where an evaluation of `run` with these settings, or of a `file`, is written.
 
     The run's own evaluation is written to the run folder (for a run over several tasks, to the task's folder). Any
-    other (another task, split, number of rows or decoding) is written to `out`, or to a folder under ``evaluations/``.
+    other (another file, task, split, number of rows or setting) is written to `out`, or to a folder under
+    ``evaluations/``.
     Raises RunError when `out` is the run itself and would lose its own results.
     """
     trained_on = read_tasks(run.folder)
@@ -156,7 +229,7 @@ def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None
             return Destination(run.folder, in_place=True, replaces=True)
         return Destination(task_folder(run.folder, spec.name), in_place=True, replaces=True)
     if out is None:
-        return Destination(run.folder / "evaluations" / _title(config, spec), in_place=False, replaces=True)
+        return Destination(run.folder / "evaluations" / _title(run, config, spec, file), in_place=False, replaces=True)
     if to_itself:
         raise RunError(
             f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away."
@@ -214,14 +287,6 @@ def _loading_once(specs: Sequence[TaskSpec]) -> LoadJudge:
     return load
 
 
-def _changed(config: Config, **groups: Mapping[str, Any]) -> Config:
-    """Return the settings with other values in some groups; None changes nothing. Raises ConfigError."""
-    tree = config.model_dump()
-    for group, values in groups.items():
-        tree[group] |= {name: value for name, value in values.items() if value is not None}
-    return parse_config(tree)
-
-
 @contextmanager
 def _in_place(run: Run) -> Iterator[None]:
     """Judge in the folder of a run, with the state "running" meanwhile and "complete" at the end.
@@ -240,13 +305,24 @@ def _in_place(run: Run) -> Iterator[None]:
 
 
 def _is_judged_alike(one: Config, other: Config) -> bool:
-    return (one.data.split, one.data.eval_rows, one.evaluation.decode) == (
+    return (one.data.split, one.data.eval_rows, one.evaluation, one.runtime) == (
         other.data.split,
         other.data.eval_rows,
-        other.evaluation.decode,
+        other.evaluation,
+        other.runtime,
     )
 
 
-def _title(config: Config, spec: TaskSpec) -> str:
-    parts = [spec.name.replace("/", "-"), config.data.split, config.evaluation.decode]
-    return "-".join(parts if config.data.eval_rows is None else [*parts, str(config.data.eval_rows)])
+def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) -> str:
+    """Return the folder's name for an evaluation: its task, rows, decoding, and settings that the run does not have."""
+    rows = config.data.split
+    if file is not None:  # many files of other folders have the same name
+        path = Path(file).resolve()
+        rows = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    parts = [spec.name, rows, config.evaluation.decode]
+    parts += [] if config.data.eval_rows is None else [str(config.data.eval_rows)]
+    for key in keys_of():
+        value = value_of(config, key)
+        if key.startswith(("runtime.", "evaluation.")) and key != "evaluation.decode":
+            parts += [f"{key.rpartition('.')[2]}={value}"] if value != value_of(run.config, key) else []
+    return "-".join(parts).replace("/", "-")

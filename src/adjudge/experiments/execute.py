@@ -13,6 +13,8 @@ from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.tracked import tracked
+from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
     check_settings,
     check_tasks,
@@ -61,6 +63,9 @@ def execute(
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
+    trains = get_entry(config.method).trains
+    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
+        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
@@ -78,7 +83,7 @@ def execute(
         start=start,
         reward_functions=reward_functions,
     )
-    with ended(run):
+    with tracked(run, specs), ended(run):
         if (training := _finished_training(run)) is None:
             write_tasks(run, specs)
             judges, training = _train(run, rows, identity.recorded())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.errors import DataError, RunError
 from adjudge.experiments.execute import execute
+from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.registry import reward_settings
 from adjudge.runs.environment import FILE, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
@@ -45,13 +46,15 @@ def rerun(
     data_dir: str | None = None,
     force: bool = False,
     reward_funcs: Sequence[str] = (),
+    report_to: str | None = None,
 ) -> Path:
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
     A repetition that was stopped goes on. Settings and tasks are those of the run. `data_dir` names another place of
     the same data. `reward_funcs` must repeat the run's reward functions: the code which a run folder names is not run
-    on its word. Raises RunError when the run is not complete or is an evaluation of another run, when `out` is the run
-    itself, or when `out` (without `force`) holds another run. Also raises what the run itself raises.
+    on its word. `report_to` names trackers; those of the first run are not told again. Raises ConfigError for an
+    unknown one, RunError when the run is not complete or is an evaluation of another run, when `out` is the run itself,
+    or when `out` (without `force`) holds another run. Also raises what the run itself raises.
     """
     folder = Path(folder)
     run = Run.open(folder)
@@ -79,6 +82,7 @@ def rerun(
         )
     if data_dir is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
+    config = with_trackers(config, report_to)
     specs = read_tasks(folder)
     _check_tables(folder, specs, config.data.data_dir)
     note(f"repeating {folder} → {target}")

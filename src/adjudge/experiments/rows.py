@@ -20,6 +20,10 @@ EVAL_SEED = 0
 """Seed of the judged rows: the same for every method and seed of a run, so their answers can be paired."""
 
 
+OVERLAP = ("overlap", "overlap_exact", "overlap_share", "overlap_first")
+"""Fields of `report_overlap`."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRows:
     """The rows of one run: one part per task to train on, and per task the rows to judge."""
@@ -142,16 +146,17 @@ def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
     return [row for part in rows.parts for row in part.rows]
 
 
-def report_overlap(learned: Sequence[Example], eval_rows: Sequence[Example], where: str = "") -> dict[str, Any]:
+def report_overlap(
+    learned: Sequence[Example],
+    eval_rows: Sequence[Example],
+    where: str = "",
+    advice: str = "data.drop_overlap=true drops such training rows.",
+) -> dict[str, Any]:
     """Return the overlap of training and judged rows to record; warn of it, with `where` as prefix."""
     from adjudge.tasks import measure_overlap
 
     overlap = measure_overlap(learned, eval_rows)
     if overlap.normalised:
-        warn(f"{where}{overlap.sentence()}; the figures may flatter. data.drop_overlap=true drops such training rows.")
-    return {
-        "overlap": overlap.normalised,
-        "overlap_exact": overlap.exact,
-        "overlap_share": overlap.share,
-        "overlap_first": [list(pair) for pair in overlap.first],
-    }
+        warn(f"{where}{overlap.sentence()}; the figures may flatter. {advice}")
+    pairs = [list(pair) for pair in overlap.first]
+    return dict(zip(OVERLAP, (overlap.normalised, overlap.exact, overlap.share, pairs), strict=True))

@@ -264,6 +264,11 @@ _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *Met
 """Settings read by some methods only."""
 
 
+def unread_groups(method: str) -> list[str]:
+    """Return the groups of settings that a method never reads."""
+    return [name for name in _READ_BY_SOME if name not in get_entry(method).settings]
+
+
 def own_settings(config: Config, tasks: int = 1) -> Config:
     """Return a run's settings, with groups its method never reads reset to their defaults.
 
@@ -272,7 +277,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     """
     entry = get_entry(config.method)
     plain = Config()
-    update: dict[str, Any] = {name: getattr(plain, name) for name in _READ_BY_SOME if name not in entry.settings}
+    update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config.method)}
     model = model_of(config)
     if entry.model != "model":
         update |= {"model": model, "preset": plain.preset}  # no preset changes it

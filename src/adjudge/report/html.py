@@ -221,7 +221,8 @@ def _facts(rows: Sequence[Mapping[str, Any]], runs: Sequence[RunRecord]) -> list
         ("task", listed([row["task"] for row in rows] or [run.task for run in runs])),
         ("model", listed([row.get("model") for row in rows] or [run.model for run in runs])),
         ("rows judged", listed([count_text(row["n"]) for row in rows if row.get("n")])),
-        ("split", listed([row.get("split") for row in rows])),
+        ("split", listed([row.get("split") for row in rows if not row.get("file")])),
+        ("judged file", listed([row.get("file") for row in rows])),
         ("training rows", listed([count_text(row["train_rows"]) for row in rows if row.get("train_rows")])),
         ("seeds", listed(sorted({row["seed"] for row in rows if row.get("seed") is not None}))),
     ]

@@ -173,7 +173,7 @@ def cpu() -> dict[str, Any]:
 
     known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return {
-        "name": _cpu_name(),
+        "name": cpu_name(),
         "cores": usable_cores(),
         "flags": [name for name in FLAGS if known.get(name)],
         "kernels": torch.backends.cpu.get_cpu_capability(),
@@ -292,7 +292,8 @@ def _ask_git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the processor's name."""
     path = Path("/proc/cpuinfo")
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

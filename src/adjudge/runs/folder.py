@@ -17,6 +17,7 @@ evaluations/            run folders of their own for other tasks, splits or ways
 task.yaml               a copy of the task, so the folder is complete by itself
 tasks.yaml              in its place, for a run over several tasks: one YAML document per task
 tasks/                  of a run over several tasks: the result of each, a run folder without the training
+tracking/               of a run that reports to trackers (see adjudge.runs.tracking)
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ import yaml
 from adjudge.config import Config, keys_of, parse_config, upgrade, value_of
 from adjudge.errors import ConfigError, RunError, Terminated
 from adjudge.runs.start import StartingPoint
+from adjudge.runs.tracking import FOLDER as TRACKING
+from adjudge.runs.tracking import Tracking
 from adjudge.runs.work import has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
@@ -49,7 +52,7 @@ LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
 CHECKPOINTS, BEST = "checkpoints", "best"
 """The folder of the checkpoints, and the name of the one with the best weights."""
 
-SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.")
+SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking.")
 """Prefixes of settings in which a resumed run may differ from the stopped one."""
 
 _WRITTEN = (
@@ -64,7 +67,7 @@ _WRITTEN = (
         "task.yaml",
     ),
     *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions"),
-    *("adapter", "encoder", "regression", "evaluations", "tasks"),
+    *("adapter", "encoder", "regression", "evaluations", "tasks", TRACKING),
 )
 """Files of a run, besides config.yaml, in the order of removal when it is replaced (records of progress first)."""
 
@@ -95,6 +98,8 @@ class Run:
         """The run whose adapter training starts from."""
         self.reward_functions: Sequence[RewardFunction] = ()
         """The user's reward functions that training loaded."""
+        self.tracking: Tracking | None = None
+        """The trackers the run reports to."""
         self.identity: Mapping[str, str] = {}
         """What must be the same when the run is resumed, such as the rows: name to fingerprint."""
         self._lock = Lock(folder)
@@ -255,6 +260,8 @@ class Run:
         self._append(file, record)
         if seconds is not None:
             self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
+        if self.tracking is not None:
+            self.tracking.logged()
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
@@ -308,8 +315,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _WRITTEN:
             path = self.folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
+            if path.is_dir():  # a tracker's process may still write into its own folder
+                shutil.rmtree(path, ignore_errors=name == TRACKING)
             else:
                 path.unlink(missing_ok=True)
         self._sweep()
@@ -329,7 +336,7 @@ def differences(one: Config, other: Config) -> list[str]:
     """Return the settings in which two runs differ: ``ppo.clip 0.2 → 0.1``.
 
     Those of `SAME_RUN` do not count: the place of the data (the rows themselves are compared), how often a checkpoint
-    is written, and which warnings are given.
+    is written, which warnings are given, and who else is told.
     """
     changed = [(key, value_of(one, key), value_of(other, key)) for key in keys_of() if not key.startswith(SAME_RUN)]
     return [f"{key} {before} → {after}" for key, before, after in changed if before != after]

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from adjudge.errors import DataError
 from adjudge.models.sources.bundled import BUNDLED, bundled_folder, is_fetched
-from adjudge.runs.environment import cpu, describe_device, source_commit, usable_cores
+from adjudge.runs.environment import FLAGS, cpu, cpu_name, describe_device, source_commit, usable_cores
+from adjudge.setup.torch_library import TorchLibrary, torch_library
+from adjudge.system import processor
 from adjudge.system.files import cache_dir
 from adjudge.system.hub import connection_problem
 from adjudge.system.memory import available_gib, memory_gib
@@ -33,6 +35,7 @@ MEMORY_GIB = 3.0
 """Memory for the demonstration: its methods take up to 2.6 GiB each (docs/results/vader-movies.md), in turn."""
 DISK_GIB = 1.0
 """Disk for the demonstration: models 0.4 GiB, their archives as much while unpacked, a run folder some ten MiB."""
+Found = TypeVar("Found")
 SPLITS = ("train", "dev", "test")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
@@ -89,11 +92,13 @@ def _json_item(item: Finding | Plan) -> dict[str, Any]:
 def examine(data_dir: str | None = None) -> Examination:
     """Examine the machine, and with `data_dir` also the tasks' files in it.
 
-    Takes as long as importing PyTorch, a few seconds at most.
+    Versions come from the packages' metadata. The processor is read from the system, and of PyTorch only its library is
+    loaded, where that suffices (`torch_library`): importing PyTorch takes most of the time otherwise.
     """
-    hub = _in_background(_hub)  # while PyTorch is imported
-    machine = [_python(), _adjudge(), *_libraries(), *_computing(), _memory(), *_disks(), *_fetched()]
-    machine.append(hub())
+    hub, library = _in_background(_hub, HUB_WAIT_S), _in_background(torch_library)
+    machine = [_python(), _adjudge(), *_libraries(), *_computing(library()), _memory(), *_disks(), *_fetched()]
+    no_answer = Finding("hub", "note", f"no answer within {HUB_WAIT_S:g} seconds", values={"reachable": False})
+    machine.append(hub() or no_answer)
     if data_dir is not None:
         machine.append(_data(data_dir))
     return Examination(machine, list(_plans(machine, data_dir)))
@@ -142,8 +147,22 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, "ok", f"{version} ({supported} is supported)", values=values)
 
 
-def _computing() -> Iterator[Finding]:
-    """Check the processor, the devices, and the precision that ``auto`` selects."""
+def _computing(library: TorchLibrary | None) -> Iterator[Finding]:
+    """Check the processor, the devices, and the precision that ``auto`` selects.
+
+    PyTorch is imported where its library alone does not tell.
+    """
+    if library is not None:
+        features = processor.features()
+        kernels = processor.kernels(features, os.environ.get("ATEN_CPU_CAPABILITY"))
+        flags = [name for name in FLAGS if features.get(name)]
+        yield _processor(
+            {"name": cpu_name(), "cores": usable_cores(), "flags": flags, "kernels": kernels}, library.threads
+        )
+        yield _no_gpu(library.cuda)
+        fast = processor.has_fast_bfloat16(features)
+        yield _dtype("bfloat16" if fast else "float32", processor.BFLOAT16_REASON[fast])
+        return
     try:
         import torch
 
@@ -157,16 +176,25 @@ def _computing() -> Iterator[Finding]:
             "Install it again: pip install --force-reinstall torch",
         )
         return
-    processor = cpu() | {"threads": torch.get_num_threads()}
-    features = ", ".join(processor["flags"]) or "no AVX2"
-    message = f"{processor['name']}, {usable_cores()} cores, {processor['threads']} threads ({features})"
-    yield Finding("processor", "ok", message, values=processor)
+    yield _processor(cpu(), torch.get_num_threads())
     runtime = RuntimeConfig()
     device = resolve_device(runtime)
     yield _device(str(device))
-    dtype = str(resolve_dtype(runtime, device)).removeprefix("torch.")
-    reason = explain_dtype(runtime, device)
-    yield Finding("dtype", "ok", f"auto is {dtype}: {reason}", values={"dtype": dtype, "why": reason})
+    yield _dtype(str(resolve_dtype(runtime, device)).removeprefix("torch."), explain_dtype(runtime, device))
+
+
+def _processor(description: dict[str, Any], threads: int) -> Finding:
+    features = ", ".join(description["flags"]) or "no AVX2"
+    message = f"{description['name']}, {description['cores']} cores, {threads} threads ({features})"
+    return Finding("processor", "ok", message, values=description | {"threads": threads})
+
+
+def _dtype(name: str, reason: str) -> Finding:
+    return Finding("dtype", "ok", f"auto is {name}: {reason}", values={"dtype": name, "why": reason})
+
+
+def _no_gpu(cuda: str | None) -> Finding:
+    return Finding("device", "ok", "the processor; PyTorch sees no GPU", values={"device": "cpu", "cuda": cuda})
 
 
 def _device(name: str) -> Finding:
@@ -189,9 +217,7 @@ def _device(name: str) -> Finding:
             "Install a PyTorch built for this driver's CUDA, and check that CUDA_VISIBLE_DEVICES hides no GPU.",
             {"device": "cpu", "cuda": torch.version.cuda},
         )
-    return Finding(
-        "device", "ok", "the processor; PyTorch sees no GPU", values={"device": "cpu", "cuda": torch.version.cuda}
-    )
+    return _no_gpu(torch.version.cuda)
 
 
 def _memory() -> Finding:
@@ -260,16 +286,15 @@ def _hub() -> Finding:
     )
 
 
-def _in_background(check: Callable[[], Finding]) -> Callable[[], Finding]:
-    """Start a check in a thread; return a function that waits for its finding, at most `HUB_WAIT_S`."""
-    findings: list[Finding] = []
-    thread = threading.Thread(target=lambda: findings.append(check()), daemon=True)
+def _in_background(check: Callable[[], Found], wait_s: float | None = None) -> Callable[[], Found | None]:
+    """Start a check in a thread; return a function that waits for its result, None after `wait_s` seconds."""
+    results: list[Found] = []
+    thread = threading.Thread(target=lambda: results.append(check()), daemon=True)
     thread.start()
 
-    def wait() -> Finding:
-        thread.join(HUB_WAIT_S)
-        no_answer = Finding("hub", "note", f"no answer within {HUB_WAIT_S:g} seconds", values={"reachable": False})
-        return findings[0] if findings else no_answer
+    def wait() -> Found | None:
+        thread.join(wait_s)
+        return results[0] if results else None
 
     return wait
 
@@ -324,7 +349,7 @@ def _plans(machine: Sequence[Finding], data_dir: str | None) -> Iterator[Plan]:
 
 
 def _demo_plan(machine: Sequence[Finding]) -> Plan:
-    name = "make demo, adjudge compare"
+    name = "adjudge demo, adjudge compare"
     missing = [finding.name for finding in machine if finding.state == "missing" and finding.name != "data folder"]
     fetchable = {"smollm2-135m", "minilm-l6", "rated sentences"}
     if blocking := [title for title in missing if title not in fetchable]:

@@ -87,7 +87,7 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, dtype: str) -> None:
 
 
 def _add_shape(writer: Any, config: Any) -> None:
-    rope = getattr(config, "rope_parameters", None) or {}
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         raise RunError(
             f"the model's positions are scaled ({rope['rope_type']}), which this writer does not know. "
@@ -106,7 +106,7 @@ def _add_shape(writer: Any, config: Any) -> None:
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(float(rope.get("rope_theta") or getattr(config, "rope_theta", 10000.0)))
+    writer.add_rope_freq_base(float(rope.get("rope_theta", 0) or getattr(config, "rope_theta", 10000.0)))
     writer.add_vocab_size(config.vocab_size)
 
 

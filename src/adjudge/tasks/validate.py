@@ -11,7 +11,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from adjudge.errors import TaskError, nearest
-from adjudge.tasks.answer_words import folded, unreadable_mark
+from adjudge.system.text import quoted
+from adjudge.tasks.answer_words import folded, label_key, unreadable_mark
 from adjudge.tasks.spec import FileSource, HubSource, NumberAnswer, Source, TableSource, TaskSpec, VaderSource
 from adjudge.tasks.task_yaml import read_task_file
 from adjudge.tasks.template import template_mistakes
@@ -199,8 +200,9 @@ def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
 
 def _word_mistakes(words: Mapping[str, str]) -> list[str]:
     mistakes = []
-    if len(words) < 2:
-        mistakes.append(f"'labels' has {len(words)} label{'s' * (len(words) != 1)}: at least two are needed.")
+    different = set(words.values())
+    if len(different) < 2:
+        mistakes.append(f"'labels' has {len(different)} label{'s' * (len(different) != 1)}: at least two are needed.")
     first: dict[str, str] = {}  # folded word to the first label with it
     for raw, word in words.items():
         core = folded(word)
@@ -212,13 +214,14 @@ def _word_mistakes(words: Mapping[str, str]) -> list[str]:
             mistakes.append(f"'labels.{raw}' has the answer word {word!r}: it must not have a line break or '<'.")
         elif mark := unreadable_mark(word):
             mistakes.append(f"'labels.{raw}' has the answer word {word!r}: it must not have the invisible {mark}.")
-        elif core in first:
+        elif words[first.setdefault(core, raw)] != word:
+            alike = ascii if label_key(word) == label_key(words[first[core]]) else quoted
             mistakes.append(
-                f"'labels.{raw}' and 'labels.{first[core]}' have the same answer word '{word}' "
-                "(case and final punctuation do not count): answers could not be told apart."
+                f"'labels.{raw}' and 'labels.{first[core]}' have the same answer word, "
+                f"{alike(word)} and {alike(words[first[core]])} "
+                "(case and final punctuation do not count): answers could not be told apart. "
+                "If both are one label, write both words alike."
             )
-        else:
-            first[core] = raw
     return mistakes
 
 

@@ -32,6 +32,7 @@ from adjudge.models.sources.random_models import (
     refuse_random,
 )
 from adjudge.models.sources.untrusted import check_model
+from adjudge.system import processor
 from adjudge.system.hub import hub_resolves
 from adjudge.system.memory import keep_freed_memory
 
@@ -289,11 +290,7 @@ def explain_dtype(runtime: RuntimeConfig, device: torch.device) -> str:
         return "the GPU computes in bfloat16" if fast else "the GPU does not compute in bfloat16, and float16 overflows"
     if device.type != "cpu":
         return f"always on {device.type}"
-    return (
-        "the CPU multiplies bfloat16 matrices in hardware"
-        if fast
-        else "the CPU has neither AMX nor AVX-512 BF16, without which bfloat16 is slower than float32"
-    )
+    return processor.BFLOAT16_REASON[fast]
 
 
 def has_fast_bfloat16() -> bool:
@@ -303,7 +300,7 @@ def has_fast_bfloat16() -> bool:
     `torch.cpu.get_capabilities`.
     """
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return processor.has_fast_bfloat16(capabilities)
 
 
 def lora_targets(model: nn.Module, configured: Sequence[str] | None = None) -> list[str]:

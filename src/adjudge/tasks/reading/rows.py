@@ -11,6 +11,7 @@ from typing import Any
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.text import shorten
+from adjudge.tasks.answer_words import label_key
 from adjudge.tasks.reading.text_files import Line, kind_of
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Value
@@ -119,12 +120,13 @@ def gold_of(spec: TaskSpec, where: str, raw: str) -> Value:
         raise DataError(f"{where}: the label column '{spec.label}' is empty. Fill it in, or remove the row.")
     if spec.number is None:
         labels = spec.labels or {}
-        if raw not in labels:
+        word = labels.get(raw) or _word_of_equal_label(labels, raw)
+        if word is None:
             raise DataError(
                 f"{where}: '{shorten(raw)}' in column '{spec.label}' is not a label of {spec.name}."
                 f"{nearest(raw, labels)}"
             )
-        return labels[raw]
+        return word
     number = parse_number(raw)
     if number is None:
         raise DataError(f"{where}: '{shorten(raw)}' in column '{spec.label}' is not a number.")
@@ -134,6 +136,12 @@ def gold_of(spec: TaskSpec, where: str, raw: str) -> Value:
             f"{spec.number.low:g} to {spec.number.high:g}."
         )
     return number
+
+
+def _word_of_equal_label(labels: Mapping[str, str], raw: str) -> str | None:
+    """Return the answer word of the label that looks like `raw`, or is the same number; None without one."""
+    key = label_key(raw)
+    return labels.get(key) or next((word for label, word in labels.items() if label_key(label) == key), None)
 
 
 def parse_number(raw: str) -> float | None:

@@ -25,7 +25,8 @@ from typing import Any
 from adjudge.errors import DataError, nearest
 from adjudge.system.text import shorten
 from adjudge.tasks.reading.rows import as_text, check_columns, text_of, to_example, width_error
-from adjudge.tasks.reading.same_text import hash_share, text_key
+from adjudge.tasks.reading.same_text import text_key
+from adjudge.tasks.reading.split import split_table
 from adjudge.tasks.reading.text_files import is_packed, json_lines, plain_name, tab_separated, text_lines
 from adjudge.tasks.spec import TableSource, TaskSpec
 from adjudge.types import Example
@@ -125,7 +126,7 @@ def load_table(spec: TaskSpec, source: TableSource, split: str) -> list[Example]
     if not train or not dev:
         raise DataError(
             f"{source.train}: {len(examples)} rows with {len({text_key(e.fields) for e in examples})} different texts "
-            "are too few to split off dev rows. Add rows, or name a dev file."
+            "are too few to split off dev rows, since no label has two. Add rows, or name a dev file."
         )
     return dev if split == "dev" else train
 
@@ -139,48 +140,6 @@ def table_examples(spec: TaskSpec, path: Path) -> list[Example]:
     wanted = list(spec.fields.values()) + [name for name in (spec.label, spec.group) if name is not None]
     require_columns(path, columns, wanted)
     return [to_example(spec, f"{path}:{row.line}", f"{path.name}:{row.line}", row, labelled=True) for row in rows]
-
-
-def split_table(examples: Sequence[Example], dev_share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Split rows into (train, dev): the texts with the smallest hashes become dev rows.
-
-    Texts are taken until `dev_share` of the rows is reached, at least one text. Rows with equal texts, and rows of one
-    group, share a split. Both splits keep the file order.
-    """
-    keys = _split_keys(examples)
-    sizes = Counter(keys)
-    target = max(1, round(dev_share * len(examples)))
-    chosen: set[str] = set()
-    for key in sorted(sizes, key=lambda text: (hash_share(text, seed), text)):
-        if target <= 0:
-            break
-        chosen.add(key)
-        target -= sizes[key]
-    train, dev = (
-        [row for row, key in zip(examples, keys, strict=True) if (key in chosen) == wanted] for wanted in (False, True)
-    )
-    return train, dev
-
-
-def _split_keys(examples: Sequence[Example]) -> list[str]:
-    """Return one key per row, equal for rows that must share a split.
-
-    Those are rows with equal texts or of one group, and rows connected through such rows (union-find over the texts).
-    """
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    first_of_group: dict[str, str] = {}
-    texts = [text_key(example.fields) for example in examples]
-    for example, text in zip(examples, texts, strict=True):
-        if example.group:
-            low, high = sorted((root(text), root(first_of_group.setdefault(example.group, text))))
-            parent[high] = low
-    return [root(text) for text in texts]
 
 
 def examples_for_prediction(spec: TaskSpec, rows: Sequence[Mapping[str, str]], source: str = "input") -> list[Example]:

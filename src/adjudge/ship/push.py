@@ -1,0 +1,111 @@
+"""Publish a judge on the hub: its weights, tokenizer, judge.json and model card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+from adjudge.errors import ConfigError, ModelError, RunError
+from adjudge.models.sources.hub import split_hub_id
+from adjudge.runs.folder import Run, read_json
+from adjudge.runs.portable import FILE, PARTS, is_portable
+from adjudge.system.console import note
+from adjudge.system.files import write_json
+from adjudge.system.hub import connection_problem
+
+ADAPTER = "adapter_config.json"
+
+
+def push_judge(
+    source: str | Path, repo: str, *, public: bool = False, base: str | None = None, revision: str | None = None
+) -> str:
+    """Upload the judge of a run folder, or one that left its run, and return the address of the commit.
+
+    The repository is created where it is missing, private unless `public`. `base` is the hub id of the base model where
+    the run has it in a folder of this machine. Raises ConfigError for a wrong id, RunError for a run without trained
+    weights, or whose base nobody else can find, and ModelError when the hub refuses or cannot be reached.
+    """
+    hub_id = split_hub_id(repo)
+    if hub_id is None or hub_id[1] is not None:
+        raise ConfigError(f"'{repo}' is no repository: write owner/name.")
+    folder = part_to_push(source)
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
+        staged = copytree(folder, Path(temporary) / "judge")
+        name_base(staged, base)
+        return _upload(staged, repo, public=public, revision=revision)
+
+
+def part_to_push(source: str | Path) -> Path:
+    """Return the folder of trained weights. Raises RunError when there is none, or it has no judge.json."""
+    folder = Path(source)
+    if is_portable(folder):
+        return folder
+    run = Run.open(folder)
+    if run.state != "complete":
+        raise RunError(f"{folder} is {run.state}; a run is published when it is complete.")
+    for part in PARTS:
+        if (folder / part / FILE).is_file():
+            return folder / part
+    if any((folder / part).is_dir() for part in PARTS):
+        raise RunError(f"{folder} was made by an older adjudge: judge it again with `adjudge evaluate --run`.")
+    raise RunError(f"{folder} trained nothing, so it has no weights to publish.")
+
+
+def name_base(folder: Path, base: str | None) -> None:
+    """Write the base model's hub id into a judge's files. Raises RunError where nobody else could find the base."""
+    record: dict[str, Any] = read_json(folder / FILE)
+    underneath = record.get("base") or {}
+    if base is None:
+        if (folder / ADAPTER).is_file() and underneath.get("hub") is None:
+            raise RunError(
+                f"the base model is the folder '{underneath.get('name', 'unknown')}' of this machine, which nobody "
+                "else has. Name the same model on the hub with --base owner/name."
+            )
+        return
+    hub_id = split_hub_id(base)
+    if hub_id is None:
+        raise ConfigError(f"'{base}' is no model of the hub: write --base owner/name, or owner/name@commit.")
+    underneath |= {"name": base, "hub": hub_id[0], **({"revision": hub_id[1]} if hub_id[1] else {})}
+    settings = {**record["settings"], "model": base}
+    write_json(folder / FILE, {**record, "base": underneath, "settings": settings})
+    if (folder / ADAPTER).is_file():
+        adapter = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        write_json(folder / ADAPTER, {**adapter, "base_model_name_or_path": hub_id[0], "revision": hub_id[1]})
+
+
+def _upload(folder: Path, repo: str, *, public: bool, revision: str | None) -> str:
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    if problem := connection_problem(constants.ENDPOINT, ask_proxy=True):
+        raise ModelError(f"the hub cannot be reached ({constants.ENDPOINT}: {problem}). Nothing was published.")
+    api = HfApi(endpoint=constants.ENDPOINT)
+    try:
+        note(f"publishing to {repo} ({'public' if public else 'private'}) …")
+        api.create_repo(repo, private=not public, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, revision=revision, commit_message="Upload a judge trained with adjudge"
+        )
+    except LocalTokenNotFoundError:
+        raise ModelError("no token for the hub is known here: log in with `hf auth login`, or set HF_TOKEN.") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        advice = {
+            401: "The token is missing, wrong or expired: log in with `hf auth login`, or set HF_TOKEN.",
+            403: f"The token may not write to {repo}: it needs the right to write, or name a repository of your own.",
+        }.get(status or 0, "")
+        raise ModelError(f"the hub refused the upload ({_first_line(error)}). {advice}".rstrip()) from None
+    except OfflineModeIsEnabled:
+        raise ModelError("the hub is switched off (HF_HUB_OFFLINE); nothing was published.") from None
+    except OSError as error:
+        raise ModelError(f"the upload failed: {_first_line(error)}. Give the same command again.") from None
+    return str(commit.commit_url)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

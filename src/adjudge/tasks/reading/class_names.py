@@ -1,0 +1,32 @@
+"""Read the names of classes that the `datasets` library writes into a Parquet file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from adjudge.tasks.reading.text_files import plain_name
+
+_KEY = b"huggingface"
+"""The key of the file's metadata under which `datasets` stores the features of its columns."""
+
+
+def class_names(path: Path, column: str) -> list[str] | None:
+    """Return the names of the classes 0, 1, 2, … of a column (its ``ClassLabel``), or None.
+
+    Only Parquet files have them. Whatever is wrong with a file is left for its reader to report.
+    """
+    if plain_name(path).suffix.lower() != ".parquet" or not path.is_file():
+        return None
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        feature = json.loads(metadata.get(_KEY, b"{}"))["info"]["features"][column]
+        names = feature["names"] if feature.get("_type") == "ClassLabel" else None
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names):
+        return names
+    return None

@@ -1,0 +1,112 @@
+"""Publishing a judge, against a local fake of the hub."""
+
+import json
+
+import pytest
+from fake_hub import fake_hub
+from fake_method import write_reviews
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+import adjudge
+from adjudge.cli.main import app
+from adjudge.config import load_config
+from adjudge.errors import ConfigError, ModelError, RunError
+from adjudge.experiments.execute import execute
+from adjudge.ship.push import push_judge
+from adjudge.tasks import infer_task
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with fake_hub() as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        yield served
+
+
+def run_of(tmp_path, method, *overrides):
+    spec = infer_task(write_reviews(tmp_path / "reviews.csv"), ["text"], "label")
+    settings = ["data.train_rows=8", "evaluation.resamples=100", "runtime.threads=1", *overrides]
+    execute(load_config(overrides=[f"method={method}", *settings]), spec, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def trained(tiny_llama, tmp_path):
+    return run_of(tmp_path, "sft", f"model={tiny_llama}", "sft.epochs=1", "sft.min_steps=0")
+
+
+def answers(judge):
+    return [(each.value, each.probabilities) for each in judge.predict(["good one here", "bad one there"])]
+
+
+def test_a_judge_is_published_and_opened_again(trained, tiny_llama, hub, tmp_path):
+    address = push_judge(trained, "owner/judge", base="someone/llama@" + "1" * 40)
+    assert address == f"{hub.url}/owner/judge/commit/{'4' * 40}"
+    assert hub.repos == {"owner/judge": "private"} and hub.branches == ["main"]
+    assert hub.tokens == {"Bearer hf_secret"}
+    adapter = json.loads(hub.files["adapter_config.json"])
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("someone/llama", "1" * 40)
+    assert {"README.md", "judge.json", "tokenizer.json", "adapter_model.safetensors"} <= set(hub.files)
+    assert not any(str(tmp_path).encode() in body for body in hub.files.values())
+    for name, body in hub.files.items():
+        (tmp_path / "fetched").mkdir(exist_ok=True)
+        (tmp_path / "fetched" / name).write_bytes(body)
+    fetched = adjudge.open_judge(tmp_path / "fetched", model=str(tiny_llama))
+    assert answers(fetched) == answers(adjudge.open_run(trained))
+
+
+def test_the_run_itself_is_not_changed(trained, hub):
+    before = {path.name: path.read_bytes() for path in (trained / "adapter").iterdir()}
+    push_judge(trained, "owner/judge", base="someone/llama")
+    assert {path.name: path.read_bytes() for path in (trained / "adapter").iterdir()} == before
+
+
+def test_public_and_a_branch_are_asked_for(trained, hub):
+    options = ["--base", "someone/llama", "--public", "--revision", "draft"]
+    result = CliRunner().invoke(app, ["push", "owner/judge", "--run", str(trained), *options])
+    assert result.exit_code == 0, result.output
+    assert hub.url in result.stdout and hub.repos == {"owner/judge": "public"} and hub.branches == ["draft"]
+
+
+def test_a_base_of_this_machine_must_be_named_as_others_find_it(trained, hub):
+    with pytest.raises(RunError, match=r"nobody else has\. Name the same model on the hub with --base"):
+        push_judge(trained, "owner/judge")
+    assert not hub.repos
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "hf auth login"), (403, "may not write to owner/judge"), (500, "refused the upload")]
+)
+def test_a_refusal_of_the_hub_says_what_to_do(status, message, trained, hub):
+    hub.status = status
+    with pytest.raises(ModelError, match=message) as caught:
+        push_judge(trained, "owner/judge", base="someone/llama")
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error(trained, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="cannot be reached"):
+        push_judge(trained, "owner/judge", base="someone/llama")
+
+
+def test_what_cannot_be_published_is_refused(trained, tiny_llama, hub, tmp_path):
+    for repo in ("judge", "a/b/c", "owner/name@main"):
+        with pytest.raises(ConfigError, match="write owner/name"):
+            push_judge(trained, repo)
+    with pytest.raises(ConfigError, match="no model of the hub"):
+        push_judge(trained, "owner/judge", base="llama")
+    with pytest.raises(RunError, match="no run folder"):
+        push_judge(tmp_path, "owner/judge")
+    (trained / "adapter/judge.json").unlink()
+    with pytest.raises(RunError, match="made by an older adjudge"):
+        push_judge(trained, "owner/judge")
+    assert not hub.repos
+
+
+def test_a_run_that_trains_nothing_has_nothing_to_publish(tiny_llama, tmp_path):
+    with pytest.raises(RunError, match="trained nothing"):
+        push_judge(run_of(tmp_path, "zero-shot", f"model={tiny_llama}"), "owner/judge")
