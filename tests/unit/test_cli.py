@@ -441,13 +441,17 @@ def test_predict_takes_the_folder_of_a_comparison(trained, tmp_path):
     result = invoke(*predict())
     assert result.exit_code == 0 and "best: sft, accuracy 0.900" in " ".join(result.stderr.split())
     assert invoke(*predict("--method", "sft", "--seed", "1", to="again.csv")).exit_code == 0
-    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(*predict("--method", "stf", to="c.csv"))
+    assert "has no method 'stf'; it has ppo, sft. Did you mean 'sft'?" in refused(
+        *predict("--method", "stf", to="c.csv")
+    )
     assert "has no seed '1'; it has 0" in refused(*predict("--method", "ppo", "--seed", "1", to="c.csv"))
     (folder / "table.json").write_text(json.dumps({"rows": [*rows, row("sft", 0.5, task="other")]}))
     assert "compares several tasks: name one with --task reviews or other" in refused(*predict(to="c.csv"))
     (folder / "table.json").write_text(json.dumps({"rows": []}))
     assert "has no finished run yet" in refused(*predict(to="c.csv"))
-    assert "is no comparison" in refused("predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1")
+    assert "is no comparison" in refused(
+        "predict", "--run", trained, "--input", source, "--out", "o.csv", "--seed", "1"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
