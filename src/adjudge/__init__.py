@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Any
 from adjudge.version import __version__
 
 if TYPE_CHECKING:
-    from adjudge.api import FinishedRun, evaluate, infer_task, load_policy, load_split, load_task, open_run, train
+    from adjudge.api import (
+        FinishedRun,
+        evaluate,
+        infer_task,
+        load_policy,
+        load_split,
+        load_task,
+        open_judge,
+        open_run,
+        train,
+    )
 
 __all__ = [
     "FinishedRun",
@@ -15,6 +25,7 @@ __all__ = [
     "load_policy",
     "load_split",
     "load_task",
+    "open_judge",
     "open_run",
     "train",
 ]

@@ -30,7 +30,8 @@ from adjudge.methods.registry import (
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.folder import Run
-from adjudge.runs.tasks import default_folder, pick_task, read_task, read_tasks
+from adjudge.runs.portable import is_portable, judge_folder, read_judge
+from adjudge.runs.tasks import default_folder, pick_among, read_tasks
 from adjudge.tasks import infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -39,15 +40,30 @@ if TYPE_CHECKING:
     from adjudge.evaluation.predict import Judge
     from adjudge.models.policy import Policy
 
-__all__ = ["FinishedRun", "evaluate", "infer_task", "load_policy", "load_split", "load_task", "open_run", "train"]
+__all__ = [
+    "FinishedRun",
+    "evaluate",
+    "infer_task",
+    "load_policy",
+    "load_split",
+    "load_task",
+    "open_judge",
+    "open_run",
+    "train",
+]
 
 
 class FinishedRun:
-    """A run folder with a result. Its model is loaded when it is first asked to judge."""
+    """A run folder with a result, or a judge that left its run.
 
-    def __init__(self, folder: str | Path) -> None:
+    Its model is loaded when it is first asked to judge. `model` names the base model of a judge that left its run.
+    """
+
+    def __init__(self, folder: str | Path, *, model: str | None = None) -> None:
         self.folder = Path(folder)
-        self.config: Config = Run.open(folder).config
+        self._model = model
+        self._portable = read_judge(self.folder, model) if is_portable(self.folder) else None
+        self.config: Config = self._portable[0].config if self._portable else Run.open(folder).config
         self._judges: dict[str, Judge] = {}
 
     def __repr__(self) -> str:
@@ -64,12 +80,12 @@ class FinishedRun:
     @property
     def tasks(self) -> list[TaskSpec]:
         """Return the tasks it was trained for, one or several."""
-        return read_tasks(self.folder)
+        return self._portable[1] if self._portable else read_tasks(self.folder)
 
     @property
     def task(self) -> TaskSpec:
         """Return the task it was trained for. Raises RunError when there are several."""
-        return read_task(self.folder)
+        return self._spec_of(None)
 
     @property
     def judge(self) -> Judge:
@@ -84,10 +100,13 @@ class FinishedRun:
 
         Raises RunError when the run's training is not complete, or when it was not trained on such a task.
         """
-        spec = pick_task(self.folder, task)
+        spec = self._spec_of(task)
         if not self._judges:
-            self._judges = load_judges(self.folder)
+            self._judges = load_judges(self.folder, model=self._model)
         return self._judges[spec.name]
+
+    def _spec_of(self, task: str | None) -> TaskSpec:
+        return pick_among(self.folder, self.tasks, task)
 
     def predict(
         self, rows: Iterable[str | Mapping[str, str]] | Any, *, task: str | None = None, probabilities: bool = True
@@ -98,7 +117,7 @@ class FinishedRun:
         unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field, and
         RunError as `judge_of` does.
         """
-        judge, spec = self.judge_of(task), pick_task(self.folder, task)
+        judge, spec = self.judge_of(task), self._spec_of(task)
         return judge.judge(to_examples(spec, rows), probabilities=probabilities and not spec.is_number)
 
     def evaluate(self, task: str | Path | TaskSpec | None = None, **options: Any) -> dict[str, Any]:
@@ -195,6 +214,15 @@ def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]])
 def open_run(folder: str | Path) -> FinishedRun:
     """Open a finished run. Raises RunError when the folder is not a run."""
     return FinishedRun(folder)
+
+
+def open_judge(source: str | Path, *, model: str | None = None) -> FinishedRun:
+    """Open a judge to predict with: a run folder, the folder of its trained weights wherever it lies, or a hub id.
+
+    `model` names the base model where a judge that left its run does not find it. Raises RunError when there is no
+    judge, and ModelError when the hub cannot be reached.
+    """
+    return FinishedRun(judge_folder(source), model=model)
 
 
 def as_task(task: str | Path | TaskSpec) -> TaskSpec:

@@ -16,6 +16,7 @@ from adjudge.experiments.rows import eval_rows_for, fingerprint
 from adjudge.methods.registry import get_entry
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
+from adjudge.runs.portable import is_portable, read_judge
 from adjudge.runs.tasks import read_task, read_tasks, result_folders, task_folder, task_record, write_task
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
@@ -45,19 +46,21 @@ def load_judge(
     The task is the run's own unless `spec` names another. Raises RunError when the run is incomplete, or was trained on
     several tasks and there is no `spec`. Raises ConfigError for an unknown `decode`.
     """
-    run = _open_trained(folder)
-    spec = spec or read_task(run.folder)
+    run, specs = open_folder(folder)
+    if spec is None and len(specs) > 1:
+        raise RunError(f"{folder} judges several tasks: name one of {', '.join(each.name for each in specs)}.")
+    spec = spec or specs[0]
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
 
 
-def load_judges(folder: str | Path) -> dict[str, Judge]:
-    """Return the judge of each task of a finished run, by the task's name.
+def load_judges(folder: str | Path, *, model: str | None = None) -> dict[str, Judge]:
+    """Return the judge of each task of a finished run or of a judge that left its run, by the task's name.
 
-    Raises RunError when the run is incomplete.
+    `model` names the base model of the latter. Raises RunError when the run is incomplete.
     """
-    run = _open_trained(folder)
-    return _load(_pinned(run, run.config), read_tasks(run.folder))
+    run, specs = open_folder(folder, model=model)
+    return _load(_pinned(run, run.config), specs)
 
 
 def evaluate_tasks(
@@ -158,6 +161,19 @@ def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None
             f"{out} is the run that judges; its own results would be lost. Name another --out, or leave it away."
         )
     return Destination(Path(out), in_place=False, replaces=force)
+
+
+def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, list[TaskSpec]]:
+    """Open a run with complete training, or a judge that left its run, with its tasks.
+
+    `model` names the base model of the latter. Raises RunError.
+    """
+    if is_portable(Path(folder)):
+        return read_judge(Path(folder), model)
+    if model is not None:
+        raise RunError(f"{folder} is a run folder, which names its model itself.")
+    run = _open_trained(folder)
+    return run, read_tasks(run.folder)
 
 
 def _open_trained(folder: str | Path) -> Run:

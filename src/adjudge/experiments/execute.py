@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, RunError
-from adjudge.experiments.judging import ended, ensure_model, judge_run
+from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import (
     check_settings,
@@ -23,6 +23,7 @@ from adjudge.methods.registry import (
 from adjudge.rewards.function import FUNCTIONS, RewardFunction, recorded
 from adjudge.runs.environment import record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json, read_jsonl
+from adjudge.runs.portable import write_portable
 from adjudge.runs.start import starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
@@ -84,6 +85,7 @@ def execute(
         else:
             judges = get_entry(config.method).load().load(run, specs)
         scores = judge_run(run, specs, judges, rows.eval_rows, training)
+        write_portable(run, specs, task_scores(run))
         drop_checkpoints(run)
         return scores
 

@@ -128,7 +128,7 @@ def write_summary(run: Run) -> dict[str, Any]:
 
     It is written to the run's own scores.json.
     """
-    scores = [Run.open(folder).scores() for folder in result_folders(run.folder)]
+    scores = task_scores(run)
     values = [each["metrics"][each["primary"]]["value"] for each in scores]
     mean = None if None in values else fmean(values)
     evaluate_s = sum(each["seconds"]["evaluate"] for each in scores)
@@ -156,6 +156,11 @@ def write_summary(run: Run) -> dict[str, Any]:
         }
     )
     return run.scores()
+
+
+def task_scores(run: Run) -> list[dict[str, Any]]:
+    """Return the scores of each of the run's tasks."""
+    return [Run.open(folder).scores() for folder in result_folders(run.folder)]
 
 
 def score_line(scores: Mapping[str, Any]) -> str:

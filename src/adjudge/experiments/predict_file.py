@@ -37,8 +37,8 @@ def predict_file(
 
     Added columns: ``label`` (``number`` for number tasks; empty when unreadable), ``p_WORD`` per label, ``unreadable``.
     The input columns come first, unchanged and in their order. A name already in the input is written as
-    ``predicted_label``. An existing `out` is replaced only with `force`. Raises DataError for a missing column, an empty
-    text (with file and line), or cells the output format cannot hold.
+    ``predicted_label``. An existing `out` is replaced only with `force`. Raises DataError for a missing column, an
+    empty text (with file and line), or cells the output format cannot hold.
     """
     from adjudge.tasks import examples_for_prediction, read_table
 

@@ -74,7 +74,7 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
     """Return a finished run's judges. Raises RunError when it has no encoder, or one with other labels."""
-    folder = run.folder / FOLDER
+    folder = run.part(FOLDER)
     if not (folder / "config.json").is_file():
         raise RunError(f"{run.folder} holds no trained encoder: {FOLDER}/config.json is missing. Was the run finished?")
     name, runtime = str(folder.resolve()), run.config.runtime

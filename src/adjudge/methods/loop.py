@@ -343,7 +343,7 @@ def adapter_method(train: Callable[[Run, Sequence[TaskRows]], Trained]) -> Metho
 def load_adapter_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
     """Return the judges of a finished adapter run: one policy, prompted with each task."""
     policy = load_policy(run.config)
-    policy.load_adapter(run.folder / "adapter", train=False)
+    policy.load_adapter(run.part("adapter"), train=False)
     policy.merge()
     return [PromptedJudge(PromptedTask(policy, spec, run.config)) for spec in specs]
 

@@ -25,12 +25,14 @@ from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
+from adjudge.models.sources.bundled import published_name
 from adjudge.models.sources.loading import load_causal_lm, lora_targets
 from adjudge.models.sources.quiet import no_future_warnings
 from adjudge.models.sources.untrusted import ADAPTER_WEIGHTS, check_adapter
 from adjudge.system.files import whole_folder
 
 VALUE_HEAD = "value_head.safetensors"
+CARD = "README.md"
 
 
 class Policy(nn.Module):
@@ -173,11 +175,17 @@ class Policy(nn.Module):
         return {name.replace(mark, "."): weight for name, weight in self.lm.named_parameters() if mark in name}
 
     def save_adapter(self, folder: Path) -> None:
-        """Save adapter (in peft's format) and value head; `folder` appears whole or not at all."""
+        """Save adapter (in peft's format), value head and tokenizer; `folder` appears whole or not at all.
+
+        The adapter names the published model as its base, so that peft finds it on another machine.
+        """
         head = {name: tensor.contiguous() for name, tensor in self.value_head.state_dict().items()}
+        self.lm.peft_config["default"].base_model_name_or_path = published_name(self.name)
         with whole_folder(folder) as temporary:
             self.lm.save_pretrained(str(temporary), selected_adapters=["default"], save_embedding_layers=False)
+            (temporary / CARD).unlink(missing_ok=True)  # peft's is a form to fill in; ours is written with the scores
             save_file(head, temporary / VALUE_HEAD)
+            self.tokenizer.save_pretrained(str(temporary))
 
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass. Raises ModelError for layers of unknown kinds."""

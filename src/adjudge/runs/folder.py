@@ -187,6 +187,14 @@ class Run:
         except ConfigError as error:
             raise RunError(f"{path}: was written by another version of adjudge, or changed: {error}") from None
 
+    def part(self, name: str) -> Path:
+        """Return the folder of trained weights called `name`.
+
+        In a judge that left its run (see `adjudge.runs.portable`) the weights lie in the folder itself.
+        """
+        inside = self.folder / name
+        return self.folder if not inside.is_dir() and (self.folder / "judge.json").is_file() else inside
+
     @property
     def state(self) -> str:
         """Return ``running``, ``complete``, ``interrupted`` or ``failed``."""

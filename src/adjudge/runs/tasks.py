@@ -43,10 +43,7 @@ def read_task(folder: Path) -> TaskSpec:
 
     Raises RunError when it has none or several, or one written by another version.
     """
-    specs = read_tasks(folder)
-    if len(specs) > 1:
-        raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
-    return specs[0]
+    return pick_among(folder, read_tasks(folder), None)
 
 
 def read_tasks(folder: Path) -> list[TaskSpec]:
@@ -71,9 +68,15 @@ def pick_task(folder: Path, name: str | None) -> TaskSpec:
 
     Raises RunError with a list of the tasks.
     """
+    return pick_among(folder, read_tasks(folder), name)
+
+
+def pick_among(folder: Path, specs: Sequence[TaskSpec], name: str | None) -> TaskSpec:
+    """Return the task of this name among `specs`, those of `folder`; without a name, the only one. Raises RunError."""
+    if name is None and len(specs) > 1:
+        raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
     if name is None:
-        return read_task(folder)
-    specs = read_tasks(folder)
+        return specs[0]
     for spec in specs:
         if spec.name == name:
             return spec

@@ -98,7 +98,7 @@ def load_floor(
     run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array]], Features]
 ) -> list[RegressionJudge]:
     """Return a finished run's judges. Raises RunError when its files are missing, damaged, or for other labels."""
-    folder = run.folder / FOLDER
+    folder = run.part(FOLDER)
     try:
         arrays, stored = load_file(folder / WEIGHTS), read_json(folder / STORED)
         fitted = Fitted(arrays.pop("coef"), arrays.pop("intercept"))

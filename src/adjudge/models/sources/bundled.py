@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import ModelError, nearest
+from adjudge.models.sources.hub import split_hub_id
 from adjudge.models.sources.quiet import quiet
 from adjudge.system.console import note
 from adjudge.system.download import MINILM, SMOLLM2, DownloadError, Package, download, make_whole, unpack
@@ -27,10 +28,14 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """A bundled model: its package, and the function that converts its archive to a transformers folder."""
+    """A bundled model: its package, the function that converts its archive to a transformers folder, its origin."""
 
     package: Package
     convert: Callable[[Path, Path], None]
+    original: str
+    """The hub id of the published model."""
+    note: str = ""
+    """How its weights differ from the published ones."""
 
 
 def bundled_folder(name: str) -> Path:
@@ -52,6 +57,15 @@ def bundled_folder(name: str) -> Path:
             return make_whole(folder, lambda temporary_folder: bundled.convert(archive, temporary_folder))
         except DownloadError as error:
             raise ModelError(f"The bundled model {name} is not in the cache ({folder}). {error}") from None
+
+
+def published_name(name: str) -> str:
+    """Return the hub id of a bundled model; any other name without its revision, as it is."""
+    if name in BUNDLED:
+        return BUNDLED[name].original
+    if not Path(name).expanduser().is_dir() and (hub_id := split_hub_id(name)):
+        return hub_id[0]
+    return name
 
 
 def is_fetched(name: str) -> bool:
@@ -88,6 +102,11 @@ def _convert_minilm(archive: Path, folder: Path) -> None:
 
 
 BUNDLED: dict[str, Bundled] = {
-    "smollm2-135m": Bundled(SMOLLM2, _convert_smollm2),
-    "minilm-l6": Bundled(MINILM, _convert_minilm),
+    "smollm2-135m": Bundled(
+        SMOLLM2,
+        _convert_smollm2,
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "Trained on the weights of a four-bit file (Q4_1), which differ a little from the published ones.",
+    ),
+    "minilm-l6": Bundled(MINILM, _convert_minilm, "sentence-transformers/all-MiniLM-L6-v2"),
 }

@@ -1,0 +1,134 @@
+"""What lies beside a run's trained weights, so that they judge elsewhere: judge.json and a model card.
+
+The folder of the weights (``adapter/``, ``encoder/``, ``regression/``) can be moved or published by itself. judge.json
+holds the tasks without their rows, and the settings that decide an answer. `read_judge` opens such a folder as a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adjudge.config import parse_config, upgrade
+from adjudge.config.methods import MethodSettings
+from adjudge.errors import ConfigError, ModelError, RunError
+from adjudge.runs.card import write_card
+from adjudge.runs.folder import Run, read_json
+from adjudge.runs.start import MODEL_FILES
+from adjudge.system.files import write_json
+from adjudge.tasks.spec import Source, TaskSpec
+from adjudge.version import __version__
+
+FILE = "judge.json"
+SCHEMA = 1
+PARTS = ("adapter", "encoder", "regression")
+"""Folders of a run that hold its trained weights."""
+_LEFT_BEHIND = ("task", "init", "data", "checkpoint", "guard", "runtime")
+"""Settings of the training and of its machine."""
+
+
+def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]]) -> None:
+    """Write judge.json and the model card into the folder of the run's trained weights; nothing without weights.
+
+    `results` are the scores of each task.
+    """
+    for part in PARTS:
+        folder = run.folder / part
+        if folder.is_dir():
+            write_json(folder / FILE, judge_record(run, specs))
+            write_card(folder, run, specs, results, base_of(run))
+
+
+def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
+    """Return the content of judge.json. It depends on the training alone, not on the scores."""
+    base = base_of(run)
+    other_methods = [name for name in MethodSettings.model_fields if name != run.config.method]
+    settings = run.config.model_dump(mode="json", exclude={*_LEFT_BEHIND, *other_methods})
+    if run.config.model == _recorded_model(run).get("name"):
+        settings["model"] = base["name"]
+    settings["runtime"] = {"dtype": run.config.runtime.dtype, "quantization": run.config.runtime.quantization}
+    return {
+        "schema": SCHEMA,
+        "adjudge": __version__,
+        "base": base or None,
+        "tasks": [_without_rows(spec) for spec in specs],
+        "calibration": None,
+        "settings": settings,
+    }
+
+
+def base_of(run: Run) -> dict[str, Any]:
+    """Return the model under the trained weights; nothing for a method without one.
+
+    ``name`` is what loads it: with its commit where it is on the hub, and without its place where it is a folder of
+    this machine. ``hub`` is the id of the published model, if there is one. ``sha256`` has the hashes of its files.
+    """
+    from adjudge.models.sources.bundled import BUNDLED, published_name
+
+    model = _recorded_model(run)
+    if not model:
+        return {}
+    name, commit = str(model["name"]), model.get("commit")
+    if name in BUNDLED:
+        base = {"name": name, "hub": published_name(name), "note": BUNDLED[name].note}
+    elif commit is not None:
+        hub = published_name(name)
+        base = {"name": f"{hub}@{commit}", "hub": hub, "revision": commit}
+    else:
+        base = {"name": Path(name).name if Path(name).expanduser().is_absolute() else name, "hub": None}
+    return base | ({"sha256": model["sha256"]} if "sha256" in model else {})
+
+
+def judge_folder(source: str | Path) -> Path:
+    """Return the folder of a judge: `source` itself, or where a repository of the hub was fetched to.
+
+    Only settings, tokenizer and safetensors are fetched. Raises ModelError when the repository cannot be fetched.
+    """
+    from adjudge.models.sources.hub import split_hub_id
+
+    hub_id = None if Path(source).is_dir() else split_hub_id(str(source))
+    if hub_id is None:
+        return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id[0], revision=hub_id[1], allow_patterns=list(MODEL_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{source} is no folder here, and cannot be fetched from the hub: {reason}") from None
+
+
+def is_portable(folder: Path) -> bool:
+    """Return whether the folder is a judge that left its run."""
+    return (folder / FILE).is_file() and not (folder / "config.yaml").is_file()
+
+
+def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSpec]]:
+    """Open a folder with a judge.json, as a run whose trained weights lie in the folder itself, and its tasks.
+
+    `model` names the base model where it lies elsewhere. Raises RunError for a damaged or newer judge.json.
+    """
+    path = folder / FILE
+    record = read_json(path)
+    try:
+        if record["schema"] > SCHEMA:
+            raise RunError(f"{path} was written by a newer adjudge ({record['adjudge']}). Update adjudge.")
+        specs = [TaskSpec.model_validate(task) for task in record["tasks"]]
+        settings = dict(record["settings"])
+        config = parse_config(upgrade(settings | ({} if model is None else {"model": model})))
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise RunError(f"{path}: cannot be read as a judge: {error}") from None
+    return Run(folder, config), specs
+
+
+def _recorded_model(run: Run) -> dict[str, Any]:
+    path = run.folder / "environment.json"
+    return (read_json(path).get("model") if path.is_file() else None) or {}
+
+
+def _without_rows(spec: TaskSpec) -> dict[str, Any]:
+    """Return the task as JSON, without the places of its rows."""
+    task = spec.model_copy(update={"source": Source()}).model_dump(mode="json", exclude_defaults=True)
+    return task | {"source": {}}
