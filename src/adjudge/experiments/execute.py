@@ -21,7 +21,7 @@ from adjudge.methods.registry import (
     own_settings,
 )
 from adjudge.rewards.function import FUNCTIONS, RewardFunction, recorded
-from adjudge.runs.environment import record_environment
+from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.start import starting_point
@@ -83,6 +83,7 @@ def execute(
             judges, training = _train(run, rows, identity)
             write_json(run.folder / "training.json", training)
         else:
+            run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
         scores = judge_run(run, specs, judges, rows.eval_rows, training)
         write_portable(run, specs, task_scores(run))
@@ -129,6 +130,7 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     }
     method, import_s = timed(entry.load)
     record_environment(run, entry.model, [part.spec for part in rows.parts], identity["rows_sha256"])
+    run.config = dated(run.folder, run.config)
     trained, train_s = timed(lambda: method.train(run, rows.parts))
     train_s += trained.earlier_s
     training: dict[str, Any] = {**identity, "train_rows": len(learned)}

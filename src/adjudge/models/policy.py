@@ -24,6 +24,7 @@ from adjudge.errors import RunError
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
+from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.sources.bundled import published_name
 from adjudge.models.sources.loading import load_causal_lm, lora_targets
@@ -48,6 +49,7 @@ class Policy(nn.Module):
         self.tokenizer = tokenizer
         self.name = name
         self.engine = engine
+        self.positions = find_positions(lm)
         width = lm.config.get_text_config().hidden_size
         self.value_head = nn.Linear(width, 1, dtype=torch.float32, device=lm.device)
         nn.init.zeros_(self.value_head.weight)

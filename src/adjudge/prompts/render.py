@@ -16,13 +16,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, ModelError
 from adjudge.models.plain_text import PlainText, encodable, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
-from adjudge.prompts.chat import chat_template, check_options, render_chat
+from adjudge.prompts.chat import (
+    chat_template,
+    check_options,
+    open_thought,
+    render_chat,
+    template_variables,
+    turn_end,
+)
+from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.template import compiled
 from adjudge.types import Example, Prompt
@@ -60,12 +69,24 @@ class Renderer:
         check_options(tokenizer, config)
         self.uses_template = config.style == "chat" and chat_template(tokenizer) is not None
         """True if prompts have the form of the model's chat template."""
+        self._turn_end = turn_end(tokenizer, config)
         self._parts = self._template_parts(slots=2 + 2 * len(demonstrations))
+        if self.uses_template and (tag := open_thought(self._parts[-1])) is not None:
+            _warn_of_thought(tag, "enable_thinking" in template_variables(chat_template(tokenizer) or ""))
         self._plain = PlainText(tokenizer, "".join(self._parts[::2]))
         self._widest: int | None = None
         self._fixed_contents = self._contents(demonstrations)
         self._fixed = self._fix()
         self._fixed_tokens = len(self._ids(""))
+
+    def end_ids(self, configured: Sequence[int]) -> list[int]:
+        """Return the tokens that end an answer's turn; training teaches the first.
+
+        In a chat that is the token which the template writes after an assistant's turn, whatever the model's settings
+        (`configured`) name; in the plain form it is theirs.
+        """
+        both = (self._turn_end, configured) if self.uses_template else (configured, self._turn_end)
+        return list(dict.fromkeys(token for tokens in both for token in tokens))
 
     def text(self, example: Example) -> str:
         """Return the prompt as text, with special tokens spelled out."""
@@ -215,6 +236,16 @@ class Renderer:
             {name: str(value).strip() for name, value in fields.items()}
         )
         return f"{text.strip()}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text.strip()
+
+
+@lru_cache(maxsize=8)  # once, however many tasks and judges a process has
+def _warn_of_thought(tag: str, can_be_closed: bool) -> None:
+    mend = (
+        "Set prompt.template_options.enable_thinking=false."
+        if can_be_closed
+        else "Use --prompt-style paper, or a model that answers at once."
+    )
+    warn(f"the model's chat template leaves a thought open ({tag}), so answers are written inside it. {mend}")
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:

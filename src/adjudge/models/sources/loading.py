@@ -211,6 +211,8 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
             f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot tell which characters a token "
             "covers. Convert it with transformers' `convert_slow_tokenizer`, or use another model."
         )
+    # transformers warns of "indexing errors" at a text beyond `model_max_length`; lengths are checked here instead.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(
