@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adjudge.config import Config, LoraConfig
-from adjudge.errors import RunError
+from adjudge.errors import ModelError, RunError
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
@@ -92,7 +92,10 @@ class Policy(nn.Module):
         return super().train(mode)
 
     def add_adapter(self, config: LoraConfig) -> None:
-        """Add fresh LoRA layers; from then on the reference is the network with them off."""
+        """Add fresh LoRA layers; from then on the reference is the network with them off.
+
+        Raises ModelError for layers that peft cannot adapt.
+        """
         from peft import LoraConfig as PeftLoraConfig
         from peft import get_peft_model
 
@@ -107,7 +110,14 @@ class Policy(nn.Module):
         )
         with no_future_warnings():
             # Named in the adapter, so that plain peft loads the same base; only a model from the hub has a commit.
-            self.lm = get_peft_model(self.lm, layers, revision=getattr(self.lm.config, "_commit_hash", None))
+            try:
+                self.lm = get_peft_model(self.lm, layers, revision=getattr(self.lm.config, "_commit_hash", None))
+            except ValueError as error:
+                reason = " ".join(str(error).split())
+                raise ModelError(
+                    f"{self.name}: peft cannot adapt some of its layers; name others with lora.targets. "
+                    f"{reason if len(reason) < 300 else reason[:300] + ' …'}"
+                ) from error
         self.engine.fuse_layers()
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:
