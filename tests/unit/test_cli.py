@@ -29,6 +29,7 @@ OPTIONS = {
     "compare": f"{ROWS} {TASK} --mixture --methods --model --encoder --seeds --preset --config --prompt-style --decode "
     "--init --reward-funcs --out --force",
     "predict": "--run --input --out --task --method --seed --decode --force",
+    "export": "--run --format --out --dtype --rows --max-changed --model",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --force",
     "methods": "--preset",

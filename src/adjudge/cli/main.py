@@ -100,6 +100,7 @@ def _add_verbs() -> None:
         compare,
         doctor,
         evaluate,
+        export,
         fetch,
         methods,
         predict,
@@ -111,7 +112,8 @@ def _add_verbs() -> None:
         train,
     )
 
-    for module in (compare, train, evaluate, predict, submit, report, rerun, methods, tasks, settings, fetch, doctor):
+    verbs = (compare, train, evaluate, predict, export, submit, report, rerun, methods, tasks, settings, fetch, doctor)
+    for module in verbs:
         module.add_to(app)
     cell.add_to(app)
 

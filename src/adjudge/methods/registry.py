@@ -110,6 +110,9 @@ METHODS: dict[str, Entry] = {
     )
 }
 
+ASKED = "zero-shot"
+"""The method which asks a model as it is."""
+
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""
 

@@ -71,7 +71,7 @@ class Encoder:
 
         Rows are padded to the longest; in a pair that is too long, the longer text is shortened first.
         """
-        logits: Tensor = self.model(**self._encoded(rows)).logits
+        logits: Tensor = self.model(**self.encoded(rows)).logits
         return logits.float()
 
     def vectors(
@@ -88,7 +88,7 @@ class Encoder:
         with torch.inference_mode():
             for start in range(0, len(order), batch_size):
                 indices = order[start : start + batch_size]
-                batch = self._encoded([Texts(texts[index]) for index in indices])
+                batch = self.encoded([Texts(texts[index]) for index in indices])
                 hidden_BTD = body(**batch).last_hidden_state.float()
                 real_BT1 = batch["attention_mask"][:, :, None].to(hidden_BTD)
                 mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1)
@@ -113,7 +113,7 @@ class Encoder:
                 done(len(indices))
         return logits_NL
 
-    def _encoded(self, rows: Sequence[Texts]) -> Any:
+    def encoded(self, rows: Sequence[Texts]) -> Any:
         """Return the padded batch of `rows` on the model's device."""
         options = {
             "truncation": "longest_first",

@@ -70,6 +70,7 @@ def base_of(run: Run) -> dict[str, Any]:
     if not model:
         return {}
     name, commit = str(model["name"]), model.get("commit")
+    base: dict[str, Any]
     if name in BUNDLED:
         base = {"name": name, "hub": published_name(name), "note": BUNDLED[name].note}
     elif commit is not None:
@@ -117,7 +118,11 @@ def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSp
             raise RunError(f"{path} was written by a newer adjudge ({record['adjudge']}). Update adjudge.")
         specs = [TaskSpec.model_validate(task) for task in record["tasks"]]
         settings = dict(record["settings"])
-        config = parse_config(upgrade(settings | ({} if model is None else {"model": model})))
+        if record.get("format") == "merged":
+            settings["model"] = str(folder)
+        elif model is not None:
+            settings["model"] = model
+        config = parse_config(upgrade(settings))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: cannot be read as a judge: {error}") from None
     return Run(folder, config), specs

@@ -1,0 +1,1 @@
+"""A judge leaves the machine: exported, published, served."""

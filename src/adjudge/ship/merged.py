@@ -1,0 +1,80 @@
+"""A model folder with the adapter added to the weights, for plain transformers, vLLM and every other tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adjudge.config import Config
+from adjudge.errors import RunError
+from adjudge.evaluation.predict import PromptedJudge
+from adjudge.methods.registry import ASKED
+from adjudge.models.engine.forward import build_engine
+from adjudge.models.policy import Policy
+from adjudge.models.sources.loading import load_causal_lm
+from adjudge.models.sources.quiet import no_future_warnings, quiet
+from adjudge.models.sources.untrusted import check_adapter
+from adjudge.rollout.prompted import PromptedTask
+from adjudge.runs.card import write_card
+from adjudge.runs.folder import Run
+from adjudge.runs.portable import FILE, base_of, judge_record
+from adjudge.runs.tasks import result_folders
+from adjudge.system.files import write_json
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example, Prediction
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
+    """Write model, tokenizer, judge.json and card into `folder`; return the judge of what was written."""
+    model, tokenizer = merged_model(run)
+    with quiet():
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / FILE, merged_record(run, specs, "merged"))
+    if (run.folder / "config.yaml").is_file():
+        results = [Run.open(result).scores() for result in result_folders(run.folder)]
+        write_card(folder, run, specs, results, base_of(run))
+    again = run.config.model_copy(update={"model": str(folder)})
+    return judging(again, *load_causal_lm(str(folder), run.config.runtime))
+
+
+def merged_record(run: Run, specs: Sequence[TaskSpec], kind: str) -> dict[str, Any]:
+    """Return the judge.json of an export without an adapter: the model lies beside it and is asked as it is."""
+    record = judge_record(run, specs)
+    return record | {"format": kind, "settings": record["settings"] | {"method": ASKED}}
+
+
+def merged_model(run: Run) -> tuple[Any, Any]:
+    """Return the run's model with the adapter added, in float32, and its tokenizer. Raises RunError without one.
+
+    Adding in float32 matters: rounding the sum to bfloat16 first would change answers.
+    """
+    from peft import PeftModel
+
+    adapter = run.part("adapter")
+    check_adapter(adapter)
+    if run.config.runtime.quantization != "none":
+        raise RunError(
+            f"{run.folder} was trained on weights of {run.config.runtime.quantization}, to which an adapter cannot be "
+            "added without changing it. Serve base and adapter apart."
+        )
+    runtime = run.config.runtime.model_copy(update={"dtype": "float32"})
+    model, tokenizer = load_causal_lm(run.config.model, runtime)
+    with no_future_warnings():
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    return model, tokenizer
+
+
+def judging(config: Config, model: Any, tokenizer: Any) -> Any:
+    """Return a function (task, rows) → answers of a model asked as it is."""
+    policy = Policy(model, tokenizer, config.model, build_engine(model, config.model))
+
+    def judge(spec: TaskSpec, rows: Sequence[Example]) -> list[Prediction]:
+        return PromptedJudge(PromptedTask(policy, spec, config)).judge(rows, title="judging again")
+
+    return judge
