@@ -56,7 +56,7 @@ __all__ = [
 class FinishedRun:
     """A run folder with a result, or a judge that left its run.
 
-    Its model is loaded when it is first asked to judge. `model` names the base model of a judge that left its run.
+    Its model is loaded when it is first asked to judge. `model` names the base model where it has moved.
     """
 
     def __init__(self, folder: str | Path, *, model: str | None = None) -> None:
@@ -211,9 +211,12 @@ def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]])
     return [given_function(function) for function in functions]
 
 
-def open_run(folder: str | Path) -> FinishedRun:
-    """Open a finished run. Raises RunError when the folder is not a run."""
-    return FinishedRun(folder)
+def open_run(folder: str | Path, *, model: str | None = None) -> FinishedRun:
+    """Open a finished run. `model` names its base model where that has moved; its weights must be the same.
+
+    Raises RunError when the folder is not a run.
+    """
+    return FinishedRun(folder, model=model)
 
 
 def open_judge(source: str | Path, *, model: str | None = None) -> FinishedRun:

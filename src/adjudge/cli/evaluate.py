@@ -20,7 +20,6 @@ EPILOG = options.examples(
 )
 
 FIXED_BY_TRAINING = {
-    "model": None,
     "train_rows": None,
     "seed": None,
     "preset": "default",
@@ -108,5 +107,5 @@ def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any
     settings = options.build_config(params)  # checks the other options, too
     names_task = any(params[name] is not None for name in ("task", "data", *options.OWN_TABLE))
     spec = options.only_task(params, settings, "evaluate") if names_task else None
-    passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force")}
+    passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force", "model")}
     return evaluate_tasks(params["run"], spec=spec, **passed_on)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, Force, examples
+from adjudge.cli.options import BaseModel, Decode, Force, examples
 
 EPILOG = examples(f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv")
 
@@ -40,6 +40,7 @@ def predict(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Of a comparison: the run of this seed.", show_default="the first")
     ] = None,
+    model: BaseModel = None,
     decode: Decode = None,
     force: Force = False,
 ) -> None:
@@ -57,5 +58,7 @@ def predict(
         raise DataError(f"{source}: there is no such file.")
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
-    _, spec, judge = load_judge(folder, spec=None if task is None else pick_task(folder, task), decode=decode)
+    _, spec, judge = load_judge(
+        folder, spec=None if task is None else pick_task(folder, task), decode=decode, model=model
+    )
     predict_file(judge, spec, source, out, force=force)

@@ -14,6 +14,7 @@ from adjudge.experiments.execute import drop_checkpoints
 from adjudge.experiments.judging import ended, judge_rows, refuse_random_model, write_summary
 from adjudge.experiments.rows import eval_rows_for, fingerprint
 from adjudge.methods.registry import get_entry
+from adjudge.runs.base import with_base
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
@@ -39,16 +40,18 @@ class Destination:
 
 
 def load_judge(
-    folder: str | Path, *, spec: TaskSpec | None = None, decode: str | None = None
+    folder: str | Path, *, spec: TaskSpec | None = None, decode: str | None = None, model: str | None = None
 ) -> tuple[Run, TaskSpec, Judge]:
     """Return the judge of a finished run, the run, and the task it judges.
 
-    The task is the run's own unless `spec` names another. Raises RunError when the run is incomplete, or was trained on
+    The task is the run's own unless `spec` names another. `model` names its base model where that has moved. Raises RunError when the run is incomplete, or was trained on
     several tasks and there is no `spec`. Raises ConfigError for an unknown `decode`.
     """
-    run, specs = open_folder(folder)
+    run, specs = open_folder(folder, model=model)
     if spec is None and len(specs) > 1:
-        raise RunError(f"{folder} judges several tasks: name one of {', '.join(each.name for each in specs)}.")
+        raise RunError(
+            f"{folder} judges several tasks: name one with --task: {', '.join(each.name for each in specs)}."
+        )
     spec = spec or specs[0]
     run = Run(run.folder, _changed(run.config, evaluation={"decode": decode}))
     return run, spec, _load(_pinned(run, run.config), [spec])[spec.name]
@@ -57,7 +60,7 @@ def load_judge(
 def load_judges(folder: str | Path, *, model: str | None = None) -> dict[str, Judge]:
     """Return the judge of each task of a finished run or of a judge that left its run, by the task's name.
 
-    `model` names the base model of the latter. Raises RunError when the run is incomplete.
+    `model` names its base model where that has moved. Raises RunError when the run is incomplete.
     """
     run, specs = open_folder(folder, model=model)
     return _load(_pinned(run, run.config), specs)
@@ -101,11 +104,12 @@ def evaluate_run(
     data_dir: str | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    model: str | None = None,
     load: LoadJudge | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Judge rows with the result of a run; return the folder of the results, and the scores.
 
-    Arguments of None keep the run's value. `destination` is where the results are written. `load` returns the judge,
+    Arguments of None keep the run's value. `model` names the base model where it has moved. `destination` is where the results are written. `load` returns the judge,
     instead of the method's own loader. A run over several tasks needs a `spec`. Raises RunError when the run's training
     is not complete, when `out` is the run itself, or when `out` (without `force`) holds another run.
     """
@@ -118,7 +122,7 @@ def evaluate_run(
     config = _changed(config, data=data, evaluation={"decode": decode})
     to = destination(run, config, spec, out, force=force)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
-    judging_run = _pinned(run, config)
+    judging_run = _based(_pinned(run, config), model)
     load = load or _loading_once([spec])
     judge, setup_s = timed(lambda: load(judging_run, spec))
     with ExitStack() as open_runs:
@@ -166,14 +170,12 @@ def destination(run: Run, config: Config, spec: TaskSpec, out: str | Path | None
 def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, list[TaskSpec]]:
     """Open a run with complete training, or a judge that left its run, with its tasks.
 
-    `model` names the base model of the latter. Raises RunError.
+    `model` names the base model where it has moved, and must be the same. Raises RunError.
     """
     if is_portable(Path(folder)):
         return read_judge(Path(folder), model)
-    if model is not None:
-        raise RunError(f"{folder} is a run folder, which names its model itself.")
     run = _open_trained(folder)
-    return run, read_tasks(run.folder)
+    return _based(run, model), read_tasks(run.folder)
 
 
 def _open_trained(folder: str | Path) -> Run:
@@ -193,6 +195,14 @@ def _open_trained(folder: str | Path) -> Run:
 def _pinned(run: Run, config: Config) -> Run:
     """Return the run as its judges are loaded: a model of the hub at the commit the run began with."""
     return Run(run.folder, pinned(run.folder, config))
+
+
+def _based(run: Run, model: str | None) -> Run:
+    """Return the run with its base model in its place, or in that of `model`; see `with_base`."""
+    key = get_entry(run.config.method).model
+    environment = run.folder / "environment.json"
+    recorded = (read_json(environment).get("model") if environment.is_file() else None) or {}
+    return Run(run.folder, with_base(run.folder, run.config, key, recorded, model))
 
 
 def _load(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Judge]:

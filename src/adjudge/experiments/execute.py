@@ -21,6 +21,7 @@ from adjudge.methods.registry import (
     own_settings,
 )
 from adjudge.rewards.function import FUNCTIONS, RewardFunction, recorded
+from adjudge.runs.base import with_absolute_model
 from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, differences, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
@@ -101,6 +102,7 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
         raise ConfigError(f"Two tasks have the same name: {', '.join(names)}. Name each task once.")
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})
+    config = with_absolute_model(config, entry.model)
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))

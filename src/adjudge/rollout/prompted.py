@@ -51,7 +51,6 @@ class PromptedTask:
         self.rewarder: Rewarder | None = None
         """Rewards its answers; set where a policy learns from rewards."""
 
-
     @property
     def response_tokens(self) -> int:
         """Return the largest number of tokens after a prompt: the answer, and any analysis with its tags."""
