@@ -56,7 +56,9 @@ def rendered(tokenizer, **settings) -> str:
     ],
 )
 def test_end_of_a_turn_is_what_the_template_writes(tokenizer, after: str, ends: list[str]) -> None:
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '" + after.replace("\n", "\\n") + "' }}{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] + '" + after.replace("\n", "\\n") + "' }}{% endfor %}"
+    )
     assert turn_end(tokenizer, PromptConfig()) == tokenizer.convert_tokens_to_ids(ends)
 
 
@@ -95,7 +97,9 @@ def test_time_of_day_is_refused(tokenizer, form: str) -> None:
         rendered(tokenizer)
 
 
-@pytest.mark.parametrize("chance", ["{{ [1, 2] | random }}", "{{ lipsum() }}", "{{ [[1, 2]] | map('random') | first }}"])
+@pytest.mark.parametrize(
+    "chance", ["{{ [1, 2] | random }}", "{{ lipsum() }}", "{{ [[1, 2]] | map('random') | first }}"]
+)
 def test_chance_is_refused(tokenizer, chance: str) -> None:
     tokenizer.chat_template = chance + LLAMA3
     with pytest.raises(ModelError, match="at random"):
