@@ -58,7 +58,7 @@ __all__ = [
 class FinishedRun:
     """A run folder with a result, or a judge that left its run.
 
-    Its model is loaded when it is first asked to judge. `model` names the base model of a judge that left its run.
+    Its model is loaded when it is first asked to judge. `model` names the base model where it has moved.
     `settings` are those of `open_run`.
     """
 
@@ -241,14 +241,14 @@ def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]])
     return [given_function(function) for function in functions]
 
 
-def open_run(folder: str | Path, **settings: Any) -> FinishedRun:
+def open_run(folder: str | Path, *, model: str | None = None, **settings: Any) -> FinishedRun:
     """Open a finished run, to judge with it.
 
-    `settings` are those of the machine and of judging, with ``__`` for the dots: ``runtime__threads=1``,
-    ``evaluation__batch_size=8``. Raises RunError when the folder is not a run, and ConfigError for a setting that was
-    fixed when it was trained.
+    `model` names its base model where that has moved; its weights must be the same. `settings` are those of the machine
+    and of judging, with ``__`` for the dots: ``runtime__threads=1``, ``evaluation__batch_size=8``. Raises RunError when
+    the folder is not a run, and ConfigError for a setting that was fixed when it was trained.
     """
-    return FinishedRun(folder, **settings)
+    return FinishedRun(folder, model=model, **settings)
 
 
 def open_judge(source: str | Path, *, model: str | None = None, **settings: Any) -> FinishedRun:

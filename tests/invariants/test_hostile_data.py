@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from adjudge.config import AnswerConfig, PromptConfig, RewardConfig
 from adjudge.errors import ConfigError, DataError, TaskError
 from adjudge.models.encoder import Encoder, Texts
-from adjudge.models.plain_text import acting_tokens, plain_ids
+from adjudge.models.plain_text import PlainText
 from adjudge.prompts.answers import read_answer, read_label
 from adjudge.prompts.render import Renderer
 from adjudge.rewards.score import rewards
@@ -120,7 +120,7 @@ def test_special_tokens_that_are_also_words_do_not_end_a_turn():
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="</s>")
     assert 1 in tokenizer("a </s>", split_special_tokens=True).input_ids
-    ids = plain_ids(tokenizer, "a </s> a</s>", acting_tokens(tokenizer))
+    ids = PlainText(tokenizer).following("a </s> a</s>")
     assert 1 not in ids and tokenizer.decode(ids).replace(" ", "") == "a</s>a</s>"
 
 

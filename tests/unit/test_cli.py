@@ -29,7 +29,7 @@ OPTIONS = {
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --reward-funcs --report-to --out --force",
-    "predict": "--run --input --out --task --method --seed --separator --encoding --decode --force",
+    "predict": "--run --input --out --task --method --seed --separator --encoding --model --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
     "serve": "--run --host --port",
@@ -37,7 +37,7 @@ OPTIONS = {
     "rerun": "--out --data-dir --reward-funcs --report-to --force",
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
-    "submit": "--run --task --data-dir --decode --unreadable --partial --out --check",
+    "submit": "--run --task --data-dir --model --decode --unreadable --partial --out --check",
     "demo": "--budget --out",
     "fetch": "",
     "doctor": "--data-dir --json",
@@ -377,7 +377,7 @@ def test_compare_prints_the_table_and_exits_with_1_after_a_failed_cell(tmp_path,
 
 
 def test_evaluate_refuses_options_fixed_by_training(trained):
-    assert "--model" in refused("evaluate", "--run", trained, "--model", "x")
+    assert "There is no model 'x'" in refused("evaluate", "--run", trained, "--model", "x")
     assert "ppo.clip stays as it is" in refused("evaluate", "--run", trained, "ppo.clip=1")
     assert "--preset" in refused("evaluate", "--run", trained, "--preset", "paper")
 

@@ -21,7 +21,6 @@ EPILOG = options.examples(
 )
 
 FIXED_BY_TRAINING = {
-    "model": None,
     "train_rows": None,
     "seed": None,
     "preset": "default",
@@ -116,7 +115,7 @@ def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any
     if fixed:
         raise ConfigError(f"{fixed[0]} was fixed when {params['run']} was trained; with --run it cannot be changed.")
     settings = options.build_config(params)  # checks the other options, too
-    passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force")}
+    passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force", "model")}
     passed_on["settings"] = options.given_settings(params)
     if params["data"] is None:
         names_task = any(params[name] is not None for name in ("task", *options.OWN_TABLE))

@@ -188,6 +188,16 @@ Model = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="ID|DIR",
+        help="Where the base model is now, if it has moved; its weights must be the same.",
+        show_default="as recorded",
+        rich_help_panel=HOW,
+    ),
+]
 Encoder = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import Decode, Encoding, Force, JudgingSettings, Separator, examples, given_settings
+from adjudge.cli.options import (
+    BaseModel,
+    Decode,
+    Encoding,
+    Force,
+    JudgingSettings,
+    Separator,
+    examples,
+    given_settings,
+)
 
 EPILOG = examples(
     f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv",
@@ -47,6 +56,7 @@ def predict(
     ] = None,
     separator: Separator = None,
     encoding: Encoding = None,
+    model: BaseModel = None,
     decode: Decode = None,
     force: Force = False,
 ) -> None:
@@ -67,7 +77,7 @@ def predict(
     folder = pick_run(Path(run), task, method, seed)
     spec = None if task is None else pick_task(folder, task)
     settings = given_settings(ctx.params)
-    _, spec, judge = load_judge(folder, spec=spec, decode=decode, settings=settings)
+    _, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
     # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.
     bad_rows = settings.get("data.bad_rows", "error")
     predict_file(judge, spec, source, out, force=force, form=form, bad_rows=bad_rows)

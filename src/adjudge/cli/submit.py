@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import HOW, PLACE, ROWS, DataDir, Decode, examples, option_of, split_list
+from adjudge.cli.options import HOW, PLACE, ROWS, BaseModel, DataDir, Decode, examples, option_of, split_list
 
 CHECK = "Check an existing submission"
 
@@ -45,6 +45,7 @@ def submit(
         ),
     ] = None,
     data_dir: DataDir = None,
+    model: BaseModel = None,
     decode: Decode = None,
     unreadable: Annotated[
         str | None,
@@ -78,7 +79,9 @@ def submit(
 
     params = ctx.params
     if check is not None:
-        unused = [name for name in ("run", "more", "task", "data_dir", "decode", "unreadable", "out") if params[name]]
+        unused = [
+            name for name in ("run", "more", "task", "data_dir", "model", "decode", "unreadable", "out") if params[name]
+        ]
         if unused:
             raise ConfigError(
                 "--check reads an existing file; it does not go with "
@@ -120,6 +123,7 @@ def _write(params: Mapping[str, Any]) -> None:
         tasks=split_list(params["task"], "--task") if params["task"] is not None else None,
         data_dir=params["data_dir"],
         decode=params["decode"],
+        model=params["model"],
         unreadable=split_list(params["unreadable"], "--unreadable") if params["unreadable"] is not None else (),
         partial=params["partial"],
     )

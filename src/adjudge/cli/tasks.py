@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -179,8 +178,17 @@ def _tokenizer_at_hand(style: str) -> tuple[Any, str]:
 class _NoTokenizer:
     """Stands in for a tokenizer where a prompt is only shown as text: no chat template, no tokens."""
 
-    bos_token_id = None
-    chat_template = None
+    bos_token_id = unk_token_id = chat_template = None
+    added_tokens_decoder: ClassVar[dict[int, Any]] = {}
 
     def __call__(self, _text: str, **_options: Any) -> Any:
-        return SimpleNamespace(input_ids=[])
+        return _Nothing()
+
+
+class _Nothing:
+    """What `_NoTokenizer` makes of a text."""
+
+    ids = input_ids = ()
+
+    def __getitem__(self, _index: int) -> _Nothing:
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Any, Literal
 
@@ -92,6 +93,12 @@ class PromptConfig(Settings):
         96, ge=8, description="longest input of a demonstration; its longest field is shortened"
     )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
+    template_options: dict[str, bool | int | float | str] = Field(
+        {}, description="options of the model's chat template, such as {enable_thinking: false}"
+    )
+    date: datetime.date | None = Field(
+        None, description="date for a chat template that writes one; unset: the day on which the run started (UTC)"
+    )
 
 
 class AnswerConfig(Settings):

@@ -22,6 +22,9 @@ from adjudge.errors import ConfigError, nearest
 
 PRESETS = ("default", "paper")
 
+MAPPINGS = ("prompt.template_options.",)
+"""Beginnings of keys whose last part is the user's own."""
+
 RENAMED = {"ppo.init": "init"}
 """Settings of earlier versions and their current names."""
 
@@ -150,7 +153,7 @@ def _check_keys(tree: Mapping[str, Any], *, where: str = "", prefix: str = "") -
     known = keys_of()
     for name, value in tree.items():
         dotted = f"{prefix}{name}"
-        if dotted in known:
+        if dotted in known or dotted.startswith(MAPPINGS):
             continue
         if isinstance(value, Mapping) and value:
             _check_keys(value, where=where, prefix=f"{dotted}.")

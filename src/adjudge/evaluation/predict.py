@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from adjudge.rollout.answering import answer
-from adjudge.rollout.prompted import PromptedTask
+from adjudge.rollout.prompted import PromptedTask, check_lengths
 from adjudge.rollout.sampler import by_length
 from adjudge.system.console import note, progress
 from adjudge.types import Example, Prediction
@@ -37,11 +37,12 @@ class PromptedJudge:
         """Judge each row by its greedy answer, read strictly, or with ``decode=labels`` the likeliest word.
 
         See `Judge.judge`. With ``prompt.analysis`` the text of a prediction is the whole form; its value comes from the
-        judgement alone.
+        judgement alone. Raises ConfigError for a row that the model has no positions for.
         """
         task, config = self.task, self.task.config
         task.policy.eval()
         prompts = task.renderer.prompts(examples)
+        check_lengths(task, examples, prompts)
         if shortened := sum(prompt.shortened for prompt in prompts):
             limit = config.prompt.max_tokens
             note(f"{shortened} of {len(prompts)} rows were shortened to fit prompt.max_tokens = {limit}")

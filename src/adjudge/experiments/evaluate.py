@@ -16,6 +16,7 @@ from adjudge.experiments.judging import ended, judge_rows, refuse_random_model, 
 from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import get_entry
+from adjudge.runs.base import with_base
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
@@ -49,15 +50,16 @@ def load_judge(
     *,
     spec: TaskSpec | None = None,
     decode: str | None = None,
+    model: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[Run, TaskSpec, Judge]:
     """Return the judge of a finished run, the run, and the task it judges.
 
-    The task is the run's own unless `spec` names another. `settings` are those of `judging_settings`. Raises RunError
-    when the run is incomplete, or was trained on several tasks and there is no `spec`. Raises ConfigError for an
-    unknown `decode`, and for settings that do not fit.
+    The task is the run's own unless `spec` names another. `model` names its base model where that has moved. `settings`
+    are those of `judging_settings`. Raises RunError when the run is incomplete, or was trained on several tasks and
+    there is no `spec`. Raises ConfigError for an unknown `decode`, and for settings that do not fit.
     """
-    run, specs = open_folder(folder)
+    run, specs = open_folder(folder, model=model)
     spec = spec or pick_among(Path(folder), specs, None)
     changes = {} if decode is None else {"evaluation.decode": decode}
     run = Run(run.folder, change(run.config, changes | judging_settings(settings or {}, run.folder)))
@@ -69,7 +71,7 @@ def load_judges(
 ) -> dict[str, Judge]:
     """Return the judge of each task of a finished run or of a judge that left its run, by the task's name.
 
-    `model` names the base model of the latter. Raises RunError when the run is incomplete, and ConfigError for
+    `model` names its base model where that has moved. Raises RunError when the run is incomplete, and ConfigError for
     `settings` that are not those of `judging_settings`.
     """
     run, specs = open_folder(folder, model=model)
@@ -123,6 +125,7 @@ def evaluate_run(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    model: str | None = None,
     load: LoadJudge | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Judge rows with the result of a run; return the folder of the results, and the scores.
@@ -131,8 +134,9 @@ def evaluate_run(
     its prompt and its answer words. `text` and `label` name the file's columns (`adjudge.tasks.on_file`), and
     `separator` and `encoding` say how it is written.
 
-    Other arguments of None keep the run's value. `settings` are those of `judging_settings`. `destination` is where the
-    results are written. `load` returns the judge, instead of the method's own loader. Raises RunError when the run's
+    Other arguments of None keep the run's value. `model` names the base model where it has moved. `settings` are those
+    of `judging_settings`. `destination` is where the results are written. `load` returns the judge, instead of the
+    method's own loader. Raises RunError when the run's
     training is not complete, when `out` is the run itself, when `out` (without `force`) holds another run, and for a
     run over several tasks without a `spec`. Raises ConfigError for settings that do not fit, and DataError for rows.
     """
@@ -157,7 +161,7 @@ def evaluate_run(
     config = change(config, changes)
     to = destination(run, config, spec, out, force=force, file=data)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
-    judging_run = _pinned(run, config)
+    judging_run = _based(_pinned(run, config), model)
     load = load or _loading_once([spec])
     judge, setup_s = timed(lambda: load(judging_run, spec))
     record = _record(run, spec, rows, setup_s, data, in_place=to.in_place)
@@ -247,14 +251,12 @@ def destination(
 def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, list[TaskSpec]]:
     """Open a run with complete training, or a judge that left its run, with its tasks.
 
-    `model` names the base model of the latter. Raises RunError.
+    `model` names the base model where it has moved, and must be the same. Raises RunError.
     """
     if is_portable(Path(folder)):
         return read_judge(Path(folder), model)
-    if model is not None:
-        raise RunError(f"{folder} is a run folder, which names its model itself.")
     run = _open_trained(folder)
-    return run, read_tasks(run.folder)
+    return _based(run, model), read_tasks(run.folder)
 
 
 def _open_trained(folder: str | Path) -> Run:
@@ -274,6 +276,14 @@ def _open_trained(folder: str | Path) -> Run:
 def _pinned(run: Run, config: Config) -> Run:
     """Return the run as its judges are loaded: a model of the hub at the commit the run began with."""
     return Run(run.folder, pinned(run.folder, config))
+
+
+def _based(run: Run, model: str | None) -> Run:
+    """Return the run with its base model in its place, or in that of `model`; see `with_base`."""
+    key = get_entry(run.config.method).model
+    environment = run.folder / "environment.json"
+    recorded = (read_json(environment).get("model") if environment.is_file() else None) or {}
+    return Run(run.folder, with_base(run.folder, run.config, key, recorded, model))
 
 
 def _load(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Judge]:

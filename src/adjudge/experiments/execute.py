@@ -24,7 +24,8 @@ from adjudge.methods.registry import (
     own_settings,
 )
 from adjudge.rewards.function import RewardFunction, recorded
-from adjudge.runs.environment import record_environment
+from adjudge.runs.base import with_absolute_model
+from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.start import starting_point
@@ -89,6 +90,7 @@ def execute(
             judges, training = _train(run, rows, identity.recorded())
             write_json(run.folder / "training.json", training)
         else:
+            run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
         scores = judge_run(run, specs, judges, rows.eval_rows, training)
         write_portable(run, specs, task_scores(run))
@@ -106,6 +108,7 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
         raise ConfigError(f"Two tasks have the same name: {', '.join(names)}. Name each task once.")
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})
+    config = with_absolute_model(config, entry.model)
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
@@ -135,6 +138,7 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     }
     method, import_s = timed(entry.load)
     record_environment(run, entry.model, [part.spec for part in rows.parts], identity["rows_sha256"])
+    run.config = dated(run.folder, run.config)
     trained, train_s = timed(lambda: method.train(run, rows.parts))
     train_s += trained.earlier_s
     training: dict[str, Any] = {**identity, "train_rows": len(learned)}

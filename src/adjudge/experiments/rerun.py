@@ -12,7 +12,7 @@ from adjudge.errors import DataError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.registry import reward_settings
-from adjudge.runs.environment import FILE, differences, flat
+from adjudge.runs.environment import FILE, dated, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.system.console import note, warn
@@ -68,7 +68,7 @@ def rerun(
     target = Path(out) if out is not None else whole.with_name(f"{whole.name}-rerun")
     if target.resolve() == folder.resolve():
         raise RunError(f"{target} is the run to repeat. Name another --out.")
-    config = run.config
+    config = dated(folder, run.config)
     reward = reward_settings(config)
     names = reward.functions if reward is not None else ()
     if tuple(reward_funcs) != names:

@@ -184,6 +184,11 @@ def load_encoder(name: str, runtime: RuntimeConfig, max_tokens: int, words: Sequ
     except LOAD_ERRORS as error:
         raise explain_load(name, error) from error
     _check_body(name, model, info, new_head=words is not None)
+    # The head of a causal model reads the last real token: it must know the padding, which comes after the text.
+    tokenizer.padding_side = "right"
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.pad_token_id
     return Encoder(model.to(resolve_device(runtime)).eval(), tokenizer, max_tokens)
 
 

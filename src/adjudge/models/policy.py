@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adjudge.config import Config, LoraConfig
-from adjudge.errors import RunError
+from adjudge.errors import ModelError, RunError
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
+from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.sources.bundled import published_name
 from adjudge.models.sources.loading import load_causal_lm, lora_targets
@@ -48,6 +49,7 @@ class Policy(nn.Module):
         self.tokenizer = tokenizer
         self.name = name
         self.engine = engine
+        self.positions = find_positions(lm)
         width = lm.config.get_text_config().hidden_size
         self.value_head = nn.Linear(width, 1, dtype=torch.float32, device=lm.device)
         nn.init.zeros_(self.value_head.weight)
@@ -90,7 +92,10 @@ class Policy(nn.Module):
         return super().train(mode)
 
     def add_adapter(self, config: LoraConfig) -> None:
-        """Add fresh LoRA layers; from then on the reference is the network with them off."""
+        """Add fresh LoRA layers; from then on the reference is the network with them off.
+
+        Raises ModelError for layers that peft cannot adapt.
+        """
         from peft import LoraConfig as PeftLoraConfig
         from peft import get_peft_model
 
@@ -105,7 +110,14 @@ class Policy(nn.Module):
         )
         with no_future_warnings():
             # Named in the adapter, so that plain peft loads the same base; only a model from the hub has a commit.
-            self.lm = get_peft_model(self.lm, layers, revision=getattr(self.lm.config, "_commit_hash", None))
+            try:
+                self.lm = get_peft_model(self.lm, layers, revision=getattr(self.lm.config, "_commit_hash", None))
+            except ValueError as error:
+                reason = " ".join(str(error).split())
+                raise ModelError(
+                    f"{self.name}: peft cannot adapt some of its layers; name others with lora.targets. "
+                    f"{reason if len(reason) < 300 else reason[:300] + ' …'}"
+                ) from error
         self.engine.fuse_layers()
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:

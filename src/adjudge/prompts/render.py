@@ -4,8 +4,8 @@ A prompt is the instruction, the answer form, the demonstrations, the row's inpu
 With ``prompt.analysis=before`` the opened slot is for the analysis. Sampling, training and evaluation use the same
 rendering.
 
-Text from data is tokenised separately from the template's own text, with special tokens switched off. So
-``<|im_end|>`` in a review stays plain characters and does not end a turn.
+A prompt is tokenised as one text, but what data spell is never a control token: ``<|im_end|>`` in a review stays plain
+characters and does not end a turn (`adjudge.models.plain_text`).
 
 Source: the prompt of arXiv 2410.11020 (system instruction, answer form ``<Judgement> … </Judgement>``, opened
 ``<Judgement>``). The plain form (``--prompt-style paper``, and models without a chat template) has the paper's three
@@ -15,13 +15,23 @@ headings. Ours differs in writing out every allowed answer: a small model then f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, ModelError
-from adjudge.models.plain_text import acting_tokens, encodable, end_of_tokens, plain_ids, widest_token
+from adjudge.models.plain_text import PlainText, encodable, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
+from adjudge.prompts.chat import (
+    chat_template,
+    check_options,
+    open_thought,
+    render_chat,
+    template_variables,
+    turn_end,
+)
+from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.template import compiled
 from adjudge.types import Example, Prompt
@@ -35,6 +45,15 @@ _LISTED_ANSWERS = 6
 """The answer form is written out for each label word, up to this many words."""
 
 
+class _Fixed(NamedTuple):
+    """The beginning that all prompts share: ids up to a control token, if there is one, and the texts after it."""
+
+    ids: list[int]
+    anchor: str
+    parts: list[str]
+    """Template, data, template, … up to the row."""
+
+
 class Renderer:
     """Renders rows of one task for one tokenizer.
 
@@ -46,50 +65,60 @@ class Renderer:
     ) -> None:
         self.spec, self.config = spec, config
         self._tokenizer = tokenizer
-        self._demonstrations = list(demonstrations)
         self._opened = OPENING_ANALYSIS if config.analysis == "before" else OPENING_TAG
-        self._parts = self._template_parts()
-        self._apart = acting_tokens(tokenizer, "".join(self._parts[::2]))
+        check_options(tokenizer, config)
+        self.uses_template = config.style == "chat" and chat_template(tokenizer) is not None
+        """True if prompts have the form of the model's chat template."""
+        self._turn_end = turn_end(tokenizer, config)
+        self._parts = self._template_parts(slots=2 + 2 * len(demonstrations))
+        if self.uses_template and (tag := open_thought(self._parts[-1])) is not None:
+            _warn_of_thought(tag, "enable_thinking" in template_variables(chat_template(tokenizer) or ""))
+        self._plain = PlainText(tokenizer, "".join(self._parts[::2]))
         self._widest: int | None = None
-        self._static = self._build_static()
+        self._fixed_contents = self._contents(demonstrations)
+        self._fixed = self._fix()
+        self._fixed_tokens = len(self._ids(""))
+
+    def end_ids(self, configured: Sequence[int]) -> list[int]:
+        """Return the tokens that end an answer's turn; training teaches the first.
+
+        In a chat that is the token which the template writes after an assistant's turn, whatever the model's settings
+        (`configured`) name; in the plain form it is theirs.
+        """
+        both = (self._turn_end, configured) if self.uses_template else (configured, self._turn_end)
+        return list(dict.fromkeys(token for tokens in both for token in tokens))
 
     def text(self, example: Example) -> str:
         """Return the prompt as text, with special tokens spelled out."""
-        contents = self._contents(example.fields)
-        return "".join(contents[int(part)] if index % 2 else part for index, part in enumerate(self._parts))
+        return "".join(self._filled(self._input(example.fields)))
 
     def prompt(self, example: Example) -> Prompt:
         """Return one row as a prompt; shorten its longest field when the prompt would exceed `max_tokens`."""
-        before, after = self._static
-        room = self.config.max_tokens - len(before) - len(after)
-        ids, shortened = self._fit(example.fields, room)
-        return Prompt(ids=(*before, *ids, *after), shortened=shortened)
+        most = self.config.max_tokens
+        room = most - self._fixed_tokens
+        bounded, too_long = self._bounded(example.fields, room)
+        if not too_long and len(ids := self._ids(self._input(bounded))) <= most:
+            return Prompt(ids=tuple(ids), shortened=False)
+        ids = self._ids(self._shorten(example.fields, most, room, lambda text: len(self._ids(text))))
+        if len(ids) > most:
+            raise ConfigError(
+                f"The fixed part of the prompt leaves {room} of {most} tokens for a row of "
+                f"{self.spec.name}. Raise prompt.max_tokens, or lower prompt.demonstrations."
+            )
+        return Prompt(ids=tuple(ids), shortened=True)
 
     def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
         """Return the rows as prompts, in their order."""
         return [self.prompt(example) for example in examples]
 
-    def _fit(self, fields: Mapping[str, str], room: int) -> tuple[list[int], bool]:
-        """Return the row's ids, at most `room` of them, and whether a field was shortened."""
-        bounded, too_long = self._bounded(fields, room)
-        if not too_long and len(ids := self._data_ids(self._input(bounded))) <= room:
-            return ids, False
-        ids = self._data_ids(self._shorten(fields, room))
-        if len(ids) > room:
-            raise ConfigError(
-                f"The fixed part of the prompt leaves {room} of {self.config.max_tokens} tokens for a row of "
-                f"{self.spec.name}. Raise prompt.max_tokens, or lower prompt.demonstrations."
-            )
-        return ids, True
-
-    def _shorten(self, fields: Mapping[str, str], limit: int) -> str:
-        """Return a row's input in at most `limit` tokens, if possible.
+    def _shorten(self, fields: Mapping[str, str], most: int, room: int, size: Callable[[str], int]) -> str:
+        """Return a row's input with a `size` of at most `most`, if possible; about `room` tokens are its own.
 
         The longest field is cut first, down to the next longest, then both, and so on.
         """
-        fields, _ = self._bounded(fields, limit)
-        while (over := len(self._data_ids(self._input(fields))) - limit) > 0:
-            lengths = {name: len(self._data_ids(text)) for name, text in fields.items()}
+        fields, _ = self._bounded(fields, room)
+        while (over := size(self._input(fields)) - most) > 0:
+            lengths = {name: self._length(text) for name, text in fields.items()}
             longest = max(lengths, key=lambda name: lengths[name])
             if lengths[longest] <= 1:
                 break
@@ -113,47 +142,62 @@ class Renderer:
 
     def _cut(self, text: str, tokens: int) -> str:
         """Return the first `tokens` tokens of a text, and at least one character less than the whole."""
-        end = end_of_tokens(self._tokenizer, text, tokens, self._apart)
+        end = self._plain.end_of_tokens(text, tokens)
         return text[: end if end < len(text) else len(text) - 1].rstrip()
 
-    def _build_static(self) -> tuple[list[int], list[int]]:
-        """Return the token ids before and after the row's own text."""
-        contents = self._contents({})
-        row = str(len(contents) - 1)
-        halves: tuple[list[int], list[int]] = ([], [])
-        half = 0
-        for index, part in enumerate(self._parts):
-            if index % 2 == 0:
-                halves[half].extend(self._control_ids(part))
-            elif part == row:
-                half = 1
-            else:
-                halves[half].extend(self._data_ids(contents[int(part)]))
-        before, after = halves
-        probe = self._tokenizer("x").input_ids
-        bos = self._tokenizer.bos_token_id
-        if bos is not None and probe[:1] == [bos] and before[:1] != [bos]:
-            before.insert(0, bos)
-        return before, after
+    def _length(self, text: str) -> int:
+        return len(self._plain.following(text))
 
-    def _contents(self, fields: Mapping[str, str]) -> list[str]:
-        """Return the texts of the slots: instruction, input and answer of each demonstration, the row's input."""
+    def _ids(self, row_input: str) -> list[int]:
+        """Return the prompt's ids with the row's input; those of the whole text where data spell no control token."""
+        fixed = self._fixed
+        return [*fixed.ids, *self._plain.ids([*fixed.parts, row_input, self._parts[-1]], fixed.anchor)]
+
+    def _fix(self) -> _Fixed:
+        """Return the beginning of all prompts, tokenised as far as nothing after it can change its tokens."""
+        *parts, row, after = self._filled("x")
+        bos = [] if (bos_id := self._added_bos()) is None else [bos_id]
+        whole = self._plain.ids([*parts, row, after])
+        if whole[: len(bos)] != bos:
+            whole = [*bos, *whole]
+        else:
+            bos = []
+        anchor, begin = self._plain.last_control(parts[-1])
+        if anchor:
+            end = begin + len(anchor)
+            ids = [*bos, *self._plain.ids([*parts[:-1], parts[-1][:end]])]
+            rest = [parts[-1][end:]]
+            if [*ids, *self._plain.ids([*rest, row, after], anchor)] == whole:
+                return _Fixed(ids, anchor, rest)
+        return _Fixed(bos, "", parts)
+
+    def _filled(self, row_input: str) -> list[str]:
+        """Return the prompt's text as template, data, template, data, … in turn."""
+        contents = [*self._fixed_contents, row_input]
+        return [contents[int(part)] if index % 2 else part for index, part in enumerate(self._parts)]
+
+    def _added_bos(self) -> int | None:
+        """Return the token that the tokenizer puts before every text, if it does so."""
+        bos = self._tokenizer.bos_token_id
+        return bos if bos is not None and self._tokenizer("x").input_ids[:1] == [bos] else None
+
+    def _contents(self, demonstrations: Sequence[Example]) -> list[str]:
+        """Return the texts of the slots before the row's: instruction, input and answer of each demonstration."""
         contents = [f"{self.spec.instruction.strip()}\n{answer_form(self.spec, self.config.analysis)}"]
-        for demonstration in self._demonstrations:
+        limit = self.config.demonstration_tokens
+        for demonstration in demonstrations:
             if demonstration.gold is None:
                 raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
-            contents.append(self._shorten(demonstration.fields, self.config.demonstration_tokens))
+            contents.append(self._shorten(demonstration.fields, limit, limit, self._length))
             contents.append(f"{OPENING_TAG}{answer_text(demonstration.gold, self.spec)}{CLOSING_TAG}")
-        contents.append(self._input(fields) if fields else "")
         return contents
 
-    def _template_parts(self) -> list[str]:
+    def _template_parts(self, slots: int) -> list[str]:
         """Return the template split at its slots: text, slot number, text, …, text.
 
         The last text ends with the opened answer.
         """
-        slots = 2 + 2 * len(self._demonstrations)
-        if self.config.style == "chat" and getattr(self._tokenizer, "chat_template", None):
+        if self.uses_template:
             return _SLOTS.split(self._chat(slots) + self._opened)
         text = f"System_prompt:\n{_SLOT.format(0)}\n"
         for slot in range(1, slots):
@@ -173,7 +217,9 @@ class Renderer:
         problems = []
         for messages in ([system, *turns], merged):  # some templates have no system turn
             try:
-                text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+                text = render_chat(self._tokenizer, messages, self.config)
+            except ModelError:
+                raise
             except Exception as error:  # a template may raise anything; it is reported below
                 problems.append(str(error))
                 continue
@@ -191,11 +237,15 @@ class Renderer:
         )
         return f"{text.strip()}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text.strip()
 
-    def _control_ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
-    def _data_ids(self, text: str) -> list[int]:
-        return plain_ids(self._tokenizer, text, self._apart)
+@lru_cache(maxsize=8)  # once, however many tasks and judges a process has
+def _warn_of_thought(tag: str, can_be_closed: bool) -> None:
+    mend = (
+        "Set prompt.template_options.enable_thinking=false."
+        if can_be_closed
+        else "Use --prompt-style paper, or a model that answers at once."
+    )
+    warn(f"the model's chat template leaves a thought open ({tag}), so answers are written inside it. {mend}")
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adjudge.models.plain_text import PlainText
 from adjudge.models.policy import Policy
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG
 from adjudge.rollout.answer_end import AnalysisEnd, AnswerEnd
@@ -44,7 +45,7 @@ def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], pa
         kept = end.inside(part)
         text = end.text(kept)
         tags = f"{_missing(text, closing)}\n{opening}"
-        template_ids = list(end.tokenizer(tags, add_special_tokens=False).input_ids)
+        template_ids = PlainText(end.tokenizer).following(tags)
         opened.prompts.append([*prompt, *kept, *template_ids])
         opened.texts.append(text + tags)
         opened.kept.append(len(kept))

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from adjudge.config import AnswerConfig
 from adjudge.errors import ConfigError
-from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, answer_text, read_label
+from adjudge.models.plain_text import PlainText
+from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_TAG, answer_text, read_label
+from adjudge.prompts.chat import chat_template
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Value
 
@@ -75,7 +78,17 @@ class AnswerEnd:
         return [self.taught_ids(word, spec) for word in spec.words] if clash else plain
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+        return answer_ids(self.tokenizer, text)
+
+
+def answer_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of an answer where it follows its opening tag, as a model writes it; none is a control token."""
+    return list(_ids_after(tokenizer, text, OPENING_TAG))
+
+
+@lru_cache(maxsize=4096)  # the answers of a task are few, its rows many
+def _ids_after(tokenizer: Any, text: str, before: str) -> tuple[int, ...]:
+    return tuple(PlainText(tokenizer, chat_template(tokenizer) or "").following(text, before))
 
 
 def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: AnswerConfig) -> AnswerEnd:
@@ -86,14 +99,11 @@ def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: A
     when an answer word does not survive the tokenizer.
     """
 
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
-
     def tokens(text: str) -> int:
-        return len(encode(text))
+        return len(answer_ids(tokenizer, text))
 
     for word in spec.words:  # words in a script outside the vocabulary all become the same "unknown" token
-        decoded = _decoded(tokenizer, end_ids, encode(word))
+        decoded = _decoded(tokenizer, end_ids, answer_ids(tokenizer, word))
         if read_label(decoded, spec.words) != word:
             raise ConfigError(
                 f"{spec.name}: the model's tokenizer cannot write the answer word {word!r}: "

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from adjudge.config import Config
-from adjudge.errors import DataError
+from adjudge.errors import ConfigError, DataError
 from adjudge.models.policy import Policy
 from adjudge.prompts.render import Renderer
 from adjudge.rewards.rewarder import Rewarder
 from adjudge.rewards.weights import balanced_weights
 from adjudge.rollout.answer_end import AnalysisEnd, answer_end
+from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Example
+from adjudge.types import Example, Prompt
+
+_TAG_TOKENS = 24
+"""Room for the tags between a judgement and its analysis."""
 
 
 class PromptRow(NamedTuple):
@@ -39,17 +43,49 @@ class PromptedTask:
     def __init__(self, policy: Policy, spec: TaskSpec, config: Config, demonstrations: Sequence[Example] = ()) -> None:
         self.policy, self.spec, self.config = policy, spec, config
         self.renderer = Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
-        self.end = answer_end(policy.tokenizer, policy.end_ids, spec, config.answer)
-        analysis = AnalysisEnd(policy.tokenizer, tuple(policy.end_ids), config.answer.analysis_tokens)
+        end_ids = self.renderer.end_ids(policy.end_ids)
+        self.end = answer_end(policy.tokenizer, end_ids, spec, config.answer)
+        analysis = AnalysisEnd(policy.tokenizer, tuple(end_ids), config.answer.analysis_tokens)
         self.analysis_before = analysis if config.prompt.analysis == "before" else None
         self.analysis_after = analysis if config.prompt.analysis is True else None
         self.rewarder: Rewarder | None = None
         """Rewards its answers; set where a policy learns from rewards."""
 
+    @property
+    def response_tokens(self) -> int:
+        """Return the largest number of tokens after a prompt: the answer, and any analysis with its tags."""
+        analysis = self.analysis_before or self.analysis_after
+        return self.end.max_tokens + (analysis.max_tokens + _TAG_TOKENS if analysis else 0)
+
+
+def check_lengths(task: PromptedTask, examples: Sequence[Example], prompts: Sequence[Prompt]) -> None:
+    """Raise ConfigError for the first prompt that, with its answer, has more tokens than the model has positions.
+
+    Positions that are computed (rotary ones) do not run out: beyond those of its training, such a model gets a warning.
+    """
+    most, name = task.policy.positions, task.policy.name
+    if most is None:
+        return
+    for example, prompt in zip(examples, prompts, strict=True):
+        tokens, more = len(prompt.ids), task.response_tokens
+        if most.fixed and tokens + more > most.count:
+            raise ConfigError(
+                f"{example.id}: its prompt has {tokens:,} tokens and an answer up to {more}, but {name} has only "
+                f"{most.count:,} positions. Set prompt.max_tokens={max(most.count - more, 16)}: longer prompts are "
+                "then shortened in the row's longest field. Or use a model with more positions."
+            )
+        if not most.fixed and tokens > most.count:
+            warn(
+                f"{example.id}: its prompt has {tokens:,} tokens, more than the {most.count:,} that {name} is made "
+                f"for; such answers may be poor. prompt.max_tokens={most.count} shortens them."
+            )
+            return
+
 
 def prompt_rows(task: PromptedTask, examples: Sequence[Example]) -> list[PromptRow]:
-    """Render the prompt of each row."""
+    """Render the prompt of each row. Raises ConfigError for one that the model has no positions for."""
     prompts = task.renderer.prompts(examples)
+    check_lengths(task, examples, prompts)
     return [PromptRow(example, prompt.ids) for example, prompt in zip(examples, prompts, strict=True)]
 
 

@@ -146,8 +146,9 @@ def pinned(folder: Path, config: Config) -> Config:
     """Return the settings for loading the judge of a finished run.
 
     A model of the hub is loaded at the commit the run began with. The run's adapter belongs to that commit, whatever
-    the name refers to now.
+    the name refers to now. A chat template that writes the date goes on writing that of the run.
     """
+    config = dated(folder, config)
     model = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
     if "commit" not in model or model["name"] != config.model or "@" in config.model:
         return config
@@ -155,6 +156,17 @@ def pinned(folder: Path, config: Config) -> Config:
     trusted = config.runtime.trust_remote_code
     runtime = config.runtime.model_copy(update={"trust_remote_code": name if trusted == config.model else trusted})
     return config.model_copy(update={"model": name, "runtime": runtime})
+
+
+def dated(folder: Path, config: Config) -> Config:
+    """Return the settings with the date that the run's prompts have: the day on which it started, unless one is set.
+
+    Without it, a chat template that writes today's date would give another prompt on another day.
+    """
+    if config.prompt.date is not None or not (folder / FILE).is_file():
+        return config
+    started = datetime.fromisoformat(read_json(folder / FILE)["started"]).date()
+    return config.model_copy(update={"prompt": config.prompt.model_copy(update={"date": started})})
 
 
 def command() -> str:

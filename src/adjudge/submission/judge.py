@@ -23,13 +23,20 @@ CHUNK_ROWS = 2_000
 
 
 def judge_test_rows(
-    run: Run, spec: TaskSpec, form: Form, *, data_dir: str | None = None, decode: str | None = None
+    run: Run,
+    spec: TaskSpec,
+    form: Form,
+    *,
+    data_dir: str | None = None,
+    decode: str | None = None,
+    model: str | None = None,
 ) -> Path:
     """Judge the official test rows of a task unless that is done already; return the predictions' file.
 
     The file is in the run's ``predictions``: ``test.jsonl`` for the run's own task and decoding, else
-    ``TASK-SPLIT-DECODE.jsonl``. Rows that an interrupted call judged are not judged again. Raises RunError when nothing
-    was trained, DataError when the test rows are missing or are not those that the site asks for.
+    ``TASK-SPLIT-DECODE.jsonl``. Rows that an interrupted call judged are not judged again. `model` names the run's base
+    model where that has moved. Raises RunError when nothing was trained, DataError when the test rows are missing or
+    are not those that the site asks for.
     """
     from adjudge.tasks import load_split
 
@@ -51,7 +58,7 @@ def judge_test_rows(
         done = _count_judged(partial, eval_rows)
         if done:
             note(f"{form.file}: continuing after row {done:,} of {len(eval_rows):,}, {partial}")
-        _judge(run, spec, form, eval_rows[done:], partial, decode)
+        _judge(run, spec, form, eval_rows[done:], partial, decode, model)
         os.replace(partial, path)
     except KeyboardInterrupt as stop:
         raise type(stop)(f"{partial} (the same command continues from there)") from None
@@ -71,9 +78,11 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
             ) from None
 
 
-def _judge(run: Run, spec: TaskSpec, form: Form, rows: Sequence[Example], partial: Path, decode: str) -> None:
+def _judge(
+    run: Run, spec: TaskSpec, form: Form, rows: Sequence[Example], partial: Path, decode: str, model: str | None
+) -> None:
     """Judge rows in chunks and append their predictions to a file."""
-    _, _, judge = load_judge(run.folder, spec=spec, decode=decode)
+    _, _, judge = load_judge(run.folder, spec=spec, decode=decode, model=model)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
         for start in range(0, len(rows), CHUNK_ROWS):

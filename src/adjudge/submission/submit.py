@@ -36,12 +36,14 @@ def submit(
     tasks: Sequence[str] | None = None,
     data_dir: str | None = None,
     decode: str | None = None,
+    model: str | None = None,
     unreadable: Sequence[str] = (),
     partial: bool = False,
 ) -> list[tuple[Part, File]]:
     """Write the zip that the site of the runs' tasks asks for; return its files, each with its run.
 
-    Test rows that are not judged yet are judged first (see `judge_test_rows`). Raises ConfigError, DataError or
+    Test rows that are not judged yet are judged first (see `judge_test_rows`). `model` names the runs' base model where
+    that has moved. Raises ConfigError, DataError or
     RunError for tasks without a run or with two, for unreadable answers (see `write_file`), and for faults of data or
     models.
     """
@@ -55,7 +57,8 @@ def submit(
         answers = list(dict.fromkeys(word for spec in specs for word in spec.words))
         hint = nearest(unknown, [LIKELIEST, MAJORITY, *answers])
         raise ConfigError(f"--unreadable '{unknown}' is not an answer of these tasks.{hint}")
-    paths = [judge_test_rows(part.run, part.spec, part.form, data_dir=data_dir, decode=decode) for part in parts]
+    options = {"data_dir": data_dir, "decode": decode, "model": model}
+    paths = [judge_test_rows(part.run, part.spec, part.form, **options) for part in parts]
     files, errors = [], []
     for part, path in zip(parts, paths, strict=True):
         try:

@@ -47,8 +47,7 @@ def candidates(decoder: Any, *, trims_last_layer: bool) -> list[Abilities]:
         cache_name="cache" if "cache" in parameters else "past_key_values",  # renamed in transformers 5.24
         trims_last_layer=trims_last_layer,
     )
-    has_dropout = bool(getattr(decoder.config, "attention_dropout", 0.0))
-    can_pack = padded.takes_positions and decoder.config._attn_implementation == "sdpa" and not has_dropout
+    can_pack = padded.takes_positions and decoder.config._attn_implementation == "sdpa"
     packed = [replace(padded, packs=True)] if can_pack else []
     return [*packed, padded, replace(padded, shares_prefix=False)]
 
@@ -57,8 +56,8 @@ def candidates(decoder: Any, *, trims_last_layer: bool) -> list[Abilities]:
 def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
     """Let `engine` use the first of the `ordered` abilities with which its logits equal the model's own.
 
-    Compares the logits of two short prompts. Prints a note when the prefix cannot be shared.
-    Raises ModelError when no abilities fit, for example for a head with an unknown extra step.
+    Compares the logits of two short prompts, and runs them as in training, where dropout is on. Prints a note when the
+    prefix cannot be shared. Raises ModelError when no abilities fit, for example for a head with an unknown extra step.
     """
     words = [token for token in range(5, 13) if token < engine.model.config.get_text_config().vocab_size]
     prompts = [words[:4], words[:3] + words[4:7]]
@@ -71,7 +70,7 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
         except UNABLE as error:
             reason = f" ({type(error).__name__}: {error})"
             continue
-        if _agree(logits_BV, expected_BV, engine.model.dtype):
+        if _agree(logits_BV, expected_BV, engine.model.dtype) and _runs_in_training(engine, prompts):
             break
         reason = ""
     else:
@@ -83,6 +82,21 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
             f"{engine.name}: the prompts' common beginning cannot be computed once for this model; "
             "going on without, slower."
         )
+
+
+def _runs_in_training(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
+    """Return whether the model also runs with its dropout on; its figures are then drawn, and not compared."""
+    cuda = [engine.device] if engine.device.type == "cuda" else []
+    engine.model.train()
+    try:
+        with torch.random.fork_rng(devices=cuda):  # what is drawn here must not change what a run draws
+            engine.prefill(prompts)
+    except UNABLE:
+        return False
+    finally:
+        engine.model.eval()
+        engine.prefixes.forget_all()
+    return True
 
 
 def _own_logits(model: Any, prompt: list[int]) -> Tensor:

@@ -173,6 +173,13 @@ class Engine:
         window = getattr(self.decoder.config, "sliding_window", None)
         return window is not None and batch.attention_mask.shape[1] > window
 
+    @property
+    def _has_window(self) -> bool:
+        """True if layers attend to a window, and all layers keep keys and values."""
+        kinds = set(getattr(self.decoder.config, "layer_types", None) or ())
+        window = getattr(self.decoder.config, "sliding_window", None)
+        return window is not None and kinds <= {"sliding_attention", "full_attention"}
+
     def _run_padded(self, batch: TokenBatch, *, keep_cache: bool) -> tuple[Tensor, Any]:
         """Return the hidden states of all tokens, ``[B, T, D]``, and the cache."""
         cache = None
@@ -224,6 +231,11 @@ class Engine:
             named |= {"packing": packing, "attention_mask": packing.mask_BTS[:, None]}
         elif mask is not None:
             named["attention_mask"] = mask.long()
+        if use_cache and cache is None and self._has_window:
+            from transformers import DynamicCache
+
+            # The model's own would keep a window of the packed sequence, in which all rows stand side by side.
+            cache = DynamicCache()
         named[self.abilities.cache_name] = cache
         out = self.decoder(input_ids=ids, use_cache=use_cache, return_dict=True, **named)
         return out.last_hidden_state, out.cache if hasattr(out, "cache") else out.past_key_values

@@ -212,6 +212,8 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
             f"The tokenizer of {name} is not a fast one (tokenizer.json), so it cannot tell which characters a token "
             "covers. Convert it with transformers' `convert_slow_tokenizer`, or use another model."
         )
+    # transformers warns of "indexing errors" at a text beyond `model_max_length`; lengths are checked here instead.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(
@@ -344,16 +346,25 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -> None:
     """Raise ModelError unless the model is a whole causal LM whose vocabulary fits the tokenizer."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    kinds = model.config.architectures or ()
+    reads_both_ways = type(model.config) in MODEL_FOR_MASKED_LM_MAPPING and not model.config.is_decoder
+    if reads_both_ways or (kinds and all("MaskedLM" in kind for kind in kinds)):
+        raise ModelError(
+            f"{name} is an encoder ({', '.join(kinds) or model.config.model_type}), not a causal language model. "
+            "It can serve as encoder.model (--encoder)."
+        )
+    if getattr(model.config.get_text_config(), "num_attention_heads", None) is None:
+        raise ModelError(
+            f"{name} ({type(model).__name__}) has no attention: it keeps a recurrent state, which batches of prompts "
+            "cannot share. Use a transformer, such as Llama, Mistral, Qwen, Gemma or GPT-2."
+        )
     missing = sorted(info.get("missing_keys") or ())
     if missing:
         raise ModelError(
             f"{name} is not a complete causal language model: its weights lack {len(missing)} parameters of "
             f"{type(model).__name__} ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})."
-        )
-    kinds = model.config.architectures or ()
-    if kinds and all("MaskedLM" in kind for kind in kinds):
-        raise ModelError(
-            f"{name} is an encoder ({', '.join(kinds)}), not a causal language model. It can serve as encoder.model."
         )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
