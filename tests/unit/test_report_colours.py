@@ -6,10 +6,10 @@ from importlib import resources
 from adjudge.report.colours import HUES, colour_rules, label_colour, method_colour
 
 
-def test_every_hue_is_defined_for_light_and_dark_pages():
+def test_every_hue_is_defined_for_light_dark_and_printed_pages():
     style = resources.files("adjudge.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
     for hue in range(HUES):
-        assert len(re.findall(rf"--m{hue}: #", style)) == 2
+        assert len(re.findall(rf"--m{hue}: #", style)) == 3  # light, dark, printed
     assert f"--m{HUES}:" not in style
 
 

@@ -30,5 +30,5 @@ def value_of(config: Config, key: str) -> Any:
     """Return the value of a dotted key. Raises AttributeError when there is no such key."""
     value: Any = config
     for part in key.split("."):
-        value = getattr(value, part)
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
     return value

@@ -34,7 +34,7 @@ def rows_to_fold(spec: TaskSpec, data_dir: str | None = None, bad_rows: OnBadRow
 
     Raises what `load_split` raises.
     """
-    table = located(spec, data_dir).table
+    table = located(spec, data_dir, split="train").table
     if table is None or has_own_dev(spec):
         return load_split(spec, "train", data_dir, bad_rows)
     return table_examples(spec, Path(table.train), table.form, table.decimal, bad_rows)

@@ -10,8 +10,10 @@ from adjudge.system.console import note
 from adjudge.tasks.spec import Source, TaskSpec
 
 
-def located(spec: TaskSpec, data_dir: str | Path | None, *, must_exist: bool = True) -> Source:
-    """Return the task's source, with the files of a user's table where they are now.
+def located(
+    spec: TaskSpec, data_dir: str | Path | None, *, split: str | None = None, must_exist: bool = True
+) -> Source:
+    """Return the task's source, with the files of a user's table where they are now; only the file of `split` if given.
 
     A file that is not at its path is looked for by name in `data_dir`: a run keeps the path its table had, and the
     table may have been moved since. A note says when it was found there. Raises DataError with every place looked at,
@@ -21,6 +23,8 @@ def located(spec: TaskSpec, data_dir: str | Path | None, *, must_exist: bool = T
     if table is None:
         return spec.source
     files = {"train": table.train, "dev": table.dev}
+    if split in files and table.dev is not None:
+        files = {split: files[split]}
     now = {key: str(_place(spec, Path(file), data_dir, must_exist)) for key, file in files.items() if file is not None}
     return spec.source.model_copy(update={"table": table.model_copy(update=now)})
 

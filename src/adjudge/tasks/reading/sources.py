@@ -35,7 +35,7 @@ def load_split(
     Raises DataError when no source has the rows (listing every path tried and what to do), or when a row does not fit
     the task (with file, line and field).
     """
-    source = located(spec, data_dir)
+    source = located(spec, data_dir, split=split)
     if data_dir is not None and (source.files or source.hub):
         return _from_folder(spec, split, Path(data_dir))
     if source.vader is not None:
