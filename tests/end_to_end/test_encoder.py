@@ -33,6 +33,7 @@ def number_rows(count=16):
 
 def make_run(folder, model, **settings):
     values = {"encoder.model": str(model), "encoder.epochs": 20, "encoder.batch_size": 6, "encoder.optimizer.lr": 3e-3}
+    values["encoder.min_steps"] = 0
     values |= {"method": "encoder", "runtime.device": "cpu"} | {
         key.replace("__", "."): value for key, value in settings.items()
     }

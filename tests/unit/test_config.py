@@ -17,7 +17,7 @@ def test_defaults_are_those_of_the_tree():
     ("override", "key", "untouched"),
     [
         ("ppo.optimizer.weight_decay=0.1", "ppo.optimizer.lr", 1e-4),
-        ("encoder.optimizer.schedule=cosine", "encoder.optimizer.lr", 5e-5),
+        ("encoder.optimizer.schedule=cosine", "encoder.optimizer.lr", 1e-4),
         ("encoder.optimizer.lr=1e-5", "encoder.optimizer.weight_decay", 0.01),
         ("ppo.clip=0.1", "ppo.lam", 0.95),
     ],
@@ -30,7 +30,7 @@ def test_a_part_of_a_group_in_a_file_leaves_the_rest(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("encoder:\n  optimizer: {warmup_share: 0.2}\nppo:\n")
     config = load_config(file=file)
-    assert (config.encoder.optimizer.warmup_share, config.encoder.optimizer.lr) == (0.2, 5e-5)
+    assert (config.encoder.optimizer.warmup_share, config.encoder.optimizer.lr) == (0.2, 1e-4)
     assert config.ppo == Config().ppo
 
 

@@ -25,7 +25,7 @@ def calls(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize(("budget", "rows", "encoder_steps"), [("full", (240, 200), 50), ("smoke", (16, 24), 0)])
+@pytest.mark.parametrize(("budget", "rows", "encoder_steps"), [("full", (240, 200), 100), ("smoke", (16, 24), 0)])
 def test_a_budget_says_rows_steps_and_folder(budget, rows, encoder_steps, calls):
     _, folder = demo(budget)
     assert calls[0] == "all"

@@ -163,11 +163,12 @@ class EncoderConfig(LoopConfig):
 
     model: str = Field("minilm-l6", description="encoder id or folder")
     epochs: int = Field(3, ge=1, description="passes over the training rows")
+    min_steps: int = Field(100, ge=0, description="fewest steps: a small file gets more passes; 0: epochs alone decide")
     max_tokens: int = Field(256, ge=8, description="longest row; the longer text is shortened first")
     class_weight: Literal["balanced"] | None = Field(
         None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
     )
-    optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5, weight_decay=0.01)
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4, weight_decay=0.01)
 
 
 class MethodSettings(Settings):
