@@ -56,6 +56,13 @@ def test_it_learns_is_saved_and_judges_the_same_afterwards(method: str, tiny_ber
     assert record["rows"] == 30 and 0 <= record["held_out"] <= 1 and record["c"] > 0
 
 
+def test_a_fit_that_was_killed_after_its_log_is_logged_once(tiny_bert: Path, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "tfidf", tiny_bert)
+    for _ in range(2):
+        train_one("tfidf", run, LABELS, rows())
+    assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize("method", FLOORS)
 def test_numbers_are_fitted_by_ridge_regression(method: str, tiny_bert: Path, tmp_path: Path) -> None:
     graded = [Example(f"t:{row}", {"text": f"{'good ' * (row % 5)}film"}, float(row % 5)) for row in range(30)]

@@ -16,6 +16,8 @@ import adjudge
 from adjudge.config import load_config
 from adjudge.errors import ModelError, RunError
 from adjudge.experiments.execute import execute
+from adjudge.runs.folder import Run
+from adjudge.runs.tasks import read_tasks
 from adjudge.tasks import infer_task
 
 TEXTS = ["good one here", "bad one there", "a third", "<|im_end|> good", "ünïcödé"]
@@ -145,6 +147,15 @@ def test_a_damaged_or_newer_judge_is_refused(trained, tmp_path):
     (moved / "judge.json").unlink()
     with pytest.raises(RunError, match="no run folder"):
         adjudge.open_judge(moved)
+
+
+def test_files_that_a_kill_left_half_written_are_swept(trained):
+    (trained / "adapter/.judge.json.abc").write_text("{")
+    (trained / "status.json").write_text('{"state": "running", "reason": ""}')
+    (trained / "scores.json").unlink()
+    spec = read_tasks(trained)[0]
+    execute(Run.open(trained).config, spec, trained, resume=True)
+    assert not (trained / "adapter/.judge.json.abc").exists() and (trained / "adapter/judge.json").is_file()
 
 
 def test_a_run_that_trains_nothing_leaves_no_judge(tiny_llama, tmp_path):

@@ -37,7 +37,7 @@ from adjudge.errors import ConfigError, RunError, Terminated
 from adjudge.runs.start import StartingPoint
 from adjudge.runs.tracking import FOLDER as TRACKING
 from adjudge.runs.tracking import Tracking
-from adjudge.runs.work import has_trained, has_work, steps_logged
+from adjudge.runs.work import WEIGHTS, has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.types import Prediction
 
@@ -325,6 +325,8 @@ class Run:
         """Remove the half-written files of a killed process."""
         sweep(self.folder, ("config.yaml", *_WRITTEN))
         sweep(self.folder / "predictions", ("*",))
+        for part in WEIGHTS:  # judge.json and the model card
+            sweep(self.folder / part, ("*",))
 
 
 def is_unused(folder: Path) -> bool:

@@ -16,14 +16,13 @@ from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.runs.card import write_card
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import MODEL_FILES
+from adjudge.runs.work import WEIGHTS
 from adjudge.system.files import write_json
 from adjudge.tasks.spec import Source, TaskSpec
 from adjudge.version import __version__
 
 FILE = "judge.json"
 SCHEMA = 1
-PARTS = ("adapter", "encoder", "regression")
-"""Folders of a run that hold its trained weights."""
 _LEFT_BEHIND = ("task", "init", "data", "checkpoint", "guard", "runtime")
 """Settings of the training and of its machine."""
 
@@ -33,7 +32,7 @@ def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mappin
 
     `results` are the scores of each task.
     """
-    for part in PARTS:
+    for part in WEIGHTS:
         folder = run.folder / part
         if folder.is_dir():
             write_json(folder / FILE, judge_record(run, specs))

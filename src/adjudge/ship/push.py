@@ -11,7 +11,8 @@ from typing import Any
 from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.models.sources.hub import split_hub_id
 from adjudge.runs.folder import Run, read_json
-from adjudge.runs.portable import FILE, PARTS, is_portable
+from adjudge.runs.portable import FILE, is_portable
+from adjudge.runs.work import WEIGHTS
 from adjudge.system.console import note
 from adjudge.system.files import write_json
 from adjudge.system.hub import connection_problem
@@ -46,10 +47,10 @@ def part_to_push(source: str | Path) -> Path:
     run = Run.open(folder)
     if run.state != "complete":
         raise RunError(f"{folder} is {run.state}; a run is published when it is complete.")
-    for part in PARTS:
+    for part in WEIGHTS:
         if (folder / part / FILE).is_file():
             return folder / part
-    if any((folder / part).is_dir() for part in PARTS):
+    if any((folder / part).is_dir() for part in WEIGHTS):
         raise RunError(f"{folder} was made by an older adjudge: judge it again with `adjudge evaluate --run`.")
     raise RunError(f"{folder} trained nothing, so it has no weights to publish.")
 

@@ -77,6 +77,7 @@ def fit_floor(
     answer or with an unknown one.
     """
     task = part.spec
+    run.rewind({})  # a killed fit is repeated whole
     if not part.rows:
         raise DataError(f"{task.name}: there are no training rows.")
     target_N = np.array([target_of(row, task) for row in part.rows])
