@@ -17,7 +17,7 @@ from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
 from adjudge.training import updates
 
-METHODS = ("ppo", "reinforce", "rloo", "grpo", "exact")
+METHODS = ("ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo")
 
 
 def trained(method: str, model: Path, folder: Path, *, resume: bool = False, **values: Any) -> Run:

@@ -41,6 +41,8 @@ class Entry:
     """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
     """True if it allows ``prompt.analysis=before``."""
+    numbers: bool = True
+    """True if it takes tasks that are answered with a number."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -52,6 +54,11 @@ def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **ot
     """Return the entry of an adapter method in ``methods/NAME.py``, which reads the settings group NAME."""
     settings = ("prompt", "answer", "lora", _group(name), "checkpoint", "init", *(("guard",) if samples else ()))
     return Entry(name, summary, source, f"adjudge.methods.{_group(name)}", settings, **others)
+
+
+def _pairs(name: str, summary: str, source: str) -> Entry:
+    """Return the entry of an adapter method that learns which of two label answers is right."""
+    return _adapter(name, summary, source, analysis_before=False, numbers=False)
 
 
 def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
@@ -100,6 +107,10 @@ METHODS: dict[str, Entry] = {
             "arXiv 1706.05374",
             analysis_before=False,
         ),
+        _pairs("dpo", "pairs of a right and a wrong answer, against a fixed reference", "arXiv 2305.18290"),
+        _pairs("tdpo", "DPO with the KL to the reference at each token", "arXiv 2404.11999"),
+        _pairs("spin", "the right answers against the model's own of an iteration ago", "arXiv 2401.01335"),
+        _pairs("sppo", "log-ratios moved to the win rates of the model's own answers", "arXiv 2405.00675"),
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
             "linear",
@@ -204,6 +215,13 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
+    for spec in specs:
+        if spec.is_number and not entry.numbers:
+            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
+            raise ConfigError(
+                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
+                f"between numbers near is good. Use another method, such as {', '.join(others)}."
+            )
     reward = reward_settings(config)
     if reward is not None:
         check_rewards(reward, specs)
