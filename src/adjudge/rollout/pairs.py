@@ -78,7 +78,8 @@ class Pairs:
     """
 
     def __init__(self, kind: Kind, *, mix_previous: bool = False, otherwise: str) -> None:
-        self._kind, self._mix, self._otherwise = kind, mix_previous, otherwise
+        self._kind, self._otherwise = kind, otherwise
+        self._mix = mix_previous and kind == "sampled"
         self._asked: list[_Asked] = []
 
     @property
@@ -108,7 +109,8 @@ class Pairs:
                 f"None of the {count} training rows has a pair: the model's own answer is right for each, so there is "
                 f"nothing to learn. Take rows that it was not trained on, or {self._otherwise}."
             )
-        note(f"{pairs} pairs from {count} rows; {ties} rows have none: the model's own answer is right.")
+        why = "; in the others the model's own answer is right" if ties else ""
+        note(f"{pairs} pairs from {count - ties} of {count} rows{why}.")
 
     def of(self, task_index: int, task: PromptedTask, rows: Sequence[PromptRow]) -> list[PairedRow]:
         """Return the pairs of some rows of a task."""
