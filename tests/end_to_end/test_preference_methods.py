@@ -11,16 +11,19 @@ import pytest
 import torch
 from conftest import save_tiny, tiny_llama_config
 from fake_method import reviews
+from kill import differing
 from running import EPOCHS_ALONE, logged
 from safetensors.torch import load_file
 
 from adjudge.config import load_config
-from adjudge.errors import ConfigError, DataError, RunError
+from adjudge.errors import ConfigError, DataError, NotFiniteError, RunError
 from adjudge.experiments.compare import compare
 from adjudge.experiments.execute import execute
 from adjudge.models.policy import Policy
 from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
+from adjudge.training import updates
+from adjudge.types import Judgement
 
 METHODS = ("dpo", "tdpo", "spin", "sppo")
 
@@ -186,8 +189,6 @@ def test_rows_that_the_model_answers_right_make_no_pairs(
 def test_where_all_samples_are_alike_sppo_pulls_to_the_reference(
     able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adjudge.types import Judgement
-
     monkeypatch.setattr("adjudge.rollout.collect.read_answer", lambda text, spec, stop: Judgement(text, None))
     records = own_steps(trained("sppo", able, tmp_path))
     assert all(record["ties"] == 4 and math.isfinite(record["loss"]) for record in records)
@@ -196,8 +197,6 @@ def test_where_all_samples_are_alike_sppo_pulls_to_the_reference(
 
 def right_answers(folder: Path) -> Any:
     """Return a reader which finds in every answer the word of the only label that the rows have."""
-    from adjudge.types import Judgement
-
     return lambda text, spec, stop: Judgement(text, AnyOf(spec.words))
 
 
@@ -240,3 +239,31 @@ def test_minor_sft_goes_less_far(able: Path, tmp_path: Path) -> None:
     )
     assert minor[-1]["minor_weight"] < 0.9 and minor[0]["minor_weight"] == pytest.approx(1, abs=1e-5)
     assert minor[-1]["deviation"] < sft[-1]["deviation"]
+
+
+@pytest.mark.parametrize("method", ["spin", "sppo"])
+@pytest.mark.parametrize("started", [False, True], ids=["from the model", "from a run"])
+def test_a_moved_reference_survives_a_failure(
+    method: str, started: bool, able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a warm start too, and where the reference was the adapter of another run."""
+    values: dict[str, Any] = {f"{method}__warm_start": 0.0, f"{method}__iterations": 3, f"{method}__epochs": 1}
+    values |= {f"{method}__answers": "labels", f"{method}__batch_size": 2, "checkpoint__every_steps": 1}
+    if started:
+        values["init"] = str(trained("sft", able, tmp_path / "start").folder)
+    whole = trained(method, able, tmp_path / "whole", **values)
+    real, left = updates.clip_gradients, [8]  # the second step of the last iteration
+
+    def spoilt(parameters: Any, limit: float | None) -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            raise NotFiniteError("the gradient is not finite")
+        return real(parameters, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(updates, "clip_gradients", spoilt)
+        with pytest.raises(NotFiniteError, match="Step 8:"):
+            trained(method, able, tmp_path / "failed", **values)
+    config = load_config(values=values_of(method, able, **values))
+    execute(config, reviews(tmp_path / "failed"), tmp_path / "failed" / "run", resume=True)
+    assert differing(whole.folder, tmp_path / "failed" / "run") == []
