@@ -134,11 +134,13 @@ def test_on_several_tasks_each_has_its_pairs(able: Path, tmp_path: Path) -> None
 
 
 def test_they_stand_in_a_comparison(tiny_llama: Path, tmp_path: Path) -> None:
-    values = {**values_of("sft", tiny_llama), "data.train_rows": 4, "sppo.iterations": 1}
+    values = {**values_of("sft", tiny_llama), "data.train_rows": 4, "sppo.iterations": 1, "sppo.answers": "labels"}
     table = compare(
         load_config(values=values), [reviews(tmp_path)], ["sft", "dpo", "sppo"], [0], tmp_path / "out", runner=execute
     )
     assert [row["method"] for row in table["rows"]] == ["sft", "dpo", "sppo"]
+    ours = "sppo.answers=labels is an exact form over the labels, which is ours, not the paper's"
+    assert ours in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", METHODS)

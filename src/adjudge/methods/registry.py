@@ -43,6 +43,8 @@ class Entry:
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
     """True if it takes tasks that are answered with a number."""
+    apart: tuple[tuple[str, str, str], ...] = ()
+    """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -56,9 +58,9 @@ def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **ot
     return Entry(name, summary, source, f"adjudge.methods.{_group(name)}", settings, **others)
 
 
-def _pairs(name: str, summary: str, source: str) -> Entry:
+def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
     """Return the entry of an adapter method that learns which of two label answers is right."""
-    return _adapter(name, summary, source, analysis_before=False, numbers=False)
+    return _adapter(name, summary, source, analysis_before=False, numbers=False, **others)
 
 
 def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
@@ -96,7 +98,14 @@ METHODS: dict[str, Entry] = {
         _prompting(
             "few-shot", "the untrained model, shown examples", PAPER, rows="demonstrations", analysis_before=False
         ),
-        _adapter("sft", "supervised fine-tuning on the right answers", PAPER, samples=False, analysis_before=False),
+        _adapter(
+            "sft",
+            "supervised fine-tuning on the right answers",
+            PAPER,
+            samples=False,
+            analysis_before=False,
+            apart=(("sft.minor_beta", "", "MinorSFT (arXiv 2408.10642)"),),
+        ),
         _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
         _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
         _adapter("rloo", "REINFORCE with the prompt's other answers as the baseline", "arXiv 2402.14740"),
@@ -107,10 +116,25 @@ METHODS: dict[str, Entry] = {
             "arXiv 1706.05374",
             analysis_before=False,
         ),
-        _pairs("dpo", "pairs of a right and a wrong answer, against a fixed reference", "arXiv 2305.18290"),
+        _pairs(
+            "dpo",
+            "pairs of a right and a wrong answer, against a fixed reference",
+            "arXiv 2305.18290",
+            apart=(("dpo.loss", "minor-dpo", "a reconstruction of MinorDPO (arXiv 2408.09834)"),),
+        ),
         _pairs("tdpo", "DPO with the KL to the reference at each token", "arXiv 2404.11999"),
-        _pairs("spin", "the right answers against the model's own of an iteration ago", "arXiv 2401.01335"),
-        _pairs("sppo", "log-ratios moved to the win rates of the model's own answers", "arXiv 2405.00675"),
+        _pairs(
+            "spin",
+            "the right answers against the model's own of an iteration ago",
+            "arXiv 2401.01335",
+            apart=(("spin.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
+        ),
+        _pairs(
+            "sppo",
+            "log-ratios moved to the win rates of the model's own answers",
+            "arXiv 2405.00675",
+            apart=(("sppo.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
+        ),
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
             "linear",
@@ -273,6 +297,16 @@ def _reward_key(entry: Entry) -> str | None:
 
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
 """Settings read by some methods only."""
+
+
+def forms_apart(config: Config) -> list[dict[str, str]]:
+    """Return each setting with which the run's method is another than its name says, and what it is then."""
+    forms = []
+    for key, value, what in get_entry(config.method.removeprefix(MULTI)).apart:
+        now = value_of(config, key)
+        if str(now) == value or (not value and now is not None):
+            forms.append({"setting": f"{key}={now}", "is": what})
+    return forms
 
 
 def unread_groups(method: str) -> list[str]:
