@@ -68,6 +68,7 @@ SETTINGS: dict[str, Any] = {
     "lora.dropout": 0.1,
     "sft.batch_size": 4,
     "sft.micro_batch_size": 2,
+    "sft.minor_beta": 0.5,
     "ppo.epochs": 2,
     "ppo.update_epochs": 2,
     "ppo.batch_size": 4,

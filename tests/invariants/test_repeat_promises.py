@@ -25,6 +25,8 @@ SMALL = {
     "ppo.mini_batch_size": 2,
     "rloo.batch_size": 4,
     "exact.batch_size": 4,
+    "spin.batch_size": 4,
+    "spin.min_steps": 0,
     "encoder.epochs": 1,
     "seed": 3,
 }
@@ -48,7 +50,7 @@ def disturb(seed):
     random.seed(seed)
 
 
-@pytest.mark.parametrize("method", ["sft", "ppo", "rloo", "exact", "encoder", "few-shot", "multi-sft"])
+@pytest.mark.parametrize("method", ["sft", "ppo", "rloo", "exact", "spin", "encoder", "few-shot", "multi-sft"])
 def test_two_runs_with_one_seed_are_equal_bit_for_bit(method, tiny_llama, tiny_encoder, tmp_path):
     spec = reviews(tmp_path)
     specs = [spec, spec.model_copy(update={"name": "more"})] if method == "multi-sft" else [spec]
@@ -62,7 +64,7 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit(method, tiny_llama, tiny_e
     assert environment_lines(tmp_path / "run", again) == []
     names = {part.name for part in parts}
     trained = {"ppo": "adapter/value_head", "encoder": "encoder/model"}
-    trained |= dict.fromkeys(("sft", "rloo", "exact"), "adapter/adapter_model")
+    trained |= dict.fromkeys(("sft", "rloo", "exact", "spin"), "adapter/adapter_model")
     if method in trained:
         assert {"rows", "metrics.jsonl", f"{trained[method]}.safetensors", "predictions", "scores"} <= names
     else:
