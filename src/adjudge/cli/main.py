@@ -101,6 +101,7 @@ def _add_verbs() -> None:
         fetch,
         methods,
         predict,
+        prune,
         push,
         report,
         rerun,
@@ -112,7 +113,7 @@ def _add_verbs() -> None:
     )
 
     judging = (compare, train, evaluate, predict, serve, export, push, submit, report, rerun)
-    for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
+    for module in (*judging, prune, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 
