@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adjudge.compress.groups import Kind, layers_of, linear
 from adjudge.compress.score import fluctuation, fused, taylor_terms
@@ -30,14 +31,8 @@ class Scores:
     """Mean fluctuation of each layer's groups; for saap only."""
 
 
-@dataclass(slots=True)
-class _Weight:
-    """One linear layer's weight with its gradient sums."""
-
-    parameter: nn.Parameter
-    gradient: Tensor
-    squares: Tensor | None
-    batches: list[Tensor] = field(default_factory=list)
+Weights = Sequence[Mapping[str, Tensor]]
+"""Per layer a tensor per member, shaped as its weight."""
 
 
 def score_groups(
@@ -80,77 +75,81 @@ def _by_gradients(
     model: Any, kinds: Sequence[Kind], rows: Sequence[Sequence[int]], *, fuse: bool, elementwise: bool, second: bool
 ) -> dict[str, Scores]:
     weights = [
-        {
-            member.name: _Weight(linear(layer, member).weight, *_buffers(linear(layer, member).weight, second=second))
-            for kind in kinds
-            for member in kind.members
-        }
+        {member.name: linear(layer, member).weight for kind in kinds for member in kind.members}
         for layer in layers_of(model)
     ]
-    every_weight = [weight for layer in weights for weight in layer.values()]
-    per_batch: dict[str, list[Tensor]] = {kind.name: [] for kind in kinds}
     size = -(-len(rows) // min(BATCHES, len(rows))) if fuse else len(rows)
+    gradients, squares = _zeros(weights), _zeros(weights) if second else None
+    per_batch: dict[str, list[Tensor]] = {kind.name: [] for kind in kinds}
+    with progress("gradients", len(rows)) as bar, _differentiable(weights):
+        for start in range(0, len(rows), size):
+            batch = _zeros(weights) if fuse else gradients
+            for row in rows[start : start + size]:
+                _add_gradients(model, weights, row, batch, squares)
+                bar.advance()
+            if fuse:
+                for kind in kinds:
+                    per_batch[kind.name].append(_folded(kind, weights, batch, None, elementwise=True))
+                for total, more in zip(gradients, batch, strict=True):
+                    for name, gradient in total.items():
+                        gradient += more[name]
+    scores = {}
+    for kind in kinds:
+        if fuse:
+            vector, element = (_folded(kind, weights, gradients, None, elementwise=form) for form in (False, True))
+            changing = fluctuation(torch.stack(per_batch[kind.name])).mean(1)
+            scores[kind.name] = Scores(fused(vector, element), changing)
+        else:
+            scores[kind.name] = Scores(_folded(kind, weights, gradients, squares, elementwise=elementwise))
+    return scores
+
+
+def _zeros(weights: Weights) -> Weights:
+    return [{name: torch.zeros_like(weight) for name, weight in layer.items()} for layer in weights]
+
+
+@contextmanager
+def _differentiable(weights: Weights) -> Iterator[None]:
+    """Have these weights get gradients within the block."""
+    every_weight = [weight for layer in weights for weight in layer.values()]
     for weight in every_weight:
-        weight.parameter.requires_grad_(True)
+        weight.requires_grad_(True)
     try:
-        with progress("gradients", len(rows)) as bar:
-            for start in range(0, len(rows), size):
-                before = [weight.gradient.clone() for weight in every_weight] if fuse else []
-                for row in rows[start : start + size]:
-                    _add_gradients(model, every_weight, row)
-                    bar.advance()
-                if fuse:
-                    for weight, old in zip(every_weight, before, strict=True):
-                        weight.batches[:] = [weight.gradient - old]
-                    for kind in kinds:
-                        per_batch[kind.name].append(_folded(kind, weights, last_batch=True, elementwise=True))
+        yield
     finally:
         for weight in every_weight:
-            weight.parameter.requires_grad_(False)
-            weight.parameter.grad = None
-    if not fuse:
-        return {kind.name: Scores(_folded(kind, weights, elementwise=elementwise)) for kind in kinds}
-    return {
-        kind.name: Scores(
-            fused(_folded(kind, weights, elementwise=False), _folded(kind, weights, elementwise=True)),
-            fluctuation(torch.stack(per_batch[kind.name])).mean(1),
-        )
-        for kind in kinds
-    }
+            weight.requires_grad_(False)
+            weight.grad = None
 
 
-def _buffers(weight: nn.Parameter, *, second: bool) -> tuple[Tensor, Tensor | None]:
-    return torch.zeros_like(weight, dtype=torch.float32), torch.zeros_like(weight) if second else None
-
-
-def _add_gradients(model: Any, weights: Sequence[_Weight], row: Sequence[int]) -> None:
+def _add_gradients(
+    model: Any, weights: Weights, row: Sequence[int], gradients: Weights, squares: Weights | None
+) -> None:
+    """Add a row's gradients, and their squares, to the sums."""
     ids = torch.tensor([row], device=model.device)
-    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-    loss.backward()
-    for weight in weights:
-        gradient = weight.parameter.grad
-        assert gradient is not None
-        if not torch.isfinite(gradient).all():
-            raise ModelError("A gradient is not finite: the model's weights or the calibration text are unusable.")
-        weight.gradient += gradient
-        if weight.squares is not None:
-            weight.squares += gradient**2
-        weight.parameter.grad = None
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    for index, layer in enumerate(weights):
+        for name, weight in layer.items():
+            gradient = weight.grad
+            assert gradient is not None
+            if not torch.isfinite(gradient).all():
+                raise ModelError("A gradient is not finite: the model's weights or the calibration text are unusable.")
+            gradients[index][name].add_(gradient)
+            if squares is not None:
+                squares[index][name].addcmul_(gradient, gradient)
+            weight.grad = None
 
 
 @torch.no_grad()
-def _folded(
-    kind: Kind, weights: Sequence[dict[str, _Weight]], *, elementwise: bool, last_batch: bool = False
-) -> Tensor:
+def _folded(kind: Kind, weights: Weights, gradients: Weights, squares: Weights | None, *, elementwise: bool) -> Tensor:
     """Return the scores of a kind in every layer, ``[N, G]``."""
-
-    def terms(weight: _Weight) -> Tensor:
-        gradient = weight.batches[-1] if last_batch else weight.gradient
-        return taylor_terms(weight.parameter, gradient, None if last_batch else weight.squares)
-
-    return torch.stack(
-        [
-            kind.fold({member.name: terms(layer[member.name]) for member in kind.members}, elementwise=elementwise)
-            for layer in weights
-        ]
-    ).cpu()
+    layers = []
+    for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+        terms = {
+            member.name: taylor_terms(
+                weight[member.name], gradient[member.name], None if squares is None else squares[index][member.name]
+            )
+            for member in kind.members
+        }
+        layers.append(kind.fold(terms, elementwise=elementwise))
+    return torch.stack(layers).cpu()
