@@ -32,8 +32,8 @@ OPTIONS = {
     "predict": "--run --input --out --task --method --seed --separator --encoding --model --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
-    "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows --corpus "
-    "--model --seed --preset --config --dtype --out",
+    "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows "
+    "--corpus --model --seed --preset --config --dtype --out",
     "serve": "--run --host --port",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --force",

@@ -92,7 +92,7 @@ def _by_gradients(
                     per_batch[kind.name].append(_folded(kind, weights, batch, None, elementwise=True))
                 for total, more in zip(gradients, batch, strict=True):
                     for name, gradient in total.items():
-                        gradient += more[name]
+                        gradient.add_(more[name])
     scores = {}
     for kind in kinds:
         if fuse:
