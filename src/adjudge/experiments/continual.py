@@ -187,9 +187,7 @@ def run_streams(
         lock.release()
 
 
-def _judge_untrained(
-    config: Config, specs: Sequence[TaskSpec], out: Path, run: Runner
-) -> dict[str, list[Prediction]]:
+def _judge_untrained(config: Config, specs: Sequence[TaskSpec], out: Path, run: Runner) -> dict[str, list[Prediction]]:
     """Return the untrained model's predictions of each task, by its name."""
     predictions = {}
     for spec in specs:

@@ -119,7 +119,7 @@ def recall_panel(title: str, records: Records) -> Panel | None:
 def stage_panel(title: str, tasks: Sequence[str], figures: Sequence[Sequence[float | None]]) -> Panel | None:
     """Return the figure of each task after every stage, one curve per task; None when none is known."""
     series = {
-        task: [(float(stage), row[index]) for stage, row in enumerate(figures) if row[index] is not None]
+        task: [(float(stage), value) for stage, row in enumerate(figures) if (value := row[index]) is not None]
         for index, task in enumerate(tasks)
     }
     curves = [(task, number, points) for number, (task, points) in enumerate(series.items()) if points]

@@ -117,7 +117,7 @@ def _rows(stream: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, float | 
 
 def _heat(value: float | None, R: Sequence[Sequence[float | None]], column: int) -> int:
     """Return a cell's shade in percent: where its value lies between the least and the most of its task."""
-    known = [row[column] for row in R if row[column] is not None]
+    known = [each for row in R if (each := row[column]) is not None]
     if value is None or max(known) == min(known):
         return 0
     return round(55 * (value - min(known)) / (max(known) - min(known)))
