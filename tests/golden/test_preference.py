@@ -55,6 +55,13 @@ def test_large_ratios_stay_finite() -> None:
     assert torch.isfinite(gradient(lambda chosen: dpo(chosen, far, 5.0), -far)).all()
 
 
+@pytest.mark.parametrize(("beta", "gained"), [(1.0, 0.753772), (0.1, 7.537718)])
+def test_where_texts_say_nothing_the_commoner_label_gains_its_odds_over_beta(beta: float, gained: float) -> None:
+    """With 68 rows of one label and 32 of another, the mean loss is least at a margin of log(68 / 32) / β nats."""
+    sign = torch.tensor([1.0] * 68 + [-1.0] * 32)
+    close(gradient(lambda margin: dpo(sign * margin, torch.zeros(100), beta).mean(), torch.tensor([gained])), 0.0)
+
+
 def test_minor_dpo_by_hand() -> None:
     close(minor_dpo(CHOSEN, REJECTED, 0.1), 0.683197)
     close(minor_dpo(CHOSEN, torch.tensor([0.3]), 0.1), 0.698160)

@@ -151,7 +151,11 @@ class ExactConfig(PolicyGradientConfig):
 class PreferenceConfig(WarmStartConfig):
     """What the methods read which learn from pairs: the right answer against a wrong one."""
 
-    beta: float = Field(0.1, gt=0, description="how much a nat of log-ratio to the reference counts")
+    beta: float = Field(
+        1.0,
+        gt=0,
+        description="how much a nat of log-ratio to the reference counts; the papers' 0.1 hardly saturates on labels",
+    )
 
 
 _PAIRS = (

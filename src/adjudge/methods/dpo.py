@@ -13,7 +13,8 @@ Differs from arXiv 2305.18290:
 3. ``loss=minor-dpo`` counts the wrong answer only while it is likelier than under the reference. It is a
    reconstruction of what is said of arXiv 2408.09834, whose printed formula was not at hand.
 4. `sft_weight` adds the right answer's negative log-likelihood, against both answers becoming less likely.
-5. β, the rate, batch sizes and the optimizer are ours.
+5. β is ours: on labels the usual 0.1 hardly saturates, and the commoner label takes over. So are the rate, batch sizes
+   and the optimizer.
 
 Source: arXiv 2305.18290.
 """

@@ -14,7 +14,7 @@ Differs from arXiv 2401.01335:
 2. The rows are those of the warm start, whose steps are part of the budget. Where the warm start fits them, most tie.
 3. The iterations share the steps of one run: an iteration need not see every row. One optimizer and one schedule run
    through all of them, where the paper's code begins anew.
-4. λ (`beta`) is the same in all iterations; its code takes 5 in the last one. The rate and batch sizes are ours.
+4. λ (`beta`) is 1 in all iterations; its code takes 0.1, and 5 in the last one. The rate and batch sizes are ours.
 
 Source: arXiv 2401.01335.
 """

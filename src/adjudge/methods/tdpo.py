@@ -11,7 +11,7 @@ Answers that begin at one place share their first position, whose KLs cancel: wi
 ``tdpo1`` is DPO, and ``tdpo2`` has DPO's value with a pull to the reference.
 
 Differs from arXiv 2404.11999: what the page of DPO says of the preferences, the reference, and the optimizer.
-β and α are those of its published code.
+α is that of its published code, β is not: 0.1 hardly saturates on labels.
 
 Shapes: ``P`` pairs, ``K`` distinct answers, ``R`` answer tokens, ``V`` vocabulary.
 """
