@@ -90,8 +90,8 @@ def probability_scores(
     `temperatures` has one per run, None for a run that is not calibrated. Returns plain values for JSON: ``rows``,
     ``own`` {name: {value, low, high}} for the probabilities as the judges gave them; where all runs are calibrated
     ``temperature`` (a mean over runs) and ``calibrated``, the same scores after it; and ``ece_by_chance``, the ECE that
-    perfectly calibrated judges would have here. Values are means over the runs. Intervals are those of a bootstrap over units. AUROC is None where the rows have one gold
-    label only.
+    perfectly calibrated judges would have here. Values are means over the runs, and intervals those of a bootstrap
+    over units. AUROC is None where the rows have one gold label only.
     """
     each = [rated(spec, run) for run in runs]
     rows = [one for one in each if one is not None]
