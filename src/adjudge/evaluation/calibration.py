@@ -31,6 +31,9 @@ from adjudge.types import Prediction
 
 Array = NDArray[Any]
 
+BIASED = ("ece",)
+"""Scores that chance makes larger, and resampling once more: their resamples are shifted back to the value."""
+
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures are looked for between these."""
 
@@ -91,7 +94,8 @@ def probability_scores(
     ``own`` {name: {value, low, high}} for the probabilities as the judges gave them; where all runs are calibrated
     ``temperature`` (a mean over runs) and ``calibrated``, the same scores after it; and ``ece_by_chance``, the ECE that
     perfectly calibrated judges would have here. Values are means over the runs, and intervals those of a bootstrap
-    over units. AUROC is None where the rows have one gold label only.
+    over units (for `BIASED` scores without the bias of resampling). AUROC is None where the rows have one gold label
+    only.
     """
     each = [rated(spec, run) for run in runs]
     rows = [one for one in each if one is not None]
@@ -137,6 +141,8 @@ def _intervals(
         if math.isnan(value) or units == 1 or not len(known):
             figures[name] = {"value": None if math.isnan(value) else value, "low": None, "high": None}
             continue
+        if name in BIASED:
+            known = np.maximum(known - known.mean() + value, 0.0)
         tail = 100 * (1 - LEVEL) / 2
         low, high = np.percentile(known, [tail, 100 - tail]).tolist()
         alike = low == high  # equal resamples would claim certainty even from five rows
