@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from adjudge.errors import DataError, nearest
 from adjudge.evaluation.abstention import Decision, decide, expected_cost
-from adjudge.evaluation.calibration import calibrated
 from adjudge.system.console import note, warn
 from adjudge.system.files import SURROGATES, write_bytes, write_text
 from adjudge.system.text import shorten
@@ -61,6 +60,7 @@ def predict_file(
     Raises DataError for a missing column, a bad row such as one with an empty text (with file and line), or cells the
     output format cannot hold.
     """
+    from adjudge.evaluation.calibration import calibrated
     from adjudge.tasks import examples_for_prediction, read_table
 
     source, out, form = Path(source), Path(out), form or TableFormat()
