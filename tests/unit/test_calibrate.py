@@ -58,6 +58,7 @@ def test_a_finished_run_is_calibrated_on_rows_it_did_not_learn_from(tmp_path):
     assert fitted["log_loss"]["after"] < fitted["log_loss"]["before"]
     assert read_calibration(run) == {"reviews": fitted}
     assert read_json(run / "adapter/judge.json")["calibration"] == {"reviews": fitted}
+    assert "temperature 2." in (run / "adapter/README.md").read_text()
     assert scores(run)["temperature"] == fitted["temperature"]
     assert scores(run)["calibrated"]["ece"]["value"] < scores(run)["own"]["ece"]["value"] / 2
     assert (run / "predictions/dev.jsonl").read_bytes() == before
