@@ -14,6 +14,7 @@ from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError
 from adjudge.experiments.calibrate import calibrate_run
 from adjudge.experiments.execute import execute
+from adjudge.experiments.rerun import compare_runs, rerun
 from adjudge.experiments.rows import rows_for
 from adjudge.runs.calibration import read_calibration, temperature_of
 from adjudge.runs.folder import Run, read_json
@@ -104,6 +105,24 @@ def test_a_run_stopped_before_its_calibration_goes_on_with_the_same_result(tmp_p
     for name in ("calibration.json", "predictions/dev.jsonl", "adapter/judge.json"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
     assert scores(stopped) == scores(whole)
+
+
+def test_a_repeated_run_has_the_same_temperature(tmp_path):
+    run = run_of(tmp_path, "calibration.rows=60")
+    again = rerun(run)
+    (part,) = [part for part in compare_runs(run, again) if part.name == "calibration"]
+    assert part.equal and "temperature" in part.detail
+    assert (again / "calibration.json").read_bytes() == (run / "calibration.json").read_bytes()
+
+
+def test_other_rows_are_scored_with_the_runs_temperature(tmp_path):
+    run = run_of(tmp_path, "calibration.rows=60")
+    more = write_reviews(tmp_path / "more.csv", 480)
+    result = cli("evaluate", "--run", run, "--data", more)
+    assert result.exit_code == 0, result.output
+    assert "temperature" in result.stdout and "how far the label probabilities can be believed" in result.stdout
+    (folder,) = (run / "evaluations").iterdir()
+    assert scores(folder)["temperature"] == temperature_of(run, "reviews")
 
 
 def test_without_calibration_the_run_is_as_it_was(tmp_path):
