@@ -75,14 +75,15 @@ def calibrate(
 ) -> None:
     """Fit the temperature of a finished run's probabilities, and store it with its judge.
 
-    The answers stay the same. predict, serve and export then give calibrated probabilities.
+    The answers stay the same. predict and serve then give calibrated probabilities, and exports carry the temperature.
     Rows are training rows that the run did not learn from, or those of --data.
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.calibrate import ROWS as DEFAULT
     from adjudge.experiments.calibrate import calibrate_run
+    from adjudge.experiments.evaluate import tasks_of
     from adjudge.experiments.pick_run import pick_run
-    from adjudge.runs.tasks import pick_task
+    from adjudge.runs.tasks import pick_among
     from adjudge.tasks.table_format import table_format
 
     if data is None and (text is not None or label is not None):
@@ -92,7 +93,7 @@ def calibrate(
     folder = pick_run(Path(run), task, method, seed)
     calibrate_run(
         folder,
-        spec=None if task is None else pick_task(folder, task),
+        spec=None if task is None else pick_among(folder, tasks_of(folder), task),
         data=data,
         text=() if text is None else split_list(text, "--text"),
         label=label,

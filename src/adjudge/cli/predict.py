@@ -70,7 +70,7 @@ def predict(
     Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
     """
     from adjudge.evaluation.abstention import read_decision
-    from adjudge.experiments.evaluate import load_judge, open_folder
+    from adjudge.experiments.evaluate import load_judge, tasks_of
     from adjudge.experiments.pick_run import pick_run
     from adjudge.experiments.predict_file import check_out, predict_file
     from adjudge.runs.calibration import temperature_of
@@ -84,12 +84,12 @@ def predict(
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
     settings = given_settings(ctx.params)
-    spec = pick_among(folder, open_folder(folder, model=model)[1], task)
+    spec = pick_among(folder, tasks_of(folder), task)
     decision = read_decision(spec, min_confidence, abstain_share, costs)
     if decision.costs is not None:
         decode = decode or "labels"  # probabilities alone decide
     temperature = temperature_of(folder, spec.name)
-    if decision and temperature is None:
+    if temperature is None and (decision.minimum or decision.costs):
         note("the probabilities are not calibrated, so they may be too sure; first: adjudge calibrate --run DIR")
     _, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
     # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.

@@ -262,6 +262,11 @@ def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, l
     return _based(run, model), read_tasks(run.folder)
 
 
+def tasks_of(folder: Path) -> list[TaskSpec]:
+    """Return the tasks of a run with complete training, or of a judge that left its run. Raises RunError."""
+    return read_judge(folder)[1] if is_portable(folder) else read_tasks(_open_trained(folder).folder)
+
+
 def _open_trained(folder: str | Path) -> Run:
     """Open a run with complete training.
 
