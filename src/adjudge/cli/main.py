@@ -95,6 +95,7 @@ def _add_verbs() -> None:
         calibrate,
         cell,
         compare,
+        continual,
         demo,
         doctor,
         evaluate,
@@ -102,6 +103,7 @@ def _add_verbs() -> None:
         fetch,
         methods,
         predict,
+        prune,
         push,
         report,
         rerun,
@@ -113,7 +115,7 @@ def _add_verbs() -> None:
     )
 
     judging = (compare, train, evaluate, calibrate, predict, serve, export, push, submit, report, rerun)
-    for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
+    for module in (*judging, continual, prune, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 
