@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
@@ -92,6 +93,7 @@ def execute(
         else:
             run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
+        calibrate_trained(run, specs, judges, rows.calibration)
         scores = judge_run(run, specs, judges, rows.eval_rows, training)
         write_portable(run, specs, task_scores(run))
         drop_checkpoints(run)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adjudge.runs.calibration import read_calibration
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
@@ -98,6 +99,11 @@ def _training(run: Run, specs: Sequence[TaskSpec]) -> str:
         hub = spec.source.hub
         if hub is not None:
             lines.append(f"- {spec.name} is `{hub.path}` on the hub, revision `{hub.revision}`")
+    for task, fitted in read_calibration(run.folder).items():
+        lines.append(
+            f"- Its probabilities on {task} are calibrated: temperature {fitted['temperature']:.3g}, fitted on "
+            f"{fitted['rows']} {fitted['source']}"
+        )
     lines.append("- `judge.json` holds the task, the prompt and every setting that decides an answer")
     return "\n".join(lines)
 
