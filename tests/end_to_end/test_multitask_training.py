@@ -75,7 +75,7 @@ def settings(method: str, model: Path, **values: Any) -> Config:
 def warm(tasks: list[TaskSpec], able: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SFT run over the three tasks that has learned their rows by heart."""
     folder = tmp_path_factory.mktemp("warm") / "run"
-    execute(settings("sft", able, sft__epochs=30, sft__optimizer__lr=3e-3, sft__batch_size=8), tasks, folder)
+    execute(settings("sft", able, sft__epochs=20, sft__optimizer__lr=3e-3, sft__batch_size=8), tasks, folder)
     return folder
 
 
@@ -88,8 +88,8 @@ def test_one_sft_adapter_learns_three_tasks_by_heart(warm: Path, tasks: list[Tas
     records = logged(Run.open(warm))
     assert {record["task"] for record in records} == {"films", "pairs", "stars"}
     assert sorted(records[0]) == sorted(["step", "task", "rows", "loss", "right", "grad_norm", "lr"])
-    assert records[-1]["rows"] == 30 * (24 + 16 + 32)
-    assert len(records) == 30 * (3 + 2 + 4)
+    assert records[-1]["rows"] == 20 * (24 + 16 + 32)
+    assert len(records) == 20 * (3 + 2 + 4)
     for spec in tasks:
         losses = [record["loss"] for record in records if record["task"] == spec.name]
         assert losses[0] > 3
