@@ -6,6 +6,7 @@ carried as JSON and shown with ``textContent``. Charts are laid out by `plots` a
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -216,6 +217,7 @@ def filter_link(**filters: Any) -> str:
     return "#" + "&".join(pairs)
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("adjudge.report", "templates"),

@@ -40,6 +40,7 @@ from adjudge.runs.tracking import FOLDER as TRACKING
 from adjudge.runs.tracking import Tracking
 from adjudge.runs.work import WEIGHTS, has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
+from adjudge.system.yaml_text import read_yaml
 from adjudge.types import Prediction
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class Run:
         if not path.is_file():
             raise RunError(f"{folder} is no run folder: it has no config.yaml.")
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = read_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
         if not isinstance(tree, dict):
