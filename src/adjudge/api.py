@@ -12,14 +12,16 @@ again = adjudge.open_run("runs/ppo")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, change, load_config
-from adjudge.errors import ConfigError, DataError
+from adjudge.errors import ConfigError
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
+from adjudge.experiments.own_rows import as_names, as_task, chosen_tasks, file_to_judge
 from adjudge.methods.registry import (
     entry_for,
     function_settings,
@@ -130,7 +132,7 @@ class FinishedRun:
         self,
         task: str | Path | TaskSpec | None = None,
         *,
-        data: str | Path | None = None,
+        data: Any = None,
         text: str | Sequence[str] = (),
         label: str | None = None,
         separator: str | None = None,
@@ -139,10 +141,10 @@ class FinishedRun:
     ) -> dict[str, Any]:
         """Judge labelled rows and return the scores.
 
-        With `data`, every row of this file is judged with the run's own task, its prompt and its answer words; `text`
-        and `label` name the file's columns where they are not the task's, `separator` and `encoding` say how it is
-        written, and `task` picks a task of a run over several. Without, `task` is any task; the default are the run's
-        own, and when these are several, ``tasks`` holds the scores of each.
+        With `data` (a file, or rows as `train` takes them), every row is judged with the run's own task, its prompt and
+        its answer words; `text` and `label` name the columns where they are not the task's, `separator` and `encoding`
+        say how a file is written, and `task` picks a task of a run over several. Without, `task` is any task; the
+        default are the run's own, and when these are several, ``tasks`` holds the scores of each.
 
         The other options are those of `adjudge.experiments.evaluate.evaluate_run`, and settings of the machine such as
         ``runtime__threads=1``.
@@ -150,13 +152,13 @@ class FinishedRun:
         settings = self._settings | _dotted({key: options.pop(key) for key in list(options) if "__" in key})
         if data is None:
             spec = None if task is None else as_task(task)
-        elif isinstance(data, str | Path):
-            spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
-            options |= {"data": data, "text": [text] if isinstance(text, str) else list(text), "label": label}
-            options |= {"separator": separator, "encoding": encoding}
         else:
-            raise DataError(f"data is the path of a file, not a {type(data).__name__}: write the rows to a file first.")
-        results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
+            spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
+            options |= {"text": as_names(text), "label": label, "separator": separator, "encoding": encoding}
+        with ExitStack() as rows:
+            if data is not None and spec is not None:
+                options["data"] = rows.enter_context(file_to_judge(data, options["text"], label, spec))
+            results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
         return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
 
 
@@ -174,8 +176,15 @@ def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
 
 def train(
     method: str,
-    task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec],
+    task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec] | None = None,
     *,
+    data: Any = None,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    dev: Any = None,
+    labels: Sequence[str] | Mapping[str, str] | None = None,
+    kind: str | None = None,
+    instruction: str | None = None,
     model: str | None = None,
     train_rows: int | None = None,
     eval_rows: int | None = None,
@@ -188,7 +197,11 @@ def train(
     reward_funcs: Sequence[str | Callable[..., Any]] = (),
     **overrides: Any,
 ) -> FinishedRun:
-    """Train `method` on a task and judge its evaluation rows.
+    """Train `method` on a task, or on rows of your own, and judge the evaluation rows.
+
+    `data` takes the place of `task`: a file, a data frame of any library, a `datasets.Dataset` or its splits, a list of
+    mappings, or a pair ``(texts, answers)``. `text` and `label` name its columns, `dev` are rows to judge, and
+    `labels`, `kind` and `instruction` are those of `infer_task`. Rows are written into the run folder.
 
     `adjudge methods` lists the methods. Those that train an adapter also accept a list of several tasks. For the method
     "encoder", `model` is the encoder. `overrides` are settings with ``__`` for the dots:
@@ -204,13 +217,23 @@ def train(
     if functions:
         overrides |= function_settings([function.name for function in functions])
     options |= overrides
-    return _run(method, task, out, preset, options, force=force, resume=resume, reward_functions=functions or None)
+    own = {"data": data, "text": text, "label": label, "dev": dev}
+    own |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+        return _run(method, specs, out, preset, options, force=force, resume=resume, reward_functions=functions or None)
 
 
 def evaluate(
     method: str,
-    task: str | Path | TaskSpec,
+    task: str | Path | TaskSpec | None = None,
     *,
+    data: Any = None,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    dev: Any = None,
+    labels: Sequence[str] | Mapping[str, str] | None = None,
+    kind: str | None = None,
+    instruction: str | None = None,
     model: str | None = None,
     train_rows: int | None = None,
     eval_rows: int | None = None,
@@ -230,7 +253,11 @@ def evaluate(
             f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run."
         )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
-    return _run(method, task, out, preset, {**options, **overrides}, force=force)
+    options |= overrides
+    own = {"data": data, "text": text, "label": label, "dev": dev}
+    own |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+        return _run(method, specs, out, preset, options, force=force)
 
 
 def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]]) -> list[RewardFunction]:
@@ -260,22 +287,25 @@ def open_judge(source: str | Path, *, model: str | None = None, **settings: Any)
     return FinishedRun(judge_folder(source), model=model, **settings)
 
 
-def as_task(task: str | Path | TaskSpec) -> TaskSpec:
-    """Return a task given by name, by file, or as a task."""
-    return task if isinstance(task, TaskSpec) else load_task(task)
-
-
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by their keys: ``runtime__threads`` is ``runtime.threads``."""
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
-_SHORT = {"train_rows": "data.train_rows", "eval_rows": "data.eval_rows", "data_dir": "data.data_dir"}
+_SHORT = {name: f"data.{name}" for name in ("train_rows", "eval_rows", "data_dir", "folds")}
+
+
+def named_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that keyword arguments stand for, by their dotted keys."""
+    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
+    if values.get("data.data_dir") is not None:
+        values["data.data_dir"] = str(values["data.data_dir"])
+    return values
 
 
 def _run(
     method: str,
-    task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec],
+    specs: Sequence[TaskSpec],
     out: str | Path | None,
     preset: str,
     options: Mapping[str, Any],
@@ -284,12 +314,9 @@ def _run(
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
 ) -> FinishedRun:
-    specs = [as_task(task)] if isinstance(task, str | Path | TaskSpec) else [as_task(each) for each in task]
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
-    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
-    if values.get("data.data_dir") is not None:
-        values["data.data_dir"] = str(values["data.data_dir"])
+    values = named_settings(options)
     if values.get("model") is not None:
         if not entry.model:
             raise ConfigError(f"{entry.name} has no model: leave `model` out.")

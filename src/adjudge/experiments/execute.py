@@ -33,6 +33,7 @@ from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json
 from adjudge.system.timing import timed
+from adjudge.tasks.reading.kept_rows import keep_rows
 from adjudge.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def execute(
     """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
 
     Several tasks share one adapter, trained on a mixture of their rows. Their scores are a summary, and the scores of
-    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
-    "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues
-    from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of
-    this process. `reward_functions` are those of the settings, if they are loaded already.
+    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`), rows that a program gave
+    included. Its state is "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these
+    settings continues from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak
+    memory are those of this process. `reward_functions` are those of the settings, if they are loaded already.
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
@@ -85,6 +86,8 @@ def execute(
         reward_functions=reward_functions,
     )
     with tracked(run, specs), ended(run):
+        specs = [keep_rows(spec, run.folder) for spec in specs]
+        rows = rows.of(specs)
         if (training := _finished_training(run)) is None:
             write_tasks(run, specs)
             judges, training = _train(run, rows, identity.recorded())

@@ -90,6 +90,8 @@ class TableSource(_Part):
 
     train: str
     dev: str | None = None
+    test: str | None = None
+    """Rows that are judged only when they are asked for (``--split test``)."""
     dev_share: float = Field(0.2, gt=0, lt=1)
     split_seed: int = 0
     separator: str | None = None

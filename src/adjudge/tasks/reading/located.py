@@ -22,9 +22,11 @@ def located(
     table = spec.source.table
     if table is None:
         return spec.source
-    files = {"train": table.train, "dev": table.dev}
-    if split in files and table.dev is not None:
+    files = {"train": table.train, "dev": table.dev, "test": table.test}
+    if split == "test" or (split in files and table.dev is not None):
         files = {split: files[split]}
+    elif split in files:
+        files = {"train": table.train}
     now = {key: str(_place(spec, Path(file), data_dir, must_exist)) for key, file in files.items() if file is not None}
     return spec.source.model_copy(update={"table": table.model_copy(update=now)})
 
