@@ -57,12 +57,22 @@ EIGHT = (
     *("vader/tweets", "vader/news", "vader/products"),
     *("glue/sst2", "glue/qnli", "glue/mrpc", "glue/cola", "glue/rte"),
 )
+SMALL = ("vader/tweets", "vader/products", "glue/sst2", "glue/mrpc")
+"""Tasks of two labels from which files of 200 rows are cut."""
 
 
 def _methods(*names: str, **settings: Any) -> tuple[Arm, ...]:
     return tuple(
         Arm(name, name, {f"{name}.{key.replace('__', '.')}": value for key, value in settings.items()})
         for name in names
+    )
+
+
+def _passes(method: str, *numbers: int) -> tuple[Arm, ...]:
+    """Return the method with these numbers of passes over its rows, and no fewest number of steps."""
+    return tuple(
+        Arm(f"{method}, {number} passes", method, {f"{method}.epochs": number, f"{method}.min_steps": 0})
+        for number in numbers
     )
 
 
@@ -111,6 +121,26 @@ PLANS: dict[str, Plan] = {
         seeds=1,
         eval_rows=400,
         against=("linear",),
+    ),
+    "floors": Plan(
+        "the encoder beside logistic regression on its frozen vectors, default settings",
+        SMALL,
+        (Arm("linear", "linear"), Arm("tfidf", "tfidf"), Arm("encoder", "encoder")),
+        rows=200,
+        against=("linear",),
+    ),
+    "budgets": Plan(
+        "how long a small file is trained: the default against other numbers of passes",
+        SMALL,
+        (
+            Arm("encoder", "encoder"),
+            *_passes("encoder", 4, 8, 16, 32),
+            Arm("sft", "sft"),
+            *_passes("sft", 2, 8, 16),
+            Arm("ppo", "ppo"),
+            *_passes("ppo", 2, 8),
+        ),
+        rows=200,
     ),
     "sst2": Plan("every method on SST-2", ("glue/sst2",), (SFT, *_methods(*METHODS)), rows=1000),
     "untrained": Plan(

@@ -111,6 +111,13 @@ def test_separator_without_a_table_is_refused(tmp_path):
     )
 
 
+def test_a_table_without_named_columns_is_refused_with_its_columns(tmp_path):
+    data = table(tmp_path / "a.csv", header=("review", "stars"))
+    message = refused("train", "sft", "--data", data, "--text", "review")
+    assert "--label COL" in message and "a.csv: review, stars." in message
+    assert "there is no such file" in refused("train", "sft", "--data", tmp_path / "b.csv")
+
+
 def test_commas_in_names_are_written_with_a_backslash(tmp_path):
     own = ["--data", table(tmp_path / "a.csv", header=("text, in full", "label"))]
     assert r"Write a comma in a name as '\,'" in refused(

@@ -344,7 +344,7 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     Raises ConfigError when the parameters contradict each other, TaskError and DataError as the tasks do.
     """
     from adjudge.errors import ConfigError
-    from adjudge.tasks import infer_task, load_task
+    from adjudge.tasks import column_names, infer_task, load_task, table_format
 
     names, data = params["task"], params["data"]
     text, label, labels = (params[name] for name in ("text", "label", "labels"))
@@ -356,7 +356,11 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     if names is not None:
         raise ConfigError("--task and --data both say which rows: give one of them.")
     if text is None or label is None:
-        raise ConfigError("--data needs --text COL (the text to judge) and --label COL (the right answer).")
+        columns = column_names(data, table_format(params["separator"], params["encoding"]))
+        raise ConfigError(
+            "--data needs --text COL (the text to judge) and --label COL (the right answer). "
+            f"The columns of {data}: {columns}."
+        )
     pairs = split_list(labels, "--labels") if labels is not None else None
     others = {name: params[name] for name in OWN_TABLE if name not in ("text", "label", "labels")}
     others["bad_rows"] = config.data.bad_rows

@@ -14,13 +14,15 @@ from adjudge.tasks.reading.overlap import (
     without_overlap,
 )
 from adjudge.tasks.reading.sources import load_split
-from adjudge.tasks.reading.table import examples_for_prediction, read_table
+from adjudge.tasks.reading.table import column_names, examples_for_prediction, read_table
 from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.table_format import table_format
 from adjudge.tasks.validate import validate_task
 
 __all__ = [
     "Overlap",
     "TaskSpec",
+    "column_names",
     "count_contradictions",
     "deal_folds",
     "examples_for_prediction",
@@ -36,6 +38,7 @@ __all__ = [
     "read_table",
     "rows_to_fold",
     "spec_to_yaml",
+    "table_format",
     "take_rows",
     "validate_task",
     "without_overlap",

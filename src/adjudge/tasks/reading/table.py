@@ -104,6 +104,11 @@ def stream_table(
     return columns, chain([first], rows)
 
 
+def column_names(path: str | Path, form: TableFormat | None = None) -> str:
+    """Return the names of a table's columns for a message. Raises DataError as `stream_table`."""
+    return listed(stream_table(path, form)[0])
+
+
 def check_table(path: Path, form: TableFormat) -> str:
     """Return the suffix that says how a table is read, without opening it.
 
