@@ -179,6 +179,7 @@ def train(
     task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec] | None = None,
     *,
     data: Any = None,
+    dataset: str | None = None,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
     dev: Any = None,
@@ -200,8 +201,9 @@ def train(
     """Train `method` on a task, or on rows of your own, and judge the evaluation rows.
 
     `data` takes the place of `task`: a file, a data frame of any library, a `datasets.Dataset` or its splits, a list of
-    mappings, or a pair ``(texts, answers)``. `text` and `label` name its columns, `dev` are rows to judge, and
-    `labels`, `kind` and `instruction` are those of `infer_task`. Rows are written into the run folder.
+    mappings, or a pair ``(texts, answers)``. `dataset` is a data set of the hub by name. `text` and `label` name the
+    columns, `dev` are rows to judge, and `labels`, `kind` and `instruction` are those of `infer_task`. Rows are written
+    into the run folder.
 
     `adjudge methods` lists the methods. Those that train an adapter also accept a list of several tasks. For the method
     "encoder", `model` is the encoder. `overrides` are settings with ``__`` for the dots:
@@ -217,7 +219,7 @@ def train(
     if functions:
         overrides |= function_settings([function.name for function in functions])
     options |= overrides
-    own = {"data": data, "text": text, "label": label, "dev": dev}
+    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
     with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
         return _run(method, specs, out, preset, options, force=force, resume=resume, reward_functions=functions or None)
@@ -228,6 +230,7 @@ def evaluate(
     task: str | Path | TaskSpec | None = None,
     *,
     data: Any = None,
+    dataset: str | None = None,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
     dev: Any = None,
@@ -254,7 +257,7 @@ def evaluate(
         )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
     options |= overrides
-    own = {"data": data, "text": text, "label": label, "dev": dev}
+    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
     with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
         return _run(method, specs, out, preset, options, force=force)

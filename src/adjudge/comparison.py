@@ -43,6 +43,7 @@ def compare(
     *,
     methods: Sequence[str] = COMPARED,
     data: Any = None,
+    dataset: str | None = None,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
     dev: Any = None,
@@ -74,7 +75,7 @@ def compare(
     values = named_settings({**options, **overrides})
     if reward_funcs:
         values |= function_settings(tuple(reward_funcs))
-    own = {"data": data, "text": text, "label": label, "dev": dev}
+    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
     with chosen_tasks(task, own, overrides.get("data__bad_rows")) as specs:
         config = load_config(preset=preset, values={**values, "task": ",".join(spec.name for spec in specs)})

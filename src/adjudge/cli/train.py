@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adjudge.cli import options
+from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
 from adjudge.cli.show import show_scores
 
@@ -43,6 +43,8 @@ def train(
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     data: options.Data = None,
+    dataset: own_data.Dataset = None,
+    dataset_config: own_data.DatasetConfig = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
     text: options.Text = None,
@@ -100,7 +102,7 @@ def train(
     if reward_funcs is not None and entry.name not in rewarded_names():
         raise refuse_functions(method)
     settings = options.build_config(ctx.params)
-    specs = options.chosen_tasks(ctx.params, settings)
+    specs = own_data.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
     if len(specs) == 1 and mixture is not None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import ConfigError, DataError
-from adjudge.tasks import infer_task, load_task
-from adjudge.tasks.reading.given_table import Given, column_names, given_splits, given_table
-from adjudge.tasks.reading.kept_rows import written_rows
+from adjudge.tasks import column_names, infer_task, load_task
+from adjudge.tasks.reading.given_table import Given, given_columns, given_splits, given_table
+from adjudge.tasks.reading.hub_dataset import dataset_origin, fetch_dataset
+from adjudge.tasks.reading.kept_rows import with_table, written_rows
 from adjudge.tasks.spec import TaskSpec
 
 
@@ -41,11 +42,7 @@ def own_task(data: Any, **options: Any) -> Iterator[TaskSpec]:
     first = given["train"]
     with written_rows({split: each.table for split, each in given.items()}) as files:
         spec = infer_task(files["train"], first.text, first.label, dev=files.get("dev"), **options)
-        table = spec.source.table
-        if table is not None and "test" in files:
-            with_test = table.model_copy(update={"test": str(files["test"].resolve())})
-            spec = spec.model_copy(update={"source": spec.source.model_copy(update={"table": with_test})})
-        yield spec
+        yield with_table(spec, {"test": str(files["test"].resolve())} if "test" in files else {})
 
 
 def _given(data: Any, dev: Any, text: Sequence[str], label: str | None) -> dict[str, Given]:
@@ -70,7 +67,9 @@ def chosen_tasks(
     Raises ConfigError for both, and for none.
     """
     given = {name: value for name, value in own.items() if value is not None}
-    if "data" not in given:
+    if "data" in given and "dataset" in given:
+        raise ConfigError("data and dataset both say which rows: give one of them.")
+    if "data" not in given and "dataset" not in given:
         if given:
             raise ConfigError(f"{next(iter(given))} describes rows of your own: give them with data=.")
         if task is None:
@@ -79,6 +78,14 @@ def chosen_tasks(
         return
     if task is not None:
         raise ConfigError("task and data both say which rows: give one of them.")
+    if "dataset" in given:
+        if "dev" in given:
+            raise ConfigError("dev is for data; a data set has splits of its own.")
+        text = as_names(given.pop("text", None))
+        yield [
+            dataset_task(given.pop("dataset"), text, given.pop("label", None), bad_rows=bad_rows or "error", **given)
+        ]
+        return
     with own_task(given.pop("data"), bad_rows=bad_rows or "error", **given) as spec:
         yield [spec]
 
@@ -99,13 +106,34 @@ def file_to_judge(data: Any, text: Sequence[str], label: str | None, spec: TaskS
         return
     if isinstance(data, Mapping):
         raise DataError("Of a mapping of splits, give the one to judge: data=splits['test'].")
-    columns = column_names(data)
+    columns = given_columns(data)
     names = list(text) or [
         column if column in columns or not columns else field for field, column in spec.fields.items()
     ]
     given = given_table(data, names, label or spec.label)
     with written_rows({"train": given.table}) as files:
         yield files["train"]
+
+
+def dataset_task(
+    name: str, text: Sequence[str], label: str | None, *, config: str | None = None, **options: Any
+) -> TaskSpec:
+    """Return the task of a data set of the hub (``owner/name``, ``owner/name:config``), or of a folder in its layout.
+
+    `text` and `label` name its columns; the rows to judge are those of validation, else of test, else a fifth of train.
+    `options` are those of `infer_task`. Raises DataError where its rows cannot be read, or have no such columns.
+    """
+    origin, files = fetch_dataset(dataset_origin(name, config))
+    if not text or label is None:
+        raise DataError(
+            f"{name}: say which columns hold the text and the right answer: --text COL and --label COL. "
+            f"The columns: {column_names(files['train'])}."
+        )
+    called = Path(origin.path).name if Path(origin.path).is_dir() else origin.path
+    called += f":{origin.config}" if origin.config else ""
+    spec = infer_task(files["train"], text, label, dev=files.get("dev"), name=called, **options)
+    record = {"dataset": origin, "test": str(files["test"].resolve()) if "test" in files else None}
+    return with_table(spec, record)
 
 
 def as_names(text: str | Sequence[str] | None) -> list[str]:

@@ -100,7 +100,8 @@ def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None)
         digests = recorded.get(spec.name, {}).get("files", {}) if spec.source.table is not None else {}
         for name, digest in digests.items():
             file = str(place_of(Path(name), folder))
-            single = spec.model_copy(update={"source": Source(table=TableSource(train=file))})
+            dataset = spec.source.table.dataset if spec.source.table is not None else None
+            single = spec.model_copy(update={"source": Source(table=TableSource(train=file, dataset=dataset))})
             try:
                 table = located(single, data_dir).table
             except DataError as error:

@@ -82,6 +82,15 @@ class VaderSource(_Part):
     """Label tasks keep the rows with |mean rating| at or above this. Number tasks keep all rows."""
 
 
+class DatasetOrigin(_Part):
+    """The data set whose rows are in a table: its id on the hub, or a folder in the hub's layout."""
+
+    path: str
+    config: str | None = None
+    revision: str | None = None
+    """The commit; of a folder, the hash of its files."""
+
+
 class TableSource(_Part):
     """The user's own table: CSV, TSV, JSONL or Parquet.
 
@@ -100,6 +109,8 @@ class TableSource(_Part):
     """The encoding of the text; None: UTF-8, or what a byte-order mark tells."""
     decimal: Literal[".", ","] = "."
     """The decimal mark in the numbers of the label column."""
+    dataset: DatasetOrigin | None = None
+    """The data set that the files were made from; they are made again where they are gone."""
 
     @property
     def form(self) -> TableFormat:

@@ -85,7 +85,7 @@ def given_table(rows: Any, text: Sequence[str] = (), label: str | None = None, *
     return Given(TextTable(cells, {name: names[name] for name in cells if name in names}), list(text), label or LABEL)
 
 
-def column_names(rows: Any) -> list[str]:
+def given_columns(rows: Any) -> list[str]:
     """Return the names of the columns of labelled rows; of a pair those of its texts, none where they have no names."""
     rows = rows[0] if _is_pair(rows) else rows
     frame = frame_of(rows)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from adjudge.errors import AdjudgeError, DataError
 from adjudge.system.files import sha256_of, write_bytes
@@ -83,12 +84,12 @@ def keep_rows(spec: TaskSpec, folder: Path, splits: Sequence[str] = ("train", "d
     for path in folder.glob("rows-*.parquet"):
         if KEPT.fullmatch(path.name) and str(path.resolve()) not in places.values():
             path.unlink()
-    return _with_files(spec, places)
+    return with_table(spec, places)
 
 
 def found_again(spec: TaskSpec, folder: Path) -> TaskSpec:
     """Return the task with its kept rows in the run's folder, where they are not in the place they were written to."""
-    return _with_files(spec, {split: str(place_of(file, folder)) for split, file in _kept_files(spec).items()})
+    return with_table(spec, {split: str(place_of(file, folder)) for split, file in _kept_files(spec).items()})
 
 
 def place_of(path: Path, folder: Path) -> Path:
@@ -102,7 +103,7 @@ def placeless(spec: TaskSpec) -> TaskSpec:
 
     Used to compare tasks, not to read them.
     """
-    return _with_files(spec, {split: file.name for split, file in _kept_files(spec).items()})
+    return with_table(spec, {split: file.name for split, file in _kept_files(spec).items()})
 
 
 @contextmanager
@@ -142,9 +143,10 @@ def _kept_files(spec: TaskSpec) -> dict[str, Path]:
     return {split: Path(file) for split, file in files.items() if file and KEPT.fullmatch(Path(file).name)}
 
 
-def _with_files(spec: TaskSpec, files: Mapping[str, str]) -> TaskSpec:
+def with_table(spec: TaskSpec, changes: Mapping[str, Any]) -> TaskSpec:
+    """Return the task with other values of its table, such as ``test``; a task without a table stays as it is."""
     table = spec.source.table
-    if table is None or not files:
+    if table is None or not changes:
         return spec
-    changed = spec.source.model_copy(update={"table": table.model_copy(update=dict(files))})
+    changed = spec.source.model_copy(update={"table": table.model_copy(update=dict(changes))})
     return spec.model_copy(update={"source": changed})

@@ -41,6 +41,10 @@ def _place(spec: TaskSpec, path: Path, data_dir: str | Path | None, must_exist: 
             return place
     if path.is_dir() or not must_exist:
         return path  # what is wrong with a folder is said by its reader
+    if spec.source.table is not None and spec.source.table.dataset is not None:
+        from adjudge.tasks.reading.hub_dataset import file_again
+
+        return file_again(spec.source.table.dataset, path)
     tried = "".join(f"\n  {place}" for place in places)
     raise DataError(
         f"{spec.name}: there is no file {path.name}. Looked at:{tried}\n"
