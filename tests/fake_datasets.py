@@ -47,9 +47,18 @@ class FakeDataset:
                 if name.startswith(f"{below}/" if below else ""):
                     for parent in Path(name).parents:
                         if str(parent) not in (".", below):
-                            entries[str(parent)] = {"type": "directory", "path": str(parent), "size": 0, "oid": "0" * 40}
+                            entries[str(parent)] = {
+                                "type": "directory",
+                                "path": str(parent),
+                                "size": 0,
+                                "oid": "0" * 40,
+                            }
                     entries[name] = self._entry(name)
-            return (200, {}, self._json(list(entries.values()))) if entries else (404, {"X-Error-Code": "EntryNotFound"}, b"")
+            return (
+                (200, {}, self._json(list(entries.values())))
+                if entries
+                else (404, {"X-Error-Code": "EntryNotFound"}, b"")
+            )
         if path.startswith(f"{api}/paths-info/"):
             asked = json.loads(body)["paths"] if body.startswith(b"{") else []
             return 200, {}, self._json([self._entry(name) for name in asked if name in self._names()])

@@ -95,9 +95,8 @@ def _training(run: Run, specs: Sequence[TaskSpec]) -> str:
         f"- SHA-256 of the rows: `{training.get('rows_sha256', 'unknown')}`",
     ]
     for spec in specs:
-        hub = spec.source.hub
-        if hub is not None:
-            lines.append(f"- {spec.name} is `{hub.path}` on the hub, revision `{hub.revision}`")
+        if spec.on_hub is not None:
+            lines.append(f"- {spec.name} is `{spec.on_hub[0]}` on the hub, revision `{spec.on_hub[1]}`")
     lines.append("- `judge.json` holds the task, the prompt and every setting that decides an answer")
     return "\n".join(lines)
 
@@ -141,7 +140,7 @@ def _eval_results(specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]
     return [
         EvalResult(
             task_type="text-classification",
-            dataset_type=spec.source.hub.path if spec.source.hub else spec.name,
+            dataset_type=spec.on_hub[0] if spec.on_hub is not None else spec.name,
             dataset_name=spec.title,
             dataset_split=scores["split"],
             metric_type=name,

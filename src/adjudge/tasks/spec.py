@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -177,6 +178,14 @@ class TaskSpec(_Part):
     def words(self) -> tuple[str, ...]:
         """The answer words in the task's label order; empty for a number task."""
         return tuple(dict.fromkeys(self.labels.values())) if self.labels else ()
+
+    @property
+    def on_hub(self) -> tuple[str, str | None] | None:
+        """The hub's data set that the rows come from, with its revision; None for rows of other places."""
+        if self.source.hub is not None:
+            return self.source.hub.path, self.source.hub.revision
+        origin = self.source.table.dataset if self.source.table is not None else None
+        return None if origin is None or Path(origin.path).is_absolute() else (origin.path, origin.revision)
 
     @property
     def is_number(self) -> bool:

@@ -26,9 +26,6 @@ from adjudge.tasks.spec import DatasetOrigin
 NAME = re.compile(r"(?P<path>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(:(?P<config>[^@:]+))?(@(?P<revision>[\w.-][\w./-]*))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
-_IN_URL = re.compile(r"@([0-9a-f]{40})/")
-"""The commit in the address of a file that `datasets` has read."""
-
 _MEDIA = ("Image", "Audio", "Video", "Pdf")
 """Kinds of columns that hold no text and may be large."""
 
@@ -43,7 +40,7 @@ def dataset_origin(name: str, config: str | None = None) -> DatasetOrigin:
 
     Raises DataError for another form, and for a configuration that is named twice.
     """
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         return DatasetOrigin(path=str(Path(name).expanduser().resolve()), config=config)
     if Path(name).is_file():
         raise DataError(f"{name} is a file: name it with --data.")
@@ -171,9 +168,9 @@ def _write(splits: Mapping[str, Any], folder: Path) -> None:
 def _commit_of(splits: Mapping[str, Any]) -> str:
     """Return the commit that rows from the client's cache were read at. Raises DataError where it is not recorded."""
     for rows in splits.values():
-        for address in rows.info.download_checksums or {}:
-            if match := _IN_URL.search(address):
-                return match[1]
+        for file in rows.cache_files:
+            if commits := [part for part in Path(file["filename"]).parts if COMMIT.fullmatch(part)]:
+                return commits[-1]
     raise DataError(f"the client's cache has these rows, and not their commit. {OFFLINE}")
 
 
