@@ -196,6 +196,7 @@ def train(
     force: bool = False,
     resume: bool = False,
     reward_funcs: Sequence[str | Callable[..., Any]] = (),
+    evaluate: bool = True,
     **overrides: Any,
 ) -> FinishedRun:
     """Train `method` on a task, or on rows of your own, and judge the evaluation rows.
@@ -209,7 +210,7 @@ def train(
     "encoder", `model` is the encoder. `overrides` are settings with ``__`` for the dots:
     ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
     With `resume`, a stopped run with these settings continues from where it was. `reward_funcs` are your own rewards
-    ``f(prompts, completions, **columns)``, as functions or as ``FILE.py:NAME``.
+    ``f(prompts, completions, **columns)``, as functions or as ``FILE.py:NAME``. Without `evaluate` no rows are judged.
     Raises ConfigError, TaskError, DataError, ModelError or RunError, with the messages of the command line.
     """
     if not parse_name(method)[0].trains:
@@ -222,7 +223,17 @@ def train(
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
     with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
-        return _run(method, specs, out, preset, options, force=force, resume=resume, reward_functions=functions or None)
+        return _run(
+            method,
+            specs,
+            out,
+            preset,
+            options,
+            force=force,
+            resume=resume,
+            reward_functions=functions or None,
+            evaluate=evaluate,
+        )
 
 
 def evaluate(
@@ -316,6 +327,7 @@ def _run(
     force: bool,
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
+    evaluate: bool = True,
 ) -> FinishedRun:
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
@@ -329,5 +341,5 @@ def _run(
     folder = Path(out) if out is not None else default_folder(specs, shown, config.seed, resume=resume)
     if reward_functions is not None:
         check_functions(reward_functions, specs)
-    execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions)
+    execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions, evaluate=evaluate)
     return FinishedRun(folder)

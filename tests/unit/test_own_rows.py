@@ -161,7 +161,7 @@ def test_rows_to_judge_of_their_own():
         ((TEXTS, "pos"), {}, r"rows: y is one label or number for each text, not a str"),
         (([["a", "b"], ["c"]], ["x", "y"]), {"text": None}, r"rows:2: the row has 1 texts where 2 are expected"),
         ((TEXTS, ANSWERS), {"text": ["a", "b"]}, r"rows: X has one text in a row, and text names 2 columns"),
-        ((frame(), ANSWERS), {"text": None, "label": "meta"}, r"'meta' is a column of X and the name of y"),
+        ((frame(), ANSWERS), {"label": "review"}, r"'review' is a column of X and the name of y"),
         ([{"review": "a", "sentiment": "b"}, "c"], {}, r"rows:2: a row is a mapping of columns, not a str"),
         ({"review": TEXTS}, {}, r"A mapping of splits needs 'train'; it has review"),
         ([{"review": text} for text in TEXTS], {}, r"rows: there is no column 'sentiment'"),

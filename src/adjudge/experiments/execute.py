@@ -48,8 +48,11 @@ def execute(
     force: bool = False,
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
+    evaluate: bool = True,
 ) -> dict[str, Any]:
     """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
+
+    Without `evaluate` nothing is judged, and there are no scores.
 
     Several tasks share one adapter, trained on a mixture of their rows. Their scores are a summary, and the scores of
     each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`), rows that a program gave
@@ -67,7 +70,10 @@ def execute(
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
     trains = get_entry(config.method).trains
     for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
-        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
+        judged = eval_rows if evaluate else None
+        warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
+    if not evaluate:
+        rows = RunRows(rows.parts, [[] for _ in specs])
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
@@ -95,8 +101,8 @@ def execute(
         else:
             run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
-        scores = judge_run(run, specs, judges, rows.eval_rows, training)
-        write_portable(run, specs, task_scores(run))
+        scores = judge_run(run, specs, judges, rows.eval_rows, training) if evaluate else {}
+        write_portable(run, specs, task_scores(run) if evaluate else [])
         drop_checkpoints(run)
         return scores
 

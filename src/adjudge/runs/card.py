@@ -62,6 +62,8 @@ def _what(run: Run, specs: Sequence[TaskSpec], base: Mapping[str, Any]) -> str:
 
 
 def _table(specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return "It was not judged by adjudge."
     rows = ["| task | rows | metric | value | 95 % interval |", "| --- | --: | --- | --: | --- |"]
     for spec, scores in zip(specs, results, strict=True):
         for name, figure in scores["metrics"].items():
@@ -146,7 +148,7 @@ def _eval_results(specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]
             metric_type=name,
             metric_value=round(figure["value"], 4),
         )
-        for spec, scores in zip(specs, results, strict=True)
+        for spec, scores in zip(specs, results, strict=bool(results))
         for name, figure in scores["metrics"].items()
         if figure["value"] is not None
     ]

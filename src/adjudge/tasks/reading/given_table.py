@@ -98,25 +98,34 @@ def _is_pair(rows: Any) -> bool:
     return isinstance(rows, tuple) and len(rows) == 2 and not isinstance(rows[0], Mapping)
 
 
+def given_texts(rows: Any, text: Sequence[str] = (), *, source: str = SOURCE) -> TextTable:
+    """Return texts without answers as columns: bare texts, tuples of texts, mappings, or a frame.
+
+    `text` names the columns, or picks them where they have names. Raises DataError as `given_table`.
+    """
+    refuse_uncomputed(rows)
+    columns, names = _columns(rows, source, unnamed=text)
+    if missing := [name for name in text if name not in columns]:
+        raise DataError(f"{source}: there is no column '{missing[0]}'.{nearest(missing[0], columns)}")
+    chosen = list(text) or list(columns)
+    cells = {name: _texts(columns[name], name, source) for name in chosen}
+    return TextTable(cells, {name: names[name] for name in chosen if name in names})
+
+
 def _from_pair(rows: Any, answers: Any, text: Sequence[str], label: str | None, source: str) -> Given:
     """Return the table of a pair of texts and labels."""
     refuse_uncomputed(answers)
-    columns, names = _columns(rows, source, unnamed=text)
-    if text and (missing := [name for name in text if name not in columns]):
-        raise DataError(f"{source}: there is no column '{missing[0]}'.{nearest(missing[0], columns)}")
-    chosen = list(text) or list(columns)
+    table = given_texts(rows, text, source=source)
     if isinstance(answers, str | bytes | Mapping) or not isinstance(answers, Iterable):
         raise DataError(f"{source}: y is one label or number for each text, not a {type(answers).__name__}.")
     label = label or str(getattr(answers, "name", None) or LABEL)
     answers = _column_cells(answers)
-    count = len(next(iter(columns.values()), ()))
-    if len(answers) != count:
-        raise DataError(f"{source}: X has {count:,} rows and y has {len(answers):,}. Give one label for each row.")
-    if label in chosen:
+    if len(answers) != len(table):
+        raise DataError(f"{source}: X has {len(table):,} rows and y has {len(answers):,}. Give one label for each row.")
+    if label in table.columns:
         raise DataError(f"{source}: '{label}' is a column of X and the name of y. Name y with label='NAME'.")
-    cells = {name: _texts(columns[name], name, source) for name in chosen}
-    cells[label] = _texts(answers, label, source)
-    return Given(TextTable(cells, {name: names[name] for name in chosen if name in names}), chosen, label)
+    columns = {**table.columns, label: _texts(answers, label, source)}
+    return Given(TextTable(columns, table.class_names), list(table.columns), label)
 
 
 def _columns(
