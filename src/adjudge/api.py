@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, change, load_config
-from adjudge.errors import ConfigError
+from adjudge.errors import ConfigError, ModelError
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
@@ -36,6 +36,8 @@ from adjudge.runs.folder import Run
 from adjudge.runs.names import shown_name
 from adjudge.runs.portable import is_portable, judge_folder, read_judge
 from adjudge.runs.tasks import pick_among, read_tasks
+from adjudge.ship.push import check_push, push_trained
+from adjudge.system.console import note, warn
 from adjudge.tasks import given_examples, infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -197,6 +199,7 @@ def train(
     resume: bool = False,
     reward_funcs: Sequence[str | Callable[..., Any]] = (),
     evaluate: bool = True,
+    push_to_hub: str | None = None,
     **overrides: Any,
 ) -> FinishedRun:
     """Train `method` on a task, or on rows of your own, and judge the evaluation rows.
@@ -211,6 +214,8 @@ def train(
     ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
     With `resume`, a stopped run with these settings continues from where it was. `reward_funcs` are your own rewards
     ``f(prompts, completions, **columns)``, as functions or as ``FILE.py:NAME``. Without `evaluate` no rows are judged.
+    `push_to_hub` names a private repository of the hub, in which the finished judge is published; where that fails, a
+    warning has the command to repeat it, and the run is returned.
     Raises ConfigError, TaskError, DataError, ModelError or RunError, with the messages of the command line.
     """
     if not parse_name(method)[0].trains:
@@ -233,6 +238,7 @@ def train(
             resume=resume,
             reward_functions=functions or None,
             evaluate=evaluate,
+            push_to_hub=push_to_hub,
         )
 
 
@@ -328,6 +334,7 @@ def _run(
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
     evaluate: bool = True,
+    push_to_hub: str | None = None,
 ) -> FinishedRun:
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
@@ -341,5 +348,12 @@ def _run(
     folder = Path(out) if out is not None else default_folder(specs, shown, config.seed, resume=resume)
     if reward_functions is not None:
         check_functions(reward_functions, specs)
+    if push_to_hub is not None:
+        check_push(push_to_hub, config.model if entry.trains_adapter else None)
     execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions, evaluate=evaluate)
+    if push_to_hub is not None:
+        try:
+            note(f"published: {push_trained(folder, push_to_hub)}")
+        except ModelError as error:
+            warn(str(error))
     return FinishedRun(folder)

@@ -125,7 +125,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return the likeliest label of each row, an array of shape (rows,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likeliest]
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each label for each row, shape (rows, labels), in the order of `classes_`."""

@@ -70,6 +70,14 @@ def train(
     ] = None,
     resume: options.Resume = False,
     report_to: options.ReportTo = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Publish the judge in this private repository of the hub, as `adjudge push` does.",
+            rich_help_panel=options.PLACE,
+        ),
+    ] = None,
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task and judge the evaluation rows with it.
@@ -87,6 +95,7 @@ def train(
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
+    from adjudge.ship.push import check_push, push_trained
     from adjudge.system.console import note, warn
 
     if resume and force:
@@ -112,7 +121,11 @@ def train(
     note(f"training {shown} on {', '.join(names)} → {folder}")
     for spec in specs:
         report_own_table(spec, settings)
+    if push_to_hub is not None:
+        check_push(push_to_hub, settings.model if entry.trains_adapter else None)
     scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")
+    if push_to_hub is not None:
+        typer.echo(push_trained(folder, push_to_hub))
