@@ -81,15 +81,16 @@ def _of_dataset(params: Mapping[str, Any], config: Config) -> TaskSpec:
 
 def _columns(params: Mapping[str, Any]) -> tuple[list[str], str]:
     """Return the names of the columns with the text and the right answer. Raises ConfigError where they are missing."""
-    from adjudge.errors import ConfigError
+    from adjudge.errors import ConfigError, DataError
     from adjudge.tasks import column_names, table_format
 
     if params["text"] is None or params["label"] is None:
-        columns = column_names(params["data"], table_format(params["separator"], params["encoding"]))
-        raise ConfigError(
-            "--data needs --text COL (the text to judge) and --label COL (the right answer). "
-            f"The columns of {params['data']}: {columns}."
-        )
+        try:
+            names = column_names(params["data"], table_format(params["separator"], params["encoding"]))
+            columns = f"The columns of {params['data']}: {names}."
+        except DataError as error:
+            columns = str(error)
+        raise ConfigError(f"--data needs --text COL (the text to judge) and --label COL (the right answer). {columns}")
     return split_list(params["text"], "--text"), params["label"]
 
 
