@@ -174,14 +174,14 @@ def evaluate_run(
         else:
             target = Run.create(to.folder, config, force=to.replaces)
             open_runs.enter_context(ended(target))
-        if data is not None:
-            spec = keep_rows(spec, target.folder, ("dev",))
-            record["file"] = spec.source.table.dev if spec.source.table is not None else None
-        write_task(target, spec)
+        judged = spec if data is None else keep_rows(spec, target.folder, ("dev",))
+        if data is not None and judged.source.table is not None:
+            record["file"] = judged.source.table.dev
+        write_task(target, judged)
         if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
-            record_environment(to_record, get_entry(config.method).model, [spec], record["rows_sha256"])
-        return target.folder, judge_rows(target, spec, judge, rows, record, tasks=len(trained_on))
+            record_environment(to_record, get_entry(config.method).model, [judged], record["rows_sha256"])
+        return target.folder, judge_rows(target, judged, judge, rows, record, tasks=len(trained_on))
 
 
 def _record(

@@ -60,7 +60,7 @@ Task = str | Path | TaskSpec
 
 @contextmanager
 def chosen_tasks(
-    task: Task | Sequence[Task] | None, own: Mapping[str, Any], bad_rows: str | None = None
+    task: Task | Sequence[Task] | None, own: Mapping[str, Any], bad_rows: Any = None
 ) -> Iterator[list[TaskSpec]]:
     """Yield the tasks that are named, or the one of the user's own rows: ``own["data"]``, with its options.
 

@@ -194,7 +194,7 @@ def _from_mappings(rows: Sequence[Any], source: str) -> dict[str, Sequence[Any]]
 def _from_bare(rows: Any, cells: Sequence[Any], names: Sequence[str], source: str) -> dict[str, Sequence[Any]]:
     """Return the columns of bare texts, or of rows of several texts each."""
     first = cells[0]
-    if isinstance(first, str) or not (isinstance(first, list | tuple) or getattr(first, "ndim", 0)):
+    if isinstance(first, str) or not (isinstance(first, list | tuple) or getattr(first, "ndim", None)):
         name = str(getattr(rows, "name", None) or TEXT)
         if len(names) > 1:
             raise DataError(f"{source}: X has one text in a row, and text names {len(names)} columns.")
