@@ -109,7 +109,7 @@ def test_the_tools_of_scikit_learn():
     assert scores.tolist() == [1.0, 1.0]
     steps = [("lower", FunctionTransformer(lambda texts: [text.lower() for text in texts])), ("judge", judge())]
     assert Pipeline(steps).fit(TEXTS, LABELS).predict(["GOOD"]).tolist() == ["up_side"]
-    search = GridSearchCV(judge(), {"seed": [0, 1]}, cv=2, scoring="neg_log_loss").fit(TEXTS, LABELS)
+    search = GridSearchCV(judge(), {"seed": [3]}, cv=2, scoring="neg_log_loss").fit(TEXTS, LABELS)
     assert search.predict(NEW[:1]).tolist() == ["up_side"]
 
 

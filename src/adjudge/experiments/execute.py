@@ -67,13 +67,7 @@ def execute(
     config = run_settings(config, specs)
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
-    rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
-    trains = get_entry(config.method).trains
-    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
-        judged = eval_rows if evaluate else None
-        warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
-    if not evaluate:
-        rows = RunRows(rows.parts, [[] for _ in specs])
+    rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
     ensure_model(config)
     start = starting_point(config)
     if len(specs) > 1:
@@ -105,6 +99,16 @@ def execute(
         write_portable(run, specs, task_scores(run) if evaluate else [])
         drop_checkpoints(run)
         return scores
+
+
+def _rows(config: Config, specs: Sequence[TaskSpec], *, evaluate: bool) -> RunRows:
+    """Return the rows of a run, without rows to judge unless `evaluate`; warn of labels that have none."""
+    rows = rows_for(config, specs)
+    trains = get_entry(config.method).trains
+    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
+        judged = eval_rows if evaluate else None
+        warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
+    return rows if evaluate else RunRows(rows.parts, [[] for _ in specs])
 
 
 def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
