@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, change, load_config
 from adjudge.errors import ConfigError, ModelError
+from adjudge.evaluation.abstention import decide, read_decision
+from adjudge.experiments.calibrate import ROWS, calibrate_run
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
@@ -31,6 +33,7 @@ from adjudge.methods.registry import (
 )
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
+from adjudge.runs.calibration import read_calibration, temperature_of
 from adjudge.runs.default_folder import default_folder
 from adjudge.runs.folder import Run
 from adjudge.runs.names import shown_name
@@ -118,17 +121,63 @@ class FinishedRun:
         return pick_among(self.folder, self.tasks, task)
 
     def predict(
-        self, rows: Iterable[str | Mapping[str, str]] | Any, *, task: str | None = None, probabilities: bool = True
+        self,
+        rows: Iterable[str | Mapping[str, str]] | Any,
+        *,
+        task: str | None = None,
+        probabilities: bool = True,
+        min_confidence: float | Mapping[str, float] | None = None,
+        abstain_share: float | None = None,
+        costs: str | Path | Mapping[str, Mapping[str, float]] | None = None,
     ) -> list[Prediction]:
         """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
 
         Frames and columns may be of pandas, polars, Arrow, `datasets`, or any library that exports Arrow. `task`
         selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
-        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field or a value
-        that is not text, and RunError as `judge_of` does.
+        unreadable) and `probabilities` per label, calibrated where the run is. One of the last three decides which
+        answers are given (`adjudge.evaluation.abstention.read_decision`): an answer that is held back has the value
+        None and is `abstained`. Raises DataError for a row with a missing or empty field or a value that is not text,
+        ConfigError for a rule that does not fit, and RunError as `judge_of` does.
         """
-        judge, spec = self.judge_of(task), self._spec_of(task)
-        return judge.judge(given_examples(spec, rows), probabilities=probabilities and not spec.is_number)
+        from adjudge.evaluation.calibration import calibrated
+
+        spec = self._spec_of(task)
+        decision = read_decision(spec, min_confidence, abstain_share, costs)
+        examples, shares = given_examples(spec, rows), (probabilities or bool(decision)) and not spec.is_number
+        judged = self.judge_of(task).judge(examples, probabilities=shares)
+        return decide(calibrated(judged, temperature_of(self.folder, spec.name)), decision)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Return what was fitted for each task (see `adjudge.runs.calibration`); empty where nothing was."""
+        return read_calibration(self.folder)
+
+    def calibrate(
+        self,
+        *,
+        task: str | None = None,
+        data: str | Path | None = None,
+        text: str | Sequence[str] = (),
+        label: str | None = None,
+        rows: int = ROWS,
+        data_dir: str | None = None,
+    ) -> dict[str, Any]:
+        """Fit the temperature of the probabilities, store it with the judge, and return what was fitted, by task.
+
+        The rows are up to `rows` training rows that the run did not learn from, or those of a file `data`, whose
+        columns `text` and `label` name. Raises what `adjudge.experiments.calibrate.calibrate_run` raises.
+        """
+        return calibrate_run(
+            self.folder,
+            spec=None if task is None else self._spec_of(task),
+            data=data,
+            text=[text] if isinstance(text, str) else list(text),
+            label=label,
+            rows=rows,
+            data_dir=data_dir,
+            model=self._model,
+            settings=self._settings,
+        )
 
     def evaluate(
         self,

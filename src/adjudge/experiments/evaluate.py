@@ -17,6 +17,7 @@ from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import get_entry
 from adjudge.runs.base import with_base
+from adjudge.runs.calibration import temperature_of
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
@@ -181,7 +182,9 @@ def evaluate_run(
         if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
             record_environment(to_record, get_entry(config.method).model, [judged], record["rows_sha256"])
-        return target.folder, judge_rows(target, judged, judge, rows, record, tasks=len(trained_on))
+        temperature = temperature_of(run.folder, spec.name)
+        scores = judge_rows(target, judged, judge, rows, record, tasks=len(trained_on), temperature=temperature)
+        return target.folder, scores
 
 
 def _record(
@@ -261,6 +264,11 @@ def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, l
         return read_judge(Path(folder), model)
     run = _open_trained(folder)
     return _based(run, model), read_tasks(run.folder)
+
+
+def tasks_of(folder: Path) -> list[TaskSpec]:
+    """Return the tasks of a run with complete training, or of a judge that left its run. Raises RunError."""
+    return read_judge(folder)[1] if is_portable(folder) else read_tasks(_open_trained(folder).folder)
 
 
 def _open_trained(folder: str | Path) -> Run:

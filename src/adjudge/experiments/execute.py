@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
@@ -95,6 +96,7 @@ def execute(
         else:
             run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
+        calibrate_trained(run, specs, judges, rows.calibration)
         scores = judge_run(run, specs, judges, rows.eval_rows, training) if evaluate else {}
         write_portable(run, specs, task_scores(run) if evaluate else [])
         drop_checkpoints(run)
@@ -108,7 +110,7 @@ def _rows(config: Config, specs: Sequence[TaskSpec], *, evaluate: bool) -> RunRo
     for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
         judged = eval_rows if evaluate else None
         warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
-    return rows if evaluate else RunRows(rows.parts, [[] for _ in specs])
+    return rows if evaluate else RunRows(rows.parts, [[] for _ in specs], rows.calibration)
 
 
 def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adjudge.runs.calibration import read_calibration
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
@@ -99,6 +100,11 @@ def _training(run: Run, specs: Sequence[TaskSpec]) -> str:
     for spec in specs:
         if spec.on_hub is not None:
             lines.append(f"- {spec.name} is `{spec.on_hub[0]}` on the hub, revision `{spec.on_hub[1]}`")
+    for task, fitted in read_calibration(run.folder).items():
+        lines.append(
+            f"- Its probabilities on {task} are calibrated: temperature {fitted['temperature']:.3g}, fitted on "
+            f"{fitted['rows']} {fitted['source']}"
+        )
     lines.append("- `judge.json` holds the task, the prompt and every setting that decides an answer")
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ checkpoints/            while training: the newest checkpoints; ``best``, if the
 failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object per judged row
 training.json           seconds and rows of the training (so a run can be evaluated again)
+calibration.json        the temperature of its probabilities, if one was fitted (see adjudge.runs.calibration)
 scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
 adapter/                LoRA adapter in peft's format (prompted methods), with value_head.safetensors
 encoder/                a fine-tuned encoder in transformers' format
@@ -57,6 +58,7 @@ SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "
 
 _WRITTEN = (
     *(
+        "calibration.json",
         "training.json",
         "checkpoints",
         "status.json",
