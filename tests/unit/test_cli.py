@@ -21,11 +21,11 @@ from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
-TASK = "--data --dev --text --label --labels --kind --instruction --separator --encoding"
+TASK = "--data --dataset --dataset-config --dev --text --label --labels --kind --instruction --separator --encoding"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --report-to --out --resume --force",
+    "--init --reward-funcs --report-to --push-to-hub --out --resume --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --reward-funcs --report-to --out --force",

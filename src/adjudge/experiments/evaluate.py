@@ -25,6 +25,7 @@ from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders
 from adjudge.system.console import warn
 from adjudge.system.timing import timed
 from adjudge.tasks import on_file
+from adjudge.tasks.reading.kept_rows import KEPT, keep_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.table_format import table_format
 from adjudge.types import Example
@@ -174,12 +175,15 @@ def evaluate_run(
         else:
             target = Run.create(to.folder, config, force=to.replaces)
             open_runs.enter_context(ended(target))
-        write_task(target, spec)
+        judged = spec if data is None else keep_rows(spec, target.folder, ("dev",))
+        if data is not None and judged.source.table is not None:
+            record["file"] = judged.source.table.dev
+        write_task(target, judged)
         if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
-            record_environment(to_record, get_entry(config.method).model, [spec], record["rows_sha256"])
+            record_environment(to_record, get_entry(config.method).model, [judged], record["rows_sha256"])
         temperature = temperature_of(run.folder, spec.name)
-        scores = judge_rows(target, spec, judge, rows, record, tasks=len(trained_on), temperature=temperature)
+        scores = judge_rows(target, judged, judge, rows, record, tasks=len(trained_on), temperature=temperature)
         return target.folder, scores
 
 
@@ -193,7 +197,7 @@ def _record(
     if not in_place:  # the run's overlap figures describe its own rows, not these
         record |= {"rows_sha256": fingerprint(rows), **dict.fromkeys(OVERLAP)}
     if file is not None:
-        record |= {"file": str(Path(file).resolve()), **_overlap_with_training(run, trained_on, rows)}
+        record |= _overlap_with_training(run, trained_on, rows)
     elif spec not in trained_on:
         record |= {"trained_on": ",".join(each.name for each in trained_on)}
     return record
@@ -358,7 +362,8 @@ def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) ->
     rows = config.data.split
     if file is not None:  # many files of other folders have the same name
         path = Path(file).resolve()
-        rows = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        kept = KEPT.fullmatch(path.name)  # its name already tells its rows
+        rows = path.stem if kept else f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     parts = [spec.name, rows, config.evaluation.decode]
     parts += [] if config.data.eval_rows is None else [str(config.data.eval_rows)]
     for key in keys_of():

@@ -18,6 +18,7 @@ from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.system.console import note, warn
 from adjudge.system.files import sha256_of
+from adjudge.tasks.reading.kept_rows import place_of
 from adjudge.tasks.spec import Source, TableSource, TaskSpec
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None)
     for spec in specs:
         digests = recorded.get(spec.name, {}).get("files", {}) if spec.source.table is not None else {}
         for name, digest in digests.items():
-            single = spec.model_copy(update={"source": Source(table=TableSource(train=name))})
+            file = str(place_of(Path(name), folder))
+            dataset = spec.source.table.dataset if spec.source.table is not None else None
+            single = spec.model_copy(update={"source": Source(table=TableSource(train=file, dataset=dataset))})
             try:
                 table = located(single, data_dir).table
             except DataError as error:

@@ -17,6 +17,7 @@ from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note, warn
 from adjudge.tasks.reading.bad_rows import KeptRows
+from adjudge.tasks.reading.kept_rows import placeless
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows, rows_per_task
 from adjudge.types import Example
@@ -42,6 +43,11 @@ class RunRows:
     def train_count(self) -> int:
         """Return the number of training rows of all tasks together."""
         return sum(len(part.rows) for part in self.parts)
+
+    def of(self, specs: Sequence[TaskSpec]) -> RunRows:
+        """Return the same rows as rows of `specs`: the same tasks, read from another place."""
+        parts = [TaskRows(spec, part.rows) for spec, part in zip(specs, self.parts, strict=True)]
+        return RunRows(parts, self.eval_rows, self.calibration)
 
     def sha256(self) -> str:
         """Return the fingerprint of all rows learned from, judged, and calibrated with."""
@@ -164,8 +170,8 @@ def _refuse_learned(config: Config, specs: Sequence[TaskSpec]) -> None:
         return
     start = Run.open(folder).config
     same_fold = (start.data.folds, start.data.fold, start.seed) == (config.data.folds, config.data.fold, config.seed)
-    known = [task.source for task in read_tasks(folder)]
-    if not same_fold and any(spec.source in known for spec in specs):
+    known = [placeless(task).source for task in read_tasks(folder)]
+    if not same_fold and any(placeless(spec).source in known for spec in specs):
         raise ConfigError(
             f"{folder} learned from rows that data.folds would judge: folds cannot start from it (init). "
             "Start from a run of another task, or leave the folds out."

@@ -326,7 +326,7 @@ class Run:
 
     def _sweep(self) -> None:
         """Remove the half-written files of a killed process."""
-        sweep(self.folder, ("config.yaml", *_WRITTEN))
+        sweep(self.folder, ("config.yaml", "rows-*.parquet", *_WRITTEN))
         sweep(self.folder / "predictions", ("*",))
         for part in WEIGHTS:  # judge.json and the model card
             sweep(self.folder / part, ("*",))

@@ -31,7 +31,7 @@ _LEFT_BEHIND = ("task", "init", "data", "calibration", "checkpoint", "guard", "r
 def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]]) -> None:
     """Write judge.json and the model card into the folder of the run's trained weights; nothing without weights.
 
-    `results` are the scores of each task.
+    `results` are the scores of each task; none where nothing was judged.
     """
     for part in WEIGHTS:
         folder = run.folder / part

@@ -17,6 +17,7 @@ from adjudge.errors import RunError
 from adjudge.runs.folder import Run
 from adjudge.system.files import write_text
 from adjudge.system.yaml_text import read_documents
+from adjudge.tasks.reading.kept_rows import found_again
 from adjudge.tasks.spec import TaskSpec
 
 LONGEST_NAME = 100
@@ -61,7 +62,7 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
         raise RunError(f"{path}: cannot be read as a task: {error}") from None
     if not specs:
         raise RunError(f"{path}: holds no task.")
-    return specs
+    return [found_again(spec, folder) for spec in specs]
 
 
 def same_task(one: TaskSpec, other: TaskSpec) -> bool:

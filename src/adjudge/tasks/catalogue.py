@@ -58,7 +58,7 @@ def _with_absolute_table(spec: TaskSpec, folder: Path) -> TaskSpec:
     table = spec.source.table
     if table is None:
         return spec
-    paths = {"train": table.train, "dev": table.dev}
+    paths = {"train": table.train, "dev": table.dev, "test": table.test}
     absolute = {key: str(folder / path) for key, path in paths.items() if path is not None}
     source = spec.source.model_copy(update={"table": table.model_copy(update=absolute)})
     return spec.model_copy(update={"source": source})
