@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adjudge.cli import options
+from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
 from adjudge.cli.show import show_scores
 
@@ -43,6 +43,8 @@ def train(
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     data: options.Data = None,
+    dataset: own_data.Dataset = None,
+    dataset_config: own_data.DatasetConfig = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
     text: options.Text = None,
@@ -68,6 +70,14 @@ def train(
     ] = None,
     resume: options.Resume = False,
     report_to: options.ReportTo = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Publish the judge in this private repository of the hub, as `adjudge push` does.",
+            rich_help_panel=options.PLACE,
+        ),
+    ] = None,
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task and judge the evaluation rows with it.
@@ -85,6 +95,7 @@ def train(
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
+    from adjudge.ship.push import check_push, push_trained
     from adjudge.system.console import note, warn
 
     if resume and force:
@@ -100,7 +111,7 @@ def train(
     if reward_funcs is not None and entry.name not in rewarded_names():
         raise refuse_functions(method)
     settings = options.build_config(ctx.params)
-    specs = options.chosen_tasks(ctx.params, settings)
+    specs = own_data.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
     if len(specs) == 1 and mixture is not None:
@@ -110,7 +121,11 @@ def train(
     note(f"training {shown} on {', '.join(names)} → {folder}")
     for spec in specs:
         report_own_table(spec, settings)
+    if push_to_hub is not None:
+        check_push(push_to_hub, settings.model if entry.trains_adapter else None)
     scores = execute(settings, specs, folder, force=force, resume=resume)
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")
+    if push_to_hub is not None:
+        typer.echo(push_trained(folder, push_to_hub))

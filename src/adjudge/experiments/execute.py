@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
@@ -34,6 +35,7 @@ from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json
 from adjudge.system.timing import timed
+from adjudge.tasks.reading.kept_rows import keep_rows
 from adjudge.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -48,14 +50,17 @@ def execute(
     force: bool = False,
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
+    evaluate: bool = True,
 ) -> dict[str, Any]:
     """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
 
+    Without `evaluate` nothing is judged, and there are no scores.
+
     Several tasks share one adapter, trained on a mixture of their rows. Their scores are a summary, and the scores of
-    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
-    "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues
-    from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of
-    this process. `reward_functions` are those of the settings, if they are loaded already.
+    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`), rows that a program gave
+    included. Its state is "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these
+    settings continues from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak
+    memory are those of this process. `reward_functions` are those of the settings, if they are loaded already.
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
@@ -64,10 +69,7 @@ def execute(
     config = run_settings(config, specs)
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
-    rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
-    trains = get_entry(config.method).trains
-    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
-        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
+    rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
     ensure_model(config)
     start = starting_point(config)
     if start is not None:
@@ -88,6 +90,8 @@ def execute(
         reward_functions=reward_functions,
     )
     with tracked(run, specs), ended(run):
+        specs = [keep_rows(spec, run.folder) for spec in specs]
+        rows = rows.of(specs)
         if (training := _finished_training(run)) is None:
             write_tasks(run, specs)
             judges, training = _train(run, rows, identity.recorded())
@@ -95,10 +99,21 @@ def execute(
         else:
             run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
-        scores = judge_run(run, specs, judges, rows.eval_rows, training)
-        write_portable(run, specs, task_scores(run))
+        calibrate_trained(run, specs, judges, rows.calibration)
+        scores = judge_run(run, specs, judges, rows.eval_rows, training) if evaluate else {}
+        write_portable(run, specs, task_scores(run) if evaluate else [])
         drop_checkpoints(run)
         return scores
+
+
+def _rows(config: Config, specs: Sequence[TaskSpec], *, evaluate: bool) -> RunRows:
+    """Return the rows of a run, without rows to judge unless `evaluate`; warn of labels that have none."""
+    rows = rows_for(config, specs)
+    trains = get_entry(config.method).trains
+    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
+        judged = eval_rows if evaluate else None
+        warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
+    return rows if evaluate else RunRows(rows.parts, [[] for _ in specs], rows.calibration)
 
 
 def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:

@@ -75,6 +75,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Metrics have the interval of the mean, with units resampled.
     """
+    from adjudge.evaluation.calibration import probability_scores
     from adjudge.evaluation.diagnostics import diagnose
     from adjudge.evaluation.statistics import align_runs, metric_interval
 
@@ -84,6 +85,8 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
         aligned = align_runs(spec, [result.predictions() for result in seeds])
         resamples = config.evaluation.resamples
         scores = [result.scores() for result in seeds]
+        temperatures = [item.get("probabilities", {}).get("temperature") for item in scores]
+        probabilities = probability_scores(spec, aligned, temperatures, resamples=resamples)
         phenomena = diagnose(spec, aligned, resamples=resamples)
         entries.append(
             {
@@ -99,6 +102,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "seconds": {name: fmean(item["seconds"][name] for item in scores) for name in ("train", "evaluate")},
                 "prompts_per_s": fmean(item["prompts_per_s"] for item in scores),
                 **{name: max(peaks) for name in PEAKS if (peaks := [item[name] for item in scores if name in item])},
+                **({"probabilities": probabilities} if probabilities else {}),
                 **({"diagnostics": phenomena} if phenomena else {}),
             }
         )

@@ -31,7 +31,7 @@ class Entry:
     """The paper it is from."""
     module: str
     settings: tuple[str, ...]
-    """Groups of `Config` it reads, besides ``data``, ``evaluation`` and ``runtime``."""
+    """Groups of `Config` it reads, besides ``data``, ``evaluation`` and ``runtime``; ``calibration`` if it trains."""
     trains: bool = True
     rows: Literal["none", "demonstrations", "all"] = "all"
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
@@ -236,6 +236,8 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     by_label = [f"{name}.class_weight" for name in weighted]
     if entry.trains and config.data.sampling != "all":
         by_label.append(f"data.sampling={config.data.sampling}")
+    if entry.trains and config.calibration.rows:
+        by_label.append("calibration.rows")
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
@@ -255,6 +257,11 @@ def model_of(config: Config) -> str:
     """Return the model of the run's method; "" for a method without one."""
     key = get_entry(config.method).model
     return str(value_of(config, key)) if key else ""
+
+
+def answers_likeliest(config: Config) -> bool:
+    """Return whether a label task is answered with the likeliest label, so that its probabilities cost nothing more."""
+    return config.evaluation.decode == "labels" or get_entry(config.method).model != "model"
 
 
 def rewarded_names() -> list[str]:
@@ -332,6 +339,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
     if not entry.trains:
         unread["sampling"] = plain.data.sampling
+        update["calibration"] = plain.calibration
     update["data"] = config.data.model_copy(update=unread)
     if config.runtime.trust_remote_code != model:  # code of another method's model
         update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})
