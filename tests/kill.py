@@ -40,6 +40,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
 
 import adjudge.evaluation.score
+import adjudge.methods.dpo
 import adjudge.methods.encoder
 import adjudge.methods.exact
 import adjudge.methods.floors.linear
@@ -48,12 +49,18 @@ import adjudge.methods.grpo
 import adjudge.methods.ppo
 import adjudge.methods.reinforce
 import adjudge.methods.rloo
-import adjudge.methods.sft  # noqa: F401
+import adjudge.methods.sft
+import adjudge.methods.spin
+import adjudge.methods.sppo
+import adjudge.methods.tdpo  # noqa: F401
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
-METHODS = ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder", "tfidf", "linear", "multi-ppo")
+METHODS = (
+    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin"),
+)
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -64,6 +71,7 @@ SETTINGS: dict[str, Any] = {
     "lora.dropout": 0.1,
     "sft.batch_size": 4,
     "sft.micro_batch_size": 2,
+    "sft.minor_beta": 0.5,
     "ppo.epochs": 2,
     "ppo.update_epochs": 2,
     "ppo.batch_size": 4,
@@ -81,6 +89,16 @@ SETTINGS: dict[str, Any] = {
     "grpo.optimizer.lr": 1e-3,
     "exact.batch_size": 4,
     "exact.optimizer.lr": 1e-3,
+    "dpo.batch_size": 4,
+    "dpo.pairs": "sampled",
+    "dpo.optimizer.lr": 1e-3,
+    "tdpo.batch_size": 4,
+    "tdpo.micro_batch_size": 2,
+    "tdpo.optimizer.lr": 1e-3,
+    "spin.batch_size": 4,
+    "spin.optimizer.lr": 1e-3,
+    "sppo.batch_size": 4,
+    "sppo.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,

@@ -23,7 +23,9 @@ def documented(page):
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
 
-@pytest.fixture(scope="module", params=["sft", "ppo", "reinforce", "rloo", "grpo", "exact"])
+@pytest.fixture(
+    scope="module", params=["sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo"]
+)
 def run(request, tiny_llama, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     spec = reviews(folder, rows=24)

@@ -137,7 +137,10 @@ def test_help_and_version_are_fast():
         (["train", "sft", "--preset", "papre"], "Did you mean 'paper'?"),
         (["train", "sft", "--decode", "beam"], "'greedy' or 'labels'"),
         (["train", "sft", "--init", "run"], "run holds no adapter to start from"),
-        (["train", "encoder", "--init", "run"], "--init is for sft, ppo, reinforce, rloo, grpo or exact"),
+        (
+            ["train", "encoder", "--init", "run"],
+            "--init is for sft, ppo, reinforce, rloo, grpo, exact, dpo, tdpo, spin or sppo",
+        ),
         (["train", "sft", "--train-rows", "0"], "data.train_rows"),
         (["train", "sft", "--config", "none.yaml"], "none.yaml"),
         (["train", "sft", "--text", "a"], "--data FILE"),

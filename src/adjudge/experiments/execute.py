@@ -25,11 +25,12 @@ from adjudge.methods.registry import (
     own_settings,
 )
 from adjudge.rewards.function import RewardFunction, recorded
-from adjudge.runs.base import with_absolute_model
+from adjudge.runs.base import check_same_model, with_absolute_model
+from adjudge.runs.environment import FILE as ENVIRONMENT
 from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
-from adjudge.runs.start import starting_point
+from adjudge.runs.start import StartingPoint, starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json
@@ -71,6 +72,8 @@ def execute(
     rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
     ensure_model(config)
     start = starting_point(config)
+    if start is not None:
+        check_start(start, config)
     if len(specs) > 1:
         note(rows.mixture_line())
     identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
@@ -127,6 +130,17 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
+
+
+def check_start(start: StartingPoint, config: Config) -> None:
+    """Raise RunError when the run to start from was made with another model than `config` names.
+
+    A run folder without a record of its model is taken as it is.
+    """
+    environment = start.folder / ENVIRONMENT
+    made_with = read_json(environment).get("model") if environment.is_file() else None
+    if made_with:
+        check_same_model(start.folder, made_with, config.model)
 
 
 def drop_checkpoints(run: Run) -> None:

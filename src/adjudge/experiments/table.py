@@ -11,6 +11,7 @@ from typing import Any
 
 from adjudge.experiments.cells import Cell, Result
 from adjudge.experiments.folds import pooled_results
+from adjudge.methods.registry import forms_apart
 from adjudge.system.files import write_json, write_text
 from adjudge.system.memory import PEAKS
 from adjudge.version import __version__
@@ -59,6 +60,7 @@ def write_table(
         "summary": summaries(results) if whole else [],
         "tests": paired_tests(results) if whole else [],
         "failed": [{**_named(cell, out), "reason": failed[cell.folder]} for cell in cells if cell.folder in failed],
+        "apart": list({form["setting"]: form for result in results for form in forms_apart(result.config)}.values()),
         "unfinished": sum(cell.folder not in finished and cell.folder not in failed for cell in cells),
         "pending": [_named(cell, out) for cell in cells if cell.folder not in failed and cell.folder not in finished],
     }

@@ -25,7 +25,7 @@ from adjudge.types import Prediction
 DEPTH = 5
 """How many folders below a comparison a run folder may lie (task names such as ``glue/sst2`` take two)."""
 
-LISTS = ("tests", "summary", "failed", "pending")
+LISTS = ("tests", "summary", "failed", "pending", "apart")
 """Lists in table.json beside its rows."""
 
 
