@@ -13,7 +13,11 @@ from adjudge.experiments.execute import execute
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-SHORT = {**EPOCHS_ALONE, "ppo.batch_size": 4, "reinforce.batch_size": 4, "rloo.batch_size": 4, "grpo.batch_size": 4}
+SHORT = {
+    **EPOCHS_ALONE,
+    **dict.fromkeys(("ppo.batch_size", "reinforce.batch_size", "rloo.batch_size", "grpo.batch_size"), 4),
+    **dict.fromkeys(("spin.batch_size", "sppo.batch_size"), 2),  # each iteration needs a step
+}
 """Few steps, of which each method teaches in some and reinforces in others."""
 
 
