@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 from adjudge.cli.interrupts import what_next
 from adjudge.errors import AdjudgeError, Terminated
 
+TRAIN = "train"
+"""The verb that several processes can do together."""
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes: an error the user can correct, Ctrl-C, SIGTERM.
 
@@ -42,6 +44,18 @@ class Verbs(TyperGroup):
             raise typer.Exit(ERROR) from None
 
 
+def _check_launcher(verb: str | None) -> None:
+    """Raise ConfigError for a verb that several processes would do several times over."""
+    from adjudge.errors import ConfigError
+    from adjudge.system.parallel import world_size
+
+    if world_size() > 1 and verb != TRAIN:
+        raise ConfigError(
+            f"torchrun and accelerate launch are for `adjudge {TRAIN}`; `adjudge {verb}` is one process. "
+            "`adjudge compare --jobs N` has several runs at work."
+        )
+
+
 def _advice(error: Exception) -> str:
     """Return what to do about an error of the operating system, whose own message does not say it."""
     code = error.errno if isinstance(error, OSError) else None
@@ -57,7 +71,10 @@ def _advice(error: Exception) -> str:
 
 def _print_error(text: str) -> None:
     from adjudge.system.console import console
+    from adjudge.system.parallel import rank, world_size
 
+    if world_size() > 1:
+        text = f"process {rank()}: {text}"
     console.print(text, style="bold red", markup=False)
 
 
@@ -83,11 +100,12 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    _check_launcher(ctx.invoked_subcommand)
 
 
 def _add_verbs() -> None:

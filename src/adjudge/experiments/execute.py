@@ -28,10 +28,12 @@ from adjudge.runs.base import with_absolute_model
 from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
+from adjudge.runs.shadow import config_of_process, folder_of_process
 from adjudge.runs.start import starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json
+from adjudge.system.parallel import joined, world_size
 from adjudge.system.timing import timed
 from adjudge.tasks.spec import TaskSpec
 
@@ -54,16 +56,30 @@ def execute(
     each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
     "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues
     from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of
-    this process. `reward_functions` are those of the settings, if they are loaded already.
+    this process. `reward_functions` are those of the settings, if they are loaded already. Started by `torchrun` or
+    `accelerate launch`, several processes share the work, and the first one writes (`adjudge.system.parallel`).
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
     """
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
+    with joined(), folder_of_process(Path(folder), resume=resume) as own_folder:
+        return _execute(config_of_process(config), specs, own_folder, force, resume, reward_functions)
+
+
+def _execute(
+    config: Config,
+    specs: Sequence[TaskSpec],
+    folder: Path,
+    force: bool,
+    resume: bool,
+    reward_functions: Sequence[RewardFunction] | None,
+) -> dict[str, Any]:
     config = run_settings(config, specs)
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
     rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
+    _check_processes(rows)
     trains = get_entry(config.method).trains
     for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
         warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
@@ -72,8 +88,8 @@ def execute(
     if len(specs) > 1:
         note(rows.mixture_line())
     identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
-    resume = not force and goes_on(Path(folder), identity, resume=resume)
-    if resume and (scores := _finished_scores(Path(folder))):
+    resume = not force and goes_on(folder, identity, resume=resume)
+    if resume and (scores := _finished_scores(folder)):
         return scores
     run = Run.create(
         folder,
@@ -112,6 +128,15 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
+
+
+def _check_processes(rows: RunRows) -> None:
+    """Raise ConfigError when there are more processes than rows to share."""
+    fewest = min([len(part) for part in rows.eval_rows] + ([rows.train_count] if rows.train_count else []))
+    if world_size() > fewest:
+        raise ConfigError(
+            f"There are {world_size()} processes and only {fewest} rows to share among them. Start fewer processes."
+        )
 
 
 def drop_checkpoints(run: Run) -> None:
