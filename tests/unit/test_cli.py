@@ -25,10 +25,10 @@ TASK = "--data --dev --text --label --labels --kind --instruction --separator --
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --report-to --out --resume --force",
+    "--init --reward-funcs --report-to --out --resume --dry-run --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --reward-funcs --report-to --out --force",
+    "--decode --init --reward-funcs --out --jobs --dry-run --report-to --force",
     "predict": "--run --input --out --task --method --seed --separator --encoding --model --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",

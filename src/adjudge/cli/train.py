@@ -9,7 +9,7 @@ import typer
 
 from adjudge.cli import options
 from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
-from adjudge.cli.show import show_scores
+from adjudge.cli.show import show_estimates, show_scores
 
 EPILOG = options.examples(
     f"adjudge train {EXAMPLE} --task glue/sst2 --data-dir data --train-rows 1000",
@@ -67,6 +67,7 @@ def train(
         ),
     ] = None,
     resume: options.Resume = False,
+    dry_run: options.DryRun = False,
     report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
@@ -80,12 +81,14 @@ def train(
     a crash, and the result is that of a run without a stop.
     """
     from adjudge.errors import ConfigError
-    from adjudge.experiments.execute import execute
+    from adjudge.experiments.dry_run import estimate_all, planned_runs
+    from adjudge.experiments.execute import execute, run_settings
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
     from adjudge.system.console import note, warn
+    from adjudge.system.parallel import is_first, world_size
 
     if resume and force:
         raise ConfigError("--resume continues a run, --force replaces it: give one of them.")
@@ -107,10 +110,19 @@ def train(
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(specs, shown, settings.seed, resume=resume)
-    note(f"training {shown} on {', '.join(names)} → {folder}")
+    if not dry_run:
+        note(f"training {shown} on {', '.join(names)} → {folder}")
     for spec in specs:
         report_own_table(spec, settings)
+    if dry_run and world_size() > 1:
+        raise ConfigError("--dry-run measures one process: start it without torchrun or accelerate.")
+    if dry_run:
+        planned = planned_runs([(run_settings(settings, specs), specs)])
+        show_estimates(estimate_all(planned))
+        return
     scores = execute(settings, specs, folder, force=force, resume=resume)
+    if not is_first():
+        return
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")
