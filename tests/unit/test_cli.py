@@ -29,9 +29,13 @@ OPTIONS = {
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --reward-funcs --out --jobs --dry-run --report-to --force",
+    "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
+    "--config --prompt-style --decode --init --out",
     "predict": "--run --input --out --task --method --seed --separator --encoding --model --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
+    "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows "
+    "--corpus --model --seed --preset --config --dtype --out",
     "serve": "--run --host --port",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --force",
@@ -135,14 +139,14 @@ def test_help_and_version_are_fast():
         (["train", "sft", "--train-rows", "0"], "data.train_rows"),
         (["train", "sft", "--config", "none.yaml"], "none.yaml"),
         (["train", "sft", "--text", "a"], "--data FILE"),
-        (["train", "sft", "--data", "x.csv"], "--text COL"),
+        (["train", "sft", "--data", "x.csv"], "x.csv: there is no such file"),
         (["train", "sft", "--data", "x.csv", "--task", "a", "--text", "t", "--label", "l"], "give one of them"),
         (["train", "sft", "--data", "none.csv", "--text", "t", "--label", "l"], "none.csv"),
         (["train", "encoder", "--task", "vader/movies,vader/news"], "encoder takes one task"),
         (["train", "sft", "--task", "vader/movies,vader/movies"], "Name each task once"),
         (
             ["train", "sft", "--task", "vader/movies,vader/news", "--mixture", "even"],
-            "proportional, equal, or temperature=T",
+            "proportional, equal, temperature=T with a T from 1, or rows=A,B",
         ),
         (["train", "sft", "--mixture", "equal"], "there is one task"),
         (["train", "multi-sft"], "--task NAME,NAME"),

@@ -86,5 +86,15 @@ def test_mixtures_that_there_are(good):
     "bad", ["even", "temperature", "temperature=0", "temperature=0.5", "temperature=-2", "temperature=x", "2"]
 )
 def test_mixtures_that_there_are_not(bad):
-    with pytest.raises(ConfigError, match=r"data\.mixture.*proportional, equal, or temperature=T"):
+    with pytest.raises(
+        ConfigError, match=r"data\.mixture.*proportional, equal, temperature=T with a T from 1, or rows=A,B"
+    ):
         load_config(values={"data.mixture": bad})
+
+
+def test_named_numbers_of_rows():
+    assert rows_per_task([10, 5, 8], "rows=3,5,1", None) == [3, 5, 1]
+    with pytest.raises(ConfigError, match="has 2 numbers for 3 tasks: write one per task"):
+        rows_per_task([10, 5, 8], "rows=3,5", None)
+    with pytest.raises(ConfigError, match="asks for 6 rows of a task that has 5"):
+        rows_per_task([10, 5], "rows=3,6", None)

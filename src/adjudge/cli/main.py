@@ -112,6 +112,7 @@ def _add_verbs() -> None:
     from adjudge.cli import (
         cell,
         compare,
+        continual,
         demo,
         doctor,
         evaluate,
@@ -119,6 +120,7 @@ def _add_verbs() -> None:
         fetch,
         methods,
         predict,
+        prune,
         push,
         report,
         rerun,
@@ -130,7 +132,7 @@ def _add_verbs() -> None:
     )
 
     judging = (compare, train, evaluate, predict, serve, export, push, submit, report, rerun)
-    for module in (*judging, methods, tasks, settings, demo, fetch, doctor):
+    for module in (*judging, continual, prune, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 

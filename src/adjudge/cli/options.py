@@ -67,7 +67,7 @@ Mixture = Annotated[
     typer.Option(
         metavar="SHARES",
         help="Shares of several tasks in the training rows of one adapter: proportional (by size), equal, "
-        "or temperature=T (by size^(1/T)).",
+        "temperature=T (by size^(1/T)), or rows=A,B (of each task).",
         show_default="proportional; in a comparison equal",
         rich_help_panel=ROWS,
     ),

@@ -13,7 +13,7 @@ from adjudge.errors import nearest
 TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")
 """The experiment trackers that a run can report to."""
 
-_MIXTURE = re.compile(r"proportional|equal|temperature=[1-9]\d*(\.\d+)?")
+_MIXTURE = re.compile(r"proportional|equal|temperature=[1-9]\d*(\.\d+)?|rows=[1-9]\d*(,[1-9]\d*)+")
 
 
 class Settings(BaseModel):
@@ -31,7 +31,8 @@ class DataConfig(Settings):
     )
     mixture: str | None = Field(
         None,
-        description="several tasks: proportional, equal or temperature=T; unset: proportional, in a comparison equal",
+        description="several tasks: proportional, equal, temperature=T, or rows=A,B (of each task); "
+        "unset: proportional, in a comparison equal",
     )
     eval_rows: int | None = Field(
         None, ge=1, description="rows judged, drawn once for all seeds and methods; all when unset"
@@ -57,7 +58,7 @@ class DataConfig(Settings):
     @classmethod
     def _known(cls, mixture: str | None) -> str | None:
         if mixture is not None and not _MIXTURE.fullmatch(mixture):
-            raise ValueError("write proportional, equal, or temperature=T with a T from 1")
+            raise ValueError("write proportional, equal, temperature=T with a T from 1, or rows=A,B")
         return mixture
 
     @field_validator("folds")

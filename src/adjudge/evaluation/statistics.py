@@ -106,6 +106,21 @@ def bootstrap_interval(metric: BatchMetric, kept_KCU: Array, resamples: int, see
     return float(value), float(low), float(high)
 
 
+def resampled(spec: TaskSpec, name: str, runs: Runs, resamples: int, seed: int) -> tuple[Array, Array]:
+    """Return each run's value of a metric, ``[K]``, and its values in every resample, ``[K, S]``.
+
+    All runs see the same draws of units, so differences between them can be taken draw by draw. Raises as `align_runs`.
+    """
+    kept_KCU, metric = _measure(spec, name, align_runs(spec, runs))
+    units = _units(kept_KCU)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for count in _chunks(resamples, kept_KCU):
+        index_SU = rng.integers(units, size=(count, units))
+        drawn.append(np.stack([metric(kept_CU[:, index_SU]) for kept_CU in kept_KCU]))
+    return np.array([metric(kept_CU[:, None])[0] for kept_CU in kept_KCU]), np.concatenate(drawn, 1)
+
+
 def mcnemar(correct_a_N: Array, correct_b_N: Array) -> float:
     """Return the exact two-sided p-value of McNemar's test on two judges of the same rows.
 

@@ -99,7 +99,7 @@ def evaluate_tasks(
     if spec is not None or len(specs) == 1:
         results = [evaluate_run(folder, spec=spec, **options)]
     else:
-        load = _loading_once(specs)
+        load = loading_once(specs)
         results = [evaluate_run(folder, spec=each, load=load, **options) for each in specs]
     own_folders = result_folders(run.folder)
     is_own = len(own_folders) > 1 and results[0][0] in own_folders
@@ -162,7 +162,7 @@ def evaluate_run(
     to = destination(run, config, spec, out, force=force, file=data)
     rows = eval_rows_for(config, spec)  # before anything is replaced: a mistake in data or model keeps the results
     judging_run = _based(_pinned(run, config), model)
-    load = load or _loading_once([spec])
+    load = load or loading_once([spec])
     judge, setup_s = timed(lambda: load(judging_run, spec))
     record = _record(run, spec, rows, setup_s, data, in_place=to.in_place)
     with ExitStack() as open_runs:
@@ -292,7 +292,7 @@ def _load(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Judge]:
     return {spec.name: judge for spec, judge in zip(specs, judges, strict=True)}
 
 
-def _loading_once(specs: Sequence[TaskSpec]) -> LoadJudge:
+def loading_once(specs: Sequence[TaskSpec]) -> LoadJudge:
     """Return a loader that loads the judges of all tasks on its first call."""
     judges: dict[str, Judge] = {}
 

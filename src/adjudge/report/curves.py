@@ -116,6 +116,16 @@ def recall_panel(title: str, records: Records) -> Panel | None:
     return _panel("recall", title, AXIS_TITLES.get(axis, "records"), curves, True, (0.0, 1.0))
 
 
+def stage_panel(title: str, tasks: Sequence[str], figures: Sequence[Sequence[float | None]]) -> Panel | None:
+    """Return the figure of each task after every stage, one curve per task; None when none is known."""
+    series = {
+        task: [(float(stage), value) for stage, row in enumerate(figures) if (value := row[index]) is not None]
+        for index, task in enumerate(tasks)
+    }
+    curves = [(task, number, points) for number, (task, points) in enumerate(series.items()) if points]
+    return _panel("stages", title, "stages", curves, True) if curves else None
+
+
 def _axis(records: Records) -> tuple[str, list[float]]:
     """Return the run's x axis and its value per record: prompts, rows or step, whichever was logged.
 

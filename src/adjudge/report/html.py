@@ -104,7 +104,7 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
     all_panels = [panel for view in views for panel in (*view.panels, *view.recalls)]
     colours = max([len(collection.methods), *(curve.colour + 1 for panel in all_panels for curve in panel.curves)])
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             title=_title(views),
@@ -122,8 +122,8 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
             example_sets=example_sets,
             examples_json=script_json(_browser_data(example_sets, collection)),
             panels_json=script_json([_panel_data(panel) for panel in all_panels]),
-            style=_asset("style.css") + Markup(colour_rules(colours) + "\n"),
-            script=_asset("script.js"),
+            style=asset("style.css") + Markup(colour_rules(colours) + "\n"),
+            script=asset("script.js"),
             panel_size=(PANEL_WIDTH, PANEL_HEIGHT),
             scatter_size=SCATTER,
         )
@@ -194,7 +194,7 @@ def filter_link(**filters: Any) -> str:
     return "#" + "&".join(pairs)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("adjudge.report", "templates"),
         autoescape=True,
@@ -224,7 +224,7 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """Read one of our own files in templates/ as trusted markup."""
     return Markup(resources.files("adjudge.report").joinpath("templates", name).read_text(encoding="utf-8"))
 

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adjudge.config import DataConfig
+from adjudge.errors import ConfigError
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Value
 
 TEMPERATURE = "temperature="
+ROWS = "rows="
+"""How a mixture begins that names the number of rows of each task, in the tasks' order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,28 @@ def rows_per_task(sizes: Sequence[int], mixture: str, total: int | None) -> list
     """Return how many rows each task gives to a mixture of `total` rows, without repeating a row.
 
     A task with fewer rows than its share gives all of them, and the others share the rest by their weights. With
-    `total` None, return the largest mixture in exactly these shares (rounded).
+    `total` None, return the largest mixture in exactly these shares (rounded). Numbers of rows that the mixture names
+    are taken as they are. Raises ConfigError when they are not one per task, or more than a task has.
     """
+    if mixture.startswith(ROWS):
+        return _named_rows(sizes, mixture)
     weights = mixture_weights(sizes, mixture)
     if total is None:
         level = min(size / weight for size, weight in zip(sizes, weights, strict=True))
         return [min(size, round(level * weight)) for size, weight in zip(sizes, weights, strict=True)]
     return _round(_fill(sizes, weights, min(total, sum(sizes))), sizes)
+
+
+def _named_rows(sizes: Sequence[int], mixture: str) -> list[int]:
+    counts = [int(count) for count in mixture.removeprefix(ROWS).split(",")]
+    if len(counts) != len(sizes):
+        raise ConfigError(
+            f"data.mixture={mixture} has {len(counts)} numbers for {len(sizes)} tasks: write one per task."
+        )
+    for count, size in zip(counts, sizes, strict=True):
+        if count > size:
+            raise ConfigError(f"data.mixture={mixture} asks for {count:,} rows of a task that has {size:,}.")
+    return counts
 
 
 def _fill(sizes: Sequence[int], weights: Sequence[float], total: int) -> list[float]:

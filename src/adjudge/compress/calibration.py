@@ -1,0 +1,51 @@
+"""The text on which a model is pruned: a task's training rows with their answers, or a file of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from adjudge.compress.prune import Calibration
+from adjudge.config import Config
+from adjudge.errors import DataError
+from adjudge.experiments.rows import fingerprint, training_rows
+from adjudge.models.engine.forward import Engine
+from adjudge.models.policy import Policy
+from adjudge.rollout.prompted import PromptedTask, taught_rows
+from adjudge.tasks import take_rows
+from adjudge.tasks.spec import TaskSpec
+
+
+def task_rows(model: Any, tokenizer: Any, config: Config, spec: TaskSpec, count: int) -> Calibration:
+    """Return `count` training rows of a task, each as prompt and answer. Raises what reading the rows raises.
+
+    The model is not fused: its layers are to be cut.
+    """
+    examples = take_rows(training_rows(config, spec, ()), count, config.seed, whole_groups=False)
+    policy = Policy(model, tokenizer, config.model, Engine(model, config.model))
+    taught = taught_rows(PromptedTask(policy, spec, config), examples)
+    return Calibration(
+        [[*row.given, *row.taught] for row in taught],
+        {"task": spec.name, "rows_sha256": fingerprint(examples), "what": "training rows with their answers"},
+    )
+
+
+def corpus_rows(tokenizer: Any, path: str | Path, count: int, most_tokens: int) -> Calibration:
+    """Return the first `count` lines of a text file, cut after `most_tokens` tokens. Raises DataError."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        lines = [line for line in content.decode("utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder. Name a text file with one text per line.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}). Write it as UTF-8.") from None
+    rows = [tokenizer(line, truncation=True, max_length=most_tokens)["input_ids"] for line in lines[:count]]
+    rows = [row for row in rows if len(row) > 1]
+    if not rows:
+        raise DataError(f"{path}: has no line with text. Write one text per line.")
+    about = {"corpus": path.name, "corpus_sha256": hashlib.sha256(content).hexdigest(), "what": "lines of a file"}
+    return Calibration(rows, about)
