@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from adjudge.cli.interrupts import what_next
 from adjudge.errors import AdjudgeError, Terminated
+from adjudge.system.parallel import is_first, rank, world_size
 
 TRAIN = "train"
 """The verb that several processes can do together."""
@@ -33,7 +34,8 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
             folder = stop.args[0] if stop.args else None
-            _print_error(f"{word}{what_next(ctx.invoked_subcommand, sys.argv, folder)}")
+            if is_first():
+                _print_error(f"{word}{what_next(ctx.invoked_subcommand, sys.argv, folder)}")
             raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
@@ -47,7 +49,6 @@ class Verbs(TyperGroup):
 def _check_launcher(verb: str | None) -> None:
     """Raise ConfigError for a verb that several processes would do several times over."""
     from adjudge.errors import ConfigError
-    from adjudge.system.parallel import world_size
 
     if world_size() > 1 and verb != TRAIN:
         raise ConfigError(
@@ -71,7 +72,6 @@ def _advice(error: Exception) -> str:
 
 def _print_error(text: str) -> None:
     from adjudge.system.console import console
-    from adjudge.system.parallel import rank, world_size
 
     if world_size() > 1:
         text = f"process {rank()}: {text}"
