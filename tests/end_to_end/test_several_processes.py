@@ -199,3 +199,33 @@ def test_an_engine_that_divides_the_model_is_refused(variable: str, monkeypatch:
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ConfigError, match="each process holds the whole model"), parallel.joined():
         pass
+
+
+def fail_in_second(folder: Path, config: Config, spec: TaskSpec, where: str) -> None:
+    """Train, with logits that are not finite in the second process alone."""
+    from adjudge.errors import NotFiniteError
+    from adjudge.rollout import sampler
+    from adjudge.training import updates
+
+    module, name = {"sampling": (sampler, "choose"), "update": (updates, "check_finite")}[where]
+    real = getattr(module, name)
+
+    def failing(*arguments: Any) -> Any:
+        if parallel.rank() == 1:
+            raise NotFiniteError("the figures of one process are not finite")
+        return real(*arguments)
+
+    setattr(module, name, failing)
+    execute(config, spec, folder)
+
+
+@pytest.mark.parametrize("where", ["sampling", "update"])
+def test_an_error_in_one_process_is_that_of_all(where: str, able: Path, tmp_path: Path) -> None:
+    more = {"ppo__warm_start": 0.0, "ppo__samples": 1, "ppo__values": "critic", "data__train_rows": 20}
+    spec, config = reviews(tmp_path), settings("ppo", able, **more)
+    codes = run_world(2, fail_in_second, tmp_path / "run", config, spec, where, folder=tmp_path / "world")
+    assert codes == [1, 1]
+    for said in printed(tmp_path / "world"):
+        assert "NotFiniteError: Step 1: the figures of one process are not finite" in said
+    assert read_json(tmp_path / "run/failure.json")["step"] == 1
+    assert list((tmp_path / "run/checkpoints").glob("step-*")), "the step can be repeated"

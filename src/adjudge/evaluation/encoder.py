@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adjudge.config import Config
 from adjudge.evaluation.logits import predictions_of
-from adjudge.models.encoder import Encoder, texts_of
+from adjudge.models.encoder import Encoder, Texts, texts_of
 from adjudge.system.console import progress
 from adjudge.system.parallel import of_all_rows
 from adjudge.tasks.spec import TaskSpec
@@ -34,7 +34,7 @@ class EncoderJudge:
         """
         rows = [texts_of(example.fields) for example in examples]
 
-        def score(own: Sequence[Sequence[str]]) -> Tensor:
+        def score(own: Sequence[Texts]) -> Tensor:
             with progress(title, len(own)) as bar:
                 return self.encoder.score(own, self.config.evaluation.batch_size, bar.advance)
 

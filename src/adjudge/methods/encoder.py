@@ -107,7 +107,7 @@ def _weight(rows: Sequence[LabelledRow], weight_L: Tensor | None) -> float:
 
 
 def _loss(
-    encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec, weight_L: Tensor | None, share: float
+    encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec, weight_L: Tensor | None, share: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the rows' part of their batch's loss: their mean times their `share` of the batch."""
     logits_BL = encoder.logits([row.texts for row in rows])

@@ -126,14 +126,14 @@ class _Sampled:
         spans = [part.template_spans for part in parts]
         labels = [part.label_logp_PL for part in parts]
         return _Sampled(
-            [ids for part in parts for ids in part.responses],
-            [text for part in parts for text in part.texts],
-            *(
-                rows_joined([getattr(part, name) for part in parts])
-                for name in ("logp_BR", "value_BR", "entropy_BR", "mask_BR")
-            ),
-            None if spans[0] is None else [span for part in spans for span in part or ()],
-            None if labels[0] is None else torch.cat([each for each in labels if each is not None]),
+            responses=[ids for part in parts for ids in part.responses],
+            texts=[text for part in parts for text in part.texts],
+            logp_BR=rows_joined([part.logp_BR for part in parts]),
+            value_BR=rows_joined([part.value_BR for part in parts]),
+            entropy_BR=rows_joined([part.entropy_BR for part in parts]),
+            mask_BR=rows_joined([part.mask_BR for part in parts]),
+            template_spans=None if spans[0] is None else [span for part in spans for span in part or ()],
+            label_logp_PL=None if labels[0] is None else torch.cat([each for each in labels if each is not None]),
         )
 
 

@@ -10,9 +10,9 @@ Without a launcher there is one process, and every function here is the identity
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adjudge.errors import AdjudgeError, ConfigError, RunError
@@ -114,10 +114,30 @@ def divides(count: int) -> bool:
     return count >= world_size()
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a process sends in place of a value when it failed with an error of ours."""
+
+    kind: type[AdjudgeError]
+    text: str
+
+
+class _SharedError(Exception):
+    """Marks, as the cause of an error, that every process knows of it."""
+
+
 def gathered(value: _Value) -> list[_Value]:
-    """Return the value of every process, in their order."""
+    """Return the value of every process, in their order. Raises the error of one that failed meanwhile."""
     if world_size() == 1:
         return [value]
+    values = _sent(value)
+    for each in values:
+        if isinstance(each, _Failure):
+            raise each.kind(each.text) from _SharedError()
+    return values
+
+
+def _sent(value: Any) -> list[Any]:
     from torch import distributed
 
     values: list[Any] = [None] * world_size()
@@ -142,17 +162,14 @@ def agreed(action: Callable[[], _Value]) -> list[_Value]:
     """Return what the action gives in every process; an error of ours in one of them is raised in all."""
     if world_size() == 1:
         return [action()]
-    value: _Value | None = None
-    error: AdjudgeError | None = None
     try:
         value = action()
-    except AdjudgeError as own:
-        error = own
-    outcomes = gathered((value, None if error is None else (type(error), str(error))))
-    for _, failure in outcomes:
-        if failure is not None:
-            raise (error or failure[0](failure[1])) from None
-    return [each for each, _ in outcomes]  # type: ignore[misc]
+    except AdjudgeError as error:
+        if not isinstance(error.__cause__, _SharedError):
+            _sent(_Failure(type(error), str(error)))
+            raise error from _SharedError()
+        raise
+    return gathered(value)
 
 
 def on_first(action: Callable[[], _Value]) -> _Value:
@@ -198,8 +215,3 @@ def sum_gradients(parameters: Sequence[Any]) -> None:
         distributed.all_reduce(flat)
         pieces = flat.split([gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)])
-
-
-def signal_of(number: int) -> signal.Signals:
-    """Return the signal of a number."""
-    return signal.Signals(number)

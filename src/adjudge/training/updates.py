@@ -23,7 +23,7 @@ from adjudge.rollout.collect import Rollout
 from adjudge.rollout.forward import TokenFigures, rollout_figures, taught_loss
 from adjudge.rollout.passes import is_out_of_memory, rows_per_pass
 from adjudge.rollout.prompted import TaughtRow
-from adjudge.system.parallel import agreed, share, sum_gradients
+from adjudge.system.parallel import agreed, gathered, share, sum_gradients
 from adjudge.system.timing import stage
 from adjudge.training.batches import chunks
 from adjudge.training.guards import check_finite, clip_gradients
@@ -50,11 +50,11 @@ def accumulate(
     own = share(len(rows) // samples)
     own_rows = rows[own.start * samples : own.stop * samples]
     passes = rows_per_pass()
-    outcomes = agreed(lambda: (_own_gradients(own_rows, micro_batch_size, loss_of, samples), passes and passes.size))
+    outcomes = agreed(lambda: _own_gradients(own_rows, micro_batch_size, loss_of, samples))
     if passes is not None and passes.auto:
-        passes.size = min((size for _, size in outcomes if size is not None), default=None)
+        passes.size = min((size for size in gathered(passes.size) if size is not None), default=None)
     sums: dict[str, float] = {}
-    for figures, _ in outcomes:
+    for figures in outcomes:
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums
