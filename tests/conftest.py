@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer.testing
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, LlamaConfig, MptConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -15,6 +17,9 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 if "PYTEST_XDIST_WORKER" in os.environ:  # several threads per worker are many times slower
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
     torch.set_num_threads(1)
+
+typer.testing._get_command = functools.cache(typer.testing._get_command)
+"""Building the command line takes longer than most commands of a test; a process of a user builds it once, too."""
 
 CHATML = (
     "{% for message in messages %}"

@@ -17,7 +17,9 @@ class FakeHub:
 
     url: str = ""
     status: int = 200
-    """Status of the answer to every request that writes."""
+    """Status of the answer to every request that writes, or asks who may."""
+    role: str = "write"
+    """What the token may do."""
     repos: dict[str, str] = field(default_factory=dict)
     """Repository to ``private`` or ``public``."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -26,8 +28,11 @@ class FakeHub:
     _uploaded: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
-        if method == "POST" and self.status != 200:
+        if self.status != 200 and (method == "POST" or path == "/api/whoami-v2"):
             return self.status, {"error": "refused by the fake"}
+        if path == "/api/whoami-v2":
+            token = {"auth": {"type": "access_token", "accessToken": {"role": self.role}}}
+            return 200, {"type": "user", "name": "me", "orgs": [{"name": "owner"}], **token}
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"

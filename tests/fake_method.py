@@ -28,6 +28,9 @@ MIXED: list[list[tuple[str, list[str]]]] = []
 class FakeJudge:
     """Answers with what `answer` makes of a row."""
 
+    sure: float | None = None
+    """The probability of every answer; None for labels that are equally likely."""
+
     def __init__(self, spec: TaskSpec, answer: Callable[[Example], str | float | None]) -> None:
         self.spec, self.answer = spec, answer
 
@@ -39,6 +42,9 @@ class FakeJudge:
             value = self.answer(example)
             share = 1 / max(1, len(self.spec.words))
             chances = dict.fromkeys(self.spec.words, share) if probabilities else {}
+            if probabilities and self.sure is not None and isinstance(value, str):
+                other = (1 - self.sure) / (len(self.spec.words) - 1)
+                chances = {word: self.sure if word == value else other for word in self.spec.words}
             found.append(Prediction.of(example, str(value), value, chances))
         return found
 

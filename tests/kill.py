@@ -2,9 +2,11 @@
 
     python tests/kill.py --kills 300        at random moments, until each run is complete
     python tests/kill.py --positions        before each call that changes the disk, one after the other
+    python tests/kill.py --pieces 2,3       again and again, after a half or a third of these calls
 
 The results must be equal byte for byte. Each attempt is a process of its own, forked from this one. This process has
-imported everything and computed nothing on several threads.
+imported everything and computed nothing on several threads. Each attempt begins with other states of the global random
+generators, so a run that draws from them differs too.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft  # noqa: F401 (imported once, before the forks)
 import scipy.stats  # noqa: F401
 import sklearn.metrics  # noqa: F401
@@ -37,6 +40,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
 
 import adjudge.evaluation.score
+import adjudge.methods.dpo
 import adjudge.methods.encoder
 import adjudge.methods.exact
 import adjudge.methods.floors.linear
@@ -45,12 +49,18 @@ import adjudge.methods.grpo
 import adjudge.methods.ppo
 import adjudge.methods.reinforce
 import adjudge.methods.rloo
-import adjudge.methods.sft  # noqa: F401
+import adjudge.methods.sft
+import adjudge.methods.spin
+import adjudge.methods.sppo
+import adjudge.methods.tdpo  # noqa: F401
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
-METHODS = ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder", "tfidf", "linear", "multi-ppo")
+METHODS = (
+    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin"),
+)
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -61,6 +71,7 @@ SETTINGS: dict[str, Any] = {
     "lora.dropout": 0.1,
     "sft.batch_size": 4,
     "sft.micro_batch_size": 2,
+    "sft.minor_beta": 0.5,
     "ppo.epochs": 2,
     "ppo.update_epochs": 2,
     "ppo.batch_size": 4,
@@ -78,6 +89,16 @@ SETTINGS: dict[str, Any] = {
     "grpo.optimizer.lr": 1e-3,
     "exact.batch_size": 4,
     "exact.optimizer.lr": 1e-3,
+    "dpo.batch_size": 4,
+    "dpo.pairs": "sampled",
+    "dpo.optimizer.lr": 1e-3,
+    "tdpo.batch_size": 4,
+    "tdpo.micro_batch_size": 2,
+    "tdpo.optimizer.lr": 1e-3,
+    "spin.batch_size": 4,
+    "spin.optimizer.lr": 1e-3,
+    "sppo.batch_size": 4,
+    "sppo.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
@@ -113,6 +134,8 @@ def fork(action: Callable[[], None], log: Path) -> int:
     if pid:
         return pid
     code = 1
+    for disturb in (random.seed, torch.manual_seed, np.random.seed):
+        disturb(os.getpid())
     try:
         with log.open("a", encoding="utf-8") as said:
             os.dup2(said.fileno(), 1)
@@ -208,24 +231,59 @@ def at_random(method: str, action: Callable[[Path], None], place: Path, kills: i
     return done, runs
 
 
-def die_at(number: int, action: Callable[[], None]) -> Callable[[], None]:
-    """Return the action in a process that kills itself before its `number`th call of one of `CHANGES`."""
+def die_at(number: int, action: Callable[[], None], count_file: Path | None = None) -> Callable[[], None]:
+    """Return the action in a process that kills itself before its `number`th call of one of `CHANGES`.
+
+    If it lives, it writes the number of its calls to `count_file`.
+    """
 
     def dying() -> None:
-        left = [number]
+        calls = [0]
         for name in CHANGES:
             real = getattr(os, name)
 
             def counted(*given: Any, _real: Any = real, **named: Any) -> Any:
-                left[0] -= 1
-                if left[0] == 0:
+                calls[0] += 1
+                if calls[0] == number:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return _real(*given, **named)
 
             setattr(os, name, counted)
         action()
+        if count_file is not None:
+            count_file.write_text(str(calls[0]), encoding="utf-8")
 
     return dying
+
+
+def killed_at(number: int, method: str, action: Callable[[], None], log: Path) -> bool:
+    """Return whether an action was killed before its `number`th call; False when it came to its end before.
+
+    Raises SystemExit with its output when it fails.
+    """
+    code = ended(fork(die_at(number, action), log), LONGEST_S)
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"{method}, call {number}: exit code {code}:\n{log.read_text(encoding='utf-8')[-4000:]}")
+    return code != 0
+
+
+def in_pieces(method: str, action: Callable[[Path], None], place: Path, pieces: list[int]) -> int:
+    """Kill one run per number of `pieces` again and again, until it is complete, and return the kills.
+
+    Each attempt of a run dies after the calls of a run that is never killed, divided by the number.
+    """
+    count_file = place / "calls"
+    finish(die_at(sys.maxsize, lambda: action(place / "whole"), count_file), place / "whole.log")
+    calls, killed = int(count_file.read_text(encoding="utf-8")), 0
+    for parts in pieces:
+        folder, log = place / f"pieces-{parts}", place / f"pieces-{parts}.log"
+        number = calls / parts
+        while killed_at(round(number), method, lambda: action(folder), log):  # noqa: B023 (called at once)
+            killed += 1
+            number *= 1.5  # it may end before its first checkpoint, and each run must come to its end
+        check(place / "whole", folder, f"{method}, killed after each {parts}th part of its calls")
+        shutil.rmtree(folder)
+    return killed
 
 
 def at_positions(method: str, action: Callable[[Path], None], place: Path, stride: int) -> int:
@@ -234,11 +292,8 @@ def at_positions(method: str, action: Callable[[Path], None], place: Path, strid
     killed = 0
     for number in range(1, sys.maxsize, stride):
         folder, log = place / f"call-{number}", place / f"call-{number}.log"
-        code = ended(fork(die_at(number, lambda: action(folder)), log), LONGEST_S)  # noqa: B023 (called at once)
-        if code == 0:
+        if not killed_at(number, method, lambda: action(folder), log):  # noqa: B023 (called at once)
             return killed
-        if code != -signal.SIGKILL:
-            raise SystemExit(f"{method}, call {number}: exit code {code}:\n{log.read_text(encoding='utf-8')[-4000:]}")
         killed += 1
         finish(lambda: action(folder), log)  # noqa: B023
         check(place / "whole", folder, f"{method}, killed before call {number}")
@@ -252,6 +307,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--kills", type=int, default=0, help="kills at random moments, of all methods together")
     parser.add_argument("--positions", action="store_true", help="kill before each call that changes the disk")
+    parser.add_argument("--pieces", default="", help="kill after a 2nd, 3rd, … of these calls, again and again: 2,3")
     parser.add_argument("--stride", type=int, default=1, help="only before every so many calls")
     parser.add_argument("--every-steps", type=int, default=2, help="steps between two checkpoints")
     parser.add_argument("--seed", type=int, default=0)
@@ -277,6 +333,11 @@ def main() -> None:
                 print(
                     f"{method}: {kills} kills in {runs} runs, {time.monotonic() - began:.0f} s: all equal", flush=True
                 )
+            if given.pieces:
+                (Path(made) / f"{method}-pieces").mkdir()
+                pieces = list(map(int, given.pieces.split(",")))
+                kills = in_pieces(method, action, Path(made) / f"{method}-pieces", pieces)
+                print(f"{method}: {kills} kills in {len(pieces)} runs, in pieces: all equal", flush=True)
             if given.positions:
                 (Path(made) / f"{method}-positions").mkdir()
                 killed = at_positions(method, action, Path(made) / f"{method}-positions", given.stride)

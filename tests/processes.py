@@ -94,9 +94,9 @@ def adjudge(*arguments: object, code: int = 0, **environment: str) -> Finished:
     return finished
 
 
-def run_program(module: str, *arguments: object, within_s: float = 280.0) -> str:
+def run_program(module: str, *arguments: object, within_s: float = 280.0, **environment: str) -> str:
     """Run the `main` of a module beside the tests, and return its output; fail unless it ends with 0."""
-    process = Started(module, tuple(map(str, arguments)), {})
+    process = Started(module, tuple(map(str, arguments)), environment)
     with process:
         finished = process.wait(within_s)
     assert finished.returncode == 0, finished.stdout + finished.stderr[-4000:]

@@ -13,7 +13,8 @@ from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
 EPOCHS_ALONE: dict[str, Any] = {
-    f"{name}.min_steps": 0 for name in ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "encoder")
+    f"{name}.min_steps": 0
+    for name in ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "encoder")
 }
 """Runs as short as their epochs, however few rows they have."""
 

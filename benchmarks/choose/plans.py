@@ -156,6 +156,20 @@ PLANS: dict[str, Plan] = {
         (SFT, *_methods("ppo", "exact", "rloo", "grpo")),
         rows=1000,
     ),
+    "pairs": Plan(
+        "learning from pairs and from the model's own answers, beside SFT, PPO, exact and GRPO",
+        ("glue/sst2", "vader/movies"),
+        (
+            SFT,
+            *_methods("ppo", "exact", "grpo", "dpo"),
+            Arm("tdpo2", "tdpo", {"tdpo.variant": "tdpo2"}),
+            *_methods("spin", "sppo"),
+            Arm("spin, exact over labels", "spin", {"spin.answers": "labels"}),
+            Arm("sppo, exact over labels", "sppo", {"sppo.answers": "labels"}),
+            Arm("minor-sft", "sft", {"sft.minor_beta": 1.0}),
+        ),
+        rows=400,
+    ),
     "noisy": Plan(
         "noisy labels: 20 % and 40 % of the training labels flipped",
         ("noisy-20", "noisy-40"),

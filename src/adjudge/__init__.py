@@ -16,10 +16,13 @@ if TYPE_CHECKING:
         open_run,
         train,
     )
+    from adjudge.comparison import Comparison, compare
 
 __all__ = [
+    "Comparison",
     "FinishedRun",
     "__version__",
+    "compare",
     "evaluate",
     "infer_task",
     "load_policy",
@@ -35,9 +38,11 @@ def __getattr__(name: str) -> Any:
     """Import the chain when it is first used: ``import adjudge`` alone stays light."""
     if name not in __all__:
         raise AttributeError(f"module 'adjudge' has no attribute '{name}'")
-    from adjudge import api
-
-    return getattr(api, name)
+    if name in ("Comparison", "compare"):
+        from adjudge import comparison as module
+    else:
+        from adjudge import api as module  # type: ignore[no-redef]
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -12,14 +12,18 @@ again = adjudge.open_run("runs/ppo")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, change, load_config
-from adjudge.errors import ConfigError, DataError
+from adjudge.errors import ConfigError, ModelError
+from adjudge.evaluation.abstention import decide, read_decision
+from adjudge.experiments.calibrate import ROWS, calibrate_run
 from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
+from adjudge.experiments.own_rows import as_names, as_task, chosen_tasks, file_to_judge
 from adjudge.methods.registry import (
     entry_for,
     function_settings,
@@ -29,11 +33,14 @@ from adjudge.methods.registry import (
 )
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
+from adjudge.runs.calibration import read_calibration, temperature_of
 from adjudge.runs.default_folder import default_folder
 from adjudge.runs.folder import Run
 from adjudge.runs.names import shown_name
 from adjudge.runs.portable import is_portable, judge_folder, read_judge
 from adjudge.runs.tasks import pick_among, read_tasks
+from adjudge.ship.push import check_push, push_trained
+from adjudge.system.console import note, warn
 from adjudge.tasks import given_examples, infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -114,23 +121,69 @@ class FinishedRun:
         return pick_among(self.folder, self.tasks, task)
 
     def predict(
-        self, rows: Iterable[str | Mapping[str, str]] | Any, *, task: str | None = None, probabilities: bool = True
+        self,
+        rows: Iterable[str | Mapping[str, str]] | Any,
+        *,
+        task: str | None = None,
+        probabilities: bool = True,
+        min_confidence: float | Mapping[str, float] | None = None,
+        abstain_share: float | None = None,
+        costs: str | Path | Mapping[str, Mapping[str, float]] | None = None,
     ) -> list[Prediction]:
         """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
 
         Frames and columns may be of pandas, polars, Arrow, `datasets`, or any library that exports Arrow. `task`
         selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
-        unreadable) and `probabilities` per label. Raises DataError for a row with a missing or empty field or a value
-        that is not text, and RunError as `judge_of` does.
+        unreadable) and `probabilities` per label, calibrated where the run is. One of the last three decides which
+        answers are given (`adjudge.evaluation.abstention.read_decision`): an answer that is held back has the value
+        None and is `abstained`. Raises DataError for a row with a missing or empty field or a value that is not text,
+        ConfigError for a rule that does not fit, and RunError as `judge_of` does.
         """
-        judge, spec = self.judge_of(task), self._spec_of(task)
-        return judge.judge(given_examples(spec, rows), probabilities=probabilities and not spec.is_number)
+        from adjudge.evaluation.calibration import calibrated
+
+        spec = self._spec_of(task)
+        decision = read_decision(spec, min_confidence, abstain_share, costs)
+        examples, shares = given_examples(spec, rows), (probabilities or bool(decision)) and not spec.is_number
+        judged = self.judge_of(task).judge(examples, probabilities=shares)
+        return decide(calibrated(judged, temperature_of(self.folder, spec.name)), decision)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Return what was fitted for each task (see `adjudge.runs.calibration`); empty where nothing was."""
+        return read_calibration(self.folder)
+
+    def calibrate(
+        self,
+        *,
+        task: str | None = None,
+        data: str | Path | None = None,
+        text: str | Sequence[str] = (),
+        label: str | None = None,
+        rows: int = ROWS,
+        data_dir: str | None = None,
+    ) -> dict[str, Any]:
+        """Fit the temperature of the probabilities, store it with the judge, and return what was fitted, by task.
+
+        The rows are up to `rows` training rows that the run did not learn from, or those of a file `data`, whose
+        columns `text` and `label` name. Raises what `adjudge.experiments.calibrate.calibrate_run` raises.
+        """
+        return calibrate_run(
+            self.folder,
+            spec=None if task is None else self._spec_of(task),
+            data=data,
+            text=[text] if isinstance(text, str) else list(text),
+            label=label,
+            rows=rows,
+            data_dir=data_dir,
+            model=self._model,
+            settings=self._settings,
+        )
 
     def evaluate(
         self,
         task: str | Path | TaskSpec | None = None,
         *,
-        data: str | Path | None = None,
+        data: Any = None,
         text: str | Sequence[str] = (),
         label: str | None = None,
         separator: str | None = None,
@@ -139,10 +192,10 @@ class FinishedRun:
     ) -> dict[str, Any]:
         """Judge labelled rows and return the scores.
 
-        With `data`, every row of this file is judged with the run's own task, its prompt and its answer words; `text`
-        and `label` name the file's columns where they are not the task's, `separator` and `encoding` say how it is
-        written, and `task` picks a task of a run over several. Without, `task` is any task; the default are the run's
-        own, and when these are several, ``tasks`` holds the scores of each.
+        With `data` (a file, or rows as `train` takes them), every row is judged with the run's own task, its prompt and
+        its answer words; `text` and `label` name the columns where they are not the task's, `separator` and `encoding`
+        say how a file is written, and `task` picks a task of a run over several. Without, `task` is any task; the
+        default are the run's own, and when these are several, ``tasks`` holds the scores of each.
 
         The other options are those of `adjudge.experiments.evaluate.evaluate_run`, and settings of the machine such as
         ``runtime__threads=1``.
@@ -150,13 +203,13 @@ class FinishedRun:
         settings = self._settings | _dotted({key: options.pop(key) for key in list(options) if "__" in key})
         if data is None:
             spec = None if task is None else as_task(task)
-        elif isinstance(data, str | Path):
-            spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
-            options |= {"data": data, "text": [text] if isinstance(text, str) else list(text), "label": label}
-            options |= {"separator": separator, "encoding": encoding}
         else:
-            raise DataError(f"data is the path of a file, not a {type(data).__name__}: write the rows to a file first.")
-        results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
+            spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
+            options |= {"text": as_names(text), "label": label, "separator": separator, "encoding": encoding}
+        with ExitStack() as rows:
+            if data is not None and spec is not None:
+                options["data"] = rows.enter_context(file_to_judge(data, options["text"], label, spec))
+            results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
         return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
 
 
@@ -174,8 +227,16 @@ def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
 
 def train(
     method: str,
-    task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec],
+    task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec] | None = None,
     *,
+    data: Any = None,
+    dataset: str | None = None,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    dev: Any = None,
+    labels: Sequence[str] | Mapping[str, str] | None = None,
+    kind: str | None = None,
+    instruction: str | None = None,
     model: str | None = None,
     train_rows: int | None = None,
     eval_rows: int | None = None,
@@ -186,15 +247,24 @@ def train(
     force: bool = False,
     resume: bool = False,
     reward_funcs: Sequence[str | Callable[..., Any]] = (),
+    evaluate: bool = True,
+    push_to_hub: str | None = None,
     **overrides: Any,
 ) -> FinishedRun:
-    """Train `method` on a task and judge its evaluation rows.
+    """Train `method` on a task, or on rows of your own, and judge the evaluation rows.
+
+    `data` takes the place of `task`: a file, a data frame of any library, a `datasets.Dataset` or its splits, a list of
+    mappings, or a pair ``(texts, answers)``. `dataset` is a data set of the hub by name. `text` and `label` name the
+    columns, `dev` are rows to judge, and `labels`, `kind` and `instruction` are those of `infer_task`. Rows are written
+    into the run folder.
 
     `adjudge methods` lists the methods. Those that train an adapter also accept a list of several tasks. For the method
     "encoder", `model` is the encoder. `overrides` are settings with ``__`` for the dots:
     ``ppo__clip=0.1, ppo__optimizer__lr=1e-4``. The run folder is ``runs/TASK/METHOD-seedN`` unless `out` names another.
     With `resume`, a stopped run with these settings continues from where it was. `reward_funcs` are your own rewards
-    ``f(prompts, completions, **columns)``, as functions or as ``FILE.py:NAME``.
+    ``f(prompts, completions, **columns)``, as functions or as ``FILE.py:NAME``. Without `evaluate` no rows are judged.
+    `push_to_hub` names a private repository of the hub, in which the finished judge is published; where that fails, a
+    warning has the command to repeat it, and the run is returned.
     Raises ConfigError, TaskError, DataError, ModelError or RunError, with the messages of the command line.
     """
     if not parse_name(method)[0].trains:
@@ -204,13 +274,35 @@ def train(
     if functions:
         overrides |= function_settings([function.name for function in functions])
     options |= overrides
-    return _run(method, task, out, preset, options, force=force, resume=resume, reward_functions=functions or None)
+    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
+    own |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+        return _run(
+            method,
+            specs,
+            out,
+            preset,
+            options,
+            force=force,
+            resume=resume,
+            reward_functions=functions or None,
+            evaluate=evaluate,
+            push_to_hub=push_to_hub,
+        )
 
 
 def evaluate(
     method: str,
-    task: str | Path | TaskSpec,
+    task: str | Path | TaskSpec | None = None,
     *,
+    data: Any = None,
+    dataset: str | None = None,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    dev: Any = None,
+    labels: Sequence[str] | Mapping[str, str] | None = None,
+    kind: str | None = None,
+    instruction: str | None = None,
     model: str | None = None,
     train_rows: int | None = None,
     eval_rows: int | None = None,
@@ -230,7 +322,11 @@ def evaluate(
             f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run."
         )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
-    return _run(method, task, out, preset, {**options, **overrides}, force=force)
+    options |= overrides
+    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
+    own |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+        return _run(method, specs, out, preset, options, force=force)
 
 
 def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]]) -> list[RewardFunction]:
@@ -260,22 +356,25 @@ def open_judge(source: str | Path, *, model: str | None = None, **settings: Any)
     return FinishedRun(judge_folder(source), model=model, **settings)
 
 
-def as_task(task: str | Path | TaskSpec) -> TaskSpec:
-    """Return a task given by name, by file, or as a task."""
-    return task if isinstance(task, TaskSpec) else load_task(task)
-
-
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by their keys: ``runtime__threads`` is ``runtime.threads``."""
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
-_SHORT = {"train_rows": "data.train_rows", "eval_rows": "data.eval_rows", "data_dir": "data.data_dir"}
+_SHORT = {name: f"data.{name}" for name in ("train_rows", "eval_rows", "data_dir", "folds")}
+
+
+def named_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that keyword arguments stand for, by their dotted keys."""
+    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
+    if values.get("data.data_dir") is not None:
+        values["data.data_dir"] = str(values["data.data_dir"])
+    return values
 
 
 def _run(
     method: str,
-    task: str | Path | TaskSpec | Sequence[str | Path | TaskSpec],
+    specs: Sequence[TaskSpec],
     out: str | Path | None,
     preset: str,
     options: Mapping[str, Any],
@@ -283,13 +382,12 @@ def _run(
     force: bool,
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
+    evaluate: bool = True,
+    push_to_hub: str | None = None,
 ) -> FinishedRun:
-    specs = [as_task(task)] if isinstance(task, str | Path | TaskSpec) else [as_task(each) for each in task]
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
-    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
-    if values.get("data.data_dir") is not None:
-        values["data.data_dir"] = str(values["data.data_dir"])
+    values = named_settings(options)
     if values.get("model") is not None:
         if not entry.model:
             raise ConfigError(f"{entry.name} has no model: leave `model` out.")
@@ -299,5 +397,12 @@ def _run(
     folder = Path(out) if out is not None else default_folder(specs, shown, config.seed, resume=resume)
     if reward_functions is not None:
         check_functions(reward_functions, specs)
-    execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions)
+    if push_to_hub is not None:
+        check_push(push_to_hub, config.model if entry.trains_adapter else None)
+    execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions, evaluate=evaluate)
+    if push_to_hub is not None:
+        try:
+            note(f"published: {push_trained(folder, push_to_hub)}")
+        except ModelError as error:
+            warn(str(error))
     return FinishedRun(folder)

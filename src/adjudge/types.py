@@ -61,6 +61,8 @@ class Prediction:
     """The example's group."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """The example's tags."""
+    abstained: bool = False
+    """True for an answer that was held back: `value` is then None, and `text` still has the answer."""
 
     @classmethod
     def of(

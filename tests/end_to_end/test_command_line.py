@@ -7,14 +7,17 @@ import shlex
 import signal
 
 import pytest
-from fake_method import write_reviews
+from fake_method import reviews, write_reviews
 from processes import adjudge, start, wait_for
 
 from adjudge.runs.folder import Run, read_json
+from adjudge.tasks.catalogue import spec_to_yaml
 
 SMALL = [
     "evaluation.resamples=100",
     "sft.epochs=1",
+    "sft.min_steps=0",
+    "ppo.min_steps=0",
     "ppo.update_epochs=2",
     "ppo.batch_size=2",
     "ppo.mini_batch_size=2",
@@ -24,27 +27,45 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory, tiny_llama):
+def small(tiny_llama):
+    return ["--model", tiny_llama, "--train-rows", "8", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, small):
     file = write_reviews(tmp_path_factory.mktemp("own") / "reviews.csv")
-    return ["--data", file, "--text", "text", "--label", "label", "--model", tiny_llama, "--train-rows", "8", *SMALL]
+    return ["--data", file, "--text", "text", "--label", "label", *small]
 
 
-def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(own, tmp_path):
+@pytest.fixture
+def two_tasks(tmp_path, small):
+    spec = reviews(tmp_path)
+    files = [tmp_path / f"{name}.yaml" for name in ("one", "two")]
+    for file in files:
+        file.write_text(spec_to_yaml(spec.model_copy(update={"name": file.stem})))
+    return ["--task", ",".join(map(str, files)), *small]
+
+
+def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(two_tasks, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "model").mkdir()
-    methods = ["--methods", "zero-shot,encoder,sft", "--encoder", tmp_path / "model"]
-    first = adjudge("compare", *own, *methods, "--out", out, code=1)
+    methods = ["--methods", "zero-shot,encoder,multi-sft", "--encoder", tmp_path / "model"]
+    first = adjudge("compare", *two_tasks, *methods, "--out", out, code=1)
     table = json.loads((out / "table.json").read_text())
-    assert [row["method"] for row in table["rows"]] == ["zero-shot", "sft"]
-    assert "--methods zero-shot,encoder,sft" in table["command"]
+    assert [(row["task"], row["method"], row["train_rows"]) for row in table["rows"]] == [
+        *(("one", "zero-shot", 0), ("one", "multi-sft", 16), ("two", "zero-shot", 0), ("two", "multi-sft", 16))
+    ]
+    assert "--methods zero-shot,encoder,multi-sft" in table["command"]
     assert (out / "report.html").is_file()
-    assert read_json(out / "reviews/sft/seed-0/environment.json")["command"] == table["command"]
-    assert "sft" in first.stdout
+    mixture = out / "multi-task/multi-sft/seed-0"
+    assert read_json(mixture / "environment.json")["command"] == table["command"]
+    assert (mixture / "adapter/adapter_model.safetensors").is_file()
+    assert "multi-sft" in first.stdout
     # The reason of a failed cell comes from its process, and the other cells still run.
     assert "config.json" in first.stderr
     assert "config.json" in table["failed"][0]["reason"]
-    second = adjudge("compare", *own, "--methods", "zero-shot,sft", "--out", out)
-    assert second.stderr.count("reusing ") == 2
+    second = adjudge("compare", *two_tasks, "--methods", "zero-shot,multi-sft", "--out", out)
+    assert second.stderr.count("reusing ") == 3
     assert json.loads((out / "table.json").read_text())["rows"] == table["rows"]
 
 

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from fake_method import reviews
+from running import EPOCHS_ALONE
 
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+SHORT = {**EPOCHS_ALONE, "ppo.batch_size": 4, "reinforce.batch_size": 4, "rloo.batch_size": 4, "grpo.batch_size": 4}
+"""Few steps, of which each method teaches in some and reinforces in others."""
 
 
 def documented(page):
@@ -19,7 +23,9 @@ def documented(page):
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
 
-@pytest.fixture(scope="module", params=["sft", "ppo", "reinforce", "rloo", "grpo", "exact"])
+@pytest.fixture(
+    scope="module", params=["sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo"]
+)
 def run(request, tiny_llama, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     spec = reviews(folder, rows=24)
@@ -29,6 +35,7 @@ def run(request, tiny_llama, tmp_path_factory):
         "data.train_rows": 8,
         "data.eval_rows": 4,
         "evaluation.resamples": 100,
+        **SHORT,
     }
     execute(load_config(values=values), spec, folder / "run")
     return request.param, folder / "run"
@@ -54,7 +61,7 @@ def test_files_and_fields_of_a_run_folder_are_documented(run):
 def test_files_and_fields_of_a_run_over_several_tasks_are_documented(tiny_llama, tmp_path):
     spec = reviews(tmp_path, rows=24)
     tasks = [spec, spec.model_copy(update={"name": "more"})]
-    values = {"method": "ppo", "model": str(tiny_llama), "data.train_rows": 8, "evaluation.resamples": 100}
+    values = {"method": "ppo", "model": str(tiny_llama), "data.train_rows": 8, "evaluation.resamples": 100, **SHORT}
     execute(load_config(values=values), tasks, tmp_path / "run")
     execute(load_config(values={**values, "method": "sft"}), tasks, tmp_path / "sft")
     for method, folder in (("ppo", tmp_path / "run"), ("sft", tmp_path / "sft")):

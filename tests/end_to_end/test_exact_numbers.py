@@ -12,9 +12,9 @@ from running import EPOCHS_ALONE, logged
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.experiments.execute import execute
-from adjudge.methods import exact
-from adjudge.methods.exact import labels_of
 from adjudge.prompts.answers import every_answer
+from adjudge.rollout import label_scoring
+from adjudge.rollout.label_scoring import labels_of
 from adjudge.rollout.prompted import PromptedTask, prompt_rows
 from adjudge.runs.folder import Run
 from adjudge.tasks import infer_task, load_split
@@ -66,7 +66,7 @@ def test_rows_in_parts_have_the_same_probabilities(
     rows = prompt_rows(task, list(load_split(ratings, "train", None))[:4])
     whole = labels_of(task, rows, 1.0)
     assert whole.shape == (4, 11)
-    monkeypatch.setattr(exact, "MOST_COPIES", 11)
+    monkeypatch.setattr(label_scoring, "MOST_COPIES", 11)
     parts = labels_of(task, rows, 1.0)
     assert float((whole - parts).abs().max()) < 1e-4
 

@@ -11,7 +11,6 @@ from running import EPOCHS_ALONE, PLAIN_PPO, logged
 from safetensors.torch import load_file
 
 from adjudge.config import Config, load_config
-from adjudge.experiments.compare import compare
 from adjudge.experiments.evaluate import evaluate_tasks
 from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
@@ -76,7 +75,7 @@ def settings(method: str, model: Path, **values: Any) -> Config:
 def warm(tasks: list[TaskSpec], able: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SFT run over the three tasks that has learned their rows by heart."""
     folder = tmp_path_factory.mktemp("warm") / "run"
-    execute(settings("sft", able, sft__epochs=30, sft__optimizer__lr=3e-3, sft__batch_size=8), tasks, folder)
+    execute(settings("sft", able, sft__epochs=20, sft__optimizer__lr=3e-3, sft__batch_size=8), tasks, folder)
     return folder
 
 
@@ -89,8 +88,8 @@ def test_one_sft_adapter_learns_three_tasks_by_heart(warm: Path, tasks: list[Tas
     records = logged(Run.open(warm))
     assert {record["task"] for record in records} == {"films", "pairs", "stars"}
     assert sorted(records[0]) == sorted(["step", "task", "rows", "loss", "right", "grad_norm", "lr"])
-    assert records[-1]["rows"] == 30 * (24 + 16 + 32)
-    assert len(records) == 30 * (3 + 2 + 4)
+    assert records[-1]["rows"] == 20 * (24 + 16 + 32)
+    assert len(records) == 20 * (3 + 2 + 4)
     for spec in tasks:
         losses = [record["loss"] for record in records if record["task"] == spec.name]
         assert losses[0] > 3
@@ -149,34 +148,3 @@ def test_the_reference_of_a_mixture_is_where_it_started(reinforced: Path, warm: 
     before, after = (load_file(folder / "adapter/adapter_model.safetensors") for folder in (warm, reinforced))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-
-
-@pytest.mark.parametrize("method", ["sft", "ppo"])
-def test_the_seed_decides_a_mixture_bit_for_bit(
-    method: str, tasks: list[TaskSpec], tiny_llama: Path, tmp_path: Path
-) -> None:
-    def outcome(name: str, seed: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-        torch.manual_seed(len(name))  # what happened in the process before does not matter
-        execute(settings(method, tiny_llama, seed=seed, data__train_rows=24), tasks, tmp_path / name)
-        records = [
-            {key: value for key, value in record.items() if key != "seconds"}
-            for record in logged(Run.open(tmp_path / name))
-        ]
-        return load_file(tmp_path / name / "adapter/adapter_model.safetensors"), records
-
-    (first, records), (again, records_again), (other, _) = outcome("a", 5), outcome("bb", 5), outcome("ccc", 6)
-    assert records == records_again
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
-
-
-def test_a_mixture_as_a_cell_of_a_comparison(tasks: list[TaskSpec], tiny_llama: Path, tmp_path: Path) -> None:
-    """As a user runs it, in a process of its own."""
-    config = settings("sft", tiny_llama, data__train_rows=6, sft__epochs=1, runtime__threads=1)
-    table = compare(config, tasks[1:], ["multi-sft"], [0], tmp_path / "out")
-    assert table["failed"] == []
-    assert [(row["task"], row["method"], row["train_rows"], row["n"]) for row in table["rows"]] == [
-        ("pairs", "multi-sft", 12, 6),
-        ("stars", "multi-sft", 12, 6),
-    ]
-    assert (tmp_path / "out/multi-task/multi-sft/seed-0/adapter/adapter_model.safetensors").is_file()

@@ -48,6 +48,7 @@ SETTINGS: dict[str, Any] = {
         for key, value in (("batch_size", 4), ("epochs", 2))
     },
     "ppo.optimizer.lr": 1e-3,
+    "ppo.update_epochs": 1,
     "checkpoint.every_s": None,
 }
 

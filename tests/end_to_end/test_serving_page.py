@@ -8,6 +8,7 @@ from fake_method import FakeJudge
 from playwright.sync_api import Error, sync_playwright
 from serving import FILMS, all_judges, films, first_word, running
 
+from adjudge.evaluation.abstention import Decision
 from adjudge.ship.serving.judges import ServedJudge
 from adjudge.ship.serving.limits import Limits
 
@@ -126,6 +127,25 @@ def test_a_table_is_judged_and_downloaded(open_page, url, tmp_path):
     assert page.locator("#preview tbody tr").count() == 50
     assert "2 unreadable" in page.inner_text("#progresstext")
     assert fits(page)
+
+
+def test_answers_that_are_held_back_are_marked(open_page, tmp_path):
+    with running([films(decision=Decision(minimum={"good": 0.9, "bad": 0.0}))]) as url:
+        page = open_page(url)
+        page.wait_for_selector("#field-text")
+        page.fill("#field-text", "good plot")
+        page.click("#texts button")
+        page.wait_for_selector("#label.odd")
+        assert page.inner_text("#label") == "abstained"
+        choose_file(page, b"text\ngood film\nbad film\n")
+        page.wait_for_selector("#plan:not([hidden])")
+        page.click("#start")
+        with page.expect_download() as download:
+            page.click("#download")
+        download.value.save_as(tmp_path / "judged.csv")
+    with (tmp_path / "judged.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["label"], row["unreadable"], row["abstained"]) for row in csv.DictReader(file)]
+    assert rows == [("", "false", "true"), ("bad", "false", "false")]
 
 
 @pytest.mark.parametrize(

@@ -229,3 +229,11 @@ def test_an_error_in_one_process_is_that_of_all(where: str, able: Path, tmp_path
         assert "NotFiniteError: Step 1: the figures of one process are not finite" in said
     assert read_json(tmp_path / "run/failure.json")["step"] == 1
     assert list((tmp_path / "run/checkpoints").glob("step-*")), "the step can be repeated"
+
+
+def test_the_encoders_processes_have_the_same_weights(tiny_bert: Path, tmp_path: Path) -> None:
+    spec, config = reviews(tmp_path), settings("encoder", tiny_bert)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    codes = run_world(2, train_in, folders, config, spec, 15, folder=tmp_path / "world")
+    assert codes == [0, 0], printed(tmp_path / "world")
+    assert largest_difference(*folders) == 0.0

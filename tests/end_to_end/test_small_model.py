@@ -10,6 +10,7 @@ from adjudge.errors import AdjudgeError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.models.policy import load_policy
 from adjudge.rollout.prompted import PromptedTask
+from adjudge.sklearn import Classifier
 from adjudge.tasks import load_split, load_task, take_rows
 
 
@@ -46,3 +47,12 @@ def test_a_shared_prefix_changes_no_answer_of_the_real_model(judge, rows):
     for one, other in zip(shared, plain, strict=True):
         assert one.text == other.text
         assert one.probabilities["Positive"] == pytest.approx(other.probabilities["Positive"], abs=1e-3)
+
+
+def test_an_estimator_of_scikit_learn_fine_tunes_the_real_model(smollm2: Path):
+    texts = ["a good film", "a bad film", "really good", "really bad", "good plot", "bad plot", "so good", "so bad"]
+    quick = {"sft.epochs": 2, "sft.min_steps": 0, "runtime.threads": 1}
+    judge = Classifier("sft", settings=quick).fit(texts, ["praise", "blame"] * 4)
+    chances = judge.predict_proba(["good acting", "bad acting"])
+    assert chances.shape == (2, 2) and judge.classes_.tolist() == ["blame", "praise"]
+    assert chances[0, 1] > chances[1, 1], "praise is likelier where there is some"

@@ -1,10 +1,9 @@
-"""Train tiny random models with SFT and PPO: they learn, repeat bit for bit, and stop before harm."""
+"""Train tiny random models with SFT and PPO: they learn, and stop before harm."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -141,40 +140,8 @@ def test_sft_teaches_the_judgement_that_an_analysis_follows(able: Path, tmp_path
     assert load_one("sft", run, LABELS).judge(rows(16)) == found
 
 
-def outcome(method: str, folder: Path, model: Path, disturb: int, **values: Any) -> dict[str, Any]:
-    """Return all that a run writes and answers, without seconds; `disturb` runs before it in the process."""
-    torch.manual_seed(disturb)
-    random.seed(disturb)
-    run, judge = train(method, folder, model, rows(20), **values)
-    return {
-        "adapter": load_file(run.folder / "adapter" / "adapter_model.safetensors"),
-        "value_head": load_file(run.folder / "adapter" / "value_head.safetensors"),
-        "metrics": logged(run),
-        "predictions": judge.judge(rows(8), probabilities=True),
-    }
-
-
-def equal(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and any(isinstance(value, torch.Tensor) for value in one.values()):
-        return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    return bool(one == other)
-
-
-@pytest.mark.parametrize("method", ["sft", "ppo"])
-def test_a_seed_repeats_a_run_bit_for_bit(method: str, able: Path, warm: Run, tmp_path: Path) -> None:
-    values = {"sft__batch_size": 8, "lora__dropout": 0.1, "ppo__batch_size": 8, "ppo__mini_batch_size": 4}
-    if method == "ppo":
-        values |= {"init": str(warm.folder), "ppo__temperature": 1.5}
-    first, again, other = (
-        outcome(method, tmp_path / str(number), able, number, seed=seed, **values)
-        for number, seed in enumerate((7, 7, 8))
-    )
-    for part in first:
-        assert equal(first[part], again[part]), part
-    assert not equal(first["adapter"], other["adapter"])
-    assert first["metrics"] != other["metrics"]
-    if method == "ppo":
-        assert not equal(first["value_head"], other["value_head"])
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_ppo_from_an_sft_run_starts_at_its_reference(warm: Run, able: Path, tmp_path: Path) -> None:

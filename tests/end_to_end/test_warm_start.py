@@ -17,7 +17,7 @@ from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
 from adjudge.training import updates
 
-METHODS = ("ppo", "reinforce", "rloo", "grpo", "exact")
+METHODS = ("ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo")
 
 
 def trained(method: str, model: Path, folder: Path, *, resume: bool = False, **values: Any) -> Run:
@@ -85,7 +85,7 @@ def test_at_least_one_step_is_left_to_the_method(able: Path, tmp_path: Path) -> 
 EVERY_UPDATE = {"ppo__stop_kl": None, "exact__stop_kl": None, "checkpoint__every_s": None}
 
 
-@pytest.fixture(scope="module", params=["ppo", "exact"])
+@pytest.fixture(scope="module", params=["ppo", "exact", "spin", "sppo"])
 def whole(request: pytest.FixtureRequest, able: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Run]:
     """Return a method and its run that never failed."""
     return request.param, trained(request.param, able, tmp_path_factory.mktemp("whole"), **EVERY_UPDATE)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+from copied_package import FOLDER
 from fake_method import write_reviews
+from processes import run_program
 
 import adjudge
 
@@ -34,19 +33,10 @@ def test_the_page_makes_a_method_that_trains(tiny_llama: Path, tmp_path: Path) -
     insert(package / "methods" / "registry.py", f"        {line.strip()},\n", '        _encoder("encoder"')
     data = write_reviews(tmp_path / "reviews.csv", 40)
     command = [
-        *(sys.executable, "-m", "adjudge", "train", "rejection", "--data", str(data), "--text", "text"),
-        *("--label", "label", "--model", str(tiny_llama), "--train-rows", "16", "--eval-rows", "4"),
-        *(
-            "--out",
-            str(tmp_path / "run"),
-            "rejection.batch_size=4",
-            "rejection.min_steps=0",
-            "runtime.dtype=float32",
-            "runtime.threads=1",
-        ),
+        *("train", "rejection", "--data", data, "--text", "text", "--label", "label", "--model", tiny_llama),
+        *("--train-rows", 16, "--eval-rows", 4, "--out", tmp_path / "run", "rejection.batch_size=4"),
+        *("rejection.min_steps=0", "runtime.dtype=float32", "runtime.threads=1"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_program("copied_package", *command, **{FOLDER: str(package.parent)})
     assert len((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 8
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()

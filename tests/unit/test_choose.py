@@ -128,6 +128,8 @@ def test_runs_and_their_table(data_dir: Path, tmp_path: Path, able: Path) -> Non
         "data.eval_rows=8",
         "evaluation.resamples=100",
         "runtime.device=cpu",
+        "sft.min_steps=0",
+        "exact.min_steps=0",
     ]
     jobs = run.plan_jobs("costs", data_dir, tmp_path, settings, seeds=1)
     jobs = [job for job in jobs if job.arm.name in ("sft", "exact, costs as reward")]

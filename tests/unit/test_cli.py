@@ -21,22 +21,24 @@ from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
 
-TASK = "--data --dev --text --label --labels --kind --instruction --separator --encoding"
+TASK = "--data --dataset --dataset-config --dev --text --label --labels --kind --instruction --separator --encoding"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --report-to --out --resume --dry-run --force",
+    "--init --reward-funcs --report-to --push-to-hub --out --resume --dry-run --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --reward-funcs --out --jobs --dry-run --report-to --force",
+    "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
     "--config --prompt-style --decode --init --out",
-    "predict": "--run --input --out --task --method --seed --separator --encoding --model --decode --force",
+    "predict": "--run --input --out --task --method --seed --min-confidence --abstain-share --costs --separator "
+    "--encoding --model --decode --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
     "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows "
     "--corpus --model --seed --preset --config --dtype --out",
-    "serve": "--run --host --port",
+    "serve": "--run --host --port --min-confidence",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --force",
     "methods": "--preset",
@@ -135,7 +137,10 @@ def test_help_and_version_are_fast():
         (["train", "sft", "--preset", "papre"], "Did you mean 'paper'?"),
         (["train", "sft", "--decode", "beam"], "'greedy' or 'labels'"),
         (["train", "sft", "--init", "run"], "run holds no adapter to start from"),
-        (["train", "encoder", "--init", "run"], "--init is for sft, ppo, reinforce, rloo, grpo or exact"),
+        (
+            ["train", "encoder", "--init", "run"],
+            "--init is for sft, ppo, reinforce, rloo, grpo, exact, dpo, tdpo, spin or sppo",
+        ),
         (["train", "sft", "--train-rows", "0"], "data.train_rows"),
         (["train", "sft", "--config", "none.yaml"], "none.yaml"),
         (["train", "sft", "--text", "a"], "--data FILE"),

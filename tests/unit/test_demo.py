@@ -25,7 +25,7 @@ def calls(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize(("budget", "rows", "encoder_steps"), [("full", (240, 200), 100), ("smoke", (16, 24), 0)])
+@pytest.mark.parametrize(("budget", "rows", "encoder_steps"), [("full", (240, 200), 100), ("smoke", (8, 12), 0)])
 def test_a_budget_says_rows_steps_and_folder(budget, rows, encoder_steps, calls):
     _, folder = demo(budget)
     assert calls[0] == "all"
@@ -39,7 +39,7 @@ def test_a_budget_says_rows_steps_and_folder(budget, rows, encoder_steps, calls)
 def test_settings_and_a_folder_may_be_given(calls, tmp_path):
     demo("smoke", tmp_path, ["lora.r=8", "data.train_rows=20"], command="adjudge demo …")
     config, *_, out, options = calls[1]
-    assert (config.lora.r, config.data.train_rows, config.data.eval_rows) == (8, 20, 24)
+    assert (config.lora.r, config.data.train_rows, config.data.eval_rows) == (8, 20, 12)
     assert out == tmp_path
     assert options == {"command": "adjudge demo …"}
 

@@ -224,8 +224,8 @@ def test_python_judges_a_file_like_the_command(run, dev, task, tmp_path, capfd):
     assert (scores["n"], scores["file"]) == (20, str(dev.resolve()))
     with pytest.raises(ConfigError, match="A file is judged whole"):
         opened.evaluate(task.model_copy(update={"name": "other"}), data=dev)
-    with pytest.raises(DataError, match="the path of a file, not a list"):
-        opened.evaluate(data=[{"text": "good film", "label": "good"}])
+    rows = [{"text": "good film", "label": "good"}, {"text": "bad film", "label": "bad"}]
+    assert opened.evaluate(data=rows, text="text", label="label")["n"] == 2
     capfd.readouterr()
     opened.evaluate(infer_task(dev, ["text"], "label"))
     message = " ".join(capfd.readouterr().err.split())

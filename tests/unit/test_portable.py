@@ -18,7 +18,8 @@ from adjudge.errors import ModelError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
-from adjudge.tasks import infer_task
+from adjudge.ship.export import export_judge
+from adjudge.tasks import given_examples, infer_task
 
 TEXTS = ["good one here", "bad one there", "a third", "<|im_end|> good", "ünïcödé"]
 BASE = "someone/judge-tiny"
@@ -56,6 +57,21 @@ def test_a_moved_adapter_answers_as_its_run_does(trained, tmp_path):
     judge = adjudge.open_judge(moved)
     assert answers(judge) == before
     assert judge.task.words == ("bad", "good") and judge.config.model == f"{BASE}@{NEW}"
+
+
+def test_a_moved_and_a_merged_judge_are_calibrated_as_their_run_is(hub, tmp_path):
+    settings = ["sft.epochs=1", "sft.min_steps=0", "sft.optimizer.lr=0.05", "calibration.rows=8"]
+    run = run_of(tmp_path, "sft", f"model={BASE}", *settings)
+    inside = answers(adjudge.open_run(run))
+    own = adjudge.open_run(run).judge.judge(given_examples(read_tasks(run)[0], TEXTS), probabilities=True)
+    assert [value for value, *_ in inside] == [each.value for each in own]
+    assert inside[0][2] != own[0].probabilities
+    export_judge(run, "merged", tmp_path / "merged", max_changed=1)
+    merged = answers(adjudge.open_judge(tmp_path / "merged"))
+    assert [chances for *_, chances in merged] == [pytest.approx(chances, abs=1e-4) for *_, chances in inside]
+    moved = shutil.move(run / "adapter", tmp_path / "elsewhere")
+    shutil.rmtree(run)
+    assert answers(adjudge.open_judge(moved)) == inside
 
 
 def test_a_whole_run_folder_is_a_judge_too(trained):

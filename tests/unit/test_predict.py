@@ -46,7 +46,7 @@ def judge_of(policy: Policy, spec: TaskSpec = LABELS, **values) -> PromptedJudge
 
 @pytest.mark.parametrize("decode", ["greedy", "labels"])
 def test_batches_change_nothing(policy: Policy, decode: str) -> None:
-    asked = rows()
+    asked = rows(8)
     found = {
         size: judge_of(policy, **{"evaluation.batch_size": size, "evaluation.decode": decode}).judge(
             asked, probabilities=True
@@ -150,7 +150,7 @@ ANALYSED = {"answer.analysis_tokens": 5}
 def test_batches_change_no_analysis(policy: Policy, analysis: bool | str, decode: str) -> None:
     settings = {**ANALYSED, "prompt.analysis": analysis, "evaluation.decode": decode}
     one, many = (
-        judge_of(policy, **settings, **{"evaluation.batch_size": size}).judge(rows(9), probabilities=True)
+        judge_of(policy, **settings, **{"evaluation.batch_size": size}).judge(rows(6), probabilities=True)
         for size in (1, 4)
     )
     for alone, together in zip(one, many, strict=True):

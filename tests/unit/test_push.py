@@ -78,7 +78,7 @@ def test_a_base_of_this_machine_must_be_named_as_others_find_it(trained, hub):
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(401, "hf auth login"), (403, "may not write to owner/judge"), (500, "refused the upload")]
+    ("status", "message"), [(401, "hf auth login"), (403, "may not write to owner/judge"), (500, "the hub refused")]
 )
 def test_a_refusal_of_the_hub_says_what_to_do(status, message, trained, hub):
     hub.status = status
@@ -110,3 +110,81 @@ def test_what_cannot_be_published_is_refused(trained, tiny_llama, hub, tmp_path)
 def test_a_run_that_trains_nothing_has_nothing_to_publish(tiny_llama, tmp_path):
     with pytest.raises(RunError, match="trained nothing"):
         push_judge(run_of(tmp_path, "zero-shot", f"model={tiny_llama}"), "owner/judge")
+
+
+def train_and_push(tmp_path, repo="owner/judge", method="tfidf", **options):
+    data = {"data": tmp_path / "reviews.csv", "text": "text", "label": "label"}
+    write_reviews(data["data"])
+    return adjudge.train(
+        method, **data, out=tmp_path / "run", push_to_hub=repo, train_rows=8, evaluation__resamples=100, **options
+    )
+
+
+def test_a_run_is_published_when_it_is_finished(hub, tmp_path, capsys):
+    write_reviews(tmp_path / "reviews.csv")
+    command = ["train", "tfidf", "--data", str(tmp_path / "reviews.csv"), "--text", "text", "--label", "label"]
+    options = ["--out", str(tmp_path / "run"), "--push-to-hub", "owner/judge", "evaluation.resamples=100"]
+    result = CliRunner().invoke(app, [*command, *options])
+    assert result.exit_code == 0, result.output
+    assert f"{hub.url}/owner/judge/commit/" in result.stdout and hub.repos == {"owner/judge": "private"}
+    assert {"README.md", "judge.json", "weights.safetensors"} <= set(hub.files)
+    hub.files.clear()
+    assert train_and_push(tmp_path, force=True).scores["n"] and "judge.json" in hub.files
+    assert "published: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("repo", "attribute", "value", "message"),
+    [
+        ("judge", "status", 200, "write owner/name"),
+        ("owner/judge@main", "status", 200, "write owner/name"),
+        ("owner/judge", "status", 401, r"Nothing was trained\. The token is missing"),
+        ("owner/judge", "role", "read", "the token may only read"),
+        ("stranger/judge", "status", 200, "that of me, which may not write to stranger/judge: .* me or owner"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_refused_before_training(repo, attribute, value, message, hub, tmp_path):
+    setattr(hub, attribute, value)
+    with pytest.raises((ConfigError, ModelError), match=message) as caught:
+        train_and_push(tmp_path, repo)
+    assert "hf_secret" not in str(caught.value)
+    assert not (tmp_path / "run").exists() and not hub.repos
+
+
+def test_without_a_token_or_a_hub_nothing_is_trained(hub, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ModelError, match="hf auth login"):
+        train_and_push(tmp_path)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match=r"cannot be reached .*Nothing was trained"):
+        train_and_push(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE.*Nothing was trained"):
+        train_and_push(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_of_this_machine_is_refused_before_training(hub, tiny_llama, tmp_path):
+    with pytest.raises(RunError, match=r"folder of this machine.*adjudge push owner/judge --run DIR --base"):
+        train_and_push(tmp_path, method="sft", model=str(tiny_llama))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_push_that_fails_loses_no_run_and_says_how_to_repeat_it(hub, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        hub.status = 403
+        return push_judge(*_, **__)
+
+    monkeypatch.setattr("adjudge.ship.push.push_judge", refuse)
+    run = train_and_push(tmp_path)
+    assert run.scores["n"] > 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is complete, but was not published: the hub refused" in said
+    assert f"adjudge push owner/judge --run {tmp_path / 'run'}" in said
+    hub.status = 200
+    command = ["train", "tfidf", "--data", str(tmp_path / "reviews.csv"), "--text", "text", "--label", "label"]
+    options = ["--out", str(tmp_path / "run"), "--force", "--push-to-hub", "owner/judge", "evaluation.resamples=100"]
+    result = CliRunner().invoke(app, [*command, *options])
+    assert result.exit_code == 2 and "adjudge push owner/judge" in result.stderr
+    assert adjudge.open_run(tmp_path / "run").scores["n"] > 0

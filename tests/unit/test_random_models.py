@@ -184,14 +184,14 @@ def whole(smollm2):
 
 
 @pytest.mark.parametrize("size", [2048, 32_000])
-@pytest.mark.parametrize("text", TEXTS)
-def test_cut_tokenizer_decodes_every_text_to_itself(size, text, whole):
+def test_cut_tokenizer_decodes_every_text_to_itself(size, whole):
     cut = cut_tokenizer(whole, size)
     assert len(cut) == size
-    ids = cut(text).input_ids
-    assert max(ids) < size
-    assert cut.decode(ids, clean_up_tokenization_spaces=False) == text
-    assert len(ids) >= len(whole(text).input_ids)
+    for text in TEXTS:
+        ids = cut(text).input_ids
+        assert max(ids) < size
+        assert cut.decode(ids, clean_up_tokenization_spaces=False) == text
+        assert len(ids) >= len(whole(text).input_ids)
 
 
 def test_cut_tokenizer_gives_the_same_ids_if_no_token_is_lost(whole):

@@ -8,7 +8,7 @@ import pytest
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Method
-from adjudge.methods.registry import METHODS, check_names, check_settings, get_entry, own_settings
+from adjudge.methods.registry import METHODS, check_names, check_settings, forms_apart, get_entry, own_settings
 
 
 def test_the_names_are_a_contract():
@@ -21,6 +21,10 @@ def test_the_names_are_a_contract():
         "rloo",
         "grpo",
         "exact",
+        "dpo",
+        "tdpo",
+        "spin",
+        "sppo",
         "tfidf",
         "linear",
         "encoder",
@@ -95,6 +99,23 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
     plain = own_settings(load_config(overrides=[f"method={method}"]))
     changed = own_settings(load_config(overrides=[f"method={method}", override]))
     assert (plain != changed) == matters
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "named"),
+    [
+        ("spin", "spin.answers=labels", ["spin.answers=labels"]),
+        ("spin", "spin.answers=sampled", []),
+        ("spin", "sppo.answers=labels", []),
+        ("dpo", "dpo.loss=minor-dpo", ["dpo.loss=minor-dpo"]),
+        ("sft", "sft.minor_beta=0.5", ["sft.minor_beta=0.5"]),
+        ("sft", "sft.epochs=3", []),
+        ("ppo", "ppo.clip=0.1", []),
+    ],
+)
+def test_forms_that_are_not_what_the_name_says_are_told_apart(method, override, named):
+    config = load_config(overrides=[f"method={method}", override])
+    assert [form["setting"] for form in forms_apart(config)] == named
 
 
 def test_the_encoder_run_is_named_after_the_encoder():

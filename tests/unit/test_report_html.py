@@ -118,6 +118,43 @@ def comparison(root: Path, *, tests=()) -> Path:
     return root
 
 
+def sure(*shares: tuple[str, float]) -> list[Prediction]:
+    """Rows by gold label and the probability of Positive."""
+    return [
+        Prediction(
+            f"dev.tsv:{i}",
+            {"sentence": f"film {i}"},
+            gold,
+            "",
+            "Positive" if p > 0.5 else "Negative",
+            {"Negative": 1 - p, "Positive": p},
+        )
+        for i, (gold, p) in enumerate(shares, 1)
+    ]
+
+
+def test_reliability_and_risk_are_drawn_before_and_after_calibration(tmp_path):
+    rows = sure(("Positive", 0.99), ("Negative", 0.99), ("Negative", 0.02), ("Positive", 0.6))
+    figure = {"value": 0.2, "low": 0.1, "high": 0.3}
+    scores = dict.fromkeys(("ece", "brier", "log_loss", "auroc"), figure)
+    whole = {"rows": 4, "own": scores, "calibrated": scores, "temperature": 3.0, "ece_by_chance": 0.1}
+    write_run(tmp_path / "a", "sft", rows, probabilities=whole)
+    write_run(tmp_path / "b", "ppo", rows, probabilities={"rows": 4, "own": scores})
+    write_run(tmp_path / "c", "zero-shot", judged(("Positive", "Positive")))
+    html = render_report([tmp_path], tmp_path / "report.html").read_text()
+    after, before = re.findall(r'aria-label="((?:sft|ppo): confidence against[^"]*)"', html)
+    if after.startswith("ppo"):
+        after, before = before, after
+    assert "Its own probabilities: of the 3 surest rows, with a mean confidence of 0.987, 0.667 are right." in before
+    assert "After calibration" in after and "After calibration" not in before
+    assert html.count('class="hollow"') == 2  # the two bins of the calibrated method's own probabilities
+    (risk,) = re.findall(r'aria-label="(Wrong answers among[^"]*)"', html)
+    assert "sft 0.250 wrong of all rows" in risk and "zero-shot" not in risk
+    assert "How sure it is" in html and "temperature" in html
+    alone = render_report([tmp_path / "c"], tmp_path / "alone.html").read_text()
+    assert "How sure it is" not in alone
+
+
 class Page(HTMLParser):
     """The page as a browser sees it: text, elements, references to other places."""
 

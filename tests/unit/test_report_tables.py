@@ -5,7 +5,8 @@ import re
 import pytest
 from rich.console import Console
 
-from adjudge.report.markdown import markdown_table
+from adjudge.report.certainty import certainties
+from adjudge.report.markdown import comparison_markdown, markdown_table
 from adjudge.report.sentences import incomplete_lines, table_notes, verdict_line
 from adjudge.report.summary import best_values, ranked, summarise
 from adjudge.report.terminal import results_table
@@ -30,6 +31,32 @@ def row(method: str, value: float, seed: int = 0, **more) -> dict:
         "peak_rss_gib": 1.5,
     }
     return scores | more
+
+
+def test_probabilities_have_a_table_before_and_after_calibration():
+    own = {name: {"value": 0.2, "low": 0.1, "high": 0.3} for name in ("ece", "brier", "log_loss", "auroc")}
+    after = own | {"ece": {"value": 0.05, "low": None, "high": None}, "auroc": {"value": None}}
+    scores = {"rows": 100, "own": own, "calibrated": after, "temperature": 2.5, "ece_by_chance": 0.041}
+    table = {"rows": [row("sft", 0.8, probabilities=scores), row("ppo", 0.7)]}
+    text = comparison_markdown(table)
+    lines = [line.replace(" ", "") for line in text.splitlines()]
+    assert "|method|temperature|ECE|Brier|logloss|AUROC|" in lines
+    assert "|sft|–|0.200[0.100,0.300]|0.200[0.100,0.300]|0.200[0.100,0.300]|0.200[0.100,0.300]|" in lines
+    assert "|sft|2.50|0.050|0.200[0.100,0.300]|0.200[0.100,0.300]|–|" in lines
+    assert "On 100 rows chance alone gives an ECE of about 0.041." in text
+    assert "ECE" not in comparison_markdown({"rows": [row("sft", 0.8)]})
+
+
+def test_probabilities_over_seeds_have_the_pooled_interval():
+    def scored(value, **more):
+        return {"own": {"ece": {"value": value, "low": value - 0.01, "high": value + 0.01}}, "rows": 9, **more}
+
+    rows = [row("sft", 0.8, seed, probabilities=scored(0.1 + seed / 10)) for seed in (0, 1)]
+    summary = [{"task": "glue/sst2", "method": "sft", "probabilities": scored(0.15)}]
+    (item,) = certainties({"rows": rows, "summary": summary}, "glue/sst2")
+    assert str(item.figures["ece"]) == "0.150 [0.140, 0.160]"
+    (item,) = certainties({"rows": rows}, "glue/sst2")
+    assert str(item.figures["ece"]) == "0.150"
 
 
 TEST = {

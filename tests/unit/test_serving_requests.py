@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from fake_method import FakeJudge
 from serving import all_judges, films
 from starlette.testclient import TestClient
 
+from adjudge.evaluation.abstention import Decision
 from adjudge.ship.serving.app import build_app
 from adjudge.ship.serving.limits import Limits
 
@@ -49,6 +51,25 @@ def test_rows_name_their_fields_or_columns(client):
     rows = [{"first": "a", "second": "a"}, {"sentence1": "a", "sentence2": "b"}, {"first": "a"}]
     answer = client.post("/v1/classify", json={"rows": rows, "model": "pairs"}).json()
     assert [each["label"] for each in answer["predictions"]] == ["Yes", "No", "No"]
+
+
+def test_a_calibrated_judge_holds_doubtful_answers_back(monkeypatch):
+    monkeypatch.setattr(FakeJudge, "sure", 0.99)
+    minimum = {"good": 0.9, "bad": 0.8}
+    judge = films(temperature=2.361, decision=Decision(minimum=minimum))
+    with TestClient(build_app([judge])) as client:
+        held, given, odd = client.post("/v1/classify", json={"texts": [HIT, MISS, "so so"]}).json()["predictions"]
+        chat = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": HIT}]}).json()
+        (listed,) = client.get("/v1/models").json()["data"]
+        unreadable = 'adjudge_unreadable_total{model="films"} 1'
+        assert unreadable in client.get("/metrics").text
+    assert held["probabilities"]["good"] == pytest.approx(0.875, abs=0.001)
+    assert (held["label"], held["abstained"], held["unreadable"]) == (None, True, False)
+    assert (given["label"], given["abstained"], given["unreadable"]) == ("bad", False, False)
+    assert (odd["label"], odd["abstained"], odd["unreadable"]) == (None, False, True)
+    message = chat["choices"][0]["message"]
+    assert message["content"] == "" and "not sure enough" in message["refusal"]
+    assert (listed["calibrated"], listed["abstains"]) == (True, True)
 
 
 def test_number_tasks_answer_with_a_number(client):

@@ -10,13 +10,12 @@ from policies import trained_looking
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
-from adjudge.methods.exact import labels_of
 from adjudge.methods.ppo import collect_batch
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import label_objective
 from adjudge.rollout.collect import Rollout, sample
 from adjudge.rollout.forward import rollout_figures, taught_loss, token_figures
-from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.label_scoring import label_logps, labels_of
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taught_row
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.tasks import load_task

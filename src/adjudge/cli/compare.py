@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from adjudge.cli import options
+from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
 from adjudge.cli.show import show_comparison, show_estimates
 from adjudge.methods.registry import COMPARED, MULTI
@@ -53,6 +53,8 @@ def compare(
     split: options.Split = None,
     folds: options.Folds = None,
     data: options.Data = None,
+    dataset: own_data.Dataset = None,
+    dataset_config: own_data.DatasetConfig = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
     text: options.Text = None,
@@ -113,7 +115,7 @@ def compare(
         raise refuse_functions(", ".join(chosen))
     settings = options.build_config(ctx.params)
     seed_list = options.parse_seeds(seeds) if seeds is not None else [settings.seed]
-    specs = options.chosen_tasks(ctx.params, settings)
+    specs = own_data.chosen_tasks(ctx.params, settings)
     if mixture is not None and not any(parse_name(name)[1] for name in chosen):
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
     for spec in specs:

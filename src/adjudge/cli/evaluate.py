@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adjudge.cli import options
+from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, UNTRAINED, either
 from adjudge.cli.show import show_scores
 
@@ -51,6 +51,8 @@ def evaluate(
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     data: options.Data = None,
+    dataset: own_data.Dataset = None,
+    dataset_config: own_data.DatasetConfig = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
     text: options.Text = None,
@@ -98,7 +100,7 @@ def evaluate(
     if entry.trains:
         raise ConfigError(f"{method} must be trained first: adjudge train {method}; then adjudge evaluate --run DIR.")
     settings = options.build_config(ctx.params)
-    spec = options.only_task(ctx.params, settings, "evaluate")
+    spec = own_data.only_task(ctx.params, settings, "evaluate")
     folder = Path(out) if out is not None else default_folder([spec], entry.name, settings.seed)
     note(f"judging {spec.name} with {entry.name} → {folder}")
     report_own_table(spec, settings)
@@ -118,9 +120,11 @@ def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any
     passed_on = {name: params[name] for name in ("split", "eval_rows", "decode", "data_dir", "out", "force", "model")}
     passed_on["settings"] = options.given_settings(params)
     if params["data"] is None:
-        names_task = any(params[name] is not None for name in ("task", *options.OWN_TABLE))
-        spec = options.only_task(params, settings, "evaluate") if names_task else None
+        names_task = any(params[name] is not None for name in ("task", "dataset", *own_data.OWN_ROWS))
+        spec = own_data.only_task(params, settings, "evaluate") if names_task else None
         return evaluate_tasks(params["run"], spec=spec, **passed_on)
+    if params["dataset"] is not None:
+        raise ConfigError("--data and --dataset both say which rows: give one of them.")
     if params["dev"] is not None:
         raise ConfigError("With --run, every row of --data is judged: leave --dev out, or name its file with --data.")
     text = options.split_list(params["text"], "--text") if params["text"] is not None else ()

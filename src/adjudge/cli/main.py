@@ -110,6 +110,7 @@ def _root(
 
 def _add_verbs() -> None:
     from adjudge.cli import (
+        calibrate,
         cell,
         compare,
         continual,
@@ -131,7 +132,7 @@ def _add_verbs() -> None:
         train,
     )
 
-    judging = (compare, train, evaluate, predict, serve, export, push, submit, report, rerun)
+    judging = (compare, train, evaluate, calibrate, predict, serve, export, push, submit, report, rerun)
     for module in (*judging, continual, prune, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)

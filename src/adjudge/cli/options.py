@@ -13,7 +13,6 @@ from adjudge.config.groups import TRACKERS
 
 if TYPE_CHECKING:
     from adjudge.config import Config
-    from adjudge.tasks.spec import TaskSpec
 
 ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
 """Titles of the panels in a help page."""
@@ -312,9 +311,6 @@ SETTING_OF = {
 }
 """The setting of each parameter that gives one."""
 
-OWN_TABLE = ("text", "label", "labels", "dev", "instruction", "kind", "separator", "encoding")
-"""The parameters that describe the table of ``--data``."""
-
 
 def examples(*commands: str) -> str:
     """Return the end of a help page: example commands, one per line."""
@@ -343,49 +339,6 @@ def given_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     from adjudge.config import parse_override
 
     return dict(parse_override(text) for text in params["overrides"] or ())
-
-
-def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
-    """Return the tasks that the parameters of a verb name.
-
-    They come from the user's own table, from --task, or from the configuration.
-    Raises ConfigError when the parameters contradict each other, TaskError and DataError as the tasks do.
-    """
-    from adjudge.errors import ConfigError
-    from adjudge.tasks import column_names, infer_task, load_task, table_format
-
-    names, data = params["task"], params["data"]
-    text, label, labels = (params[name] for name in ("text", "label", "labels"))
-    if data is None:
-        without_data = [option_of(name) for name in OWN_TABLE if params[name] is not None]
-        if without_data:
-            raise ConfigError(f"{without_data[0]} describes your own table: name the table with --data FILE.")
-        return [load_task(name) for name in split_list(names if names is not None else config.task, "--task")]
-    if names is not None:
-        raise ConfigError("--task and --data both say which rows: give one of them.")
-    if text is None or label is None:
-        columns = column_names(data, table_format(params["separator"], params["encoding"]))
-        raise ConfigError(
-            "--data needs --text COL (the text to judge) and --label COL (the right answer). "
-            f"The columns of {data}: {columns}."
-        )
-    pairs = split_list(labels, "--labels") if labels is not None else None
-    others = {name: params[name] for name in OWN_TABLE if name not in ("text", "label", "labels")}
-    others["bad_rows"] = config.data.bad_rows
-    return [infer_task(data, split_list(text, "--text"), label, pairs, **others)]
-
-
-def only_task(params: Mapping[str, Any], config: Config, verb: str) -> TaskSpec:
-    """Return the one task that the parameters name.
-
-    Raises ConfigError for several, and the errors of `chosen_tasks`.
-    """
-    from adjudge.errors import ConfigError
-
-    specs = chosen_tasks(params, config)
-    if len(specs) > 1:
-        raise ConfigError(f"{verb} takes one task; `adjudge compare` takes several.")
-    return specs[0]
 
 
 def option_for(setting: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from adjudge.cli.doubt import AbstainShare, CostFile, MinConfidence
 from adjudge.cli.method_names import EXAMPLE
 from adjudge.cli.options import (
     BaseModel,
@@ -21,6 +22,7 @@ from adjudge.cli.options import (
 
 EPILOG = examples(
     f"adjudge predict --run runs/vader-movies/{EXAMPLE}-seed0 --input new.csv --out judged.csv",
+    "adjudge predict --run runs/reviews --input new.csv --out judged.csv --min-confidence 0.9",
     "adjudge predict --run runs/reviews --input new.csv --out judged.csv runtime.threads=2 evaluation.batch_size=8",
 )
 
@@ -54,20 +56,26 @@ def predict(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Of a comparison: the run of this seed.", show_default="the first")
     ] = None,
+    min_confidence: MinConfidence = None,
+    abstain_share: AbstainShare = None,
+    costs: CostFile = None,
     separator: Separator = None,
     encoding: Encoding = None,
     model: BaseModel = None,
     decode: Decode = None,
     force: Force = False,
 ) -> None:
-    """Judge new rows with a finished run.
+    """Judge new rows with a finished run, and hold doubtful answers back if you ask for it.
 
     Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
     """
-    from adjudge.experiments.evaluate import load_judge
+    from adjudge.evaluation.abstention import read_decision
+    from adjudge.experiments.evaluate import load_judge, tasks_of
     from adjudge.experiments.pick_run import pick_run
     from adjudge.experiments.predict_file import check_out, predict_file
-    from adjudge.runs.tasks import pick_task
+    from adjudge.runs.calibration import temperature_of
+    from adjudge.runs.tasks import pick_among
+    from adjudge.system.console import note
     from adjudge.tasks.reading.table import check_table
     from adjudge.tasks.table_format import table_format
 
@@ -75,9 +83,16 @@ def predict(
     check_table(Path(source), form)
     check_out(Path(source), Path(out), force=force)
     folder = pick_run(Path(run), task, method, seed)
-    spec = None if task is None else pick_task(folder, task)
     settings = given_settings(ctx.params)
+    spec = pick_among(folder, tasks_of(folder), task)
+    decision = read_decision(spec, min_confidence, abstain_share, costs)
+    if decision.costs is not None:
+        decode = decode or "labels"  # probabilities alone decide
+    temperature = temperature_of(folder, spec.name)
+    if temperature is None and (decision.minimum or decision.costs):
+        note("the probabilities are not calibrated, so they may be too sure; first: adjudge calibrate --run DIR")
     _, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
     # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.
     bad_rows = settings.get("data.bad_rows", "error")
-    predict_file(judge, spec, source, out, force=force, form=form, bad_rows=bad_rows)
+    options = {"form": form, "bad_rows": bad_rows, "temperature": temperature, "decision": decision}
+    predict_file(judge, spec, source, out, force=force, **options)

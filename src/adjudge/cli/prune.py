@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adjudge.cli import options
+from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def prune(
     task: options.Task = None,
     data_dir: options.DataDir = None,
     data: options.Data = None,
+    dataset: own_data.Dataset = None,
+    dataset_config: own_data.DatasetConfig = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
     text: options.Text = None,
@@ -154,11 +156,11 @@ def _calibration(
     from adjudge.errors import ConfigError
 
     if params["corpus"] is not None:
-        if params["task"] is not None or params["data"] is not None:
-            raise ConfigError("--corpus takes the place of --task and --data: give one of them.")
+        if any(params[name] is not None for name in ("task", "data", "dataset")):
+            raise ConfigError("--corpus takes the place of --task, --data and --dataset: give one of them.")
         if pruning.criterion not in ("magnitude", "random"):
             return corpus_rows(tokenizer, params["corpus"], params["rows"], settings.prompt.max_tokens)
-    spec = options.only_task(params, settings, "prune")
+    spec = own_data.only_task(params, settings, "prune")
     if pruning.criterion in ("magnitude", "random"):
         return Calibration()
     return task_rows(network, tokenizer, settings, spec, params["rows"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adjudge.cli.doubt import MinConfidence
 from adjudge.cli.method_names import EXAMPLE
 from adjudge.cli.options import examples
 
@@ -38,6 +40,7 @@ def serve(
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 is any free one.")
     ] = 8000,
+    min_confidence: MinConfidence = None,
 ) -> None:
     """Answer requests over HTTP with finished runs, and show a page to try them.
 
@@ -60,7 +63,7 @@ def serve(
     if key is not None and not key.strip():
         raise ConfigError(f"{KEY} is set but empty: give it a key, or unset it to serve without one.")
     bound = bind(host, port)
-    judges = _load(run)
+    judges = _load(run, min_confidence or [])
     if key is None and not host.startswith(LOOPBACK):
         warn(f"everyone who reaches {host} can use these judges. Set {KEY} to ask for a key.")
     note(f"serving at {address(bound)}  (a page at /, POST /v1/classify, /v1/chat/completions)")
@@ -68,10 +71,12 @@ def serve(
     note("stopped; every accepted request was answered.")
 
 
-def _load(runs: list[str]) -> list[ServedJudge]:
+def _load(runs: list[str], min_confidence: list[str]) -> list[ServedJudge]:
     """Return the judges of the runs. Prints what each is, and the vLLM command for its adapter."""
+    from adjudge.evaluation.abstention import read_decision
     from adjudge.experiments.evaluate import load_judges, open_folder
     from adjudge.experiments.pick_run import pick_run
+    from adjudge.runs.calibration import temperature_of
     from adjudge.ship.serving.judges import judges_of_run, names_for
     from adjudge.ship.serving.vllm import vllm_command
     from adjudge.system.console import note
@@ -81,11 +86,16 @@ def _load(runs: list[str]) -> list[ServedJudge]:
     served: list[ServedJudge] = []
     for name, folder in zip(names, folders, strict=True):
         opened, specs = open_folder(folder)
+        decisions = {spec.name: read_decision(spec, min_confidence) for spec in specs}
         config, judges = opened.config, load_judges(folder)
         loaded = judges_of_run(name, specs, judges, method=config.method, batch_size=config.evaluation.batch_size)
-        for each in loaded:
+        for index, judge in enumerate(loaded):
+            task = judge.spec.name
+            each = replace(judge, temperature=temperature_of(folder, task), decision=decisions[task])
+            loaded[index] = each
             each.warm_up()
-            note(f"{each.name}: {config.method} on {each.spec.name}, fields: {', '.join(each.spec.fields)}")
+            sure = "" if each.spec.is_number else f", probabilities {'un' * (each.temperature is None)}calibrated"
+            note(f"{each.name}: {config.method} on {task}, fields: {', '.join(each.spec.fields)}{sure}")
         command = vllm_command(opened.part("adapter"), config.model, loaded[0].name)
         if command is not None:
             note(f"  the same adapter in vLLM, which needs the run's own prompts:\n  {command}")

@@ -76,10 +76,11 @@ def stdout() -> Console:
 
 
 def show_table(table: Mapping[str, Any]) -> None:
-    """Print the table with its sentences, then averages over a suite, then figures per phenomenon.
+    """Print the table with its sentences, then averages over a suite, then those of probabilities and per phenomenon.
 
-    Figures per phenomenon are printed for a single method; table.md has them for several.
+    The last two are printed for a single method; table.md has them for several.
     """
+    from adjudge.report.certainty import certainties, certainty_columns, certainty_line
     from adjudge.report.columns import without_dashes
     from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
     from adjudge.report.sentences import table_notes
@@ -99,6 +100,9 @@ def show_table(table: Mapping[str, Any]) -> None:
         show(text_table(*without_dashes(*suite_columns(scores))), suite_lines(scores))
     if len({str(row["method"]) for row in table["rows"]}) == 1:
         for task in dict.fromkeys(str(row["task"]) for row in table["rows"]):
+            if sure := certainties(table, task):
+                console.print()
+                show(text_table(*without_dashes(*certainty_columns(sure))), [certainty_line(task, sure)])
             if items := phenomena(table, task):
                 console.print()
                 show(text_table(*phenomena_columns(items)), [phenomena_line(task, items)])

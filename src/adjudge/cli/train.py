@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adjudge.cli import options
+from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
 from adjudge.cli.show import show_estimates, show_scores
+
+if TYPE_CHECKING:
+    from adjudge.config import Config
+    from adjudge.tasks.spec import TaskSpec
 
 EPILOG = options.examples(
     f"adjudge train {EXAMPLE} --task glue/sst2 --data-dir data --train-rows 1000",
@@ -43,6 +48,8 @@ def train(
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     data: options.Data = None,
+    dataset: own_data.Dataset = None,
+    dataset_config: own_data.DatasetConfig = None,
     dev: options.Dev = None,
     instruction: options.Instruction = None,
     text: options.Text = None,
@@ -69,6 +76,14 @@ def train(
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
     report_to: options.ReportTo = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Publish the judge in this private repository of the hub, as `adjudge push` does.",
+            rich_help_panel=options.PLACE,
+        ),
+    ] = None,
     force: options.Force = False,
 ) -> None:
     """Train METHOD on a task and judge the evaluation rows with it.
@@ -81,14 +96,14 @@ def train(
     a crash, and the result is that of a run without a stop.
     """
     from adjudge.errors import ConfigError
-    from adjudge.experiments.dry_run import estimate_all, planned_runs
-    from adjudge.experiments.execute import execute, run_settings
+    from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
+    from adjudge.ship.push import check_push, push_trained
     from adjudge.system.console import note, warn
-    from adjudge.system.parallel import is_first, world_size
+    from adjudge.system.parallel import is_first
 
     if resume and force:
         raise ConfigError("--resume continues a run, --force replaces it: give one of them.")
@@ -103,7 +118,7 @@ def train(
     if reward_funcs is not None and entry.name not in rewarded_names():
         raise refuse_functions(method)
     settings = options.build_config(ctx.params)
-    specs = options.chosen_tasks(ctx.params, settings)
+    specs = own_data.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
     if len(specs) == 1 and mixture is not None:
@@ -114,15 +129,28 @@ def train(
         note(f"training {shown} on {', '.join(names)} → {folder}")
     for spec in specs:
         report_own_table(spec, settings)
-    if dry_run and world_size() > 1:
-        raise ConfigError("--dry-run measures one process: start it without torchrun or accelerate.")
     if dry_run:
-        planned = planned_runs([(run_settings(settings, specs), specs)])
-        show_estimates(estimate_all(planned))
+        _show_dry_run(settings, specs)
         return
+    if push_to_hub is not None:
+        check_push(push_to_hub, settings.model if entry.trains_adapter else None)
     scores = execute(settings, specs, folder, force=force, resume=resume)
     if not is_first():
         return
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")
+    if push_to_hub is not None:
+        typer.echo(push_trained(folder, push_to_hub))
+
+
+def _show_dry_run(settings: Config, specs: Sequence[TaskSpec]) -> None:
+    """Print what the run would take. Raises ConfigError under a launcher of several processes."""
+    from adjudge.errors import ConfigError
+    from adjudge.experiments.dry_run import estimate_all, planned_runs
+    from adjudge.experiments.execute import run_settings
+    from adjudge.system.parallel import world_size
+
+    if world_size() > 1:
+        raise ConfigError("--dry-run measures one process: start it without torchrun or accelerate.")
+    show_estimates(estimate_all(planned_runs([(run_settings(settings, specs), specs)])))

@@ -13,15 +13,21 @@ from adjudge.config.groups import (
 )
 from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.methods import (
+    DpoConfig,
     EncoderConfig,
     ExactConfig,
     GrpoConfig,
     LoopConfig,
     PolicyGradientConfig,
     PpoConfig,
+    PreferenceConfig,
     ReinforceConfig,
     RlooConfig,
     SftConfig,
+    SpinConfig,
+    SppoConfig,
+    TdpoConfig,
+    WarmStartConfig,
 )
 from adjudge.config.rewards import RewardConfig
 from adjudge.config.tree import Config, keys_of, value_of
@@ -32,6 +38,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "DpoConfig",
     "EncoderConfig",
     "EvaluationConfig",
     "ExactConfig",
@@ -42,12 +49,17 @@ __all__ = [
     "OptimizerConfig",
     "PolicyGradientConfig",
     "PpoConfig",
+    "PreferenceConfig",
     "PromptConfig",
     "ReinforceConfig",
     "RewardConfig",
     "RlooConfig",
     "RuntimeConfig",
     "SftConfig",
+    "SpinConfig",
+    "SppoConfig",
+    "TdpoConfig",
+    "WarmStartConfig",
     "change",
     "keys_of",
     "load_config",

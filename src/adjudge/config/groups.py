@@ -155,6 +155,17 @@ class EvaluationConfig(Settings):
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
 
 
+class CalibrationConfig(Settings):
+    """How the probabilities of a trained judge are made believable."""
+
+    rows: int = Field(
+        0,
+        ge=0,
+        description="training rows per task that are kept from training, to fit the temperature of its probabilities: "
+        "rows that data.train_rows leaves over, else some of the training rows; 0: no calibration",
+    )
+
+
 class CheckpointConfig(Settings):
     """What a run that is training leaves behind, so that it can be taken up again."""
 
@@ -268,6 +279,7 @@ class SharedSettings(Settings):
     answer: AnswerConfig = AnswerConfig()
     lora: LoraConfig = LoraConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     guard: GuardConfig = GuardConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -23,8 +23,8 @@ class LoopConfig(Settings):
         return max(self.epochs, -(-self.min_steps // max(1, steps)))
 
 
-class PolicyGradientConfig(LoopConfig):
-    """What every method reads which samples answers and learns from their rewards."""
+class WarmStartConfig(LoopConfig):
+    """What every method reads which first fine-tunes on the right answers, and then learns in its own way."""
 
     epochs: int = Field(2, ge=1, description="passes over the training rows, the warm start's included")
     warm_start: float = Field(
@@ -35,10 +35,16 @@ class PolicyGradientConfig(LoopConfig):
         "0: none; runs with init or prompt.analysis=before have none",
     )
     warm_start_lr: float = Field(3e-4, ge=0, description="peak learning rate of the warm start")
+    micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
+
+
+class PolicyGradientConfig(WarmStartConfig):
+    """What every method reads which samples answers and learns from their rewards."""
+
     samples: int = Field(1, ge=1, description="answers per prompt, all from one pass over it")
     batch_size: int = Field(16, ge=1, description="prompts sampled per step")
     mini_batch_size: int = Field(16, ge=1, description="prompts per update")
-    micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
     update_epochs: int = Field(2, ge=1, description="times a batch of rollouts is learned from")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
     clip_high: float | None = Field(None, gt=0, description="clip range above 1 (unset: clip)")
@@ -51,7 +57,6 @@ class PolicyGradientConfig(LoopConfig):
         1.0, gt=0, le=1, description="sample from the likeliest tokens of this total probability; 1: no limit"
     )
     reward: RewardConfig = RewardConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
     def is_one_pass(self, rows: int) -> bool:
         """True if all rows of a batch go through the model at once in an update."""
@@ -68,6 +73,12 @@ class SftConfig(LoopConfig):
     )
     class_weight: Literal["balanced"] | None = Field(
         None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
+    )
+    minor_beta: float | None = Field(
+        None,
+        ge=0,
+        description="MinorSFT (arXiv 2408.10642): a row counts less once its answer is likelier than before training; "
+        "0: SFT; unset: SFT, with its deviation measured in every tenth step only",
     )
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
@@ -137,6 +148,78 @@ class ExactConfig(PolicyGradientConfig):
     )
 
 
+class PreferenceConfig(WarmStartConfig):
+    """What the methods read which learn from pairs: the right answer against a wrong one."""
+
+    beta: float = Field(
+        1.0,
+        gt=0,
+        description="how much a nat of log-ratio to the reference counts; the papers' 0.1 hardly saturates on labels",
+    )
+
+
+_PAIRS = (
+    "the right answer against the reference's likeliest wrong label, against an answer sampled from the reference, or "
+    "against each wrong label"
+)
+
+
+class DpoConfig(PreferenceConfig):
+    """Direct preference optimisation on pairs of answers (arXiv 2305.18290)."""
+
+    loss: Literal["dpo", "minor-dpo"] = Field(
+        "dpo",
+        description="minor-dpo: a wrong answer is pushed down only while it is likelier than under the reference "
+        "(after arXiv 2408.09834)",
+    )
+    pairs: Literal["hardest", "sampled", "all"] = Field("hardest", description=_PAIRS)
+    sft_weight: float = Field(0.0, ge=0, description="weight of the right answer's negative log-likelihood in the loss")
+
+
+class TdpoConfig(PreferenceConfig):
+    """Token-level DPO: DPO with the KL to the reference at each token (arXiv 2404.11999)."""
+
+    variant: Literal["tdpo1", "tdpo2"] = Field(
+        "tdpo2", description="tdpo1: both answers' KLs with gradient; tdpo2: the wrong answer's only, weighted by alpha"
+    )
+    alpha: float = Field(0.5, ge=0, description="weight of the KLs in tdpo2; 0: DPO")
+    pairs: Literal["hardest", "sampled", "all"] = Field("hardest", description=_PAIRS)
+
+
+class SpinConfig(PreferenceConfig):
+    """Self-play: the right answer against the model's own of an iteration ago (arXiv 2401.01335)."""
+
+    iterations: int = Field(
+        2, ge=1, description="times the policy becomes the reference and the opponent, at equal numbers of steps"
+    )
+    answers: Literal["sampled", "labels"] = Field(
+        "sampled",
+        description="the opponent's answers: one sampled per prompt, or every label by its probability (ours)",
+    )
+    mix_previous: bool = Field(
+        True, description="with sampled answers: learn from those of the iteration before as well"
+    )
+
+
+class SppoConfig(WarmStartConfig):
+    """Self-play preference optimisation: regress log-ratios on win rates (arXiv 2405.00675)."""
+
+    eta: float = Field(
+        2.0, gt=0, description="nats by which an answer that always wins is to become likelier than one that never does"
+    )
+    iterations: int = Field(
+        3, ge=1, description="times the policy becomes the reference and the opponent, at equal numbers of steps"
+    )
+    answers: Literal["sampled", "labels"] = Field(
+        "sampled",
+        description="the best and the worst of some sampled answers, or every label by its probability (ours)",
+    )
+    samples: int = Field(5, ge=2, description="sampled answers per prompt, of which the best and the worst are taught")
+    log_z: Literal["half", "exact"] = Field(
+        "half", description="the normaliser's logarithm: eta / 2, as in the paper, or exact (answers=labels only)"
+    )
+
+
 class FloorConfig(Settings):
     """What the floors read: logistic regression on features that are not trained."""
 
@@ -180,6 +263,10 @@ class MethodSettings(Settings):
     rloo: RlooConfig = RlooConfig()
     grpo: GrpoConfig = GrpoConfig()
     exact: ExactConfig = ExactConfig()
+    dpo: DpoConfig = DpoConfig()
+    tdpo: TdpoConfig = TdpoConfig()
+    spin: SpinConfig = SpinConfig()
+    sppo: SppoConfig = SppoConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adjudge.errors import DataError
+from adjudge.evaluation.calibration import probability_scores
 from adjudge.evaluation.diagnostics import diagnose
 from adjudge.evaluation.statistics import metric_interval
 from adjudge.tasks.reading.groups import by_unit, is_grouped
@@ -14,7 +15,14 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
 
-def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, seed: int = 0) -> dict[str, Any]:
+def score(
+    spec: TaskSpec,
+    predictions: Sequence[Prediction],
+    *,
+    resamples: int,
+    seed: int = 0,
+    temperature: float | None = None,
+) -> dict[str, Any]:
     """Score one run's predictions with every metric of the task.
 
     Returns plain values for JSON:
@@ -26,6 +34,8 @@ def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, 
       divide by;
     - label tasks: ``majority`` {word, share, one_label}: the word predicted most often (None when nothing was
       readable), its share of all rows, and whether every readable prediction is this word, a constant judge;
+    - ``probabilities`` where every row has label probabilities (see `adjudge.evaluation.calibration`); with a
+      `temperature`, before and after it;
     - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`).
 
     Raises DataError when there are no predictions, or for one without a gold answer.
@@ -47,6 +57,8 @@ def score(spec: TaskSpec, predictions: Sequence[Prediction], *, resamples: int, 
     if not spec.is_number:
         scores["per_label"] = _per_label(spec, predictions)
         scores["majority"] = _majority(predictions)
+    if probabilities := probability_scores(spec, [predictions], [temperature], resamples=resamples, seed=seed):
+        scores["probabilities"] = probabilities
     if phenomena := diagnose(spec, [predictions], resamples=resamples, seed=seed):
         scores["diagnostics"] = phenomena
     return scores

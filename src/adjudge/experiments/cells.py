@@ -105,7 +105,8 @@ def plan_cells(
 def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
     pools = load_pools(config, [spec], train=any(get_entry(method).rows != "none" for method in methods))
     cells, counts = [], []
-    drawn: dict[tuple[int, int | None, bool], tuple[RunRows, str]] = {}  # with fingerprints: all rows are hashed for it
+    # By seed, fold, whether it learns, and rows to calibrate with; and fingerprints: all rows are hashed for one.
+    drawn: dict[tuple[int, int | None, bool, int], tuple[RunRows, str]] = {}
     for method in methods:
         entry = get_entry(method)
         learns = entry.rows != "none"
@@ -116,10 +117,11 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             cell_config = run_settings(config.model_copy(update=update), [spec])
             if functions is None:
                 functions = recorded(load_reward_functions(cell_config, [spec]))
-            if (seed, data.fold, learns) not in drawn:
+            draw = (seed, data.fold, learns, cell_config.calibration.rows)
+            if draw not in drawn:
                 rows = pools.draw(cell_config)
-                drawn[seed, data.fold, learns] = rows, rows.sha256()
-            rows, rows_sha256 = drawn[seed, data.fold, learns]
+                drawn[draw] = rows, rows.sha256()
+            rows, rows_sha256 = drawn[draw]
             counts += [rows.train_count] if learns else []
             name = cell_name(seed, data.fold)
             folder = out / spec.name.replace("/", "-") / method / name

@@ -17,6 +17,7 @@ from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import get_entry
 from adjudge.runs.base import with_base
+from adjudge.runs.calibration import temperature_of
 from adjudge.runs.environment import pinned, record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
@@ -24,6 +25,7 @@ from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders
 from adjudge.system.console import warn
 from adjudge.system.timing import timed
 from adjudge.tasks import on_file
+from adjudge.tasks.reading.kept_rows import KEPT, keep_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.table_format import table_format
 from adjudge.types import Example
@@ -173,11 +175,16 @@ def evaluate_run(
         else:
             target = Run.create(to.folder, config, force=to.replaces)
             open_runs.enter_context(ended(target))
-        write_task(target, spec)
+        judged = spec if data is None else keep_rows(spec, target.folder, ("dev",))
+        if data is not None and judged.source.table is not None:
+            record["file"] = judged.source.table.dev
+        write_task(target, judged)
         if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
-            record_environment(to_record, get_entry(config.method).model, [spec], record["rows_sha256"])
-        return target.folder, judge_rows(target, spec, judge, rows, record, tasks=len(trained_on))
+            record_environment(to_record, get_entry(config.method).model, [judged], record["rows_sha256"])
+        temperature = temperature_of(run.folder, spec.name)
+        scores = judge_rows(target, judged, judge, rows, record, tasks=len(trained_on), temperature=temperature)
+        return target.folder, scores
 
 
 def _record(
@@ -190,7 +197,7 @@ def _record(
     if not in_place:  # the run's overlap figures describe its own rows, not these
         record |= {"rows_sha256": fingerprint(rows), **dict.fromkeys(OVERLAP)}
     if file is not None:
-        record |= {"file": str(Path(file).resolve()), **_overlap_with_training(run, trained_on, rows)}
+        record |= _overlap_with_training(run, trained_on, rows)
     elif spec not in trained_on:
         record |= {"trained_on": ",".join(each.name for each in trained_on)}
     return record
@@ -257,6 +264,11 @@ def open_folder(folder: str | Path, *, model: str | None = None) -> tuple[Run, l
         return read_judge(Path(folder), model)
     run = _open_trained(folder)
     return _based(run, model), read_tasks(run.folder)
+
+
+def tasks_of(folder: Path) -> list[TaskSpec]:
+    """Return the tasks of a run with complete training, or of a judge that left its run. Raises RunError."""
+    return read_judge(folder)[1] if is_portable(folder) else read_tasks(_open_trained(folder).folder)
 
 
 def _open_trained(folder: str | Path) -> Run:
@@ -350,7 +362,8 @@ def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) ->
     rows = config.data.split
     if file is not None:  # many files of other folders have the same name
         path = Path(file).resolve()
-        rows = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        kept = KEPT.fullmatch(path.name)  # its name already tells its rows
+        rows = path.stem if kept else f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     parts = [spec.name, rows, config.evaluation.decode]
     parts += [] if config.data.eval_rows is None else [str(config.data.eval_rows)]
     for key in keys_of():

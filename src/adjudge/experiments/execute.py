@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import (
@@ -24,17 +25,19 @@ from adjudge.methods.registry import (
     own_settings,
 )
 from adjudge.rewards.function import RewardFunction, recorded
-from adjudge.runs.base import with_absolute_model
+from adjudge.runs.base import check_same_model, with_absolute_model
+from adjudge.runs.environment import FILE as ENVIRONMENT
 from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.shadow import config_of_process, folder_of_process
-from adjudge.runs.start import starting_point
+from adjudge.runs.start import StartingPoint, starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json
 from adjudge.system.parallel import joined, world_size
 from adjudge.system.timing import timed
+from adjudge.tasks.reading.kept_rows import keep_rows
 from adjudge.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -49,22 +52,26 @@ def execute(
     force: bool = False,
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
+    evaluate: bool = True,
 ) -> dict[str, Any]:
     """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
 
+    Without `evaluate` nothing is judged, and there are no scores.
+
     Several tasks share one adapter, trained on a mixture of their rows. Their scores are a summary, and the scores of
-    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`). Its state is
-    "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these settings continues
-    from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak memory are those of
-    this process. `reward_functions` are those of the settings, if they are loaded already. Started by `torchrun` or
-    `accelerate launch`, several processes share the work, and the first one writes (`adjudge.system.parallel`).
+    each task lie in its folder. Everything is written to `folder` (see `adjudge.runs.folder`), rows that a program gave
+    included. Its state is "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these
+    settings continues from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak
+    memory are those of this process. `reward_functions` are those of the settings, if they are loaded already.
+    Started by `torchrun` or `accelerate launch`, several processes share the work, and the first one writes
+    (`adjudge.system.parallel`).
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
     """
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
     with joined(), folder_of_process(Path(folder), resume=resume) as own_folder:
-        return _execute(config_of_process(config), specs, own_folder, force, resume, reward_functions)
+        return _execute(config_of_process(config), specs, own_folder, force, resume, reward_functions, evaluate)
 
 
 def _execute(
@@ -74,17 +81,17 @@ def _execute(
     force: bool,
     resume: bool,
     reward_functions: Sequence[RewardFunction] | None,
+    evaluate: bool,
 ) -> dict[str, Any]:
     config = run_settings(config, specs)
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
-    rows = rows_for(config, specs)  # before the folder exists: a mistake in data or model creates no files
+    rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
     _check_processes(rows)
-    trains = get_entry(config.method).trains
-    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
-        warn_of_absent_labels(part.spec, part.rows if trains else None, eval_rows, config.data)
     ensure_model(config)
     start = starting_point(config)
+    if start is not None:
+        check_start(start, config)
     if len(specs) > 1:
         note(rows.mixture_line())
     identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
@@ -101,6 +108,8 @@ def _execute(
         reward_functions=reward_functions,
     )
     with tracked(run, specs), ended(run):
+        specs = [keep_rows(spec, run.folder) for spec in specs]
+        rows = rows.of(specs)
         if (training := _finished_training(run)) is None:
             write_tasks(run, specs)
             judges, training = _train(run, rows, identity.recorded())
@@ -108,10 +117,21 @@ def _execute(
         else:
             run.config = dated(run.folder, config)
             judges = get_entry(config.method).load().load(run, specs)
-        scores = judge_run(run, specs, judges, rows.eval_rows, training)
-        write_portable(run, specs, task_scores(run))
+        calibrate_trained(run, specs, judges, rows.calibration)
+        scores = judge_run(run, specs, judges, rows.eval_rows, training) if evaluate else {}
+        write_portable(run, specs, task_scores(run) if evaluate else [])
         drop_checkpoints(run)
         return scores
+
+
+def _rows(config: Config, specs: Sequence[TaskSpec], *, evaluate: bool) -> RunRows:
+    """Return the rows of a run, without rows to judge unless `evaluate`; warn of labels that have none."""
+    rows = rows_for(config, specs)
+    trains = get_entry(config.method).trains
+    for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
+        judged = eval_rows if evaluate else None
+        warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
+    return rows if evaluate else RunRows(rows.parts, [[] for _ in specs], rows.calibration)
 
 
 def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
@@ -132,11 +152,22 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
 
 def _check_processes(rows: RunRows) -> None:
     """Raise ConfigError when there are more processes than rows to share."""
-    fewest = min([len(part) for part in rows.eval_rows] + ([rows.train_count] if rows.train_count else []))
+    fewest = min(count for count in (rows.train_count, *map(len, rows.eval_rows)) if count)
     if world_size() > fewest:
         raise ConfigError(
             f"There are {world_size()} processes and only {fewest} rows to share among them. Start fewer processes."
         )
+
+
+def check_start(start: StartingPoint, config: Config) -> None:
+    """Raise RunError when the run to start from was made with another model than `config` names.
+
+    A run folder without a record of its model is taken as it is.
+    """
+    environment = start.folder / ENVIRONMENT
+    made_with = read_json(environment).get("model") if environment.is_file() else None
+    if made_with:
+        check_same_model(start.folder, made_with, config.model)
 
 
 def drop_checkpoints(run: Run) -> None:

@@ -17,6 +17,7 @@ from adjudge.experiments.judging import ended
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.tasks import task_folder, write_task
 from adjudge.system.files import sha256_of
+from adjudge.tasks.reading.kept_rows import keep_rows
 
 
 def pooled_results(cells: Sequence[Cell]) -> list[Result]:
@@ -48,7 +49,7 @@ def _pool(folds: Sequence[Result], target: Path) -> Result:
         return pooled
     run = Run.create(target, config, force=True)
     with ended(run):
-        write_task(run, spec)
+        write_task(run, keep_rows(spec, run.folder))
         predictions = [prediction for result in folds for prediction in result.predictions()]
         run.write_predictions(config.data.split, predictions)
         scores = score(spec, predictions, resamples=config.evaluation.resamples)

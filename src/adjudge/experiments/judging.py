@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.errors import ModelError, nearest
-from adjudge.methods.registry import model_of
+from adjudge.methods.registry import answers_likeliest, model_of
 from adjudge.models.sources.random_models import refuse_random
+from adjudge.runs.calibration import temperature_of
 from adjudge.runs.environment import jobs
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.names import shown_name
@@ -73,13 +74,16 @@ def judge_run(
     For several tasks these are a summary, and the scores of each lie in its own folder.
     """
     if len(specs) == 1:
-        return judge_rows(run, specs[0], judges[0], eval_rows[0], training)
+        temperature = temperature_of(run.folder, specs[0].name)
+        return judge_rows(run, specs[0], judges[0], eval_rows[0], training, temperature=temperature)
     for spec, judge, rows in zip(specs, judges, eval_rows, strict=True):
         config = run.config.model_copy(update={"task": spec.name})
         target = Run.create(task_folder(run.folder, spec.name), config, force=True)
         with ended(target):
             write_task(target, spec)
-            judge_rows(target, spec, judge, rows, task_record(training, spec.name), tasks=len(specs))
+            temperature = temperature_of(run.folder, spec.name)
+            record = task_record(training, spec.name)
+            judge_rows(target, spec, judge, rows, record, tasks=len(specs), temperature=temperature)
     return write_summary(run)
 
 
@@ -91,10 +95,12 @@ def judge_rows(
     training: Mapping[str, Any],
     *,
     tasks: int = 1,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Judge rows, write predictions and scores into the run folder, and return the scores.
 
-    `training` is the content of training.json, and `tasks` the number of tasks the judge was trained on.
+    `training` is the content of training.json, and `tasks` the number of tasks the judge was trained on. With a
+    `temperature`, the probabilities are also scored after it; those in the predictions are always the judge's own.
     """
     from adjudge.evaluation.score import score
     from adjudge.tasks.reading.bad_rows import KeptRows
@@ -102,7 +108,7 @@ def judge_rows(
 
     config = run.config
     method = shown_name(config.method, tasks)
-    probabilities = (config.evaluation.decode == "labels" or needs_probabilities(spec)) and not spec.is_number
+    probabilities = (answers_likeliest(config) or needs_probabilities(spec)) and not spec.is_number
     title = f"{method} on {spec.name}/{config.data.split}"
     predictions: list[Prediction]
     predictions, evaluate_s = timed(lambda: judge.judge(eval_rows, probabilities=probabilities, title=title))
@@ -118,7 +124,7 @@ def judge_rows(
             "n": len(predictions),
             "dropped_rows": eval_rows.dropped if isinstance(eval_rows, KeptRows) else {},
             **{key: value for key, value in training.items() if key != "seconds"},
-            **score(spec, predictions, resamples=config.evaluation.resamples),
+            **score(spec, predictions, resamples=config.evaluation.resamples, temperature=temperature),
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
             **peaks(),

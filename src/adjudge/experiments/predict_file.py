@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adjudge.errors import DataError, nearest
+from adjudge.evaluation.abstention import Decision, decide, expected_cost
 from adjudge.system.console import note, warn
 from adjudge.system.files import SURROGATES, write_bytes, write_text
 from adjudge.system.text import shorten
@@ -45,6 +46,8 @@ def predict_file(
     force: bool = False,
     form: TableFormat | None = None,
     bad_rows: OnBadRows = "error",
+    temperature: float | None = None,
+    decision: Decision | None = None,
 ) -> list[Prediction]:
     """Judge every row of `source`, write `out` in the format of its suffix, and return the predictions.
 
@@ -52,9 +55,12 @@ def predict_file(
     The input columns come first, unchanged and in their order; a CSV written from a CSV keeps its separator. A name
     already in the input is written as ``predicted_label``. An existing `out` is replaced only with `force`. `form` says
     how `source` is separated and encoded, where it does not tell. With "drop", `bad_rows` are listed and left out.
+    Probabilities are divided by the judge's `temperature`. With a `decision`, ``label`` is empty for an answer that is
+    held back, and a last column ``abstained`` says so.
     Raises DataError for a missing column, a bad row such as one with an empty text (with file and line), or cells the
     output format cannot hold.
     """
+    from adjudge.evaluation.calibration import calibrated
     from adjudge.tasks import examples_for_prediction, read_table
 
     source, out, form = Path(source), Path(out), form or TableFormat()
@@ -66,13 +72,15 @@ def predict_file(
         bad.stop()
     bad.end()
     rows = [row for row in rows if row.line not in bad.lines]
-    names = added_names(spec, columns)
+    decision = decision or Decision()
+    names = added_names(spec, columns, abstains=bool(decision))
     kind = out.suffix.lower()
     _check_cells(out, columns, rows)
     if kind in (".csv", ".tsv"):
         _note_formulas(out, rows)
-    predictions = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
-    added = [dict(zip(names, _cells(spec, prediction), strict=True)) for prediction in predictions]
+    judged = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
+    predictions = decide(calibrated(judged, temperature), decision)
+    added = [dict(zip(names, _cells(spec, each, len(names)), strict=True)) for each in predictions]
     if kind == ".parquet":
         _write_parquet(source, out, columns, rows, added)
     elif kind in JSON_LINES:
@@ -82,9 +90,19 @@ def predict_file(
     else:
         keeps = columns.separator if plain_name(source).suffix.lower() == ".csv" else None
         write_text(out, _as_csv([*columns, *names], rows, added, keeps or ","))
-    unreadable = sum(prediction.value is None for prediction in predictions)
-    note(f"{len(predictions)} rows judged, {unreadable} answers unreadable → {out}")
+    note(f"{len(predictions)} rows judged, {_counts(predictions, decision)} → {out}")
     return predictions
+
+
+def _counts(predictions: Sequence[Prediction], decision: Decision) -> str:
+    """Return ``0 answers unreadable, 12 held back``, and with a cost matrix what an answer is expected to cost."""
+    held_back = sum(prediction.abstained for prediction in predictions)
+    unreadable = sum(prediction.value is None for prediction in predictions) - held_back
+    parts = [f"{unreadable} answers unreadable", *([f"{held_back} held back"] if decision else [])]
+    if decision.costs is not None:
+        cost = sum(expected_cost(prediction, decision.costs) for prediction in predictions) / len(predictions)
+        parts.append(f"expected cost {cost:.3f} per row")
+    return ", ".join(parts)
 
 
 def check_out(source: Path, out: Path, *, force: bool = False) -> None:
@@ -99,13 +117,14 @@ def check_out(source: Path, out: Path, *, force: bool = False) -> None:
         raise DataError(f"{out} is there already. Name another --out, or add --force to replace it.")
 
 
-def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:
-    """Return the names of the added columns.
+def added_names(spec: TaskSpec, columns: Sequence[str], *, abstains: bool = False) -> list[str]:
+    """Return the names of the added columns, with ``abstained`` where answers may be held back.
 
     A name already in the input is reported and becomes ``predicted_NAME``.
     Raises DataError when ``predicted_NAME`` is taken as well.
     """
     wanted = ["number" if spec.is_number else "label", *(f"p_{word}" for word in spec.words), "unreadable"]
+    wanted += ["abstained"] if abstains else []
     names = []
     for name in wanted:
         new = f"{CLASH}{name}" if name in columns else name
@@ -119,9 +138,12 @@ def added_names(spec: TaskSpec, columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _cells(spec: TaskSpec, prediction: Prediction) -> list[Cell]:
+def _cells(spec: TaskSpec, prediction: Prediction, count: int) -> list[Cell]:
+    """Return the first `count` added cells of a row."""
     chances = [prediction.probabilities.get(word) for word in spec.words]
-    return [prediction.value, *(None if p is None else round(p, 6) for p in chances), prediction.value is None]
+    unreadable = prediction.value is None and not prediction.abstained
+    shares = (None if p is None else round(p, 6) for p in chances)
+    return [prediction.value, *shares, unreadable, prediction.abstained][:count]
 
 
 def _text(cell: Cell) -> str:
@@ -224,7 +246,8 @@ def _write_parquet(
         table = pyarrow.table(arrays, names=list(columns))
     names = list(added[0])  # by place, not by name: a label may be called "label"
     kinds = [pyarrow.float64() if names[0].removeprefix(CLASH) == "number" else pyarrow.string()]
-    kinds += [pyarrow.float64()] * (len(names) - 2) + [pyarrow.bool_()]
+    flags = sum(isinstance(cell, bool) for cell in added[0].values())
+    kinds += [pyarrow.float64()] * (len(names) - 1 - flags) + [pyarrow.bool_()] * flags
     for name, kind in zip(names, kinds, strict=True):
         values = [ours[name] for ours in added]
         table = table.append_column(name, pyarrow.array(values, kind))

@@ -12,11 +12,13 @@ from adjudge.errors import DataError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.registry import reward_settings
+from adjudge.runs.calibration import read_calibration
 from adjudge.runs.environment import FILE, dated, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.system.console import note, warn
 from adjudge.system.files import sha256_of
+from adjudge.tasks.reading.kept_rows import place_of
 from adjudge.tasks.spec import Source, TableSource, TaskSpec
 
 if TYPE_CHECKING:
@@ -98,7 +100,9 @@ def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None)
     for spec in specs:
         digests = recorded.get(spec.name, {}).get("files", {}) if spec.source.table is not None else {}
         for name, digest in digests.items():
-            single = spec.model_copy(update={"source": Source(table=TableSource(train=name))})
+            file = str(place_of(Path(name), folder))
+            dataset = spec.source.table.dataset if spec.source.table is not None else None
+            single = spec.model_copy(update={"source": Source(table=TableSource(train=file, dataset=dataset))})
             try:
                 table = located(single, data_dir).table
             except DataError as error:
@@ -134,6 +138,7 @@ def compare_runs(one: Path, other: Path) -> list[Part]:
         _records("demonstrations", *_both(one, other, "demonstrations.jsonl"), ""),
         _records("metrics.jsonl", *_both(one, other, "metrics.jsonl"), "step"),
         *_weights(one, other),
+        *_calibration(one, other),
     ]
     for first, second in folders:
         task = f" of {read_tasks(first)[0].name}" if len(folders) > 1 else ""
@@ -158,6 +163,12 @@ def _rows(folder: Path) -> dict[str, Any]:
 def _scores(folder: Path) -> dict[str, Any]:
     scores = Run.open(folder).scores()
     return dict(flat({"metrics": scores["metrics"]})) | {key: scores[key] for key in ("n", "unreadable")}
+
+
+def _calibration(one: Path, other: Path) -> Iterator[Part]:
+    """Compare what two runs fitted at the end of their training; a run that is calibrated later is no other run."""
+    if Run.open(one).config.calibration.rows:
+        yield _fields("calibration", *(dict(flat(read_calibration(folder))) for folder in (one, other)))
 
 
 def _fields(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Part:

@@ -11,11 +11,13 @@ from typing import Any
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, DataError
+from adjudge.experiments.calibration_rows import CalibrationRows, set_aside
 from adjudge.methods.registry import Entry, get_entry
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note, warn
 from adjudge.tasks.reading.bad_rows import KeptRows
+from adjudge.tasks.reading.kept_rows import placeless
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows, rows_per_task
 from adjudge.types import Example
@@ -34,15 +36,23 @@ class RunRows:
 
     parts: Sequence[TaskRows]
     eval_rows: Sequence[Sequence[Example]]
+    calibration: Sequence[CalibrationRows] = ()
+    """With ``calibration.rows``: per task the rows that the temperature is fitted on. No part has them."""
 
     @property
     def train_count(self) -> int:
         """Return the number of training rows of all tasks together."""
         return sum(len(part.rows) for part in self.parts)
 
+    def of(self, specs: Sequence[TaskSpec]) -> RunRows:
+        """Return the same rows as rows of `specs`: the same tasks, read from another place."""
+        parts = [TaskRows(spec, part.rows) for spec, part in zip(specs, self.parts, strict=True)]
+        return RunRows(parts, self.eval_rows, self.calibration)
+
     def sha256(self) -> str:
-        """Return the fingerprint of all rows learned from and judged."""
-        return fingerprint(row for rows in (*(part.rows for part in self.parts), *self.eval_rows) for row in rows)
+        """Return the fingerprint of all rows learned from, judged, and calibrated with."""
+        every = (*(part.rows for part in self.parts), *self.eval_rows, *(each.rows for each in self.calibration))
+        return fingerprint(row for rows in every for row in rows)
 
     def mixture_line(self) -> str:
         """Return ``a mixture of 1,500 training rows: glue/cola 1,000, glue/rte 500``."""
@@ -104,7 +114,14 @@ class Pools:
             take_rows(pool, count, config.seed, whole_groups=False)
             for pool, count in zip(pools.train, pools._counts(config), strict=True)
         ]
-        return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], pools.eval_rows)
+        if not config.calibration.rows or not get_entry(config.method).trains:
+            return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], pools.eval_rows)
+        split = [
+            set_aside(spec, learned, pool, judged, config.calibration.rows, config.seed)
+            for spec, learned, pool, judged in zip(self.specs, rows, pools.train, pools.eval_rows, strict=True)
+        ]
+        parts = [TaskRows(spec, learned) for spec, (learned, _) in zip(self.specs, split, strict=True)]
+        return RunRows(parts, pools.eval_rows, [held for _, held in split])
 
     def _counts(self, config: Config) -> list[int | None]:
         """Return the number of training rows of each task; None for all rows of a single task."""
@@ -153,8 +170,8 @@ def _refuse_learned(config: Config, specs: Sequence[TaskSpec]) -> None:
         return
     start = Run.open(folder).config
     same_fold = (start.data.folds, start.data.fold, start.seed) == (config.data.folds, config.data.fold, config.seed)
-    known = [task.source for task in read_tasks(folder)]
-    if not same_fold and any(spec.source in known for spec in specs):
+    known = [placeless(task).source for task in read_tasks(folder)]
+    if not same_fold and any(placeless(spec).source in known for spec in specs):
         raise ConfigError(
             f"{folder} learned from rows that data.folds would judge: folds cannot start from it (init). "
             "Start from a run of another task, or leave the folds out."

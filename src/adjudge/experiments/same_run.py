@@ -16,6 +16,7 @@ from adjudge.runs.start import StartingPoint
 from adjudge.runs.tasks import read_tasks, same_task
 from adjudge.runs.work import has_work
 from adjudge.system.files import sha256_of
+from adjudge.tasks.reading.kept_rows import place_of
 from adjudge.tasks.spec import TaskSpec
 
 
@@ -97,7 +98,7 @@ def _changed_file(folder: Path) -> str:
     environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
     for task in environment.get("data", {}).get("tasks", {}).values():
         for name, digest in task.get("files", {}).items():
-            path = Path(name)
+            path = place_of(Path(name), folder)
             if not path.is_file():
                 return f"{path} is gone; its SHA-256 was {digest[:12]}…"
             if (now := sha256_of(path)) != digest:

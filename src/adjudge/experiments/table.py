@@ -11,6 +11,7 @@ from typing import Any
 
 from adjudge.experiments.cells import Cell, Result
 from adjudge.experiments.folds import pooled_results
+from adjudge.methods.registry import forms_apart
 from adjudge.system.files import write_json, write_text
 from adjudge.system.memory import PEAKS
 from adjudge.version import __version__
@@ -59,6 +60,7 @@ def write_table(
         "summary": summaries(results) if whole else [],
         "tests": paired_tests(results) if whole else [],
         "failed": [{**_named(cell, out), "reason": failed[cell.folder]} for cell in cells if cell.folder in failed],
+        "apart": list({form["setting"]: form for result in results for form in forms_apart(result.config)}.values()),
         "unfinished": sum(cell.folder not in finished and cell.folder not in failed for cell in cells),
         "pending": [_named(cell, out) for cell in cells if cell.folder not in failed and cell.folder not in finished],
     }
@@ -73,6 +75,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Metrics have the interval of the mean, with units resampled.
     """
+    from adjudge.evaluation.calibration import probability_scores
     from adjudge.evaluation.diagnostics import diagnose
     from adjudge.evaluation.statistics import align_runs, metric_interval
 
@@ -82,6 +85,8 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
         aligned = align_runs(spec, [result.predictions() for result in seeds])
         resamples = config.evaluation.resamples
         scores = [result.scores() for result in seeds]
+        temperatures = [item.get("probabilities", {}).get("temperature") for item in scores]
+        probabilities = probability_scores(spec, aligned, temperatures, resamples=resamples)
         phenomena = diagnose(spec, aligned, resamples=resamples)
         entries.append(
             {
@@ -97,6 +102,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "seconds": {name: fmean(item["seconds"][name] for item in scores) for name in ("train", "evaluate")},
                 "prompts_per_s": fmean(item["prompts_per_s"] for item in scores),
                 **{name: max(peaks) for name in PEAKS if (peaks := [item[name] for item in scores if name in item])},
+                **({"probabilities": probabilities} if probabilities else {}),
                 **({"diagnostics": phenomena} if phenomena else {}),
             }
         )

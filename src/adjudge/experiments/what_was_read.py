@@ -62,11 +62,12 @@ def lines_of(spec: TaskSpec, train: Sequence[Example], dev: Sequence[Example], c
 
 
 def warn_of_absent_labels(
-    spec: TaskSpec, train: Sequence[Example] | None, dev: Sequence[Example], drawn: DataConfig | None = None
+    spec: TaskSpec, train: Sequence[Example] | None, dev: Sequence[Example] | None, drawn: DataConfig | None = None
 ) -> None:
     """Warn of labels with no row to learn from, and of those with no row to judge.
 
-    `train` is None when nothing is learned. `drawn` is how the rows were drawn; None means that they are all rows.
+    `train` is None when nothing is learned, `dev` when nothing is judged. `drawn` is how the rows were
+    drawn; None means that they are all rows.
     """
     for rows, without, effect, option, limit in (
         (train, "no training row", "nothing is learned of it", "--train-rows", drawn and drawn.train_rows),

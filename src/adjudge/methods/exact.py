@@ -23,8 +23,6 @@ Source: arXiv 1706.05374 (expected policy gradients), 1910.09093 (all-action gra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,23 +35,13 @@ from adjudge.methods.loop import AdapterLoop, Step, adapter_loop, adapter_method
 from adjudge.prompts.answers import every_answer
 from adjudge.rl.kl import label_kl, with_other
 from adjudge.rl.losses import expected_reward, label_objective
-from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.label_scoring import Likeliest, labels_of, rows_at_once
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.runs.folder import Run
 from adjudge.system.parallel import joined_rows, of_all_rows, on_first
 from adjudge.system.timing import stage
-from adjudge.training.batches import chunks
 from adjudge.training.mixture import TaskRows
 from adjudge.training.updates import accumulate, apply_gradients
-from adjudge.types import Judgement, Value
-
-
-@dataclass(frozen=True, slots=True)
-class Likeliest:
-    """The likeliest answer of each row of a batch."""
-
-    golds: list[Value | None]
-    judgements: list[Judgement]
 
 
 def train_exact(run: Run, parts: Sequence[TaskRows]) -> Trained:
@@ -131,31 +119,5 @@ def exact_updates(
         "stopped": stopped,
     }, answers
 
-
-def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:
-    """Return the log-probability of each answer, with its end, after each row's prompt, ``[B, L]``.
-
-    Without gradient the rows go through in parts of `rows_at_once`.
-    """
-    every = every_answer(task.spec)
-    answer_ids = [task.end.taught_ids(answer.value, task.spec) for answer in every if answer.value is not None]
-    with nullcontext() if grad else torch.no_grad():
-        return torch.cat(
-            [
-                label_logps(
-                    task.policy, task.policy.prefill([row.ids for row in part], grad=grad), answer_ids, temperature
-                )
-                for part in (rows[where] for where in chunks(len(rows), None if grad else rows_at_once(every)))
-            ]
-        )
-
-
-def rows_at_once(answers: Sequence[Judgement]) -> int:
-    """Return the number of rows of one pass: each answer of each row has its own copy of the prompt's keys."""
-    return max(1, MOST_COPIES // len(answers))
-
-
-MOST_COPIES = 256
-"""Largest number of answers in one pass. Each takes 7 MB: 80 tokens of the bundled model in float32."""
 
 METHOD = adapter_method(train_exact)

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import nn
 
-from adjudge.config import LoopConfig, PolicyGradientConfig
+from adjudge.config import LoopConfig, PolicyGradientConfig, WarmStartConfig
 from adjudge.errors import ConfigError
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
@@ -119,8 +119,9 @@ class Loop(Generic[TaskT, RowT]):
         self.sampling = torch.Generator().manual_seed(seed + 1)
         """Draws the answers."""
         self.multi_task = len(specs) > 1
+        self.tasks, self.rows = tasks, rows
         self._run, self._module, self._dropout = run, module, dropout
-        self._tasks, self._judges, self._specs, self._save, self._what = tasks, judges, specs, save, what
+        self._judges, self._specs, self._save, self._what = judges, specs, save, what
         passes = settings.passes(sum(-(-len(part) // settings.batch_size) for part in rows))
         if passes > settings.epochs:
             note(f"{run.config.method}: {passes} passes over the rows, for at least {settings.min_steps} steps.")
@@ -188,7 +189,7 @@ class Loop(Generic[TaskT, RowT]):
                 torch.manual_seed((self._run.config.seed * 1_000_003 + self._session.step) * 4096 + rank())
             self._step_began = time.perf_counter()
             with collect_stages() as self._stages, self._passes.current():
-                yield Step(self._session.step, self._tasks[index], rows, index)
+                yield Step(self._session.step, self.tasks[index], rows, index)
 
     def log(self, step: Step[TaskT, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
         """End a step: log its figures, with those of any answers (`rollout`), and step the scheduler.
@@ -233,6 +234,32 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
     policy: Policy
     teach: Callable[[Step[PromptedTask, RowT]], Mapping[str, float]] | None = None
     """Does a step of the warm start and returns its figures."""
+    iterations: int = 1
+    """Times the reference is renewed from the policy, the start included."""
+
+    def iteration_of(self, step: Step[PromptedTask, RowT]) -> int:
+        """Return which iteration a step is in, counted from 0. The steps after the warm start are shared out evenly."""
+        return (step.number - self.first_steps - 1) * self.iterations // self._own_steps
+
+    def begins_iteration(self, step: Step[PromptedTask, RowT]) -> bool:
+        """Return whether a step is the first of an iteration. If it is a later one, move the reference."""
+        done = step.number - self.first_steps - 1
+        begins = done == 0 or self.iteration_of(step) != (done - 1) * self.iterations // self._own_steps
+        if begins and done:
+            self.policy.freeze_reference()
+        return begins
+
+    def check_iterations(self) -> None:
+        """Raise ConfigError for more iterations than steps after the warm start."""
+        if self.iterations > self._own_steps:
+            raise ConfigError(
+                f"{self.iterations} iterations need as many steps after the warm start, and there are only "
+                f"{self._own_steps}: use fewer iterations, more epochs, or smaller batches."
+            )
+
+    @property
+    def _own_steps(self) -> int:
+        return len(self._batches) - self.first_steps
 
     def log(self, step: Step[PromptedTask, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
         """End a step as `Loop.log` does, with the parts of the rewards of any answers."""
@@ -263,14 +290,15 @@ def adapter_loop(
     *,
     samples: bool = False,
     value_lr: float | None = None,
+    iterations: int = 1,
     carry: Mapping[str, Stateful] | None = None,
 ) -> AdapterLoop[RowT]:
     """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
-    value head is trained too. `carry` holds the method's additional state. Raises ConfigError, DataError, ModelError,
-    RunError.
+    value head is trained too. With several `iterations` the reference moves (`AdapterLoop.begins_iteration`). `carry`
+    holds the method's additional state. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -288,9 +316,10 @@ def adapter_loop(
     carried: dict[str, Stateful] = {}
     if isinstance(settings, PolicyGradientConfig):
         carried |= _add_rewarders(run, settings, tasks, parts)
-        if _has_warm_start(run, settings):
-            first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
-            carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
+    if isinstance(settings, WarmStartConfig) and _has_warm_start(run, settings):
+        first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
+    if iterations > 1 or first_phase is not NO_FIRST_PHASE:
+        carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
 
     def save() -> None:
         policy.save_adapter(run.folder / "adapter")
@@ -315,14 +344,15 @@ def adapter_loop(
         first_phase=first_phase,
         parts={**carried, "prefixes": kept_prefixes, **(carry or {})},
     )
-    loop.policy = policy
-    if isinstance(settings, PolicyGradientConfig):
+    loop.policy, loop.iterations = policy, iterations
+    loop.check_iterations()
+    if isinstance(settings, WarmStartConfig):
         loop.teach = partial(_teach, loop, settings)
     torch.manual_seed(config.seed)  # adapter dropout
     return loop
 
 
-def _has_warm_start(run: Run, settings: PolicyGradientConfig) -> bool:
+def _has_warm_start(run: Run, settings: WarmStartConfig) -> bool:
     """Return whether the run begins with SFT. A run with ``init`` does not: it goes on from one.
 
     With ``prompt.analysis=before`` neither: rows have no analyses, and answers alone would teach to skip them.
@@ -349,7 +379,7 @@ def _add_rewarders(
     return carried
 
 
-def _teach(loop: AdapterLoop[Any], settings: PolicyGradientConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:
+def _teach(loop: AdapterLoop[Any], settings: WarmStartConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:
     rows = [taught_row(step.task, row) for row in step.rows]
     return teach(loop.policy, loop.optimizer, rows, settings.micro_batch_size, settings.optimizer.max_grad_norm)
 

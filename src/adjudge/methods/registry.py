@@ -31,7 +31,7 @@ class Entry:
     """The paper it is from."""
     module: str
     settings: tuple[str, ...]
-    """Groups of `Config` it reads, besides ``data``, ``evaluation`` and ``runtime``."""
+    """Groups of `Config` it reads, besides ``data``, ``evaluation`` and ``runtime``; ``calibration`` if it trains."""
     trains: bool = True
     rows: Literal["none", "demonstrations", "all"] = "all"
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
@@ -41,6 +41,10 @@ class Entry:
     """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
     """True if it allows ``prompt.analysis=before``."""
+    numbers: bool = True
+    """True if it takes tasks that are answered with a number."""
+    apart: tuple[tuple[str, str, str], ...] = ()
+    """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
@@ -52,6 +56,11 @@ def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **ot
     """Return the entry of an adapter method in ``methods/NAME.py``, which reads the settings group NAME."""
     settings = ("prompt", "answer", "lora", _group(name), "checkpoint", "init", *(("guard",) if samples else ()))
     return Entry(name, summary, source, f"adjudge.methods.{_group(name)}", settings, **others)
+
+
+def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
+    """Return the entry of an adapter method that learns which of two label answers is right."""
+    return _adapter(name, summary, source, analysis_before=False, numbers=False, **others)
 
 
 def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
@@ -89,7 +98,14 @@ METHODS: dict[str, Entry] = {
         _prompting(
             "few-shot", "the untrained model, shown examples", PAPER, rows="demonstrations", analysis_before=False
         ),
-        _adapter("sft", "supervised fine-tuning on the right answers", PAPER, samples=False, analysis_before=False),
+        _adapter(
+            "sft",
+            "supervised fine-tuning on the right answers",
+            PAPER,
+            samples=False,
+            analysis_before=False,
+            apart=(("sft.minor_beta", "", "MinorSFT (arXiv 2408.10642)"),),
+        ),
         _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
         _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
         _adapter("rloo", "REINFORCE with the prompt's other answers as the baseline", "arXiv 2402.14740"),
@@ -99,6 +115,25 @@ METHODS: dict[str, Entry] = {
             "the exact expected reward over the labels, nothing sampled",
             "arXiv 1706.05374",
             analysis_before=False,
+        ),
+        _pairs(
+            "dpo",
+            "pairs of a right and a wrong answer, against a fixed reference",
+            "arXiv 2305.18290",
+            apart=(("dpo.loss", "minor-dpo", "a reconstruction of MinorDPO (arXiv 2408.09834)"),),
+        ),
+        _pairs("tdpo", "DPO with the KL to the reference at each token", "arXiv 2404.11999"),
+        _pairs(
+            "spin",
+            "the right answers against the model's own of an iteration ago",
+            "arXiv 2401.01335",
+            apart=(("spin.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
+        ),
+        _pairs(
+            "sppo",
+            "log-ratios moved to the win rates of the model's own answers",
+            "arXiv 2405.00675",
+            apart=(("sppo.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
         ),
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
@@ -201,9 +236,18 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     by_label = [f"{name}.class_weight" for name in weighted]
     if entry.trains and config.data.sampling != "all":
         by_label.append(f"data.sampling={config.data.sampling}")
+    if entry.trains and config.calibration.rows:
+        by_label.append("calibration.rows")
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
+    for spec in specs:
+        if spec.is_number and not entry.numbers:
+            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
+            raise ConfigError(
+                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
+                f"between numbers near is good. Use another method, such as {', '.join(others)}."
+            )
     reward = reward_settings(config)
     if reward is not None:
         check_rewards(reward, specs)
@@ -213,6 +257,11 @@ def model_of(config: Config) -> str:
     """Return the model of the run's method; "" for a method without one."""
     key = get_entry(config.method).model
     return str(value_of(config, key)) if key else ""
+
+
+def answers_likeliest(config: Config) -> bool:
+    """Return whether a label task is answered with the likeliest label, so that its probabilities cost nothing more."""
+    return config.evaluation.decode == "labels" or get_entry(config.method).model != "model"
 
 
 def rewarded_names() -> list[str]:
@@ -257,6 +306,16 @@ _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *Met
 """Settings read by some methods only."""
 
 
+def forms_apart(config: Config) -> list[dict[str, str]]:
+    """Return each setting with which the run's method is another than its name says, and what it is then."""
+    forms = []
+    for key, value, what in get_entry(config.method.removeprefix(MULTI)).apart:
+        now = value_of(config, key)
+        if str(now) == value or (not value and now is not None):
+            forms.append({"setting": f"{key}={now}", "is": what})
+    return forms
+
+
 def unread_groups(method: str) -> list[str]:
     """Return the groups of settings that a method never reads."""
     return [name for name in _READ_BY_SOME if name not in get_entry(method).settings]
@@ -280,6 +339,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
     if not entry.trains:
         unread["sampling"] = plain.data.sampling
+        update["calibration"] = plain.calibration
     update["data"] = config.data.model_copy(update=unread)
     if config.runtime.trust_remote_code != model:  # code of another method's model
         update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})

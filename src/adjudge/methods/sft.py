@@ -1,10 +1,14 @@
 """Supervised fine-tuning of LoRA layers on the right answers.
 
-Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
+`minor_beta` makes it MinorSFT: a row counts 2σ(−β ρ) times, where ρ is the log-ratio of its answer to the model before
+the training (the reference). Answers that the training has made likelier already count less.
 
-1. The loss counts the answer's tokens only; ``sft.loss=sequence`` counts prompt and answer, as the paper does.
+Differs from arXiv 2410.11020 (``--preset paper`` gives its constants), and from arXiv 2408.10642 (MinorSFT):
+
+1. The loss counts the answer's tokens only; ``sft.loss=sequence`` counts prompt and answer, as the first does.
 2. The learning rate is SFT's own, with a warm-up, and gradients are clipped.
 3. The answer taught is the label word that evaluation reads, with the end at which evaluation stops.
+4. MinorSFT weighs the mean over the batch's tokens, not each row's mean, so that β = 0 is SFT.
 """
 
 from __future__ import annotations
@@ -12,25 +16,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import adapter_loop, adapter_method
-from adjudge.rollout.prompted import taught_rows
+from adjudge.models.policy import Policy
+from adjudge.rollout.forward import taught_reference
+from adjudge.rollout.prompted import TaughtRow, taught_rows
 from adjudge.runs.folder import Run
 from adjudge.training.mixture import TaskRows
+from adjudge.training.state import Carried
 from adjudge.training.updates import teach
+
+MEASURED_EVERY = 10
+"""Steps between two measurements of plain SFT's deviation: each costs a pass of the reference."""
 
 
 def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on each task's right answers. Raises DataError for a row without one, NotFiniteError."""
+    """Train on each task's right answers. Raises ConfigError, DataError for a row without one, NotFiniteError."""
     config = run.config.sft
+    if config.minor_beta is not None and config.loss == "sequence":
+        raise ConfigError("sft.minor_beta weighs rows by their answers. Use it with sft.loss=answer.")
     prepare = partial(taught_rows, loss=config.loss, balanced=config.class_weight == "balanced")
-    with adapter_loop(run, parts, config, prepare) as loop:
+    known: dict[str, float] = {}
+    carry = {"reference log-probabilities": Carried(lambda: dict(known), known.update)}
+    with adapter_loop(run, parts, config, prepare, carry=carry) as loop:
         for step in loop:
+            rows = step.rows
+            if config.minor_beta is not None or step.number % MEASURED_EVERY == 0:
+                rows = with_reference(loop.policy, rows, str(step.task_index), known)
             figures = teach(
-                loop.policy, loop.optimizer, step.rows, config.micro_batch_size, config.optimizer.max_grad_norm
+                *(loop.policy, loop.optimizer, rows, config.micro_batch_size, config.optimizer.max_grad_norm),
+                minor_beta=config.minor_beta or 0.0,
             )
+            if config.minor_beta is None:
+                figures.pop("minor_weight", None)
             loop.log(step, {**figures, "lr": loop.lr})
     return loop.finish()
+
+
+def with_reference(policy: Policy, rows: Sequence[TaughtRow], task: str, known: dict[str, float]) -> list[TaughtRow]:
+    """Return the rows with the reference's log-probability of their answers, each computed once and kept in `known`."""
+    new = [row for row in rows if f"{task} {row.id}" not in known]
+    if new:
+        for row, logp in zip(new, taught_reference(policy, new), strict=True):
+            known[f"{task} {row.id}"] = logp
+    return [row._replace(ref_logp=known[f"{task} {row.id}"]) for row in rows]
 
 
 METHOD = adapter_method(train_sft)

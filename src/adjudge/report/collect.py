@@ -18,13 +18,14 @@ from adjudge.errors import RunError
 from adjudge.runs.folder import read_json
 from adjudge.runs.names import MULTI, shown_name
 from adjudge.runs.tasks import read_tasks, result_folders
+from adjudge.system.yaml_text import read_yaml
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
 DEPTH = 5
 """How many folders below a comparison a run folder may lie (task names such as ``glue/sst2`` take two)."""
 
-LISTS = ("tests", "summary", "failed", "pending")
+LISTS = ("tests", "summary", "failed", "pending", "apart")
 """Lists in table.json beside its rows."""
 
 
@@ -281,7 +282,7 @@ def _damaged(path: Path, what: str) -> NoReturn:
 def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
     if not isinstance(tree, dict):

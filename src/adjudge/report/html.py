@@ -6,6 +6,7 @@ carried as JSON and shown with ``textContent``. Charts are laid out by `plots` a
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,16 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from adjudge.report.certainty import (
+    CHART,
+    TITLES,
+    Certainty,
+    Reliability,
+    RiskChart,
+    certainties,
+    certainty_charts,
+    certainty_line,
+)
 from adjudge.report.collect import Collection, RunRecord, collect
 from adjudge.report.colours import colour_rules, method_colour
 from adjudge.report.columns import without_dashes
@@ -78,6 +89,10 @@ class TaskView:
     unfinished: tuple[RunRecord, ...]
     phenomena: tuple[Phenomenon, ...]
     phenomena_note: str
+    certainties: tuple[Certainty, ...]
+    certainty_note: str
+    reliabilities: tuple[Reliability, ...]
+    risk: RiskChart | None
 
     @property
     def several_seeds(self) -> bool:
@@ -126,6 +141,8 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
             script=asset("script.js"),
             panel_size=(PANEL_WIDTH, PANEL_HEIGHT),
             scatter_size=SCATTER,
+            chart_size=CHART,
+            score_titles=TITLES,
         )
     )
     out = Path(out)
@@ -145,6 +162,8 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
     best_first = ranked(summaries)
     metrics = list(dict.fromkeys(name for item in best_first for name in item.metric_names))
     phenomenon_items = phenomena(table, task)
+    sure = certainties(table, task)
+    reliabilities, risk = certainty_charts(methods, spec, runs)
     majority = next((most for row in rows if (most := most_frequent_gold(row))), None)
     charts = [interval_chart(m, best_first, rows, methods, majority if m == "accuracy" else None) for m in metrics]
     logs = [(_run_name(run, runs), method_colour(run.method, methods), run.metrics) for run in runs if run.metrics]
@@ -172,6 +191,10 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         unfinished=tuple(run for run in runs if not run.finished or run.state != "complete"),
         phenomena=tuple(phenomenon_items),
         phenomena_note=phenomena_line(task, phenomenon_items),
+        certainties=tuple(sure),
+        certainty_note=certainty_line(task, sure),
+        reliabilities=tuple(reliabilities),
+        risk=risk,
     )
 
 
@@ -194,6 +217,7 @@ def filter_link(**filters: Any) -> str:
     return "#" + "&".join(pairs)
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("adjudge.report", "templates"),

@@ -1,4 +1,4 @@
-"""table.md: the comparison's table, averages over GLUE and SuperGLUE, figures per label and per phenomenon."""
+"""table.md: the comparison's table, suite averages, figures per label, of probabilities and per phenomenon."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from adjudge.report.certainty import certainties, certainty_columns, certainty_line
 from adjudge.report.columns import LEFT_ALIGNED, table_columns, without_dashes
 from adjudge.report.labels import label_columns, label_figures, label_line
 from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
@@ -26,6 +27,10 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
         if figures := label_figures(table, task):
             head, lines = without_dashes(*label_columns(figures))
             parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(label_line(task, figures)), ""]))
+    for task in tasks:
+        if sure := certainties(table, task):
+            head, lines = without_dashes(*certainty_columns(sure))
+            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(certainty_line(task, sure)), ""]))
     for task in tasks:
         if items := phenomena(table, task):
             head, lines = without_dashes(*phenomena_columns(items))

@@ -31,7 +31,8 @@ MOST_TESTS = 6
 
 
 def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
-    """Return all sentences below the table: headlines, paired tests, warnings, failed and unfinished cells.
+    """Return all sentences below the table: headlines, paired tests, forms that are not what a method's name says,
+    warnings, failed and unfinished cells.
 
     With `short`, a long list of tests is reduced to those of each task's best method.
     """
@@ -42,7 +43,15 @@ def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
         left_out = len(tests) - len(kept)
         tests = verdict_lines({**table, "tests": kept})
         tests += [f"{left_out} more paired tests are in table.md"] if left_out else []
-    return [*headline_lines(table), *tests, *warning_lines(table), *beside_lines(table), *incomplete_lines(table)]
+    apart = list(dict.fromkeys(f"{form.get('setting')} is {form.get('is')}" for form in table.get("apart") or ()))
+    return [
+        *headline_lines(table),
+        *tests,
+        *apart,
+        *warning_lines(table),
+        *beside_lines(table),
+        *incomplete_lines(table),
+    ]
 
 
 def headline_lines(table: Mapping[str, Any]) -> list[str]:

@@ -57,6 +57,18 @@ def reference_kl(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tenso
     return torch.expm1(difference_BR) - difference_BR
 
 
+def full_kl(ref_logits: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(π_ref ‖ π) over the whole vocabulary, in nats, ``[…, V] → […]``, with the gradient of `logits`.
+
+    −inf (a filtered token) is probability 0; filtered by π_ref, it adds nothing.
+    Source: arXiv 2404.11999, its sequential KL at one position.
+    """
+    smallest = torch.finfo(torch.float32).min
+    ref_logp = ref_logits.detach().float().log_softmax(-1).clamp(min=smallest)
+    logp = logits.float().log_softmax(-1).clamp(min=smallest)
+    return (ref_logp.exp() * (ref_logp - logp)).sum(-1)
+
+
 def label_kl(logp_BL: Tensor, ref_logp_BL: Tensor) -> Tensor:
     """Return the exact KL over the labels and one entry for all other answers, ``[B]``.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import answer_loss, token_logp_and_entropy
+from adjudge.rl.preference import minor_weight
 from adjudge.rollout.prompted import TaughtRow
 from adjudge.rollout.several import several_figures
 from adjudge.system.parallel import of_all_rows
@@ -63,12 +64,16 @@ def rollout_figures(policy: Policy, rollout: Rollout, rows: Sequence[int], tempe
     return token_figures(policy, prompts, responses, temperature, spans)
 
 
-def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: float) -> tuple[Tensor, dict[str, Tensor | float]]:
+def taught_loss(
+    policy: Policy, rows: Sequence[TaughtRow], tokens: float, minor_beta: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Return the loss of rows from a batch that teaches `tokens` tokens, with gradient, and its figures.
 
     A row's tokens count `weight` times, in `tokens` too. ``loss`` is the rows' part of the batch's mean negative
-    log-likelihood, in nats per token. ``right`` counts the rows
-    whose taught tokens are all the likeliest.
+    log-likelihood, in nats per token. ``right`` counts the rows whose taught tokens are all the likeliest.
+
+    Where rows have the reference's log-probability, ``deviation`` sums their log-ratios to it per token, and
+    `minor_beta` weighs them as in MinorSFT; ``minor_weight`` sums these weights, which `tokens` leaves out.
     """
     batch = policy.batch([row.given for row in rows], [row.taught for row in rows])
     logits_MV = policy.logits(policy.hidden(batch))
@@ -78,9 +83,28 @@ def taught_loss(policy: Policy, rows: Sequence[TaughtRow], tokens: float) -> tup
     right_BR = torch.ones_like(mask_BR)
     right_BR[mask_BR] = logits_MV.argmax(-1) == taught_M
     weight_B = torch.tensor([row.weight for row in rows], device=policy.device)
+    figures: dict[str, Tensor | float] = {}
+    ref_logps = [row.ref_logp for row in rows if row.ref_logp is not None]
+    if len(ref_logps) == len(rows):
+        logp_BR = torch.zeros(mask_BR.shape, device=policy.device).masked_scatter(mask_BR, logp_M.detach())
+        ratio_B = logp_BR.sum(1) - torch.tensor(ref_logps, device=policy.device)
+        minor_B = minor_weight(ratio_B, minor_beta)
+        weight_B = weight_B * minor_B
+        figures = {"deviation": (ratio_B / mask_BR.sum(1)).sum(), "minor_weight": minor_B.sum()}
     logp_M = logp_M * weight_B[:, None].expand(mask_BR.shape)[mask_BR]
     loss = answer_loss(logp_M, torch.ones_like(logp_M, dtype=torch.bool), denominator=tokens)
-    return loss, {"loss": loss.detach(), "right": float(right_BR.all(1).sum())}
+    return loss, {"loss": loss.detach(), "right": float(right_BR.all(1).sum()), **figures}
+
+
+@torch.no_grad()
+def taught_reference(policy: Policy, rows: Sequence[TaughtRow]) -> list[float]:
+    """Return the reference's log-probability of each row's taught tokens, summed, without dropout."""
+    training = policy.training
+    policy.train(False)
+    with stage("reference"), policy.reference():
+        figures = token_figures(policy, [row.given for row in rows], [row.taught for row in rows], 1.0)
+    policy.train(training)
+    return figures.logp_BR.sum(1).tolist()
 
 
 @torch.no_grad()

@@ -1,18 +1,34 @@
 """Exact probabilities of the label words as answers, without sampling.
 
-Shapes: ``B`` prompts, ``L`` labels.
+Shapes: ``B`` prompts, ``L`` labels or listed numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
+from adjudge.prompts.answers import every_answer
+from adjudge.rollout.prompted import PromptedTask, PromptRow
 from adjudge.rollout.sampler import next_token_logps
+from adjudge.types import Judgement, Value
+
+MOST_COPIES = 256
+"""Largest number of answers in one pass. Each takes 7 MB: 80 tokens of the bundled model in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeliest:
+    """The likeliest answer of each row of a batch."""
+
+    golds: list[Value | None]
+    judgements: list[Judgement]
 
 
 def label_logps(
@@ -43,3 +59,27 @@ def label_logps(
             fed_K = torch.tensor([ids[-1] for ids in longer], device=device).repeat_interleave(rows)
             _, state = policy.extend(state.keep(parent_K), fed_K[:, None])
             beginnings, length = {ids: index for index, ids in enumerate(longer)}, length + 1
+
+
+def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:
+    """Return the log-probability of each answer, with its end, after each row's prompt, ``[B, L]``.
+
+    Without gradient the rows go through in parts of `rows_at_once`.
+    """
+    every = every_answer(task.spec)
+    answer_ids = [task.end.taught_ids(answer.value, task.spec) for answer in every if answer.value is not None]
+    size = max(1, len(rows)) if grad else rows_at_once(every)
+    with nullcontext() if grad else torch.no_grad():
+        return torch.cat(
+            [
+                label_logps(
+                    task.policy, task.policy.prefill([row.ids for row in part], grad=grad), answer_ids, temperature
+                )
+                for part in (rows[start : start + size] for start in range(0, len(rows), size))
+            ]
+        )
+
+
+def rows_at_once(answers: Sequence[Judgement]) -> int:
+    """Return the number of rows of one pass: each answer of each row has its own copy of the prompt's keys."""
+    return max(1, MOST_COPIES // len(answers))

@@ -104,6 +104,8 @@ class TaughtRow(NamedTuple):
     id: str = ""
     weight: float = 1.0
     """How often the row counts in the loss."""
+    ref_logp: float | None = None
+    """The reference's log-probability of the taught tokens, where the deviation from it is measured."""
 
     @property
     def tokens(self) -> int:

@@ -10,6 +10,7 @@ tokens, ``V`` vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,13 +64,21 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
     return Responses(ids, [end.text(answer) for answer in ids], logp_NR, value_NR, entropy_NR.detach(), mask_NR)
 
 
-def several_figures(
-    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-probability, value and entropy of each response token, float32 ``[N, R]``, 0 at padding.
+class AnswerStates(NamedTuple):
+    """The hidden states of a pass over several answers per prompt, each distinct answer run once."""
 
-    Every distinct prompt, and every distinct response to it, is run once. Gradients flow where they are enabled.
-    """
+    hidden_KRD: Tensor
+    """The states that predict each answer's tokens."""
+    ids_KR: Tensor
+    mask_KR: Tensor
+    index_N: Tensor
+    """Where each of the answers asked for is among the distinct ones."""
+
+
+def several_states(
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+) -> AnswerStates:
+    """Run each distinct prompt, and each distinct response to it, once. Gradients flow where they are enabled."""
     prompt_index = {tuple(prompt): index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     pairs = [
         (prompt_index[tuple(prompt)], tuple(response)) for prompt, response in zip(prompts, responses, strict=True)
@@ -85,10 +94,21 @@ def several_figures(
         later_KTD, _ = policy.extend(state.keep(parent_K), ids_KR[:, :-1])
         hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
     mask_KR = torch.arange(longest, device=policy.device) < length_K[:, None]
+    index_N = torch.tensor([distinct[pair] for pair in pairs], device=policy.device)
+    return AnswerStates(hidden_KRD, ids_KR, mask_KR, index_N)
+
+
+def several_figures(
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-probability, value and entropy of each response token, float32 ``[N, R]``, 0 at padding.
+
+    Every distinct prompt, and every distinct response to it, is run once. Gradients flow where they are enabled.
+    """
+    hidden_KRD, ids_KR, mask_KR, index_N = several_states(policy, prompts, responses)
     hidden_MD = hidden_KRD[mask_KR]
     logp_M, entropy_M = token_logp_and_entropy(policy.logits(hidden_MD) / temperature, ids_KR[mask_KR])
     zeros_KR = torch.zeros(mask_KR.shape, device=policy.device)
-    index_N = torch.tensor([distinct[pair] for pair in pairs], device=policy.device)
     logp_NR, value_NR, entropy_NR = (
         zeros_KR.masked_scatter(mask_KR, column_M)[index_N] for column_M in (logp_M, policy.value(hidden_MD), entropy_M)
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adjudge.runs.calibration import read_calibration
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
@@ -62,6 +63,8 @@ def _what(run: Run, specs: Sequence[TaskSpec], base: Mapping[str, Any]) -> str:
 
 
 def _table(specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return "It was not judged by adjudge."
     rows = ["| task | rows | metric | value | 95 % interval |", "| --- | --: | --- | --: | --- |"]
     for spec, scores in zip(specs, results, strict=True):
         for name, figure in scores["metrics"].items():
@@ -95,9 +98,13 @@ def _training(run: Run, specs: Sequence[TaskSpec]) -> str:
         f"- SHA-256 of the rows: `{training.get('rows_sha256', 'unknown')}`",
     ]
     for spec in specs:
-        hub = spec.source.hub
-        if hub is not None:
-            lines.append(f"- {spec.name} is `{hub.path}` on the hub, revision `{hub.revision}`")
+        if spec.on_hub is not None:
+            lines.append(f"- {spec.name} is `{spec.on_hub[0]}` on the hub, revision `{spec.on_hub[1]}`")
+    for task, fitted in read_calibration(run.folder).items():
+        lines.append(
+            f"- Its probabilities on {task} are calibrated: temperature {fitted['temperature']:.3g}, fitted on "
+            f"{fitted['rows']} {fitted['source']}"
+        )
     lines.append("- `judge.json` holds the task, the prompt and every setting that decides an answer")
     return "\n".join(lines)
 
@@ -141,13 +148,13 @@ def _eval_results(specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]
     return [
         EvalResult(
             task_type="text-classification",
-            dataset_type=spec.source.hub.path if spec.source.hub else spec.name,
+            dataset_type=spec.on_hub[0] if spec.on_hub is not None else spec.name,
             dataset_name=spec.title,
             dataset_split=scores["split"],
             metric_type=name,
             metric_value=round(figure["value"], 4),
         )
-        for spec, scores in zip(specs, results, strict=True)
+        for spec, scores in zip(specs, results, strict=bool(results))
         for name, figure in scores["metrics"].items()
         if figure["value"] is not None
     ]

@@ -18,6 +18,7 @@ from adjudge.runs.tasks import joint_name, read_tasks
 from adjudge.runs.work import has_work
 from adjudge.system.console import note
 from adjudge.system.files import is_locked
+from adjudge.tasks.reading.kept_rows import placeless
 from adjudge.tasks.spec import TaskSpec
 
 ROOT = Path("runs")
@@ -50,7 +51,7 @@ def _free_for(
 
 
 def _digits(specs: Sequence[TaskSpec]) -> str:
-    return hashlib.sha256("\n".join(spec.model_dump_json() for spec in specs).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256("\n".join(placeless(spec).model_dump_json() for spec in specs).encode()).hexdigest()[:DIGITS]
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -73,7 +74,8 @@ def _difference(run: Path, specs: Sequence[TaskSpec]) -> str:
         tasks = read_tasks(run)
     except RunError:
         return "tasks of another version"
-    for task in tasks:
+    specs = [placeless(spec) for spec in specs]
+    for task in map(placeless, tasks):
         if task not in specs:
             return _what_differs(task, next((spec for spec in specs if spec.name == task.name), None))
     return ""

@@ -218,7 +218,8 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def libraries() -> dict[str, str]:
+@cache
+def libraries() -> Mapping[str, str]:
     """Return the versions of the installed libraries."""
     import torch
 
@@ -276,10 +277,11 @@ def _source(spec: TaskSpec, config: Config) -> dict[str, Any]:
     from adjudge.tasks.reading.sources import split_files
 
     files = [path for split in ("train", config.data.split) for path in split_files(spec, split, config.data.data_dir)]
-    hub = spec.source.hub
-    if files or hub is None:
-        return {"files": {str(path): digest for path in dict.fromkeys(files) for digest in [sha256_of(path)]}}
-    return {"hub": hub.path, "revision": hub.revision}
+    on_hub = None if spec.on_hub is None else dict(zip(("hub", "revision"), spec.on_hub, strict=True))
+    if files or on_hub is None:
+        hashes = {str(path): digest for path in dict.fromkeys(files) for digest in [sha256_of(path)]}
+        return {"files": hashes, **(on_hub if on_hub is not None and spec.source.table is not None else {})}
+    return on_hub
 
 
 @cache

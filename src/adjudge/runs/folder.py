@@ -10,6 +10,7 @@ checkpoints/            while training: the newest checkpoints; ``best``, if the
 failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object per judged row
 training.json           seconds and rows of the training (so a run can be evaluated again)
+calibration.json        the temperature of its probabilities, if one was fitted (see adjudge.runs.calibration)
 scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
 adapter/                LoRA adapter in peft's format (prompted methods), with value_head.safetensors
 encoder/                a fine-tuned encoder in transformers' format
@@ -39,6 +40,7 @@ from adjudge.runs.tracking import FOLDER as TRACKING
 from adjudge.runs.tracking import Tracking
 from adjudge.runs.work import WEIGHTS, has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
+from adjudge.system.yaml_text import read_yaml
 from adjudge.types import Prediction
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "
 
 _WRITTEN = (
     *(
+        "calibration.json",
         "training.json",
         "checkpoints",
         "status.json",
@@ -187,7 +190,7 @@ class Run:
         if not path.is_file():
             raise RunError(f"{folder} is no run folder: it has no config.yaml.")
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = read_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
         if not isinstance(tree, dict):
@@ -333,7 +336,7 @@ class Run:
 
     def _sweep(self) -> None:
         """Remove the half-written files of a killed process."""
-        sweep(self.folder, ("config.yaml", *_WRITTEN))
+        sweep(self.folder, ("config.yaml", "rows-*.parquet", *_WRITTEN))
         sweep(self.folder / "predictions", ("*",))
         for part in WEIGHTS:  # judge.json and the model card
             sweep(self.folder / part, ("*",))

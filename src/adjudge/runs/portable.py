@@ -13,6 +13,7 @@ from typing import Any
 from adjudge.config import parse_config, upgrade
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, ModelError, RunError
+from adjudge.runs.calibration import read_calibration
 from adjudge.runs.card import write_card
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import MODEL_FILES
@@ -23,14 +24,14 @@ from adjudge.version import __version__
 
 FILE = "judge.json"
 SCHEMA = 1
-_LEFT_BEHIND = ("task", "init", "data", "checkpoint", "guard", "runtime")
+_LEFT_BEHIND = ("task", "init", "data", "calibration", "checkpoint", "guard", "runtime")
 """Settings of the training and of its machine."""
 
 
 def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]]) -> None:
     """Write judge.json and the model card into the folder of the run's trained weights; nothing without weights.
 
-    `results` are the scores of each task.
+    `results` are the scores of each task; none where nothing was judged.
     """
     for part in WEIGHTS:
         folder = run.folder / part
@@ -40,7 +41,7 @@ def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mappin
 
 
 def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
-    """Return the content of judge.json. It depends on the training alone, not on the scores."""
+    """Return the content of judge.json. It depends on training and calibration, not on the scores."""
     base = base_of(run)
     other_methods = [name for name in MethodSettings.model_fields if name != run.config.method]
     settings = run.config.model_dump(mode="json", exclude={*_LEFT_BEHIND, *other_methods})
@@ -52,7 +53,7 @@ def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
         "adjudge": __version__,
         "base": base or None,
         "tasks": [_without_rows(spec) for spec in specs],
-        "calibration": None,
+        "calibration": read_calibration(run.folder) or None,
         "settings": settings,
     }
 

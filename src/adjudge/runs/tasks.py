@@ -16,6 +16,8 @@ import yaml
 from adjudge.errors import RunError
 from adjudge.runs.folder import Run
 from adjudge.system.files import write_text
+from adjudge.system.yaml_text import read_documents
+from adjudge.tasks.reading.kept_rows import found_again
 from adjudge.tasks.spec import TaskSpec
 
 LONGEST_NAME = 100
@@ -55,12 +57,12 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
     if path is None:
         raise RunError(f"{folder} has no task.yaml; was it stopped while it was set up?")
     try:
-        specs = [TaskSpec.model_validate(tree) for tree in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+        specs = [TaskSpec.model_validate(tree) for tree in read_documents(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"{path}: cannot be read as a task: {error}") from None
     if not specs:
         raise RunError(f"{path}: holds no task.")
-    return specs
+    return [found_again(spec, folder) for spec in specs]
 
 
 def same_task(one: TaskSpec, other: TaskSpec) -> bool:

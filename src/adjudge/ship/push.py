@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adjudge.errors import ConfigError, ModelError, RunError
+from adjudge.errors import AdjudgeError, ConfigError, ModelError, RunError
+from adjudge.models.sources.bundled import BUNDLED
 from adjudge.models.sources.hub import split_hub_id
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import FILE, is_portable
@@ -16,6 +20,9 @@ from adjudge.runs.work import WEIGHTS
 from adjudge.system.console import note
 from adjudge.system.files import write_json
 from adjudge.system.hub import connection_problem
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 ADAPTER = "adapter_config.json"
 
@@ -29,14 +36,59 @@ def push_judge(
     the run has it in a folder of this machine. Raises ConfigError for a wrong id, RunError for a run without trained
     weights, or whose base nobody else can find, and ModelError when the hub refuses or cannot be reached.
     """
-    hub_id = split_hub_id(repo)
-    if hub_id is None or hub_id[1] is not None:
-        raise ConfigError(f"'{repo}' is no repository: write owner/name.")
+    check_name(repo)
     folder = part_to_push(source)
     with tempfile.TemporaryDirectory(prefix="adjudge-") as temporary:
         staged = copytree(folder, Path(temporary) / "judge")
         name_base(staged, base)
         return _upload(staged, repo, public=public, revision=revision)
+
+
+def check_name(repo: str) -> None:
+    """Raise ConfigError unless `repo` is written ``owner/name``."""
+    hub_id = split_hub_id(repo)
+    if hub_id is None or hub_id[1] is not None:
+        raise ConfigError(f"'{repo}' is no repository: write owner/name.")
+
+
+def check_push(repo: str, base: str | None) -> None:
+    """Find out, before anything is trained, what would keep a judge on top of `base` from being published in `repo`.
+
+    `base` is the model under an adapter, None for weights that need no other model. Raises ConfigError for a wrong id,
+    RunError for a base that nobody else can find, and ModelError when the hub cannot be reached, knows no token, or the
+    token may not write to `repo`.
+    """
+    check_name(repo)
+    if base is not None and base not in BUNDLED and (Path(base).expanduser().is_dir() or split_hub_id(base) is None):
+        raise RunError(
+            f"the base model '{base}' is a folder of this machine, which nobody else has. Train without --push-to-hub, "
+            f"and then name the same model on the hub: adjudge push {repo} --run DIR --base owner/name."
+        )
+    with _hub_errors(repo, "Nothing was trained.") as api:
+        known = api.whoami()
+    owner = repo.partition("/")[0]
+    owners = {str(known.get("name")), *(str(each.get("name")) for each in known.get("orgs", ()))}
+    if owner not in owners:
+        raise ModelError(
+            f"the token is that of {known.get('name')}, which may not write to {repo}: name a repository of "
+            f"{' or '.join(sorted(owners))}."
+        )
+    if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise ModelError(f"the token may only read: publishing to {repo} needs one with the right to write.")
+
+
+def push_trained(folder: str | Path, repo: str) -> str:
+    """Publish a run that has just finished, and return the address of the commit.
+
+    Raises ModelError with the command to repeat: the run itself is complete.
+    """
+    try:
+        return push_judge(folder, repo)
+    except AdjudgeError as error:
+        again = shlex.join(["adjudge", "push", repo, "--run", str(folder)])
+        raise ModelError(
+            f"the run in {folder} is complete, but was not published: {error}\nPublish it with: {again}"
+        ) from None
 
 
 def part_to_push(source: str | Path) -> Path:
@@ -78,13 +130,7 @@ def name_base(folder: Path, base: str | None) -> None:
 
 
 def _upload(folder: Path, repo: str, *, public: bool, revision: str | None) -> str:
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-
-    if problem := connection_problem(constants.ENDPOINT, ask_proxy=True):
-        raise ModelError(f"the hub cannot be reached ({constants.ENDPOINT}: {problem}). Nothing was published.")
-    api = HfApi(endpoint=constants.ENDPOINT)
-    try:
+    with _hub_errors(repo, "Nothing was published.") as api:
         note(f"publishing to {repo} ({'public' if public else 'private'}) …")
         api.create_repo(repo, private=not public, exist_ok=True)
         if revision is not None:
@@ -92,6 +138,21 @@ def _upload(folder: Path, repo: str, *, public: bool, revision: str | None) -> s
         commit = api.upload_folder(
             repo_id=repo, folder_path=folder, revision=revision, commit_message="Upload a judge trained with adjudge"
         )
+    return str(commit.commit_url)
+
+
+@contextmanager
+def _hub_errors(repo: str, effect: str) -> Iterator[HfApi]:
+    """Yield the hub's client; raise its errors as ModelError with what to do. `effect` says what did not happen."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"the hub is switched off (HF_HUB_OFFLINE). {effect}")
+    if problem := connection_problem(constants.ENDPOINT, ask_proxy=True):
+        raise ModelError(f"the hub cannot be reached ({constants.ENDPOINT}: {problem}). {effect}")
+    try:
+        yield HfApi(endpoint=constants.ENDPOINT)
     except LocalTokenNotFoundError:
         raise ModelError("no token for the hub is known here: log in with `hf auth login`, or set HF_TOKEN.") from None
     except HfHubHTTPError as error:
@@ -100,12 +161,11 @@ def _upload(folder: Path, repo: str, *, public: bool, revision: str | None) -> s
             401: "The token is missing, wrong or expired: log in with `hf auth login`, or set HF_TOKEN.",
             403: f"The token may not write to {repo}: it needs the right to write, or name a repository of your own.",
         }.get(status or 0, "")
-        raise ModelError(f"the hub refused the upload ({_first_line(error)}). {advice}".rstrip()) from None
+        raise ModelError(f"the hub refused ({_first_line(error)}). {effect} {advice}".rstrip()) from None
     except OfflineModeIsEnabled:
-        raise ModelError("the hub is switched off (HF_HUB_OFFLINE); nothing was published.") from None
+        raise ModelError(f"the hub is switched off (HF_HUB_OFFLINE). {effect}") from None
     except OSError as error:
-        raise ModelError(f"the upload failed: {_first_line(error)}. Give the same command again.") from None
-    return str(commit.commit_url)
+        raise ModelError(f"the hub broke off: {_first_line(error)}. {effect} Give the same command again.") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -30,7 +31,7 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
     """
     known = _built_in()
     if isinstance(name_or_path, str) and name_or_path in known:
-        return parse_task(read_tree(known[name_or_path].read_text(encoding="utf-8"), name_or_path), name_or_path)
+        return _load_built_in(name_or_path).model_copy(deep=True)
     path = Path(name_or_path)
     if path.suffix.lower() not in _SUFFIXES and not path.is_file():
         raise TaskError(
@@ -48,11 +49,16 @@ def spec_to_yaml(spec: TaskSpec) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
+@functools.cache
+def _load_built_in(name: str) -> TaskSpec:
+    return parse_task(read_tree(_built_in()[name].read_text(encoding="utf-8"), name), name)
+
+
 def _with_absolute_table(spec: TaskSpec, folder: Path) -> TaskSpec:
     table = spec.source.table
     if table is None:
         return spec
-    paths = {"train": table.train, "dev": table.dev}
+    paths = {"train": table.train, "dev": table.dev, "test": table.test}
     absolute = {key: str(folder / path) for key, path in paths.items() if path is not None}
     source = spec.source.model_copy(update={"table": table.model_copy(update=absolute)})
     return spec.model_copy(update={"source": source})

@@ -32,6 +32,7 @@ def infer_task(
     separator: str | None = None,
     encoding: str | None = None,
     bad_rows: OnBadRows = "error",
+    name: str | None = None,
 ) -> TaskSpec:
     """Make a task from a table (CSV, TSV, JSONL or Parquet).
 
@@ -45,7 +46,7 @@ def infer_task(
 
     `instruction` replaces the sentence that asks for the answer. `separator` and `encoding` say how the files are
     written, where they do not tell. With "drop", `bad_rows` do not count; the rows are loaded with the setting
-    ``data.bad_rows``. Numbers with decimal commas are read as numbers.
+    ``data.bad_rows``. Numbers with decimal commas are read as numbers. The task is called `name`, or after the file.
 
     Choices that may surprise are reported. Raises DataError for an unknown column (naming the nearest), an empty cell
     (with file, line and column), a column without labels, or a mismatch with `labels`. Raises TaskError for answer
@@ -61,9 +62,9 @@ def infer_task(
     label_title = _human(_short_names([label])[0])
     question = f"the {label_title.lower()} of the {_and([title.lower() for title in titles])} below"
     tree: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", plain_name(paths[0]).stem).strip("-.") or "data",
-        "title": f"{label_title} of {paths[0].name}",
-        "description": f"Made from {paths[0].name}: column {label} judged from {_and(list(text))}.",
+        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", name or plain_name(paths[0]).stem).strip("-.") or "data",
+        "title": f"{label_title} of {name or paths[0].name}",
+        "description": f"Made from {name or paths[0].name}: column {label} judged from {_and(list(text))}.",
         "fields": fields,
         "template": "\n".join(f"{title}: {{{{ {field} }}}}" for title, field in zip(titles, fields, strict=True)),
         "label": label,

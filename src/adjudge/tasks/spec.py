@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -82,6 +83,15 @@ class VaderSource(_Part):
     """Label tasks keep the rows with |mean rating| at or above this. Number tasks keep all rows."""
 
 
+class DatasetOrigin(_Part):
+    """The data set whose rows are in a table: its id on the hub, or a folder in the hub's layout."""
+
+    path: str
+    config: str | None = None
+    revision: str | None = None
+    """The commit; of a folder, the hash of its files."""
+
+
 class TableSource(_Part):
     """The user's own table: CSV, TSV, JSONL or Parquet.
 
@@ -90,6 +100,8 @@ class TableSource(_Part):
 
     train: str
     dev: str | None = None
+    test: str | None = None
+    """Rows that are judged only when they are asked for (``--split test``)."""
     dev_share: float = Field(0.2, gt=0, lt=1)
     split_seed: int = 0
     separator: str | None = None
@@ -98,6 +110,8 @@ class TableSource(_Part):
     """The encoding of the text; None: UTF-8, or what a byte-order mark tells."""
     decimal: Literal[".", ","] = "."
     """The decimal mark in the numbers of the label column."""
+    dataset: DatasetOrigin | None = None
+    """The data set that the files were made from; they are made again where they are gone."""
 
     @property
     def form(self) -> TableFormat:
@@ -164,6 +178,14 @@ class TaskSpec(_Part):
     def words(self) -> tuple[str, ...]:
         """The answer words in the task's label order; empty for a number task."""
         return tuple(dict.fromkeys(self.labels.values())) if self.labels else ()
+
+    @property
+    def on_hub(self) -> tuple[str, str | None] | None:
+        """The hub's data set that the rows come from, with its revision; None for rows of other places."""
+        if self.source.hub is not None:
+            return self.source.hub.path, self.source.hub.revision
+        origin = self.source.table.dataset if self.source.table is not None else None
+        return None if origin is None or Path(origin.path).is_absolute() else (origin.path, origin.revision)
 
     @property
     def is_number(self) -> bool:

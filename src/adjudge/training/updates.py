@@ -117,12 +117,17 @@ def teach(
     rows: Sequence[TaughtRow],
     micro_batch_size: int | None,
     max_norm: float | None,
+    minor_beta: float = 0.0,
 ) -> dict[str, float]:
-    """Learn the right answers of a batch; return its loss, share of right answers, gradient norm."""
+    """Learn the right answers of a batch; return its loss, share of right answers, gradient norm.
+
+    Where rows have the reference's log-probability, the mean ``deviation`` from it and ``minor_weight`` are added.
+    """
     tokens = sum(row.weight * len(row.taught) for row in rows)
-    figures = accumulate(rows, micro_batch_size, partial(taught_loss, policy, tokens=tokens))
+    figures = accumulate(rows, micro_batch_size, partial(taught_loss, policy, tokens=tokens, minor_beta=minor_beta))
     norm = apply_gradients(optimizer, max_norm)
-    return {"loss": figures["loss"], "right": figures["right"] / len(rows), "grad_norm": norm}
+    means = {name: value / len(rows) for name, value in figures.items() if name != "loss"}
+    return {"loss": figures["loss"], **means, "grad_norm": norm}
 
 
 @dataclass(frozen=True, slots=True)

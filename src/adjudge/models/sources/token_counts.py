@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adjudge.models.sources.bundled import bundled_folder, is_fetched
 from adjudge.models.sources.hub import split_hub_id
 from adjudge.models.sources.random_models import TOKENIZER_OF, is_random
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _MOST_TEXTS = 20
 """Number of texts that are tokenised to find the longest."""
@@ -23,15 +28,21 @@ def longest_in_tokens(model: str, texts: Sequence[str]) -> int | None:
     path = _tokenizer_file(model)
     if path is None or not texts:
         return None
-    from tokenizers import Tokenizer
-
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = _tokenizer(path, path.stat().st_mtime_ns)
     except Exception:  # the library raises bare exceptions; loading the model reports what is wrong with the file
         return None
-    tokenizer.no_truncation()
     longest = sorted(texts, key=len, reverse=True)[:_MOST_TEXTS]
     return max(len(encoding.ids) for encoding in tokenizer.encode_batch(longest, add_special_tokens=False))
+
+
+@lru_cache(maxsize=2)  # reading one takes longer than counting
+def _tokenizer(path: Path, _changed_ns: int) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _tokenizer_file(model: str) -> Path | None:

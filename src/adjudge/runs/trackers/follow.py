@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
 from filelock import FileLock
 
 from adjudge.runs.trackers.adapters import ADAPTERS, Adapter, TrackedRun
 from adjudge.runs.trackers.steps import StepReader, flat_settings, score_figures
+from adjudge.system.yaml_text import read_yaml
 
 EVERY_S = 0.5
 """Seconds between two looks at the logs."""
@@ -66,7 +66,7 @@ def follow(request: Mapping[str, Any], messages: queue.SimpleQueue[Any], reply: 
     folder, name = Path(request["folder"]), request["tracker"]
     with FileLock(folder / "tracking" / f".{name}.lock", timeout=LOCK_S):
         memory = Memory(folder / "tracking" / f"{name}.json", resumed=request["resumed"])
-        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        tree = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
         tracked = TrackedRun(
             folder=folder,
             id=memory.id,

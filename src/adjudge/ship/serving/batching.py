@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adjudge.errors import AdjudgeError, ConfigError, DataError
-from adjudge.ship.serving.judges import Answered, ServedJudge
+from adjudge.ship.serving.judges import Answered, ServedJudge, is_unreadable
 from adjudge.ship.serving.limits import Limits, RequestError
 from adjudge.ship.serving.metrics import Metrics
 from adjudge.system.console import warn
@@ -138,7 +138,7 @@ class Batcher:
             else:
                 _settle(batch[0][0], _problem(error))
             return
-        unreadable = sum(each.prediction.value is None for each in answers)
+        unreadable = sum(is_unreadable(each.prediction) for each in answers)
         self._metrics.judged(served.name, len(batch), unreadable, time.monotonic() - began)
         for (asked, row), answered in zip(batch, answers, strict=True):
             asked.answers[row] = answered

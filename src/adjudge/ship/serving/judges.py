@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import RunError
+from adjudge.evaluation.abstention import ALWAYS, Decision, decide
+from adjudge.evaluation.calibration import calibrated
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, answer_text
 from adjudge.system.console import without_bars
@@ -35,6 +37,10 @@ class ServedJudge:
     batch_size: int = 32
     run: str = ""
     """The run's name; judges of one run share a model, and never judge at the same time."""
+    temperature: float | None = None
+    """What its probabilities are divided by; None where they are not calibrated."""
+    decision: Decision = ALWAYS
+    """Which answers it holds back."""
 
     @property
     def analysis(self) -> bool | str:
@@ -44,7 +50,8 @@ class ServedJudge:
     def answer(self, examples: Sequence[Example], *, count_tokens: bool = False) -> list[Answered]:
         """Judge rows and return one answer per row, in order. Raises what the judge raises."""
         with without_bars():
-            predictions = self.judge.judge(examples, probabilities=not self.spec.is_number)
+            judged = self.judge.judge(examples, probabilities=not self.spec.is_number)
+            predictions = decide(calibrated(judged, self.temperature), self.decision)
             if not count_tokens or not isinstance(self.judge, PromptedJudge):
                 return [Answered(prediction) for prediction in predictions]
             task = self.judge.task
@@ -73,6 +80,8 @@ class ServedJudge:
             "labels": list(spec.words),
             "number": number,
             "analysis": bool(self.analysis),
+            "calibrated": self.temperature is not None,
+            "abstains": bool(self.decision),
         }
 
 
@@ -82,8 +91,8 @@ def prediction_fields(served: ServedJudge, answered: Answered) -> dict[str, Any]
     fields: dict[str, Any] = {
         "label": None if spec.is_number else prediction.value,
         "probabilities": dict(prediction.probabilities),
-        "abstained": abstained(prediction),
-        "unreadable": prediction.value is None,
+        "abstained": prediction.abstained,
+        "unreadable": is_unreadable(prediction),
     }
     if spec.is_number:
         fields["number"] = prediction.value
@@ -92,13 +101,13 @@ def prediction_fields(served: ServedJudge, answered: Answered) -> dict[str, Any]
     return fields
 
 
-def abstained(_prediction: Prediction) -> bool:
-    """Return whether the judge held its answer back. No judge abstains yet."""
-    return False
+def is_unreadable(prediction: Prediction) -> bool:
+    """Return whether no answer could be read; one that is held back could."""
+    return prediction.value is None and not prediction.abstained
 
 
 def answer_of(served: ServedJudge, prediction: Prediction) -> str:
-    """Return the answer as text: the label word, or the number with the task's decimals; empty when unreadable."""
+    """Return the answer as text: the label word, or the number with the task's decimals; empty without one."""
     return "" if prediction.value is None else answer_text(prediction.value, served.spec)
 
 

@@ -143,9 +143,11 @@ def wants_stream(tree: Mapping[str, Any]) -> bool:
 
 
 def chat_completion(served: ServedJudge, answered: Answered, *, logprobs: bool, top: int) -> dict[str, Any]:
-    """Return the answer to ``/v1/chat/completions``. An unreadable answer is empty, with a `refusal`."""
+    """Return the answer to ``/v1/chat/completions``. Without an answer it is empty, with a `refusal`."""
     text = answer_of(served, answered.prediction)
     refusal = None if answered.prediction.value is not None else "The model's answer was unreadable."
+    if answered.prediction.abstained:
+        refusal = "The judge holds its answer back: it is not sure enough."
     content = _token_logprobs(answered, text, top)
     choice = {
         "index": 0,
@@ -235,7 +237,7 @@ def _joined(content: Any, where: str) -> str:
 def _token_logprobs(answered: Answered, text: str, top: int) -> list[dict[str, Any]]:
     """Return the log-probability of the answer among the label words, and of the `top` likeliest words."""
     probabilities = answered.prediction.probabilities
-    if text not in probabilities:  # unreadable
+    if text not in probabilities:  # unreadable, or held back
         return []
     ordered = sorted(probabilities, key=lambda word: -probabilities[word])
     return [

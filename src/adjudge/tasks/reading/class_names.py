@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adjudge.tasks.reading.text_files import plain_name
@@ -30,3 +31,11 @@ def class_names(path: Path, column: str) -> list[str] | None:
     if isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names):
         return names
     return None
+
+
+def features_metadata(names: Mapping[str, Sequence[str]]) -> dict[bytes, bytes] | None:
+    """Return the metadata of a Parquet file whose columns hold numbers of classes with these names; None for none."""
+    if not names:
+        return None
+    features = {column: {"names": list(classes), "_type": "ClassLabel"} for column, classes in names.items()}
+    return {_KEY: json.dumps({"info": {"features": features}}).encode("ascii")}

@@ -25,7 +25,7 @@ _PLAIN = (numbers.Real, Decimal, datetime.date, datetime.time, datetime.timedelt
 """Kinds of values, besides texts, that have one obvious text."""
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """The columns of a data frame: their names in order, and the cells of the column at an index."""
 
     names: Sequence[str]
@@ -46,11 +46,8 @@ def given_examples(spec: TaskSpec, rows: Any) -> list[Example]:
             "Give a list of rows, even for one: predict([row]). Of a mapping of splits, give one split; "
             "make a data frame of a mapping of columns."
         )
-    if any(hasattr(rows, method) for method in ("collect", "compute", "toPandas")):
-        raise DataError(
-            f"A {type(rows).__name__} holds no rows yet: compute it first (.collect(), .compute() or .toPandas())."
-        )
-    frame = _frame(rows)
+    refuse_uncomputed(rows)
+    frame = frame_of(rows)
     if frame is not None:
         return _from_frame(spec, frame)
     if not isinstance(rows, Iterable):
@@ -58,6 +55,14 @@ def given_examples(spec: TaskSpec, rows: Any) -> list[Example]:
     is_column = hasattr(rows, "dtype") or hasattr(rows, "type")
     cells: Iterable[Any] = getattr(rows, "array", rows)  # of a pandas Series: its numbers keep their precision
     return [_from_row(spec, number, cell, is_column=is_column) for number, cell in enumerate(cells, 1)]
+
+
+def refuse_uncomputed(rows: Any) -> None:
+    """Raise DataError for a frame that holds no rows yet."""
+    if any(hasattr(rows, method) for method in ("collect", "compute", "toPandas")):
+        raise DataError(
+            f"A {type(rows).__name__} holds no rows yet: compute it first (.collect(), .compute() or .toPandas())."
+        )
 
 
 def is_missing(value: Any) -> bool:
@@ -72,12 +77,12 @@ def is_missing(value: Any) -> bool:
         return True
 
 
-def _frame(rows: Any) -> _Frame | None:
+def frame_of(rows: Any) -> Frame | None:
     """Return a data frame's columns, or None for rows of another kind. Raises DataError where Arrow cannot hold it."""
     if hasattr(rows, "iloc"):  # pandas: its columns of mixed objects do not fit into Arrow
         if not hasattr(rows, "columns"):
             return None
-        return _Frame([str(name) for name in rows.columns], lambda index: list(rows.iloc[:, index].array))
+        return Frame([str(name) for name in rows.columns], lambda index: list(rows.iloc[:, index].array))
     if hasattr(rows, "with_format") and hasattr(rows, "column_names") and hasattr(rows, "num_rows"):
         rows = rows.with_format("arrow")[:]  # a `datasets.Dataset`: its selected rows, in their order
     if not hasattr(rows, "__arrow_c_stream__") or not (hasattr(rows, "columns") or hasattr(rows, "schema")):
@@ -90,7 +95,7 @@ def _frame(rows: Any) -> _Frame | None:
         raise DataError(
             f"This {type(rows).__name__} cannot be read as an Arrow table ({error}). Select the columns with text."
         ) from None
-    return _Frame([str(name) for name in table.column_names], lambda index: _arrow_cells(table.column(index)))
+    return Frame([str(name) for name in table.column_names], lambda index: _arrow_cells(table.column(index)))
 
 
 def _arrow_cells(column: Any) -> list[Any]:
@@ -103,7 +108,7 @@ def _arrow_cells(column: Any) -> list[Any]:
     return cells
 
 
-def _from_frame(spec: TaskSpec, frame: _Frame) -> list[Example]:
+def _from_frame(spec: TaskSpec, frame: Frame) -> list[Example]:
     columns: dict[str, Sequence[Any]] = {}
     names: dict[str, str] = {}
     for field, column in spec.fields.items():
@@ -151,13 +156,13 @@ def _column_of(spec: TaskSpec, field: str, column: str, names: Iterable[str], le
 def _example(spec: TaskSpec, number: int, cells: Mapping[str, Any], names: Mapping[str, str]) -> Example:
     where = f"{SOURCE}:{number}"
     fields = {
-        field: text_of(where, field, names[field], _cell_text(where, field, cell), optional=field in spec.optional)
+        field: text_of(where, field, names[field], cell_text(where, field, cell), optional=field in spec.optional)
         for field, cell in cells.items()
     }
     return Example(where, fields)
 
 
-def _cell_text(where: str, field: str, cell: Any) -> str:
+def cell_text(where: str, field: str, cell: Any) -> str:
     """Return the text of a cell, empty for a missing value. Raises DataError for a value that is not one text."""
     cell = cell.as_py() if hasattr(cell, "as_py") else cell
     if isinstance(cell, str):

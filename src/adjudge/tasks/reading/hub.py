@@ -30,8 +30,7 @@ def load_from_hub(path: str, config: str | None, revision: str, split: str) -> A
     problem = connection_problem(constants.ENDPOINT)
     if problem is None:
         return datasets.load_dataset(path, config, revision=revision, split=split)
-    # Left alone, the client retries six times, for 25 s or more, before it uses its cache.
-    with _offline(constants):
+    with client_offline():
         try:
             return datasets.load_dataset(path, config, revision=revision, split=split)
         except OSError:
@@ -41,10 +40,15 @@ def load_from_hub(path: str, config: str | None, revision: str, split: str) -> A
 
 
 @contextmanager
-def _offline(constants: Any) -> Iterator[None]:
-    """Make the hub's client use only its cache for a while."""
+def client_offline(offline: bool = True) -> Iterator[None]:
+    """Make the hub's client use only its cache for a while, if `offline`.
+
+    Left alone without a network, it retries six times, for 25 s or more, before it uses its cache.
+    """
+    from huggingface_hub import constants
+
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
+    constants.HF_HUB_OFFLINE = before or offline
     try:
         yield
     finally:

@@ -22,9 +22,11 @@ def located(
     table = spec.source.table
     if table is None:
         return spec.source
-    files = {"train": table.train, "dev": table.dev}
-    if split in files and table.dev is not None:
+    files = {"train": table.train, "dev": table.dev, "test": table.test}
+    if split == "test" or (split in files and table.dev is not None):
         files = {split: files[split]}
+    elif split in files:
+        files = {"train": table.train}
     now = {key: str(_place(spec, Path(file), data_dir, must_exist)) for key, file in files.items() if file is not None}
     return spec.source.model_copy(update={"table": table.model_copy(update=now)})
 
@@ -39,6 +41,10 @@ def _place(spec: TaskSpec, path: Path, data_dir: str | Path | None, must_exist: 
             return place
     if path.is_dir() or not must_exist:
         return path  # what is wrong with a folder is said by its reader
+    if spec.source.table is not None and spec.source.table.dataset is not None:
+        from adjudge.tasks.reading.hub_dataset import file_again
+
+        return file_again(spec.source.table.dataset, path)
     tried = "".join(f"\n  {place}" for place in places)
     raise DataError(
         f"{spec.name}: there is no file {path.name}. Looked at:{tried}\n"

@@ -59,7 +59,8 @@ def split_files(spec: TaskSpec, split: str, data_dir: str | Path | None = None) 
     if source.vader is not None:
         paths = [vader_folder() / FILES[source.vader.part]]
     elif source.table is not None:
-        paths = [Path(source.table.train if split == "train" or source.table.dev is None else source.table.dev)]
+        file = source.table.test if split == "test" else source.table.dev if split == "dev" else None
+        paths = [Path(file or source.table.train)]
     return [path for path in paths if path.is_file()]
 
 

@@ -159,11 +159,13 @@ def load_table(spec: TaskSpec, source: TableSource, split: str, on_bad_rows: OnB
 
     Raises DataError for an unknown split, a row which does not fit the task, or too few rows to split.
     """
-    if split not in ("train", "dev"):
-        raise DataError(f"{spec.name} has no split '{split}'. There is: train, dev.")
-    path = source.dev if split == "dev" and source.dev is not None else source.train
+    known = {"train": source.train, "dev": source.dev or source.train, "test": source.test}
+    path = known.get(split)
+    if path is None:
+        there = ", ".join(name for name, file in known.items() if file is not None)
+        raise DataError(f"{spec.name} has no split '{split}'. There is: {there}.")
     examples = table_examples(spec, Path(path), source.form, source.decimal, on_bad_rows)
-    if source.dev is not None:
+    if source.dev is not None or split == "test":
         return examples
     train, dev = split_table(examples, source.dev_share, source.split_seed)
     if not train or not dev:

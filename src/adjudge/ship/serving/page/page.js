@@ -140,7 +140,7 @@ function rowsToJudge() {
 
 async function judgeTable() {
   const rows = rowsToJudge(), judged = table, judge = model, predictions = [];
-  const wanted = [judge.number ? "number" : "label", ...judge.labels.map((word) => `p_${word}`), "unreadable", ...(judge.analysis ? ["analysis"] : [])];
+  const wanted = [judge.number ? "number" : "label", ...judge.labels.map((word) => `p_${word}`), "unreadable", ...(judge.abstains ? ["abstained"] : []), ...(judge.analysis ? ["analysis"] : [])];
   const names = addedNames(judged.columns, wanted);
   stopper = new AbortController();
   get("start").disabled = true;
@@ -172,6 +172,7 @@ function offer(judged, judge, names, predictions) {
     prediction.unreadable || prediction.abstained ? "" : String(judge.number ? prediction.number : prediction.label),
     ...judge.labels.map((word) => String(Number(prediction.probabilities[word].toFixed(6)))),
     String(prediction.unreadable),
+    ...(judge.abstains ? [String(prediction.abstained)] : []),
     ...(judge.analysis ? [prediction.analysis ?? ""] : []),
   ]);
   const lines = [[...judged.columns, ...names], ...judged.rows.map(({ cells }, index) => [...cells, ...added[index]])];
