@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from adjudge.config import Config, LoopConfig, PolicyGradientConfig
+from adjudge.config import Config, LoopConfig, WarmStartConfig
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.judging import ensure_model
 from adjudge.experiments.process import CellProcesses
@@ -117,7 +117,7 @@ def measured_settings(config: Config, rows: RunRows) -> Config:
     settings = loop_settings(config)
     if settings is not None:
         name = next(key for key in get_entry(config.method).settings if getattr(config, key) is settings)
-        warm = isinstance(settings, PolicyGradientConfig) and settings.warm_start > 0
+        warm = isinstance(settings, WarmStartConfig) and settings.warm_start > 0
         short: dict[str, Any] = {"epochs": 1, "min_steps": 0, **({"warm_start": 0.5} if warm else {})}
         update[name] = settings.model_copy(update=short)
         data["train_rows"] = min((2 if warm else 1) * BATCHES * settings.batch_size * len(rows.parts), rows.train_count)
@@ -133,7 +133,7 @@ def training_seconds(
     """
     per_pass = _steps_per_pass(config, settings, rows)
     steps = per_pass * settings.passes(per_pass)
-    warm_start = settings.warm_start if isinstance(settings, PolicyGradientConfig) else 0.0
+    warm_start = settings.warm_start if isinstance(settings, WarmStartConfig) else 0.0
     first = FirstPhase(warm_start).steps(steps)
     half = FirstPhase(0.5 if first else 0.0).steps(len(step_s))
     measured = [(first, step_s[:half]), (steps - first, step_s[half:])]
