@@ -86,6 +86,7 @@ def joined() -> Iterator[None]:
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        gathered(None)  # all wait until the first process has written everything
     except RuntimeError as error:
         if not _connection_lost(error):
             raise
