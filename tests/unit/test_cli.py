@@ -25,10 +25,10 @@ TASK = "--data --dataset --dataset-config --dev --text --label --labels --kind -
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --report-to --push-to-hub --out --resume --force",
+    "--init --reward-funcs --report-to --push-to-hub --out --resume --dry-run --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --reward-funcs --report-to --out --force",
+    "--decode --init --reward-funcs --out --jobs --dry-run --report-to --force",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
     "--config --prompt-style --decode --init --out",

@@ -11,7 +11,7 @@ import typer
 
 from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, JOINT, UNTRAINED
-from adjudge.cli.show import show_comparison
+from adjudge.cli.show import show_comparison, show_estimates
 from adjudge.methods.registry import COMPARED, MULTI
 
 EPILOG = options.examples(
@@ -19,6 +19,8 @@ EPILOG = options.examples(
     "adjudge compare --task glue/sst2 --data-dir data --seeds 0,1 --out runs/sst2",
     f"adjudge compare --task glue/cola,glue/rte --methods {EXAMPLE},{MULTI}{EXAMPLE}",
     f"adjudge compare --data my.csv --text text --label label --methods {UNTRAINED[0]},{EXAMPLE}",
+    f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --jobs 2",
+    f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --dry-run",
     f"adjudge compare --data small.csv --text text --label label --folds 5 --methods {EXAMPLE}",
 )
 
@@ -82,6 +84,15 @@ def compare(
             rich_help_panel=options.PLACE,
         ),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Runs side by side, each with its share of the CPU threads or a GPU of its own.",
+            rich_help_panel=options.PLACE,
+        ),
+    ] = 1,
+    dry_run: options.DryRun = False,
     report_to: options.ReportTo = None,
     force: options.Force = False,
 ) -> None:
@@ -93,6 +104,8 @@ def compare(
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
+    from adjudge.experiments.compare import dry_run as estimate_comparison
+    from adjudge.experiments.side_by_side import check_jobs
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import comparison_folder
@@ -107,7 +120,11 @@ def compare(
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
     for spec in specs:
         report_own_table(spec, settings)
+    check_jobs(jobs)
     folder = Path(out) if out is not None else comparison_folder(specs)
+    if dry_run:
+        show_estimates(estimate_comparison(settings, specs, chosen, seed_list, folder, force=force), jobs)
+        return
     command = shlex.join(["adjudge", *sys.argv[1:]])
-    table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command)
+    table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command, jobs=jobs)
     show_comparison(table, folder)

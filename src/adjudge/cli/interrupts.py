@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adjudge.runs.work import has_trained
+from adjudge.system.parallel import world_size
 
 GO_ON = frozenset({"compare", "continual", "rerun", "submit"})
 """Verbs that keep what is done and go on with it when the same command is given again."""
@@ -47,6 +49,8 @@ def _resuming(given: Sequence[str]) -> list[str]:
 def _program(started: str) -> list[str]:
     """Return the words that start this program in the user's shell: ``adjudge`` where that is on the path."""
     path = Path(started)
+    if world_size() > 1:
+        return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "N"), "-m", path.parent.name]
     if path.name == "__main__.py":
         return [sys.executable, "-m", path.parent.name]
     on_path = shutil.which(path.name)

@@ -13,7 +13,10 @@ from typer.core import TyperGroup
 
 from adjudge.cli.interrupts import what_next
 from adjudge.errors import AdjudgeError, Terminated
+from adjudge.system.parallel import is_first, rank, world_size
 
+TRAIN = "train"
+"""The verb that several processes can do together."""
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes: an error the user can correct, Ctrl-C, SIGTERM.
 
@@ -31,7 +34,8 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt as stop:
             word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
             folder = stop.args[0] if stop.args else None
-            _print_error(f"{word}{what_next(ctx.invoked_subcommand, sys.argv, folder)}")
+            if is_first():
+                _print_error(f"{word}{what_next(ctx.invoked_subcommand, sys.argv, folder)}")
             raise typer.Exit(code) from None
         except BrokenPipeError:
             raise  # the reader of our output is gone: nothing is wrong here
@@ -40,6 +44,17 @@ class Verbs(TyperGroup):
                 raise
             _print_error(f"error: {error}{_advice(error)}")
             raise typer.Exit(ERROR) from None
+
+
+def _check_launcher(verb: str | None) -> None:
+    """Raise ConfigError for a verb that several processes would do several times over."""
+    from adjudge.errors import ConfigError
+
+    if world_size() > 1 and verb != TRAIN:
+        raise ConfigError(
+            f"torchrun and accelerate launch are for `adjudge {TRAIN}`; `adjudge {verb}` is one process. "
+            "`adjudge compare --jobs N` has several runs at work."
+        )
 
 
 def _advice(error: Exception) -> str:
@@ -58,6 +73,8 @@ def _advice(error: Exception) -> str:
 def _print_error(text: str) -> None:
     from adjudge.system.console import console
 
+    if world_size() > 1:
+        text = f"process {rank()}: {text}"
     console.print(text, style="bold red", markup=False)
 
 
@@ -83,11 +100,12 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    _check_launcher(ctx.invoked_subcommand)
 
 
 def _add_verbs() -> None:

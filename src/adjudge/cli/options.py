@@ -266,6 +266,14 @@ Resume = Annotated[
         rich_help_panel=PLACE,
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Run nothing: estimate time and memory from three measured batches per method.",
+        rich_help_panel=PLACE,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from adjudge.report.estimates import Estimated
     from adjudge.report.terminal import Fitted
 
 LOG_COLUMNS = 160
@@ -50,6 +51,20 @@ def show_comparison(table: Mapping[str, Any], folder: Path) -> None:
         fold = f" fold {failure['fold']}" if "fold" in failure else ""
         warn(f"{failure['task']} {failure['method']} seed {failure['seed']}{fold} failed: {failure['reason']}")
     if table["failed"]:
+        raise typer.Exit(1)
+
+
+def show_estimates(estimates: Sequence[Estimated], jobs: int = 1) -> None:
+    """Print the table of a dry run. Raises typer.Exit(1) when a method could not be measured."""
+    from adjudge.report.estimates import HEAD, estimate_lines, estimate_notes
+    from adjudge.report.terminal import text_table
+
+    console = stdout()
+    if estimates:
+        console.print(text_table(HEAD, estimate_lines(estimates)))
+    for line in estimate_notes(estimates, jobs) if estimates else ["nothing is left to run"]:
+        console.print(line, markup=False, soft_wrap=True)
+    if any(each.problem for each in estimates):
         raise typer.Exit(1)
 
 

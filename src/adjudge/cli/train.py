@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
-from adjudge.cli.show import show_scores
+from adjudge.cli.show import show_estimates, show_scores
+
+if TYPE_CHECKING:
+    from adjudge.config import Config
+    from adjudge.tasks.spec import TaskSpec
 
 EPILOG = options.examples(
     f"adjudge train {EXAMPLE} --task glue/sst2 --data-dir data --train-rows 1000",
@@ -69,6 +74,7 @@ def train(
         ),
     ] = None,
     resume: options.Resume = False,
+    dry_run: options.DryRun = False,
     report_to: options.ReportTo = None,
     push_to_hub: Annotated[
         str | None,
@@ -97,6 +103,7 @@ def train(
     from adjudge.runs.names import shown_name
     from adjudge.ship.push import check_push, push_trained
     from adjudge.system.console import note, warn
+    from adjudge.system.parallel import is_first
 
     if resume and force:
         raise ConfigError("--resume continues a run, --force replaces it: give one of them.")
@@ -118,14 +125,32 @@ def train(
         raise ConfigError("--mixture says how several tasks share the training rows; there is one task.")
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(specs, shown, settings.seed, resume=resume)
-    note(f"training {shown} on {', '.join(names)} → {folder}")
+    if not dry_run:
+        note(f"training {shown} on {', '.join(names)} → {folder}")
     for spec in specs:
         report_own_table(spec, settings)
+    if dry_run:
+        _show_dry_run(settings, specs)
+        return
     if push_to_hub is not None:
         check_push(push_to_hub, settings.model if entry.trains_adapter else None)
     scores = execute(settings, specs, folder, force=force, resume=resume)
+    if not is_first():
+        return
     show_scores(scores, folder)
     which = f" --task {names[0]}" if len(specs) > 1 else ""
     typer.echo(f"judge new rows with: adjudge predict --run {folder}{which} --input FILE.csv --out FILE.csv")
     if push_to_hub is not None:
         typer.echo(push_trained(folder, push_to_hub))
+
+
+def _show_dry_run(settings: Config, specs: Sequence[TaskSpec]) -> None:
+    """Print what the run would take. Raises ConfigError under a launcher of several processes."""
+    from adjudge.errors import ConfigError
+    from adjudge.experiments.dry_run import estimate_all, planned_runs
+    from adjudge.experiments.execute import run_settings
+    from adjudge.system.parallel import world_size
+
+    if world_size() > 1:
+        raise ConfigError("--dry-run measures one process: start it without torchrun or accelerate.")
+    show_estimates(estimate_all(planned_runs([(run_settings(settings, specs), specs)])))

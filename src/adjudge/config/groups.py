@@ -207,10 +207,22 @@ class RuntimeConfig(Settings):
     checkpoint_activations: bool = Field(
         False, description="compute activations again in the backward pass: less memory, more time"
     )
+    micro_batch_size: int | Literal["auto"] | None = Field(
+        None,
+        description="most rows in one pass with gradient, for every method; auto: halved when memory runs out; "
+        "unset: a method's own setting alone",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: str | None = Field(
         None, description="name of the one model whose own Python code may run; unset: none"
     )
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _rows(cls, size: int | str | None) -> int | str | None:
+        if isinstance(size, int) and size < 1:
+            raise ValueError("write auto, or a number from 1")
+        return size
 
     @field_validator("trust_remote_code", mode="before")
     @classmethod

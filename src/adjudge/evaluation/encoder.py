@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from adjudge.config import Config
 from adjudge.evaluation.logits import predictions_of
-from adjudge.models.encoder import Encoder, texts_of
+from adjudge.models.encoder import Encoder, Texts, texts_of
 from adjudge.system.console import progress
+from adjudge.system.parallel import of_all_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
@@ -29,6 +33,10 @@ class EncoderJudge:
         See `adjudge.evaluation.predict.Judge` and `adjudge.evaluation.logits.predictions_of`.
         """
         rows = [texts_of(example.fields) for example in examples]
-        with progress(title, len(rows)) as bar:
-            logits_NL = self.encoder.score(rows, self.config.evaluation.batch_size, bar.advance)
+
+        def score(own: Sequence[Texts]) -> Tensor:
+            with progress(title, len(own)) as bar:
+                return self.encoder.score(own, self.config.evaluation.batch_size, bar.advance)
+
+        logits_NL = torch.cat(of_all_rows(rows, score))
         return predictions_of(examples, logits_NL, self.task, probabilities=probabilities)

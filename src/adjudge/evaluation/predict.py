@@ -9,7 +9,8 @@ from adjudge.rollout.answering import answer
 from adjudge.rollout.prompted import PromptedTask, check_lengths
 from adjudge.rollout.sampler import by_length
 from adjudge.system.console import note, progress
-from adjudge.types import Example, Prediction
+from adjudge.system.parallel import agreed, rank, world_size
+from adjudge.types import Example, Prediction, Prompt
 
 
 class Judge(Protocol):
@@ -46,12 +47,32 @@ class PromptedJudge:
         if shortened := sum(prompt.shortened for prompt in prompts):
             limit = config.prompt.max_tokens
             note(f"{shortened} of {len(prompts)} rows were shortened to fit prompt.max_tokens = {limit}")
+        batches = by_length([prompt.ids for prompt in prompts], config.evaluation.batch_size)
+        own = batches[rank() :: world_size()]  # the very batches of one process, dealt out
+
+        def judge_own() -> dict[int, Prediction]:
+            return self._judged(examples, prompts, own, probabilities=probabilities, title=title)
+
+        predictions = {row: each for part in agreed(judge_own) for row, each in part.items()}
+        return [predictions[row] for row in range(len(examples))]
+
+    def _judged(
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[Prompt],
+        batches: Sequence[Sequence[int]],
+        *,
+        probabilities: bool,
+        title: str,
+    ) -> dict[int, Prediction]:
+        """Judge batches of rows, and return their predictions by row."""
+        task, config = self.task, self.task.config
         predictions: dict[int, Prediction] = {}
-        with progress(title, len(examples)) as bar:
-            for rows in by_length([prompt.ids for prompt in prompts], config.evaluation.batch_size):
+        with progress(title, sum(map(len, batches))) as bar:
+            for rows in batches:
                 batch = [prompts[row].ids for row in rows]
                 answers = answer(task, batch, decode=config.evaluation.decode, probabilities=probabilities)
                 for row, each in zip(rows, answers, strict=True):
                     predictions[row] = Prediction.of(examples[row], each.text, each.value, each.probabilities)
                 bar.advance(len(rows))
-        return [predictions[row] for row in range(len(examples))]
+        return predictions

@@ -9,14 +9,18 @@ OUT/table.json, table.md, report.html
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from adjudge.config import Config
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.cells import Cell, holds_the_same, is_finished, plan_cells
+from adjudge.experiments.dry_run import Estimate, estimate_all, planned_runs
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.process import CellProcesses
+from adjudge.experiments.side_by_side import check_jobs, job_environments, run_side_by_side
 from adjudge.experiments.table import write_table
 from adjudge.runs.start import starting_point
 from adjudge.system.console import note, warn
@@ -36,23 +40,22 @@ def compare(
     *,
     force: bool = False,
     command: str = "",
+    jobs: int = 1,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Run every unfinished cell, write the table after each, and return it.
 
     All cells share `config`: the same prompts, rows, budget and decoding. A finished cell of the same settings and rows
     is reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
-    others still run. Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not
-    set, or when another process works in `out`. Raises DataError when the rows cannot be read, and ModelError for a
-    name that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C. By default `runner` is
-    one process per cell.
+    others still run. Up to `jobs` cells run side by side, each with its share of the processors or a GPU. Raises
+    RunError, before anything is run, when a cell's folder holds another run and `force` is not set, or when another
+    process works in `out`. Raises ConfigError for fewer than one job, DataError when the rows cannot be read, and
+    ModelError for a name that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C. By
+    default `runner` is one process per cell; with another one the cells run one after the other.
     """
+    check_jobs(jobs)
     out = Path(out)
-    cells = plan_cells(config, specs, methods, seeds, out)
-    reused = [cell for cell in cells if is_finished(cell, force=force)]
-    for cell in reused:
-        note(f"reusing {cell.folder}")
-    todo = [cell for cell in cells if cell not in reused]
+    cells, todo = _planned(config, specs, methods, seeds, out, force=force)
     note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
     for cell in todo:
         ensure_model(cell.config)
@@ -61,33 +64,100 @@ def compare(
     lock = Lock(out)
     lock.acquire()
     try:
-        with CellProcesses() as processes:
-            return _run_cells(cells, todo, out, force=force, command=command, runner=runner or processes)
+        board = _Board(cells, todo, out, command, force=force)
+        jobs = min(jobs, len(todo))
+        if jobs > 1 and runner is None:
+            board.run_side_by_side(job_environments(jobs, config.runtime))
+        else:
+            with CellProcesses() as processes:
+                board.run_in_turn(runner or processes)
+        return board.finish()
     finally:
         lock.release()
 
 
-def _run_cells(
-    cells: Sequence[Cell], todo: Sequence[Cell], out: Path, *, force: bool, command: str, runner: Runner
-) -> dict[str, Any]:
-    failed: dict[Path, str] = {}
-    finished = {cell.folder for cell in cells if cell not in todo}
-    write_table(cells, finished, out, failed, command)
-    for number, cell in enumerate(todo, 1):
-        note(f"[{number}/{len(todo)}] {cell.title} → {cell.folder}")
-        try:
-            same = not force or holds_the_same(cell)  # --force replaces other runs, not this one's checkpoint
-            scores = runner(cell.config, cell.specs, cell.folder, force=not same, resume=same)
-        except AdjudgeError as error:
-            failed[cell.folder] = str(error)
-            warn(f"{cell.title} failed: {error}")
-        else:
-            finished.add(cell.folder)
-            note(f"    {score_line(scores)}")
-        write_table(cells, finished, out, failed, command)
-    table = write_table(cells, finished, out, failed, command, whole=True)
-    if table["rows"]:
-        from adjudge.report.html import render_report
+def dry_run(
+    config: Config,
+    specs: Sequence[TaskSpec],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    force: bool = False,
+) -> list[Estimate]:
+    """Return what the unfinished cells would take, one estimate per task and method; arguments as in `compare`.
 
-        render_report([out], out / "report.html")
-    return table
+    Nothing is written to `out`. Raises what `compare` raises before anything is run.
+    """
+    _, todo = _planned(config, specs, methods, seeds, Path(out), force=force)
+    return estimate_all(planned_runs((cell.config, cell.specs) for cell in todo))
+
+
+def _planned(
+    config: Config, specs: Sequence[TaskSpec], methods: Sequence[str], seeds: Sequence[int], out: Path, *, force: bool
+) -> tuple[list[Cell], list[Cell]]:
+    """Return all cells, and those to run. Names the finished ones."""
+    cells = plan_cells(config, specs, methods, seeds, out)
+    reused = [cell for cell in cells if is_finished(cell, force=force)]
+    for cell in reused:
+        note(f"reusing {cell.folder}")
+    return cells, [cell for cell in cells if cell not in reused]
+
+
+class _Board:
+    """What is done and what is not: runs the cells of `todo`, and writes the table after each."""
+
+    def __init__(self, cells: Sequence[Cell], todo: Sequence[Cell], out: Path, command: str, *, force: bool) -> None:
+        self._cells, self._todo, self._out, self._command, self._force = cells, todo, out, command, force
+        self._numbers = count(1)
+        self._failed: dict[Path, str] = {}
+        self._finished = {cell.folder for cell in cells if cell not in todo}
+        self._write()
+
+    def run_in_turn(self, runner: Runner) -> None:
+        """Run one cell after the other."""
+        for cell in self._todo:
+            try:
+                scores = self._run(runner, cell)
+            except AdjudgeError as error:
+                self._ended(cell, error)
+            else:
+                self._ended(cell, scores)
+
+    def run_side_by_side(self, environments: Sequence[Mapping[str, str]]) -> None:
+        """Run as many cells at a time as there are `environments`. Raises KeyboardInterrupt with the whole folder."""
+
+        def run(processes: CellProcesses, cell: Cell) -> Mapping[str, Any]:
+            return self._run(partial(processes, title=cell.title), cell)
+
+        note(f"{len(environments)} cells side by side; their seconds are those of runs beside others.")
+        try:
+            run_side_by_side(self._todo, environments, run, self._ended)
+        except KeyboardInterrupt as stop:
+            raise type(stop)(str(self._out)) from None
+
+    def finish(self) -> dict[str, Any]:
+        """Write the whole table and the report, and return the table."""
+        table = self._write(whole=True)
+        if table["rows"]:
+            from adjudge.report.html import render_report
+
+            render_report([self._out], self._out / "report.html")
+        return table
+
+    def _run(self, runner: Runner, cell: Cell) -> Mapping[str, Any]:
+        note(f"[{next(self._numbers)}/{len(self._todo)}] {cell.title} → {cell.folder}")
+        same = not self._force or holds_the_same(cell)  # --force replaces other runs, not this one's checkpoint
+        return runner(cell.config, cell.specs, cell.folder, force=not same, resume=same)
+
+    def _ended(self, cell: Cell, outcome: Mapping[str, Any] | AdjudgeError) -> None:
+        if isinstance(outcome, AdjudgeError):
+            self._failed[cell.folder] = str(outcome)
+            warn(f"{cell.title} failed: {outcome}")
+        else:
+            self._finished.add(cell.folder)
+            note(f"    {score_line(outcome)}")
+        self._write()
+
+    def _write(self, *, whole: bool = False) -> dict[str, Any]:
+        return write_table(self._cells, self._finished, self._out, self._failed, self._command, whole=whole)

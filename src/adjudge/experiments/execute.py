@@ -30,10 +30,12 @@ from adjudge.runs.environment import FILE as ENVIRONMENT
 from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
+from adjudge.runs.shadow import config_of_process, folder_of_process
 from adjudge.runs.start import StartingPoint, starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json
+from adjudge.system.parallel import joined, world_size
 from adjudge.system.timing import timed
 from adjudge.tasks.reading.kept_rows import keep_rows
 from adjudge.tasks.spec import TaskSpec
@@ -61,15 +63,31 @@ def execute(
     included. Its state is "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these
     settings continues from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak
     memory are those of this process. `reward_functions` are those of the settings, if they are loaded already.
+    Started by `torchrun` or `accelerate launch`, several processes share the work, and the first one writes
+    (`adjudge.system.parallel`).
 
     Raises RunError when the folder holds another run, ConfigError for a method that cannot train on several tasks, and
     whatever data, model or training raise.
     """
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
+    with joined(), folder_of_process(Path(folder), resume=resume) as own_folder:
+        return _execute(config_of_process(config), specs, own_folder, force, resume, reward_functions, evaluate)
+
+
+def _execute(
+    config: Config,
+    specs: Sequence[TaskSpec],
+    folder: Path,
+    force: bool,
+    resume: bool,
+    reward_functions: Sequence[RewardFunction] | None,
+    evaluate: bool,
+) -> dict[str, Any]:
     config = run_settings(config, specs)
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
     rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
+    _check_processes(rows)
     ensure_model(config)
     start = starting_point(config)
     if start is not None:
@@ -77,8 +95,8 @@ def execute(
     if len(specs) > 1:
         note(rows.mixture_line())
     identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
-    resume = not force and goes_on(Path(folder), identity, resume=resume)
-    if resume and (scores := _finished_scores(Path(folder))):
+    resume = not force and goes_on(folder, identity, resume=resume)
+    if resume and (scores := _finished_scores(folder)):
         return scores
     run = Run.create(
         folder,
@@ -130,6 +148,15 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
+
+
+def _check_processes(rows: RunRows) -> None:
+    """Raise ConfigError when there are more processes than rows to share."""
+    fewest = min(count for count in (rows.train_count, *map(len, rows.eval_rows)) if count)
+    if world_size() > fewest:
+        raise ConfigError(
+            f"There are {world_size()} processes and only {fewest} rows to share among them. Start fewer processes."
+        )
 
 
 def check_start(start: StartingPoint, config: Config) -> None:

@@ -75,6 +75,7 @@ def _summed(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seconds": seconds,
         "prompts_per_s": rows / max(seconds["evaluate"], 1e-9),
         "peak_rss_gib": max(fold["peak_rss_gib"] for fold in folds),
+        **({"jobs": most} if (most := max(fold.get("jobs", 1) for fold in folds)) > 1 else {}),
     }
 
 

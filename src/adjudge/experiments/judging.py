@@ -13,6 +13,7 @@ from adjudge.errors import ModelError, nearest
 from adjudge.methods.registry import answers_likeliest, model_of
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.calibration import temperature_of
+from adjudge.runs.environment import jobs
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import read_tasks, result_folders, task_folder, task_record, write_task
@@ -127,6 +128,7 @@ def judge_rows(
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),
             **peaks(),
+            **({"jobs": jobs()} if jobs() > 1 else {}),
         }
     )
     return run.scores()
@@ -168,6 +170,7 @@ def write_summary(run: Run) -> dict[str, Any]:
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": rows / max(evaluate_s, 1e-9),
             **peaks(),
+            **({"jobs": jobs()} if jobs() > 1 else {}),
         }
     )
     return run.scores()
@@ -192,5 +195,11 @@ def score_line(scores: Mapping[str, Any]) -> str:
     return (
         f"{scores['task']} {scores['method']} seed {scores['seed']}{fold}: {primary} {value}{interval}, "
         f"{scores['unreadable']} unreadable of {scores['n']}, "
-        f"{seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging"
+        f"{seconds['train']:.0f} s training, {seconds['evaluate']:.0f} s judging{beside_others(scores)}"
     )
+
+
+def beside_others(scores: Mapping[str, Any]) -> str:
+    """Return what to add to the seconds of a run beside others: `` beside 1 other``; nothing for a run alone."""
+    others = scores.get("jobs", 1) - 1
+    return f" beside {others} {'other' if others == 1 else 'others'}" if others else ""

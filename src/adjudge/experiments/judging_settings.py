@@ -12,7 +12,7 @@ from adjudge.errors import ConfigError
 JUDGING = ("runtime.", "evaluation.batch_size", "evaluation.decode", "data.bad_rows")
 """Settings, or beginnings of their names, that judging with a finished run may change."""
 
-NO_EFFECT = ("runtime.checkpoint_activations",)
+NO_EFFECT = ("runtime.checkpoint_activations", "runtime.micro_batch_size")
 """Settings of `JUDGING` that only training reads."""
 
 

@@ -1,7 +1,8 @@
 """One run in its own process, so its seconds and peak memory are its own and a crash stays inside it.
 
 Importing PyTorch and its kin takes longer than judging a few rows. One process imports them once and forks for each
-cell; where forking is unsafe (a GPU, or another system than Linux) each cell is a new process.
+cell; where forking is unsafe (a GPU, or another system than Linux) each cell is a new process. Several cells may run at
+a time, each called from its own thread.
 """
 
 from __future__ import annotations
@@ -12,23 +13,18 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from adjudge.config import Config, parse_config
 from adjudge.errors import AdjudgeError, RunError, Terminated
-from adjudge.runs.environment import COMMAND, command
+from adjudge.experiments.cell_server import CellServer, fork_for_each, forks, stop_with_stream
 from adjudge.runs.folder import Run
-from adjudge.system.console import warn
+from adjudge.system.console import begin_lines_with, warn
 from adjudge.system.files import Lock
 from adjudge.tasks.spec import TaskSpec
-
-VERB = "cell"
-"""The hidden verb of the command line that serves cells."""
 
 STOP_S = 120.0
 """Time for a cell to finish its step, write a checkpoint and tidy its folder after Ctrl-C.
@@ -36,22 +32,29 @@ STOP_S = 120.0
 A second Ctrl-C ends it at once.
 """
 LIBRARIES = ("torch", "transformers", "peft", "scipy.stats", "sklearn.metrics", "adjudge.experiments.execute")
-GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Device files of GPUs. A GPU's driver does not survive a fork, and importing the libraries may start it."""
 
 
 class CellProcesses:
-    """Runs `adjudge.experiments.execute.execute` in one process per call; a context manager."""
+    """Runs `adjudge.experiments.execute.execute` in one process per call; a context manager.
 
-    def __init__(self) -> None:
-        self._server: subprocess.Popen[str] | None = None
-        self._replies: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
+    Calls from several threads run side by side. `environments` are added to the processes' environment variables: those
+    of a call are free ones, and the first where a process forks for all.
+    """
+
+    def __init__(self, environments: Sequence[Mapping[str, str]] = ({},)) -> None:
+        self._environments: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
+        for variables in environments:
+            self._environments.put(variables)
+        self._servers: set[CellServer] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
 
     def __enter__(self) -> CellProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_server()
+        for server in list(self._servers):
+            server.end()
 
     def __call__(
         self,
@@ -61,8 +64,9 @@ class CellProcesses:
         *,
         force: bool = False,
         resume: bool = False,
+        title: str = "",
     ) -> dict[str, Any]:
-        """Run one cell and return its scores. Its notes and progress are shown.
+        """Run one cell and return its scores. Its notes and progress are shown, each line after `title`.
 
         Raises RunError with the reason when it failed, and KeyboardInterrupt when it was stopped, after its process has
         ended.
@@ -75,6 +79,7 @@ class CellProcesses:
             "force": force,
             "resume": resume,
             "stamp": before,
+            "title": title,
         }
         try:
             code = self._run(request)
@@ -92,105 +97,96 @@ class CellProcesses:
             raise RunError(reason or _reason(code))
         return Run.open(folder).scores()
 
+    def stop(self) -> None:
+        """Let all cells finish their step and write a checkpoint; their calls, in other threads, then raise.
+
+        Later calls raise at once.
+        """
+        with self._lock:
+            self._stopped = True
+            servers = list(self._servers)
+        for server in servers:
+            server.stop()
+
+    def kill(self) -> None:
+        """End all cells at once; their calls, in other threads, then raise."""
+        self._stopped = True
+        for server in list(self._servers):
+            server.kill()
+
     def _run(self, request: dict[str, Any]) -> int:
         """Have one request served, and return the exit code of its process. Stop it first when we are stopped."""
-        server = self._start_server()
-        pid: int | None = None
+        server = self._server()
+        cell = server.begin(request)
         try:
-            with contextlib.suppress(BrokenPipeError):  # the exit code of the ended process already gives the reason
-                assert server.stdin is not None
-                server.stdin.write(json.dumps(request) + "\n")
-                server.stdin.flush()
-            pid = self._replies.get().get("pid")
-            return self._exit_code(server, pid)
+            code = cell.exit_code()
         except KeyboardInterrupt:
-            if pid is None:
-                pid = self._pid_by_now()
-            if pid is not None:  # else there is no cell yet: ending the server is enough
-                _send(signal.SIGINT, pid)
-                try:
-                    self._exit_code(server, pid, STOP_S)
-                except (queue.Empty, KeyboardInterrupt):
-                    _send(getattr(signal, "SIGKILL", signal.SIGTERM), pid)
-            self._end_server()
+            try:
+                cell.stop(STOP_S)
+            finally:
+                server.end()
+                self._servers.discard(server)
             raise
-
-    def _pid_by_now(self) -> int | None:
-        """Return the cell's process if the server has named it meanwhile."""
-        with contextlib.suppress(queue.Empty):
-            return self._replies.get_nowait().get("pid")
-        return None
-
-    def _exit_code(self, server: subprocess.Popen[str], pid: int | None, within_s: float | None = None) -> int:
-        """Wait for a cell to end. Raises queue.Empty when it does not end in time."""
-        reply = self._replies.get(timeout=within_s) if pid is not None else {}
-        if "code" in reply:
-            return reply["code"]
-        code = server.wait()  # it was the cell itself, or was killed
-        if pid != server.pid:
-            _send(getattr(signal, "SIGKILL", signal.SIGTERM), pid)
-        self._end_server()
+        if server.ended:
+            self._servers.discard(server)
+            server.end()
+        if not forks():
+            self._environments.put(server.environment)
+        if self._stopped and code != 0:
+            raise KeyboardInterrupt
         return code
 
-    def _start_server(self) -> subprocess.Popen[str]:
-        if self._server is None:
-            # -P: a user's file with the name of a standard library module must not be imported in its place.
-            arguments = [sys.executable, "-P", "-m", "adjudge", VERB]
-            environment = {**os.environ, COMMAND: command()}
-            pipe = subprocess.PIPE
-            self._server = subprocess.Popen(
-                arguments, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment
-            )
-            threading.Thread(target=self._read, args=(self._server,), daemon=True).start()
-        return self._server
-
-    def _read(self, server: subprocess.Popen[str]) -> None:
-        assert server.stdout is not None
-        for line in server.stdout:
-            self._replies.put(json.loads(line))
-        self._replies.put({})
-
-    def _end_server(self) -> None:
-        server, self._server, self._replies = self._server, None, queue.SimpleQueue()
-        if server is None:
-            return
-        assert server.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            server.stdin.close()
-        if server.poll() is None:
-            server.kill()
-        server.wait()
+    def _server(self) -> CellServer:
+        """Return the process that forks for all cells, or a new one. Raises KeyboardInterrupt after `stop`."""
+        with self._lock:
+            if self._stopped:
+                raise KeyboardInterrupt
+            if forks():
+                alive = next((server for server in self._servers if not server.ended), None)
+                if alive is not None:
+                    return alive
+            variables = self._environments.get()
+            if forks():
+                self._environments.put(variables)
+            server = CellServer(variables)
+            self._servers.add(server)
+            return server
 
 
 def serve(stream: TextIO) -> None:
     """Run the cells that the lines of `stream` request (see `CellProcesses`).
 
-    Stops as for Ctrl-C when the stream ends: the requesting process keeps it open while it lives, and without it nobody
-    waits for the results. A forked process returns here after its cell.
+    Stops them as for Ctrl-C when the stream ends: the requesting process keeps it open while it lives, and without it
+    nobody waits for the results. A forked process returns here after its cell.
     """
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a cell prints must not be taken for a reply
-    forks = sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES))
-    if forks:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the cell
-        for name in LIBRARIES:
-            importlib.import_module(name)
-    while line := stream.readline():
-        pid = os.fork() if forks else 0
-        if pid == 0:
-            if not forks:
-                print(json.dumps({"pid": os.getpid()}), file=replies, flush=True)
-            return _run_cell(json.loads(line), stream)
-        print(json.dumps({"pid": pid}), file=replies, flush=True)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(json.dumps({"code": code}), file=replies, flush=True)
+
+    def reply(**values: int) -> None:
+        print(json.dumps(values), file=replies, flush=True)
+
+    if not forks():
+        if line := stream.readline():
+            request = json.loads(line)
+            reply(id=request["id"], pid=os.getpid())
+            _run_cell(request, stream)
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the cells
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    request = fork_for_each(stream, reply)
+    if request is not None:
+        replies.close()  # the server's end is then seen at once
+        _run_cell(request, stream)
 
 
 def _run_cell(request: dict[str, Any], stream: TextIO) -> None:
     from adjudge.experiments.execute import execute
 
     _stop_once()
-    threading.Thread(target=_stop_with, args=(stream.fileno(),), daemon=True).start()
+    if request["title"]:
+        begin_lines_with(f"{request['title']}: ")
+    stop_with_stream(stream)
     folder = Path(request["folder"])
     try:
         specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
@@ -211,19 +207,6 @@ def _stop_once() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
-
-
-def _stop_with(descriptor: int) -> None:
-    # The bare descriptor: a thread waiting in a buffered reader would block the interpreter's shutdown.
-    while os.read(descriptor, 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def _send(number: int, pid: int | None) -> None:
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def _mark(folder: Path, state: str, reason: str) -> None:

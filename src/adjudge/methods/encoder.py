@@ -64,7 +64,12 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
     loop = Loop(run, settings, encoder.model, groups, [task], [rows], judges, [task], held_out, save, labels=labels)
     with loop:
         for step in loop:
-            figures = accumulate(step.rows, None, lambda rows: _loss(encoder, rows, task, weight_L))
+            weight = _weight(step.rows, weight_L)
+
+            def loss_of(rows: list[LabelledRow], weight: float = weight) -> tuple[Tensor, dict[str, Tensor]]:
+                return _loss(encoder, rows, task, weight_L, share=_weight(rows, weight_L) / weight)
+
+            figures = accumulate(step.rows, None, loss_of)
             max_norm = settings.optimizer.max_grad_norm
             norm = apply_gradients(loop.optimizer, max_norm, encoder.model.parameters())
             right = {"right": figures["right"] / len(step.rows)} if "right" in figures else {}
@@ -96,16 +101,22 @@ def class_weights(rows: Sequence[Example], task: TaskSpec) -> Tensor:
     return torch.tensor([weights.get(word, 1.0) for word in task.words])
 
 
+def _weight(rows: Sequence[LabelledRow], weight_L: Tensor | None) -> float:
+    """Return what the mean loss of rows counts in that of their batch: their number, or the sum of their weights."""
+    return float(len(rows)) if weight_L is None else sum(float(weight_L[int(row.target)]) for row in rows)
+
+
 def _loss(
-    encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec, weight_L: Tensor | None
+    encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec, weight_L: Tensor | None, share: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the rows' part of their batch's loss: their mean times their `share` of the batch."""
     logits_BL = encoder.logits([row.texts for row in rows])
     targets = torch.tensor([row.target for row in rows], device=logits_BL.device)
     if task.is_number:
-        loss = F.mse_loss(logits_BL.squeeze(-1), targets)
+        loss = F.mse_loss(logits_BL.squeeze(-1), targets) * share
     else:
         weight_L = None if weight_L is None else weight_L.to(logits_BL)
-        loss = F.cross_entropy(logits_BL, targets.long(), weight_L)  # with weights: the weighted mean
+        loss = F.cross_entropy(logits_BL, targets.long(), weight_L) * share  # with weights: the weighted mean
         right = logits_BL.detach().argmax(-1) == targets
         return loss, {"loss": loss.detach(), "right": right.float().sum()}
     return loss, {"loss": loss.detach()}

@@ -38,6 +38,7 @@ from adjudge.rl.losses import expected_reward, label_objective
 from adjudge.rollout.label_scoring import Likeliest, labels_of, rows_at_once
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.runs.folder import Run
+from adjudge.system.parallel import joined_rows, of_all_rows, on_first
 from adjudge.system.timing import stage
 from adjudge.training.mixture import TaskRows
 from adjudge.training.updates import accumulate, apply_gradients
@@ -71,22 +72,23 @@ def exact_updates(
     assert rewarder is not None
     every = every_answer(task.spec)
     prompts = [row.ids for row in step.rows]
-    reward_BL = torch.tensor(rewarder.of_each(examples, prompts, every, common_scale=common_scale))
-    unreadable_B = torch.tensor(rewarder.of_unreadable(examples, common_scale=common_scale))
+    reward_BL = torch.tensor(on_first(lambda: rewarder.of_each(examples, prompts, every, common_scale=common_scale)))
+    unreadable_B = torch.tensor(on_first(lambda: rewarder.of_unreadable(examples, common_scale=common_scale)))
     reward_BL, unreadable_B = reward_BL.to(loop.policy.device), unreadable_B.to(loop.policy.device)
     ref_logp_BL = None
     if config.kl:
         with stage("reference"), torch.no_grad(), loop.policy.reference():
-            ref_logp_BL = labels_of(task, step.rows, config.temperature)
+            parts = of_all_rows(step.rows, lambda rows: labels_of(task, rows, config.temperature).cpu())
+            ref_logp_BL = torch.cat(parts).to(loop.policy.device)
     first_BL = torch.empty_like(reward_BL)
-    now_BL = torch.empty_like(reward_BL)
+    own_BL = torch.empty_like(reward_BL)
     updates: list[float] = []
     figures: dict[str, float] = {}
     stopped = False
 
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         logp_BL = labels_of(task, [step.rows[row] for row in rows], config.temperature, grad=True)
-        now_BL[rows] = logp_BL.detach()
+        own_BL[rows] = logp_BL.detach()
         objective_B = label_objective(logp_BL, reward_BL[rows], unreadable_B[rows], config.transform)
         loss_B = -objective_B if ref_logp_BL is None else config.kl * label_kl(logp_BL, ref_logp_BL[rows]) - objective_B
         return loss_B.sum() / len(step.rows), {"loss": loss_B.detach().sum() / len(step.rows)}
@@ -94,6 +96,7 @@ def exact_updates(
     with stage("update"):
         for epoch in range(config.update_epochs):
             losses = accumulate(range(len(step.rows)), config.micro_batch_size or rows_at_once(every), loss_of)
+            now_BL = joined_rows(own_BL)
             if epoch == 0:
                 first_BL.copy_(now_BL)
                 figures = losses

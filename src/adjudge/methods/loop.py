@@ -24,9 +24,11 @@ from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import Method, Trained
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rewards.rewarder import build_rewarder
+from adjudge.rollout.passes import RowsPerPass
 from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
 from adjudge.system.console import Bar, note, progress
+from adjudge.system.parallel import rank, world_size
 from adjudge.system.timing import collect_stages
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches
@@ -136,6 +138,12 @@ class Loop(Generic[TaskT, RowT]):
         self.optimizer, self._scheduler = build_optimizer(
             parameter_groups, settings.optimizer, len(self._batches), first_phase
         )
+        if settings.batch_size < world_size():
+            raise ConfigError(
+                f"{run.config.method}.batch_size is {settings.batch_size}, fewer than the {world_size()} processes "
+                "that share each batch. Raise it, or start fewer processes."
+            )
+        self._passes = RowsPerPass(run.config.runtime, lambda: self.optimizer.zero_grad(set_to_none=True))
         self._watches = [AnswerWatch(spec, run.config.guard, named=self.multi_task) for spec in specs]
         state: dict[str, Stateful] = {
             "trained": trained_weights(module),
@@ -145,6 +153,7 @@ class Loop(Generic[TaskT, RowT]):
             "order": generator_state(self.order),
             "sampling": generator_state(self.sampling),
             **{f"watch {index}": watch for index, watch in enumerate(self._watches)},
+            **({"passes": self._passes} if self._passes.auto else {}),
             **(parts or {}),
         }
         self._session = Session(
@@ -176,8 +185,10 @@ class Loop(Generic[TaskT, RowT]):
     def __iter__(self) -> Iterator[Step[TaskT, RowT]]:
         for index, rows in self._session.steps(self._batches):
             self._module.train(self._dropout)
+            if world_size() > 1:  # dropout: other masks in each process, and none that depends on earlier steps
+                torch.manual_seed((self._run.config.seed * 1_000_003 + self._session.step) * 4096 + rank())
             self._step_began = time.perf_counter()
-            with collect_stages() as self._stages:
+            with collect_stages() as self._stages, self._passes.current():
                 yield Step(self._session.step, self.tasks[index], rows, index)
 
     def log(self, step: Step[TaskT, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
@@ -195,7 +206,10 @@ class Loop(Generic[TaskT, RowT]):
             record |= watch.see(rollout.golds, rollout.judgements)
         seconds = dict(self._stages) or time.perf_counter() - self._step_began
         self._scheduler.step()
-        self._run.log(record, seconds=seconds)
+        about_rows = {"tokens": sum(row.tokens for row in step.rows)}
+        if self._passes.auto:
+            about_rows["rows_per_pass"] = self._passes.size or len(step.rows)
+        self._run.log(record, seconds=seconds, about_rows=about_rows)
         self._bar.advance(len(step.rows), **{name: record[name] for name in SHOWN if name in record})
         if rollout is not None:
             watch.check(record.get("kl", 0.0))
@@ -251,6 +265,10 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
         """End a step as `Loop.log` does, with the parts of the rewards of any answers."""
         rewarder = step.task.rewarder
         parts = rewarder.figures() if rewarder is not None and rollout is not None else {}
+        if world_size() > 1:
+            # A process whose share of a batch was empty ran no pass with gradient, which would have dropped the prefix
+            # of the old weights; and each process keeps another prefix, while a checkpoint holds the first one's.
+            self.policy.forget_prefix(reference=True)
         super().log(step, {**figures, **parts}, rollout)
 
     def __iter__(self) -> Iterator[Step[PromptedTask, RowT]]:

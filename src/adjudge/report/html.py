@@ -45,7 +45,7 @@ from adjudge.report.plots import (
     interval_chart,
     scatter,
 )
-from adjudge.report.sentences import headline, incomplete_lines, verdict_line, warning_lines
+from adjudge.report.sentences import beside_lines, headline, incomplete_lines, verdict_line, warning_lines
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.summary import (
     ALPHA,
@@ -177,7 +177,7 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         spec=spec,
         headline=headline(best_first, tests, majority),
         facts=tuple(_facts(rows, runs)),
-        warnings=tuple(warning_lines(table)),
+        warnings=(*warning_lines(table), *beside_lines(table)),
         summaries=tuple(summaries),
         metrics=tuple(metrics),
         best=best_values(summaries, metrics),

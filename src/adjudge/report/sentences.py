@@ -44,7 +44,14 @@ def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
         tests = verdict_lines({**table, "tests": kept})
         tests += [f"{left_out} more paired tests are in table.md"] if left_out else []
     apart = list(dict.fromkeys(f"{form.get('setting')} is {form.get('is')}" for form in table.get("apart") or ()))
-    return [*headline_lines(table), *tests, *apart, *warning_lines(table), *incomplete_lines(table)]
+    return [
+        *headline_lines(table),
+        *tests,
+        *apart,
+        *warning_lines(table),
+        *beside_lines(table),
+        *incomplete_lines(table),
+    ]
 
 
 def headline_lines(table: Mapping[str, Any]) -> list[str]:
@@ -162,6 +169,21 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
             )
             lines.append(f"{judge}: {item.unreadable_text} of {item.n} answers are unreadable{effect}")
     return [*lines, *overlap_lines(table), *dropped_lines(table)]
+
+
+def beside_lines(table: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the seconds of runs that were at work beside others (``--jobs``)."""
+    rows = list(table.get("rows", ()))
+    methods_of: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if (jobs := int(finite(row.get("jobs")) or 1)) > 1:
+            methods_of.setdefault(jobs, {})[str(row["method"])] = None
+    alone = any("jobs" not in row for row in rows)
+    return [
+        f"the seconds{' of ' + ', '.join(methods) if alone or len(methods_of) > 1 else ''} are those of runs beside up "
+        f"to {jobs - 1} {'other' if jobs == 2 else 'others'} (--jobs {jobs})"
+        for jobs, methods in methods_of.items()
+    ]
 
 
 LITTLE = 0.05

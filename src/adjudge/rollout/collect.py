@@ -16,11 +16,13 @@ from adjudge.prompts.answers import every_answer, read_answer
 from adjudge.rewards.rewarder import Rewarder, build_rewarder
 from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import respond_after_analysis
-from adjudge.rollout.forward import TokenFigures
+from adjudge.rollout.forward import TokenFigures, rows_joined
 from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.passes import rows_per_pass
 from adjudge.rollout.prompted import PromptedTask, PromptRow
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.rollout.several import respond_several
+from adjudge.system.parallel import divides, of_all_rows, on_first, world_size
 from adjudge.system.timing import stage
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Judgement, Value
@@ -72,40 +74,94 @@ def sample(
     All `samples` of a prompt come from one pass over it, except after an analysis. `score_labels` adds the exact
     log-probability of each label (not with an analysis). With `grad`, short answers keep the gradient of the sampling
     pass, which saves the first update its forward pass. An analysis after the judgement earns no reward, so it is not
-    sampled. Raises NotFiniteError when the logits are not a distribution.
+    sampled. Several processes sample their shares, and each gets the whole rollout, without gradient. Raises
+    NotFiniteError when the logits are not a distribution.
     """
-    prompts = [row.ids for row in rows for _ in range(samples)]
-    grad = grad and _is_short(task) and not task.policy.checkpoints
-    label_logp_PL = None
+    grad = grad and _is_short(task) and not task.policy.checkpoints and _may_keep_gradient()
+    sampling = replace(sampling, together=world_size() > 1 and divides(len(rows)))
+
+    def sample_some(some: Sequence[PromptRow]) -> _Sampled:
+        return _sample(task, some, sampling, samples=samples, score_labels=score_labels, grad=grad)
+
     with stage("sample"):
-        if task.analysis_before is not None:
-            responses = respond_after_analysis(task.policy, prompts, task.analysis_before, task.end, sampling)
-        else:
-            state = task.policy.prefill([row.ids for row in rows], grad=grad)
-            if score_labels:
-                label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
-                frozen = replace(state.fork(), grad=False)
-                label_logp_PL = label_logps(task.policy, frozen, label_ids, sampling.temperature).cpu()
-            if samples == 1:
-                responses = respond(task.policy, state, task.end, sampling)
-            else:
-                responses = respond_several(task.policy, state, task.end, sampling, samples)
-        figures = TokenFigures(responses.logp_BR, responses.value_BR, responses.entropy_BR)
+        sampled = _Sampled.joined(of_all_rows(rows, sample_some))
+    if world_size() > 1 and sampling.generator is not None:  # where one process drew for all, the others follow
+        sampling.generator.set_state(on_first(sampling.generator.get_state))
+    figures = TokenFigures(sampled.logp_BR, sampled.value_BR, sampled.entropy_BR)
     return Rollout(
-        prompts=prompts,
+        prompts=[row.ids for row in rows for _ in range(samples)],
         golds=[row.example.gold for row in rows for _ in range(samples)],
-        responses=responses.ids,
-        judgements=[read_answer(text, task.spec, task.end.stop) for text in responses.texts],
-        logp_BR=responses.logp_BR.detach(),
-        value_BR=responses.value_BR.detach(),
-        mask_BR=responses.mask_BR,
-        template_spans=responses.template_spans,
+        responses=sampled.responses,
+        judgements=[read_answer(text, task.spec, task.end.stop) for text in sampled.texts],
+        logp_BR=sampled.logp_BR.detach(),
+        value_BR=sampled.value_BR.detach(),
+        mask_BR=sampled.mask_BR,
+        template_spans=sampled.template_spans,
         sampled_with_grad=figures if grad else None,
         samples=samples,
-        label_logp_PL=label_logp_PL,
+        label_logp_PL=sampled.label_logp_PL,
         examples=[row.example for row in rows for _ in range(samples)],
         rewarder=task.rewarder,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """The answers to some prompts; fields as in `Rollout`."""
+
+    responses: list[list[int]]
+    texts: list[str]
+    logp_BR: Tensor
+    value_BR: Tensor
+    entropy_BR: Tensor
+    mask_BR: Tensor
+    template_spans: list[range] | None
+    label_logp_PL: Tensor | None
+
+    @staticmethod
+    def joined(parts: Sequence[_Sampled]) -> _Sampled:
+        """Return the answers of all parts, padded to the longest."""
+        if len(parts) == 1:
+            return parts[0]
+        spans = [part.template_spans for part in parts]
+        labels = [part.label_logp_PL for part in parts]
+        return _Sampled(
+            responses=[ids for part in parts for ids in part.responses],
+            texts=[text for part in parts for text in part.texts],
+            logp_BR=rows_joined([part.logp_BR for part in parts]),
+            value_BR=rows_joined([part.value_BR for part in parts]),
+            entropy_BR=rows_joined([part.entropy_BR for part in parts]),
+            mask_BR=rows_joined([part.mask_BR for part in parts]),
+            template_spans=None if spans[0] is None else [span for part in spans for span in part or ()],
+            label_logp_PL=None if labels[0] is None else torch.cat([each for each in labels if each is not None]),
+        )
+
+
+def _sample(
+    task: PromptedTask,
+    rows: Sequence[PromptRow],
+    sampling: Sampling,
+    *,
+    samples: int,
+    score_labels: bool,
+    grad: bool,
+) -> _Sampled:
+    prompts = [row.ids for row in rows for _ in range(samples)]
+    label_logp_PL = None
+    if task.analysis_before is not None:
+        responses = respond_after_analysis(task.policy, prompts, task.analysis_before, task.end, sampling)
+    else:
+        state = task.policy.prefill([row.ids for row in rows], grad=grad)
+        if score_labels:
+            label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+            frozen = replace(state.fork(), grad=False)
+            label_logp_PL = label_logps(task.policy, frozen, label_ids, sampling.temperature).cpu()
+        if samples == 1:
+            responses = respond(task.policy, state, task.end, sampling)
+        else:
+            responses = respond_several(task.policy, state, task.end, sampling, samples)
+    tensors = (responses.logp_BR, responses.value_BR, responses.entropy_BR, responses.mask_BR)
+    return _Sampled(responses.ids, responses.texts, *tensors, responses.template_spans, label_logp_PL)
 
 
 def score(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False) -> Tensor:
@@ -116,7 +172,7 @@ def score(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scal
     DataError for a row without a gold answer, NotFiniteError, RewardError.
     """
     rewarder = rollout.rewarder or build_rewarder(config, spec)
-    return torch.tensor(rewarder.score(rollout, common_scale=common_scale))
+    return torch.tensor(on_first(lambda: rewarder.score(rollout, common_scale=common_scale)))
 
 
 def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False) -> Tensor:
@@ -127,8 +183,9 @@ def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, comm
     assert rollout.label_logp_PL is not None
     rewarder = rollout.rewarder or build_rewarder(config, spec)
     rows, prompts = rollout.examples[:: rollout.samples], rollout.prompts[:: rollout.samples]
+    every = every_answer(spec)
     reward_PL = torch.tensor(
-        rewarder.of_each(rows, prompts, every_answer(spec), common_scale=common_scale, metric=False)
+        on_first(lambda: rewarder.of_each(rows, prompts, every, common_scale=common_scale, metric=False))
     )
     unreadable_P = torch.tensor(rewarder.of_unreadable(rows, common_scale=common_scale, metric=False))
     return expected_reward(rollout.label_logp_PL, reward_PL, unreadable_P).repeat_interleave(rollout.samples)
@@ -137,6 +194,12 @@ def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, comm
 def can_score_labels(task: PromptedTask) -> bool:
     """Return whether every right answer is a label whose probability can be computed."""
     return not task.spec.is_number and task.analysis_before is None
+
+
+def _may_keep_gradient() -> bool:
+    """Return whether an update may go back through the pass that sampled: with all rows in it, in one process."""
+    passes = rows_per_pass()
+    return world_size() == 1 and (passes is None or passes.one_pass)
 
 
 def _is_short(task: PromptedTask) -> bool:

@@ -16,6 +16,7 @@ from adjudge.rl.losses import answer_loss, token_logp_and_entropy
 from adjudge.rl.preference import minor_weight
 from adjudge.rollout.prompted import TaughtRow
 from adjudge.rollout.several import several_figures
+from adjudge.system.parallel import of_all_rows
 from adjudge.system.timing import stage
 
 if TYPE_CHECKING:
@@ -109,9 +110,21 @@ def taught_reference(policy: Policy, rows: Sequence[TaughtRow]) -> list[float]:
 @torch.no_grad()
 def reference_logp(policy: Policy, rollout: Rollout, temperature: float) -> Tensor:
     """Return the reference policy's log-probability of each sampled token, float32 ``[B, R]``, on the CPU."""
+
+    def logp_of(prompts: Sequence[int]) -> Tensor:
+        rows = [prompt * rollout.samples + sample for prompt in prompts for sample in range(rollout.samples)]
+        return rollout_figures(policy, rollout, rows, temperature).logp_BR.cpu()
+
     with stage("reference"), policy.reference():
-        figures = rollout_figures(policy, rollout, range(len(rollout.prompts)), temperature)
-        return figures.logp_BR.cpu()
+        return rows_joined(of_all_rows(range(len(rollout.prompts) // rollout.samples), logp_of))
+
+
+def rows_joined(parts: Sequence[Tensor]) -> Tensor:
+    """Return the rows of all tensors ``[·, R]``, padded on the right to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    widest = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, widest - part.shape[1])) for part in parts])
 
 
 def _without_template(template_spans: Sequence[range], mask_BR: Tensor) -> tuple[Tensor, Tensor]:

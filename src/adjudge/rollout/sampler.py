@@ -20,6 +20,7 @@ from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import entropy
 from adjudge.rollout.answer_end import AnalysisEnd, AnswerEnd
+from adjudge.system.parallel import gathered, rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    together: bool = False
+    """Whether every process samples its share of the rows. Each then draws for all rows and takes its own, so that the
+    answers are those of one process."""
 
     @classmethod
     def of(cls, config: PolicyGradientConfig, generator: torch.Generator) -> Sampling:
@@ -62,7 +66,7 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
     Raises NotFiniteError when the logits are not a distribution.
     """
     rows, device = len(state.hidden_BD), state.hidden_BD.device
-    longest = limits(rows, end, sampling.generator)
+    longest = limits(rows, end, sampling)
     ids: list[list[int]] = [[] for _ in range(rows)]
     row_K = torch.arange(rows)  # the K rows in the state; `alive_K` marks those still unfinished
     alive_K = torch.ones(rows, dtype=torch.bool)
@@ -85,6 +89,7 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
                 state, fed_K = state.keep(staying.to(device)), fed_K[staying.to(device)]
                 row_K, alive_K = row_K[staying], alive_K[staying]
             _, state = policy.extend(state, fed_K[:, None])
+        finish_drawing(policy, state, sampling)
         logp_BR, value_BR, entropy_BR = (
             torch.stack([torch.zeros(rows).index_copy(0, column[0], column[part]) for column in columns], dim=1)
             for part in (1, 2, 3)
@@ -120,14 +125,16 @@ def next_token_logps(logits: Tensor) -> Tensor:
     return logps
 
 
-def limits(rows: int, end: AnswerEnd | AnalysisEnd, generator: torch.Generator | None) -> list[int]:
+def limits(rows: int, end: AnswerEnd | AnalysisEnd, sampling: Sampling) -> list[int]:
     """Return the length limits: `max_tokens`, or drawn from min..max while sampling.
 
     Source: arXiv 2410.11020, which draws from 12..32.
     """
-    if generator is None or end.min_tokens >= end.max_tokens:
+    if sampling.generator is None or end.min_tokens >= end.max_tokens:
         return [end.max_tokens] * rows
-    return torch.randint(end.min_tokens, end.max_tokens + 1, (rows,), generator=generator).tolist()
+    total, own = _place(rows, sampling)
+    drawn = torch.randint(end.min_tokens, end.max_tokens + 1, (total,), generator=sampling.generator)
+    return drawn[own].tolist()
 
 
 def choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
@@ -143,9 +150,36 @@ def choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
         excluded = probabilities.cumsum(-1) - probabilities >= sampling.top_p
         logits_BV = logits_BV.scatter(1, order, ordered.masked_fill(excluded, -torch.inf))
     # Draw on the CPU, so that the generator and thus the run are the same on every device.
-    return (
-        torch.multinomial(logits_BV.softmax(-1).cpu(), 1, generator=sampling.generator).squeeze(1).to(logits_BV.device)
-    )
+    drawn_B = _draw(logits_BV.softmax(-1).cpu(), sampling)
+    return drawn_B.to(logits_BV.device)
+
+
+def finish_drawing(policy: Policy, state: Prefilled, sampling: Sampling) -> None:
+    """Draw what the other processes still draw, after this one's last row has ended: all generators stay equal."""
+    if sampling.generator is None or not sampling.together:
+        return
+    width = policy.logits(state.hidden_BD[:1]).shape[-1]
+    while total := _place(0, sampling)[0]:
+        torch.multinomial(torch.ones(total, width), 1, generator=sampling.generator)
+
+
+def _draw(probability_BV: Tensor, sampling: Sampling) -> Tensor:
+    """Draw a token per row, of the rows of all processes."""
+    if not sampling.together:
+        return torch.multinomial(probability_BV, 1, generator=sampling.generator).squeeze(1)
+    total, own = _place(len(probability_BV), sampling)
+    every_BV = torch.ones(total, probability_BV.shape[1])  # what is drawn of a row depends on its place alone
+    every_BV[own] = probability_BV
+    return torch.multinomial(every_BV, 1, generator=sampling.generator).squeeze(1)[own]
+
+
+def _place(rows: int, sampling: Sampling) -> tuple[int, slice]:
+    """Return the number of rows that all processes draw for now, and which of them are this one's."""
+    if not sampling.together:
+        return rows, slice(0, rows)
+    counts = gathered(rows)
+    start = sum(counts[: rank()])
+    return sum(counts), slice(start, start + rows)
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:

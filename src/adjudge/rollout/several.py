@@ -19,7 +19,7 @@ from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import entropy, token_logp_and_entropy
 from adjudge.rollout.answer_end import AnswerEnd
-from adjudge.rollout.sampler import Responses, Sampling, choose, limits, next_token_logps
+from adjudge.rollout.sampler import Responses, Sampling, choose, finish_drawing, limits, next_token_logps
 
 
 def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: Sampling, samples: int) -> Responses:
@@ -28,7 +28,7 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
     `state` cannot be used again afterwards. Raises NotFiniteError when the logits are not a distribution.
     """
     prompts, device = len(state.hidden_BD), state.hidden_BD.device
-    longest = limits(prompts * samples, end, sampling.generator)
+    longest = limits(prompts * samples, end, sampling)
     ids: list[list[int]] = [[] for _ in longest]
     beginning_A = torch.arange(prompts).repeat_interleave(samples)  # where in the state each unfinished answer stands
     answer_A = torch.arange(len(ids))  # the unfinished answers
@@ -53,6 +53,7 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
             answer_A, beginning_A = answer_A[alive], torch.tensor([distinct[pair] for pair in longer])
             parent_K, fed_K = torch.tensor(list(distinct), device=device).unbind(1)
             _, state = policy.extend(state.keep(parent_K), fed_K[:, None])
+        finish_drawing(policy, state, sampling)
         logp_NR, value_NR, entropy_NR = (
             torch.stack([torch.zeros(len(ids)).index_copy(0, column[0], column[part]) for column in columns], dim=1)
             for part in (1, 2, 3)

@@ -25,6 +25,7 @@ from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import StartingPoint, model_hashes
 from adjudge.system.console import warn
 from adjudge.system.files import sha256_of, write_json
+from adjudge.system.parallel import world_size
 from adjudge.tasks.spec import TaskSpec
 from adjudge.version import __version__
 
@@ -61,10 +62,22 @@ VARIABLES = (
 """Environment variables that change what the libraries compute."""
 COMMAND = "ADJUDGE_COMMAND"
 """Environment variable with the command line of the process that started this one."""
+JOBS = "ADJUDGE_JOBS"
+"""Environment variable with the number of runs that a comparison has side by side, this one among them."""
 
 _MATTERS = (
     *("adjudge.version", "adjudge.sha256", "python", "libc", "cpu.name", "cpu.flags", "cpu.kernels", "libraries"),
-    *("device", "dtype.name", "threads", "variables", "model.commit", "model.sha256", "init.sha256", FUNCTIONS),
+    *(
+        "device",
+        "dtype.name",
+        "threads",
+        "processes",
+        "variables",
+        "model.commit",
+        "model.sha256",
+        "init.sha256",
+        FUNCTIONS,
+    ),
 )
 """Fields, or groups of them, that may make results unequal."""
 
@@ -117,6 +130,8 @@ def environment(
         "device": describe_device(str(device)),
         "dtype": _dtype(config, key, device),
         "threads": config.runtime.threads or torch.get_num_threads(),
+        "jobs": jobs(),
+        **({"processes": world_size()} if world_size() > 1 else {}),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "model": model_identity(str(value_of(config, key))) if key else None,
         "data": {"rows_sha256": rows_sha256, "tasks": {spec.name: _source(spec, config) for spec in specs}},
@@ -177,6 +192,11 @@ def command() -> str:
     program = Path(sys.argv[0])
     ours = program.stem == "adjudge" or (program.name == "__main__.py" and program.parent.name == "adjudge")
     return shlex.join(["adjudge" if ours else str(program), *sys.argv[1:]])
+
+
+def jobs() -> int:
+    """Return the number of runs that are side by side, this one among them: 1 outside of a comparison with --jobs."""
+    return int(os.environ.get(JOBS, "1"))
 
 
 def cpu() -> dict[str, Any]:

@@ -258,11 +258,21 @@ class Run:
         finally:
             self._lock.release()
 
-    def log(self, record: Mapping[str, Any], *, seconds: Any = None, file: str = "metrics.jsonl") -> None:
-        """Append a record to metrics.jsonl (or another log), and the `seconds` of each part to timings.jsonl."""
+    def log(
+        self,
+        record: Mapping[str, Any],
+        *,
+        seconds: Any = None,
+        about_rows: Mapping[str, int] | None = None,
+        file: str = "metrics.jsonl",
+    ) -> None:
+        """Append a record to metrics.jsonl (or another log).
+
+        The `seconds` of each part, and figures `about_rows` of the step, go to timings.jsonl.
+        """
         self._append(file, record)
         if seconds is not None:
-            self._append("timings.jsonl", {"step": record["step"], "seconds": seconds})
+            self._append("timings.jsonl", {"step": record["step"], "seconds": seconds, **(about_rows or {})})
         if self.tracking is not None:
             self.tracking.logged()
 

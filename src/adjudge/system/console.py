@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from adjudge.system.parallel import is_first
+
 console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 QUIET_EVERY_S = 15.0
@@ -25,16 +27,30 @@ QUIET_EVERY_S = 15.0
 
 
 _BARS = ContextVar("bars", default=True)
+_BEGINNING = ContextVar("beginning", default="")
 
 
 def note(text: str) -> None:
-    """Print something the user should know."""
-    console.print(text, markup=False)
+    """Print something the user should know. Of several processes, the first one prints."""
+    if is_first():
+        console.print(_with_beginning(text), markup=False)
 
 
 def warn(text: str) -> None:
-    """Print a warning: something may be wrong."""
-    console.print(f"warning: {text}", style="yellow", markup=False)
+    """Print a warning: something may be wrong. Of several processes, the first one prints."""
+    if is_first():
+        console.print(_with_beginning(f"warning: {text}"), style="yellow", markup=False)
+
+
+def begin_lines_with(beginning: str) -> None:
+    """Print `beginning` before each line from now on, and draw no bars: several processes share the terminal."""
+    _BEGINNING.set(beginning)
+    _BARS.set(False)
+
+
+def _with_beginning(text: str) -> str:
+    beginning = _BEGINNING.get()
+    return "\n".join(beginning + line for line in text.splitlines()) if beginning else text
 
 
 class Bar:
@@ -60,7 +76,7 @@ class Bar:
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Bar]:
     """Yield a bar that moves in a terminal, and elsewhere prints one line every `QUIET_EVERY_S`."""
-    if not console.is_terminal or not _BARS.get():
+    if not console.is_terminal or not _BARS.get() or not is_first():
         yield Bar(title, total, None)
         return
     columns = (

@@ -20,6 +20,7 @@ from adjudge.rl.preference import sppo
 from adjudge.rollout.label_scoring import Likeliest, rows_at_once
 from adjudge.rollout.pairs import AnswerPass, PairedRow, run_answers
 from adjudge.rollout.prompted import PromptedTask, PromptRow
+from adjudge.system.parallel import joined_rows
 from adjudge.system.timing import stage
 from adjudge.training.batches import chunks
 from adjudge.training.updates import accumulate, apply_gradients
@@ -81,6 +82,7 @@ def learn_pairs(
     with stage("update"):
         if pairs:
             figures = accumulate(range(len(rows)), size, loss_of_part)
+            logp_BL.copy_(joined_rows(logp_BL))
             figures["grad_norm"] = apply_gradients(optimizer, config.optimizer.max_grad_norm)
             figures["margin"] = figures["chosen"] - figures["rejected"]
         else:
@@ -111,6 +113,7 @@ def learn_targets(
 
     with stage("update"):
         figures = accumulate(range(len(rows)), config.micro_batch_size or rows_at_once(every), loss_of_part)
+        logp_BL.copy_(joined_rows(logp_BL))
         figures["grad_norm"] = apply_gradients(optimizer, config.optimizer.max_grad_norm)
     labels, answers = label_figures(task, rows, logp_BL, targets.ref_logp_BA[:, : len(every)])
     return {**figures, "ties": targets.ties, **labels}, answers

@@ -18,6 +18,7 @@ from adjudge.errors import GuardError, NotFiniteError, RewardError, RunError
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run
 from adjudge.system.console import note
 from adjudge.system.files import write_json
+from adjudge.system.parallel import is_first
 from adjudge.training.batches import Batches, Row
 from adjudge.training.checkpoint import (
     DamagedError,
@@ -112,16 +113,23 @@ class Session:
             yield index, batch
             self._step_is_done = True
             self._validate_if_due()
+            self._stop.agree()
             if self._is_due() or self._stop.requested:
                 self.save()
             self._stop.raise_if_requested()
+        self._stop.agree()
         if self._stop.requested:  # checkpoint first: `_take_best` replaces the weights
             self.save()
             self._stop.raise_if_requested()
         self._take_best()
 
     def save(self) -> None:
-        """Write a checkpoint of the state between two steps; keep the one before when weights are not finite."""
+        """Write a checkpoint of the state between two steps; keep the one before when weights are not finite.
+
+        Of several processes, the first one writes it: all have the same state.
+        """
+        if not is_first():
+            return
         tensors: dict[str, Tensor] = {}
         packed = pack({**{name: part.state_dict() for name, part in self._parts.items()}, **self._own()}, tensors)
         if not all_finite(tensors):

@@ -10,6 +10,7 @@ from typing import Any
 
 from adjudge.errors import Terminated
 from adjudge.system.console import note
+from adjudge.system.parallel import any_of
 
 SAME_STOP_S = 1.0
 """Signals this soon after the first are the same request: at a terminal, a comparison's cell gets Ctrl-C twice."""
@@ -42,6 +43,10 @@ class StopRequest:
     def requested(self) -> bool:
         """True if the run should end after this step."""
         return self._signal is not None
+
+    def agree(self) -> None:
+        """Request a stop in every process when one of them has a request."""
+        self._signal = any_of(self._signal or 0) or None
 
     def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, Terminated (a KeyboardInterrupt too) after SIGTERM."""

@@ -15,29 +15,76 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from adjudge.config import PolicyGradientConfig
+from adjudge.errors import RunError
 from adjudge.models.policy import Policy
 from adjudge.rl.kl import reference_kl
 from adjudge.rl.losses import policy_loss, value_loss
 from adjudge.rollout.collect import Rollout
 from adjudge.rollout.forward import TokenFigures, rollout_figures, taught_loss
+from adjudge.rollout.passes import is_out_of_memory, rows_per_pass
 from adjudge.rollout.prompted import TaughtRow
+from adjudge.system.parallel import agreed, gathered, share, sum_gradients
 from adjudge.system.timing import stage
 from adjudge.training.batches import chunks
 from adjudge.training.guards import check_finite, clip_gradients
+from adjudge.training.state import global_generators
 
 RowT = TypeVar("RowT")
 LossOf = Callable[[list[RowT]], tuple[Tensor, Mapping[str, Tensor | float]]]
 """Returns the loss of some rows, with gradient, and figures that add up over micro-batches."""
 
 
-def accumulate(rows: Sequence[RowT], micro_batch_size: int | None, loss_of: LossOf[RowT]) -> dict[str, float]:
+def accumulate(
+    rows: Sequence[RowT], micro_batch_size: int | None, loss_of: LossOf[RowT], *, samples: int = 1
+) -> dict[str, float]:
     """Accumulate a mini-batch's gradients over its micro-batches, and return the sums of its figures.
 
-    `loss_of` returns each micro-batch's part of the whole mini-batch's loss. Raises NotFiniteError before a loss that
-    is not finite goes backward.
+    `loss_of` returns each micro-batch's part of the whole mini-batch's loss. A micro-batch has `micro_batch_size`
+    prompts, or fewer by ``runtime.micro_batch_size``, each with its `samples` rows. Of several processes, each has the
+    gradients of its share of the prompts, which `apply_gradients` adds up.
+
+    With ``runtime.micro_batch_size=auto`` a mini-batch begins again in smaller passes when memory runs out, so there
+    must be no gradients before. Raises NotFiniteError before a loss that is not finite goes backward, RunError when
+    memory runs out.
     """
+    own = share(len(rows) // samples)
+    own_rows = rows[own.start * samples : own.stop * samples]
+    passes = rows_per_pass()
+    outcomes = agreed(lambda: _own_gradients(own_rows, micro_batch_size, loss_of, samples))
+    if passes is not None and passes.auto:
+        passes.size = min((size for size in gathered(passes.size) if size is not None), default=None)
     sums: dict[str, float] = {}
-    for part in chunks(len(rows), micro_batch_size):
+    for figures in outcomes:
+        for name, value in figures.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def _own_gradients(
+    rows: Sequence[RowT], micro_batch_size: int | None, loss_of: LossOf[RowT], samples: int
+) -> dict[str, float]:
+    passes, prompts = rows_per_pass(), len(rows) // samples
+    while True:
+        size = micro_batch_size if passes is None else passes.limit(micro_batch_size)
+        generators = global_generators().state_dict() if passes is not None and passes.auto else None
+        try:
+            return _pass_by_pass(rows, None if size is None else size * samples, loss_of)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if passes is None or not passes.auto:
+                raise RunError(
+                    f"Memory ran out with {min(size or prompts, prompts)} rows in one pass. "
+                    "runtime.micro_batch_size=auto takes as many as fit; the gradient is the same."
+                ) from None
+        # Here the error, and with it every tensor of the failed pass, is gone.
+        passes.halve(min(size or prompts, prompts))
+        global_generators().load_state_dict(generators)  # dropout draws again what it drew
+
+
+def _pass_by_pass(rows: Sequence[RowT], size: int | None, loss_of: LossOf[RowT]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for part in chunks(len(rows), size) if len(rows) else []:
         loss, figures = loss_of(list(rows[part]))
         check_finite("the loss", loss.detach())
         loss.backward()
@@ -51,10 +98,13 @@ def apply_gradients(
 ) -> float:
     """Clip the gradients, take one step, clear them, and return their norm before clipping.
 
-    Clips the gradients of `parameters`, by default all of the optimizer's. Raises NotFiniteError before the step.
+    Clips the gradients of `parameters`, by default all of the optimizer's. Of several processes, the sum of their
+    gradients counts. Raises NotFiniteError before the step.
     """
     if parameters is None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = list(parameters)
+    sum_gradients(parameters)
     norm = clip_gradients(parameters, max_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -123,8 +173,9 @@ def clipped_updates(
             sampled = rollout.sampled_with_grad if not updates else None  # the policy is still the one that sampled
             figures = accumulate(
                 rows,
-                None if config.micro_batch_size is None else config.micro_batch_size * rollout.samples,
+                config.micro_batch_size,
                 _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, penalty, sampled),
+                samples=rollout.samples,
             )
             if not updates:
                 explained = figures.pop("explained_variance", 0.0)

@@ -35,6 +35,7 @@ from adjudge.models.sources.untrusted import check_model
 from adjudge.system import processor
 from adjudge.system.hub import hub_resolves
 from adjudge.system.memory import keep_freed_memory
+from adjudge.system.parallel import own_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
@@ -242,12 +243,13 @@ def explain_load(name: str, error: Exception) -> ModelError:
 def resolve_device(runtime: RuntimeConfig) -> torch.device:
     """Return the device that `runtime.device` names; ``auto`` is the first CUDA device, else the CPU.
 
+    Of several processes (`adjudge.system.parallel`), each takes a CUDA device of its own with ``auto`` and ``cuda``.
     ``mps`` is chosen only by name, and untested. Raises ModelError when this machine has no such device.
     """
     if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(own_device("cuda") if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(runtime.device)
+        device = torch.device(own_device(runtime.device))
     except RuntimeError:
         raise ModelError(
             f"runtime.device: there is no device '{runtime.device}'.{nearest(runtime.device, DEVICES)}"

@@ -10,7 +10,7 @@ from typing import Any
 LOGS = {"metrics.jsonl": "train", "validation.jsonl": "validation", "timings.jsonl": "seconds"}
 """Log to the first part of its figures' names."""
 
-LOGGED_BY = ("step", "task", "seconds")
+LOGGED_BY = ("step", "task", "seconds", "tokens", "rows_per_pass")
 """Fields of a record that are not figures by themselves."""
 
 
