@@ -259,6 +259,11 @@ def model_of(config: Config) -> str:
     return str(value_of(config, key)) if key else ""
 
 
+def weighs_labels(config: Config) -> bool:
+    """Return whether the probabilities of label words are weighed, so that the answer is the likeliest of them."""
+    return get_entry(config.method).rows == "demonstrations" and config.prompt.prior != "none"
+
+
 def answers_likeliest(config: Config) -> bool:
     """Return whether a label task is answered with the likeliest label, so that its probabilities cost nothing more."""
     return config.evaluation.decode == "labels" or get_entry(config.method).model != "model"
@@ -305,6 +310,9 @@ def _reward_key(entry: Entry) -> str | None:
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
 """Settings read by some methods only."""
 
+_OF_DEMONSTRATIONS = ("prior", "prior_rows")
+"""Settings of `PromptConfig` that only a method with demonstrations reads."""
+
 
 def forms_apart(config: Config) -> list[dict[str, str]]:
     """Return each setting with which the run's method is another than its name says, and what it is then."""
@@ -325,7 +333,8 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     """Return a run's settings, with groups its method never reads reset to their defaults.
 
     Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. Where
-    a method's settings name its model, `model` is that name.
+    a method's settings name its model, `model` is that name. Where label words are weighed, the answer is the likeliest
+    of them (``evaluation.decode=labels``).
     """
     entry = get_entry(config.method)
     plain = Config()
@@ -334,6 +343,11 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     if entry.model != "model":
         update |= {"model": model, "preset": plain.preset}  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
+    if entry.rows != "demonstrations":
+        changes = {name: getattr(plain.prompt, name) for name in _OF_DEMONSTRATIONS}
+        update["prompt"] = update.get("prompt", config.prompt).model_copy(update=changes)
+    if weighs_labels(config):
+        update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}

@@ -1,20 +1,27 @@
-"""Choose the training rows that serve as worked examples in a few-shot prompt."""
+"""Choose the rows of a few-shot prompt: worked examples, and those on which its label prior is measured."""
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 
 from adjudge.config import PromptConfig
 from adjudge.errors import DataError, nearest
+from adjudge.tasks.reading.same_text import text_key
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""Texts without content, as in the experiments of arXiv 2102.09690."""
 
-def choose_demonstrations(train: Sequence[Example], spec: TaskSpec, config: PromptConfig) -> list[Example]:
+
+def choose_demonstrations(
+    train: Sequence[Example], spec: TaskSpec, config: PromptConfig, seed: int = 0
+) -> list[Example]:
     """Return `config.demonstrations` of the labelled training rows, in their order.
 
-    ``first`` takes the first rows (arXiv 2410.11020 takes the first 5). ``balanced`` takes the labels in turn, each
+    ``random`` draws rows by the seed, and keeps the order of the draw. ``first`` takes the first rows (arXiv 2410.11020 takes the first 5). ``balanced`` takes the labels in turn, each
     label's first rows; in number tasks, rows whose gold answers are spread evenly over the sorted training answers.
 
     Raises DataError when there are too few labelled rows, or a gold answer is not an answer of the task.
@@ -33,6 +40,8 @@ def choose_demonstrations(train: Sequence[Example], spec: TaskSpec, config: Prom
         )
     if config.demonstration_choice == "first" or count == 0:
         return rows[:count]
+    if config.demonstration_choice == "random":
+        return random.Random(seed).sample(rows, count)
     if spec.is_number:
         by_gold = sorted(range(len(rows)), key=lambda index: (float(rows[index].gold or 0.0), index))
         picked = {by_gold[(2 * number + 1) * len(rows) // (2 * count)] for number in range(count)}
@@ -47,3 +56,26 @@ def choose_demonstrations(train: Sequence[Example], spec: TaskSpec, config: Prom
                 if queue and len(picked) < count:
                     picked.add(queue.pop(0))
     return [rows[index] for index in sorted(picked)]
+
+
+def prior_rows(
+    train: Sequence[Example], shown: Sequence[Example], spec: TaskSpec, config: PromptConfig, seed: int
+) -> list[Example]:
+    """Return the rows which the label prior of `config` is measured on; none with ``prior=none`` or a number task.
+
+    Training rows are drawn by the seed among those that have not the text of a `shown` one, each text once. Raises
+    DataError when they are too few.
+    """
+    if config.prior == "none" or spec.is_number:
+        return []
+    if config.prior == "content-free":
+        return [Example(f"content-free:{text!r}", dict.fromkeys(spec.fields, text)) for text in CONTENT_FREE]
+    keys = {text_key(row.fields) for row in shown}
+    others = [row for key, row in {text_key(row.fields): row for row in train}.items() if key not in keys]
+    if len(others) < config.prior_rows:
+        raise DataError(
+            f"{spec.name}: prompt.prior=training-rows needs {config.prior_rows} training rows besides the "
+            f"demonstrations, and there are {len(others)}. Raise --train-rows, lower prompt.prior_rows, or use "
+            "prompt.prior=content-free."
+        )
+    return random.Random(seed).sample(others, config.prior_rows)

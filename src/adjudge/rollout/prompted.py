@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from adjudge.config import Config
@@ -50,6 +50,8 @@ class PromptedTask:
         self.analysis_after = analysis if config.prompt.analysis is True else None
         self.rewarder: Rewarder | None = None
         """Rewards its answers; set where a policy learns from rewards."""
+        self.prior: Mapping[str, float] | None = None
+        """What the probability of each label word is divided by; None for nothing."""
 
     @property
     def response_tokens(self) -> int:
