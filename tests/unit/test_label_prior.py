@@ -98,7 +98,9 @@ def test_training_rows_of_a_prior_are_drawn_among_those_not_shown() -> None:
     assert drawn[0] == prior_rows(ROWS, ROWS[:2], SPEC, config, 0)
     unlabelled = [Example(row.id, row.fields) for row in ROWS]
     assert [row.id for row in prior_rows(unlabelled, ROWS[:2], SPEC, config, 0)] == [row.id for row in drawn[0]]
-    with pytest.raises(DataError, match=r"needs 5 training rows besides the demonstrations, and there are 4.*prior_rows"):
+    with pytest.raises(
+        DataError, match=r"needs 5 training rows besides the demonstrations, and there are 4.*prior_rows"
+    ):
         prior_rows(ROWS, ROWS[:2], SPEC, PromptConfig(prior="training-rows", prior_rows=5), 0)
 
 
@@ -111,26 +113,26 @@ def test_no_rows_for_no_prior_and_for_numbers() -> None:
 def test_a_run_keeps_its_prior(prior: str, tiny_llama: Path, tmp_path: Path) -> None:
     _, plain = build(tiny_llama, tmp_path / "plain", "prompt.prior=none")
     _, built = build(tiny_llama, tmp_path / "run", f"prompt.prior={prior}", "prompt.prior_rows=3")
-    record = json.loads((tmp_path / "run" / "label_prior.json").read_text())
+    record = json.loads((tmp_path / "run" / "label_priors.json").read_text())
     assert (record["prior"], len(record["rows"])) == (prior, 3)
     found = built.judge(ROWS)
     for before, after in zip(plain.judge(ROWS, probabilities=True), found, strict=True):
-        divided = {word: before.probabilities[word] / record["probabilities"][word] for word in SPEC.words}
+        divided = {word: before.probabilities[word] / record["orders"][0][word] for word in SPEC.words}
         expected = {word: share / sum(divided.values()) for word, share in divided.items()}
         assert after.probabilities == pytest.approx(expected, abs=1e-5)
         assert after.value == after.text == max(expected, key=lambda word: expected[word])
     run = Run.open(tmp_path / "run")
     assert run.config.evaluation.decode == "labels"
     assert load_one("few-shot", run, SPEC).judge(ROWS) == found
-    (tmp_path / "run" / "label_prior.json").unlink()
-    with pytest.raises(RunError, match=r"label_prior\.json is missing"):
+    (tmp_path / "run" / "label_priors.json").unlink()
+    with pytest.raises(RunError, match=r"label_priors\.json is missing"):
         load_one("few-shot", run, SPEC)
 
 
 def test_without_a_prior_nothing_changes(tiny_llama: Path, tmp_path: Path) -> None:
     run, built = build(tiny_llama, tmp_path / "run", "prompt.prior=none")
     assert run.config.evaluation.decode == "greedy"
-    assert not (tmp_path / "run" / "label_prior.json").exists()
+    assert not (tmp_path / "run" / "label_priors.json").exists()
     task = PromptedTask(load_policy(run.config), SPEC, run.config, ROWS[:2])
     assert built.judge(ROWS, probabilities=True) == PromptedJudge(task).judge(ROWS, probabilities=True)
 
@@ -138,14 +140,14 @@ def test_without_a_prior_nothing_changes(tiny_llama: Path, tmp_path: Path) -> No
 def test_a_greedy_answer_cannot_be_weighed(tiny_llama: Path, tmp_path: Path) -> None:
     run, _ = build(tiny_llama, tmp_path / "run", "prompt.prior=content-free")
     greedy = Run(run.folder, change(run.config, {"evaluation.decode": "greedy"}))
-    with pytest.raises(ConfigError, match=r"prompt\.prior=content-free weighs.*--decode labels"):
+    with pytest.raises(ConfigError, match=r"prompt\.prior=content-free.*--decode greedy"):
         load_one("few-shot", greedy, SPEC)
 
 
 @pytest.mark.parametrize("other", [{"name": "theirs"}, {"labels": {"0": "Negative", "1": "Positive", "2": "Mixed"}}])
 def test_a_prior_is_for_its_own_task(other: dict[str, Any], tiny_llama: Path, tmp_path: Path) -> None:
     run, _ = build(tiny_llama, tmp_path / "run", "prompt.prior=content-free")
-    with pytest.raises(RunError, match="label prior of mine's prompt, not of"):
+    with pytest.raises(RunError, match="label priors of mine's prompt, not of"):
         load_one("few-shot", run, label_task("Negative", "Positive", **other))
 
 

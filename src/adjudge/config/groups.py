@@ -93,6 +93,9 @@ class PromptConfig(Settings):
     demonstration_tokens: int = Field(
         96, ge=8, description="longest input of a demonstration; its longest field is shortened"
     )
+    demonstration_orders: int = Field(
+        1, ge=1, description="orders of the demonstrations; a row is asked with each, and label probabilities averaged"
+    )
     prior: Literal["none", "content-free", "training-rows"] = Field(
         "none",
         description="few-shot divides label probabilities by: nothing, their mean over inputs without content, or "

@@ -220,11 +220,25 @@ def check_settings(config: Config) -> None:
             f"alone would teach the model to skip analyses. Leave {entry.name} out, or use prompt.analysis=true: the "
             "analysis then follows the judgement."
         )
+    if entry.rows == "demonstrations":
+        _check_demonstrations(config)
     if config.init is not None and not entry.trains_adapter:
         raise ConfigError(
             f"{entry.name} cannot start from a run (init): it trains no adapter. "
             f"Those that can are: {', '.join(adapter_names())}."
         )
+
+
+def _check_demonstrations(config: Config) -> None:
+    from adjudge.prompts.demonstrations import demonstration_orders
+
+    if config.prompt.analysis and config.prompt.demonstration_orders > 1:
+        raise ConfigError(
+            "prompt.demonstration_orders averages the answers to several prompts, and an analysis "
+            f"(prompt.analysis={str(config.prompt.analysis).lower()}) is written for one of them. Leave one of the two "
+            "settings out."
+        )
+    demonstration_orders(config.prompt, config.seed)  # as many as there are
 
 
 def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
@@ -261,7 +275,9 @@ def model_of(config: Config) -> str:
 
 def weighs_labels(config: Config) -> bool:
     """Return whether the probabilities of label words are weighed, so that the answer is the likeliest of them."""
-    return get_entry(config.method).rows == "demonstrations" and config.prompt.prior != "none"
+    prompt = config.prompt
+    weighed = prompt.prior != "none" or prompt.demonstration_orders > 1
+    return weighed and get_entry(config.method).rows == "demonstrations"
 
 
 def answers_likeliest(config: Config) -> bool:
@@ -310,7 +326,7 @@ def _reward_key(entry: Entry) -> str | None:
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
 """Settings read by some methods only."""
 
-_OF_DEMONSTRATIONS = ("prior", "prior_rows")
+_OF_DEMONSTRATIONS = ("demonstration_orders", "prior", "prior_rows")
 """Settings of `PromptConfig` that only a method with demonstrations reads."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 
 from adjudge.config import PromptConfig
-from adjudge.errors import DataError, nearest
+from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.tasks.reading.same_text import text_key
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -15,14 +16,18 @@ from adjudge.types import Example
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """Texts without content, as in the experiments of arXiv 2102.09690."""
 
+_SURELY_ENOUGH = 20
+"""So many demonstrations have more orders than anyone asks for."""
+
 
 def choose_demonstrations(
     train: Sequence[Example], spec: TaskSpec, config: PromptConfig, seed: int = 0
 ) -> list[Example]:
     """Return `config.demonstrations` of the labelled training rows, in their order.
 
-    ``random`` draws rows by the seed, and keeps the order of the draw. ``first`` takes the first rows (arXiv 2410.11020 takes the first 5). ``balanced`` takes the labels in turn, each
+    ``first`` takes the first rows (arXiv 2410.11020 takes the first 5). ``balanced`` takes the labels in turn, each
     label's first rows; in number tasks, rows whose gold answers are spread evenly over the sorted training answers.
+    ``random`` draws rows by the seed, and keeps the order of the draw.
 
     Raises DataError when there are too few labelled rows, or a gold answer is not an answer of the task.
     """
@@ -56,6 +61,27 @@ def choose_demonstrations(
                 if queue and len(picked) < count:
                     picked.add(queue.pop(0))
     return [rows[index] for index in sorted(picked)]
+
+
+def demonstration_orders(config: PromptConfig, seed: int) -> list[tuple[int, ...]]:
+    """Return `config.demonstration_orders` different orders of the demonstrations, as indices.
+
+    The first is the order in which they were chosen, the others are drawn by the seed. Raises ConfigError when there
+    are not as many.
+    """
+    count, wanted = config.demonstrations, config.demonstration_orders
+    if wanted > math.factorial(min(count, _SURELY_ENOUGH)):
+        raise ConfigError(
+            f"prompt.demonstration_orders is {wanted}, but {count} demonstrations have only {math.factorial(count)} "
+            "orders. Lower it, or raise prompt.demonstrations."
+        )
+    orders = [tuple(range(count))]
+    generator = random.Random(seed)
+    while len(orders) < wanted:
+        order = tuple(generator.sample(range(count), count))
+        if order not in orders:
+            orders.append(order)
+    return orders
 
 
 def prior_rows(

@@ -6,6 +6,7 @@ Differs from arXiv 2410.11020:
 2. They are turns of the chat where the model has a chat template.
 3. ``prompt.prior`` divides the label probabilities by those that the prompt gives whatever the row
    (`adjudge.evaluation.label_prior`).
+4. ``prompt.demonstration_orders`` averages the label probabilities over several orders of the demonstrations.
 """
 
 from __future__ import annotations
@@ -14,80 +15,106 @@ import json
 from collections.abc import Sequence
 
 from adjudge.errors import ConfigError, RunError
+from adjudge.evaluation.averaging import AveragedJudge
 from adjudge.evaluation.label_prior import label_prior
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.registry import weighs_labels
-from adjudge.models.policy import load_policy
-from adjudge.prompts.demonstrations import choose_demonstrations, prior_rows
+from adjudge.models.policy import Policy, load_policy
+from adjudge.prompts.demonstrations import choose_demonstrations, demonstration_orders, prior_rows
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.system.console import note
 from adjudge.system.files import write_json, write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
 DEMONSTRATIONS = "demonstrations.jsonl"
-LABEL_PRIOR = "label_prior.json"
+LABEL_PRIORS = "label_priors.json"
 
 
 def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Choose demonstrations among the training rows of one task, measure the label prior, and keep both in the run."""
+    """Choose demonstrations among the training rows of one task, measure any label priors, and keep both in the run."""
     (part,) = parts
-    prompt, seed = run.config.prompt, run.config.seed
-    demonstrations = choose_demonstrations(part.rows, part.spec, prompt, seed)
-    measured_on = prior_rows(part.rows, demonstrations, part.spec, prompt, seed)
+    spec, prompt, seed = part.spec, run.config.prompt, run.config.seed
+    demonstrations = choose_demonstrations(part.rows, spec, prompt, seed)
+    measured_on = prior_rows(part.rows, demonstrations, spec, prompt, seed)
     records = ({"id": row.id, "fields": dict(row.fields), "gold": row.gold} for row in demonstrations)
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     write_text(run.folder / DEMONSTRATIONS, lines)
-    task = _task(run, part.spec, demonstrations)
+    tasks = _tasks(run, load_policy(run.config), spec, demonstrations)
+    if weighs_labels(run.config) and not spec.is_number:
+        note(f"{spec.name}: label words are weighed, so the answer is the likeliest of them (decode=labels)")
     if measured_on:
-        task.prior = label_prior(task, measured_on)
+        for task in tasks:
+            task.prior = label_prior(task, measured_on)
         rows = [row.id for row in measured_on]
-        record = {"task": part.spec.name, "prior": prompt.prior, "rows": rows, "probabilities": task.prior}
-        write_json(run.folder / LABEL_PRIOR, record)
-    return Trained([PromptedJudge(task)])
+        record = {"task": spec.name, "prior": prompt.prior, "rows": rows, "orders": [task.prior for task in tasks]}
+        write_json(run.folder / LABEL_PRIORS, record)
+    return Trained([_judge(tasks)])
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
-    """Return a finished run's judges, with its demonstrations and prior. Raises RunError when these are missing."""
+    """Return a finished run's judges, with its demonstrations and priors. Raises RunError when these are missing."""
     path = run.folder / DEMONSTRATIONS
     if not path.is_file():  # without them it would silently be another method
         raise RunError(f"{path} is missing: the demonstrations of the run. Evaluate few-shot again with another --out.")
     demonstrations = [Example(**record) for record in read_jsonl(path)]
+    policy = load_policy(run.config)
     judges = []
     for spec in specs:
-        task = _task(run, spec, demonstrations)
-        task.prior = _recorded_prior(run, spec)
-        judges.append(PromptedJudge(task))
+        tasks = _tasks(run, policy, spec, demonstrations)
+        for task, prior in zip(tasks, _recorded_priors(run, spec), strict=False):
+            task.prior = prior
+        judges.append(_judge(tasks))
     return judges
 
 
-def _task(run: Run, spec: TaskSpec, demonstrations: Sequence[Example]) -> PromptedTask:
-    if weighs_labels(run.config) and run.config.evaluation.decode == "greedy" and not spec.is_number:
+def _tasks(run: Run, policy: Policy, spec: TaskSpec, demonstrations: Sequence[Example]) -> list[PromptedTask]:
+    """Return the task with each order of the demonstrations. Raises ConfigError for greedy answers to be weighed."""
+    config = run.config
+    if spec.is_number:  # its answers are read, so there is nothing to average: one order
+        return [PromptedTask(policy, spec, config, demonstrations)]
+    if weighs_labels(config) and config.evaluation.decode == "greedy":
         raise ConfigError(
-            f"prompt.prior={run.config.prompt.prior} weighs the probabilities of label words, so this judge answers "
-            "with the likeliest word: a greedy answer would ignore the weights. Use --decode labels, or "
-            "prompt.prior=none."
+            f"This judge weighs the probabilities of label words (prompt.prior={config.prompt.prior}, "
+            f"prompt.demonstration_orders={config.prompt.demonstration_orders}) and answers with the likeliest; a "
+            "greedy answer would ignore the weights. Leave --decode greedy out, or evaluate few-shot again with "
+            "prompt.prior=none prompt.demonstration_orders=1."
         )
-    return PromptedTask(load_policy(run.config), spec, run.config, demonstrations)
+    orders = demonstration_orders(config.prompt, config.seed)
+    return [PromptedTask(policy, spec, config, [demonstrations[index] for index in order]) for order in orders]
 
 
-def _recorded_prior(run: Run, spec: TaskSpec) -> dict[str, float] | None:
-    """Return the label prior that the run measured. Raises RunError when it is missing or of another task."""
-    if run.config.prompt.prior == "none" or spec.is_number:
-        return None
-    path = run.folder / LABEL_PRIOR
+def _judge(tasks: Sequence[PromptedTask]) -> PromptedJudge:
+    return AveragedJudge(tasks) if len(tasks) > 1 else PromptedJudge(tasks[0])
+
+
+def _recorded_priors(run: Run, spec: TaskSpec) -> list[dict[str, float]]:
+    """Return the label priors that the run measured, by order; none without.
+
+    Raises RunError when they are missing or of another task.
+    """
+    prompt = run.config.prompt
+    if prompt.prior == "none" or spec.is_number:
+        return []
+    path = run.folder / LABEL_PRIORS
     if not path.is_file():
-        raise RunError(f"{path} is missing: the label prior of the run. Evaluate few-shot again with another --out.")
+        raise RunError(f"{path} is missing: the label priors of the run. Evaluate few-shot again with another --out.")
     record = read_json(path)
-    prior: dict[str, float] = record["probabilities"]
-    if record["task"] != spec.name or set(prior) != set(spec.words):
+    priors: list[dict[str, float]] = record["orders"]
+    if record["task"] != spec.name or any(set(prior) != set(spec.words) for prior in priors):
         raise RunError(
-            f"{path} is the label prior of {record['task']}'s prompt, not of {spec.name}'s. Evaluate few-shot on "
+            f"{path} has the label priors of {record['task']}'s prompt, not of {spec.name}'s. Evaluate few-shot on "
             f"{spec.name} itself, or set prompt.prior=none in the run that is to judge other tasks."
         )
-    return prior
+    if len(priors) != prompt.demonstration_orders:
+        raise RunError(
+            f"{path} has {len(priors)} label priors, and prompt.demonstration_orders is {prompt.demonstration_orders}. "
+            "Evaluate few-shot again with another --out."
+        )
+    return priors
 
 
 METHOD = Method(build_judges, load_judges)
