@@ -87,8 +87,8 @@ class PromptConfig(Settings):
         False, description="true: the model explains its judgement afterwards; before: it writes an analysis first"
     )
     demonstrations: int = Field(5, ge=0, description="worked examples in a few-shot prompt")
-    demonstration_choice: Literal["balanced", "random", "first"] = Field(
-        "balanced", description="balanced over labels, random, or the first rows"
+    demonstration_choice: Literal["balanced", "random", "nearest", "first"] = Field(
+        "balanced", description="balanced over labels, random, the nearest to each judged row, or the first rows"
     )
     demonstration_tokens: int = Field(
         96, ge=8, description="longest input of a demonstration; its longest field is shortened"

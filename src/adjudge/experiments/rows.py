@@ -234,7 +234,8 @@ def _seen(part: TaskRows, config: Config) -> list[Example]:
     shown = choose_demonstrations(part.rows, part.spec, config.prompt, config.seed)
     if config.prompt.prior != "training-rows":
         return shown
-    return [*shown, *prior_rows(part.rows, shown, part.spec, config.prompt, config.seed)]
+    measured_on = prior_rows(part.rows, shown, part.spec, config.prompt, config.seed)
+    return list({row.id: row for row in (*shown, *measured_on)}.values())
 
 
 def report_overlap(

@@ -238,6 +238,12 @@ def _check_demonstrations(config: Config) -> None:
             f"(prompt.analysis={str(config.prompt.analysis).lower()}) is written for one of them. Leave one of the two "
             "settings out."
         )
+    if config.prompt.demonstration_choice == "nearest" and config.prompt.prior == "content-free":
+        raise ConfigError(
+            "prompt.prior=content-free is measured with the demonstrations of all rows, and with "
+            "prompt.demonstration_choice=nearest each row has its own. Use prompt.prior=training-rows or "
+            "prompt.prior=none."
+        )
     demonstration_orders(config.prompt, config.seed)  # as many as there are
 
 

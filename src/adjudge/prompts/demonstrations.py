@@ -27,7 +27,8 @@ def choose_demonstrations(
 
     ``first`` takes the first rows (arXiv 2410.11020 takes the first 5). ``balanced`` takes the labels in turn, each
     label's first rows; in number tasks, rows whose gold answers are spread evenly over the sorted training answers.
-    ``random`` draws rows by the seed, and keeps the order of the draw.
+    ``random`` draws rows by the seed, and keeps the order of the draw. ``nearest`` returns every labelled row, for each
+    judged row to have its own (`adjudge.prompts.nearest`).
 
     Raises DataError when there are too few labelled rows, or a gold answer is not an answer of the task.
     """
@@ -45,8 +46,21 @@ def choose_demonstrations(
         )
     if config.demonstration_choice == "first" or count == 0:
         return rows[:count]
+    if config.demonstration_choice == "nearest":
+        texts = len({text_key(row.fields) for row in rows})
+        if texts <= count:  # a judged row that is among them is not shown itself
+            raise DataError(
+                f"{spec.name}: the {count} nearest demonstrations are chosen among more rows than {count}, and there "
+                f"are {texts} labelled training rows of different text. Raise --train-rows, lower "
+                "prompt.demonstrations, or use prompt.demonstration_choice=balanced."
+            )
+        return rows
     if config.demonstration_choice == "random":
         return random.Random(seed).sample(rows, count)
+    return _balanced(rows, spec, count)
+
+
+def _balanced(rows: Sequence[Example], spec: TaskSpec, count: int) -> list[Example]:
     if spec.is_number:
         by_gold = sorted(range(len(rows)), key=lambda index: (float(rows[index].gold or 0.0), index))
         picked = {by_gold[(2 * number + 1) * len(rows) // (2 * count)] for number in range(count)}
@@ -89,14 +103,15 @@ def prior_rows(
 ) -> list[Example]:
     """Return the rows which the label prior of `config` is measured on; none with ``prior=none`` or a number task.
 
-    Training rows are drawn by the seed among those that have not the text of a `shown` one, each text once. Raises
-    DataError when they are too few.
+    Training rows are drawn by the seed among those that have not the text of a `shown` one, each text once. With
+    ``nearest`` any may be drawn: none is shown before itself. Raises DataError when they are too few.
     """
     if config.prior == "none" or spec.is_number:
         return []
     if config.prior == "content-free":
         return [Example(f"content-free:{text!r}", dict.fromkeys(spec.fields, text)) for text in CONTENT_FREE]
-    keys = {text_key(row.fields) for row in shown}
+    nearest_shown = config.demonstration_choice == "nearest"
+    keys = set() if nearest_shown else {text_key(row.fields) for row in shown}
     others = [row for key, row in {text_key(row.fields): row for row in train}.items() if key not in keys]
     if len(others) < config.prior_rows:
         raise DataError(

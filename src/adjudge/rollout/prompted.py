@@ -40,9 +40,17 @@ class PromptRow(NamedTuple):
 class PromptedTask:
     """A policy and the task it is prompted with. Sampling, training and evaluation share it."""
 
-    def __init__(self, policy: Policy, spec: TaskSpec, config: Config, demonstrations: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        spec: TaskSpec,
+        config: Config,
+        demonstrations: Sequence[Example] = (),
+        renderer: Renderer | None = None,
+    ) -> None:
+        """Prompt with `renderer`; without one, with the same `demonstrations` before every row."""
         self.policy, self.spec, self.config = policy, spec, config
-        self.renderer = Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
+        self.renderer = renderer or Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
         end_ids = self.renderer.end_ids(policy.end_ids)
         self.end = answer_end(policy.tokenizer, end_ids, spec, config.answer)
         analysis = AnalysisEnd(policy.tokenizer, tuple(end_ids), config.answer.analysis_tokens)

@@ -6,7 +6,8 @@ Differs from arXiv 2410.11020:
 2. They are turns of the chat where the model has a chat template.
 3. ``prompt.prior`` divides the label probabilities by those that the prompt gives whatever the row
    (`adjudge.evaluation.label_prior`).
-4. ``prompt.demonstration_orders`` averages the label probabilities over several orders of the demonstrations.
+4. ``prompt.demonstration_choice=nearest`` shows each row the training rows nearest to it (`adjudge.prompts.nearest`).
+5. ``prompt.demonstration_orders`` averages the label probabilities over several orders of the demonstrations.
 """
 
 from __future__ import annotations
@@ -14,24 +15,32 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from safetensors.torch import load, save
+
 from adjudge.errors import ConfigError, RunError
 from adjudge.evaluation.averaging import AveragedJudge
 from adjudge.evaluation.label_prior import label_prior
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.registry import weighs_labels
+from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import Policy, load_policy
 from adjudge.prompts.demonstrations import choose_demonstrations, demonstration_orders, prior_rows
+from adjudge.prompts.nearest import NearestRenderer, Neighbours, embedding
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.system.console import note
-from adjudge.system.files import write_json, write_text
+from adjudge.system.files import write_bytes, write_json, write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
 DEMONSTRATIONS = "demonstrations.jsonl"
+VECTORS = "demonstrations.safetensors"
 LABEL_PRIORS = "label_priors.json"
+
+ENCODER, MAX_TOKENS = "minilm-l6", 256
+"""The bundled sentence encoder, and the longest text that it reads."""
 
 
 def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
@@ -43,7 +52,7 @@ def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
     records = ({"id": row.id, "fields": dict(row.fields), "gold": row.gold} for row in demonstrations)
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     write_text(run.folder / DEMONSTRATIONS, lines)
-    tasks = _tasks(run, load_policy(run.config), spec, demonstrations)
+    tasks = _tasks(run, load_policy(run.config), spec, demonstrations, new=True)
     if weighs_labels(run.config) and not spec.is_number:
         note(f"{spec.name}: label words are weighed, so the answer is the likeliest of them (decode=labels)")
     if measured_on:
@@ -71,12 +80,12 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
     return judges
 
 
-def _tasks(run: Run, policy: Policy, spec: TaskSpec, demonstrations: Sequence[Example]) -> list[PromptedTask]:
+def _tasks(
+    run: Run, policy: Policy, spec: TaskSpec, demonstrations: Sequence[Example], *, new: bool = False
+) -> list[PromptedTask]:
     """Return the task with each order of the demonstrations. Raises ConfigError for greedy answers to be weighed."""
     config = run.config
-    if spec.is_number:  # its answers are read, so there is nothing to average: one order
-        return [PromptedTask(policy, spec, config, demonstrations)]
-    if weighs_labels(config) and config.evaluation.decode == "greedy":
+    if not spec.is_number and weighs_labels(config) and config.evaluation.decode == "greedy":
         raise ConfigError(
             f"This judge weighs the probabilities of label words (prompt.prior={config.prompt.prior}, "
             f"prompt.demonstration_orders={config.prompt.demonstration_orders}) and answers with the likeliest; a "
@@ -84,7 +93,34 @@ def _tasks(run: Run, policy: Policy, spec: TaskSpec, demonstrations: Sequence[Ex
             "prompt.prior=none prompt.demonstration_orders=1."
         )
     orders = demonstration_orders(config.prompt, config.seed)
-    return [PromptedTask(policy, spec, config, [demonstrations[index] for index in order]) for order in orders]
+    if spec.is_number:  # its answers are read, so there is nothing to average
+        orders = orders[:1]
+    if config.prompt.demonstration_choice != "nearest":
+        return [PromptedTask(policy, spec, config, [demonstrations[index] for index in order]) for order in orders]
+    neighbours = _neighbours(run, spec, demonstrations, new=new)
+    renderers = [NearestRenderer(policy.tokenizer, spec, config.prompt, neighbours, order) for order in orders]
+    return [PromptedTask(policy, spec, config, renderer=renderer) for renderer in renderers]
+
+
+def _neighbours(run: Run, spec: TaskSpec, rows: Sequence[Example], *, new: bool) -> Neighbours:
+    """Return the finder of each row's nearest demonstrations; write their vectors for a `new` run, else read them.
+
+    Raises RunError when they are missing, or the demonstrations have other fields than the task.
+    """
+    config = run.config
+    path = run.folder / VECTORS
+    embed = embedding(load_encoder(ENCODER, config.runtime, MAX_TOKENS, ()), spec, config.evaluation.batch_size)
+    if new:
+        note(f"{spec.name}: the vectors of {len(rows):,} training rows, to show each row its nearest …")
+        write_bytes(path, save({"vectors": embed(rows)}))
+    if not path.is_file():
+        raise RunError(f"{path} is missing: where the run's demonstrations lie. Evaluate few-shot again.")
+    if rows and set(rows[0].fields) != set(spec.fields):
+        raise RunError(
+            f"{run.folder} shows rows with {', '.join(rows[0].fields)}; nearness to a row of {spec.name} "
+            f"({', '.join(spec.fields)}) is not defined. Evaluate few-shot on {spec.name} itself."
+        )
+    return Neighbours(rows, load(path.read_bytes())["vectors"], embed, config.prompt.demonstrations)
 
 
 def _judge(tasks: Sequence[PromptedTask]) -> PromptedJudge:
