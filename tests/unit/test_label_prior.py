@@ -17,12 +17,14 @@ from adjudge.config import PromptConfig, change, load_config
 from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.evaluation.label_prior import label_prior
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods.registry import own_settings
+from adjudge.experiments.rows import RunRows, learned_rows
+from adjudge.methods.registry import get_entry, own_settings
 from adjudge.models.policy import load_policy
 from adjudge.prompts.demonstrations import prior_rows
 from adjudge.rollout import answering
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.runs.folder import Run
+from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
 SPEC = label_task("Negative", "Positive", template="Review: {{ text }}")
@@ -149,6 +151,19 @@ def test_a_prior_is_for_its_own_task(other: dict[str, Any], tiny_llama: Path, tm
     run, _ = build(tiny_llama, tmp_path / "run", "prompt.prior=content-free")
     with pytest.raises(RunError, match="label priors of mine's prompt, not of"):
         load_one("few-shot", run, label_task("Negative", "Positive", **other))
+
+
+def test_rows_of_the_prior_count_as_seen() -> None:
+    rows = RunRows([TaskRows(SPEC, ROWS)], [[]])
+    for overrides, ids in (
+        (["prompt.prior=content-free"], {"0", "1"}),
+        (["prompt.prior=training-rows", "prompt.prior_rows=4"], {"0", "1", "2", "3", "4", "5"}),
+        (["prompt.prior=training-rows", "prompt.demonstration_choice=nearest"], {row.id for row in ROWS}),
+    ):
+        plain = ["method=few-shot", "prompt.demonstrations=2", "prompt.prior_rows=3"]
+        config = load_config(overrides=[*plain, *overrides])
+        seen = learned_rows(get_entry("few-shot"), config, rows)
+        assert ({row.id for row in seen}, len(seen)) == (ids, len(ids))
 
 
 def test_number_tasks_have_no_prior(tiny_llama: Path, tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from running import load_one, train_one
-from specs import label_task
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from specs import label_task, number_task
 
 from adjudge.config import PromptConfig, RuntimeConfig, load_config
 from adjudge.errors import ConfigError, DataError, RunError
@@ -20,6 +20,7 @@ from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.prompts.nearest import Neighbours, embedding
 from adjudge.prompts.render import Renderer
 from adjudge.runs.folder import Run
+from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
 SPEC = label_task("Negative", "Positive", template="Review: {{ text }}")
@@ -64,29 +65,10 @@ def test_no_demonstrations_and_no_rows() -> None:
     assert by_hand(1, "north").of([]) == []
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of a tiny random encoder."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    folder = tmp_path_factory.mktemp("encoder")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "the", "a", "very", "plot"]
-    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
-    raw.normalizer, raw.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    return str(folder)
-
-
-def test_a_pair_of_texts_is_as_near_as_its_fields_on_average(encoder: str) -> None:
+def test_a_pair_of_texts_is_as_near_as_its_fields_on_average(tiny_bert: Path) -> None:
     pairs = label_task("Yes", "No", fields={"a": "a", "b": "b"}, template="{{ a }} {{ b }}")
-    both = embedding(load_encoder(encoder, RuntimeConfig(device="cpu"), 64, ()), pairs, 8)
-    alone = embedding(load_encoder(encoder, RuntimeConfig(device="cpu"), 64, ()), SPEC, 8)
+    both = embedding(load_encoder(str(tiny_bert), RuntimeConfig(device="cpu"), 64, ()), pairs, 8)
+    alone = embedding(load_encoder(str(tiny_bert), RuntimeConfig(device="cpu"), 64, ()), SPEC, 8)
     one, other = both([Example("0", {"a": "good film", "b": "plot"}), Example("1", {"a": "bad", "b": "plot"})])
     first, second = alone([Example("0", {"text": "good film"}), Example("1", {"text": "bad"})])
     assert one.norm().item() == pytest.approx(1, abs=1e-5)
@@ -94,14 +76,14 @@ def test_a_pair_of_texts_is_as_near_as_its_fields_on_average(encoder: str) -> No
 
 
 @pytest.fixture
-def build(tiny_llama: Path, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(few_shot, "ENCODER", encoder)
+def build(tiny_llama: Path, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(few_shot, "ENCODER", str(tiny_bert))
 
-    def built(*overrides: str) -> tuple[Run, Any]:
+    def built(*overrides: str, spec: TaskSpec = SPEC, rows: Sequence[Example] = ROWS) -> tuple[Run, Any]:
         plain = ["method=few-shot", f"model={tiny_llama}", "runtime.dtype=float32", "prompt.demonstrations=2"]
         config = own_settings(load_config(overrides=[*plain, "prompt.demonstration_choice=nearest", *overrides]))
         with Run.create(tmp_path / "run", config) as run:
-            return run, train_one("few-shot", run, SPEC, ROWS)
+            return run, train_one("few-shot", run, spec, rows)
 
     return built
 
@@ -139,6 +121,20 @@ def test_training_rows_give_a_prior_with_their_own_neighbours(build: Any) -> Non
     run, judge = build("prompt.prior=training-rows", "prompt.prior_rows=4")
     assert set(judge.task.prior) == set(SPEC.words)
     assert load_one("few-shot", run, SPEC).judge(ROWS) == judge.judge(ROWS)
+
+
+def test_no_demonstrations_are_the_plain_prompt(build: Any) -> None:
+    run, judge = build("prompt.demonstrations=0")
+    plain = Renderer(judge.task.policy.tokenizer, SPEC, run.config.prompt)
+    assert judge.task.renderer.prompts(ROWS) == plain.prompts(ROWS)
+    assert load_one("few-shot", run, SPEC).judge(ROWS) == judge.judge(ROWS)
+
+
+def test_numbers_may_have_near_demonstrations(build: Any) -> None:
+    rows = [Example(row.id, row.fields, float(row.id)) for row in ROWS]
+    run, judge = build(spec=number_task(0, 9, template="Review: {{ text }}"), rows=rows)
+    assert judge.task.renderer.text(rows[0]).count("Review: ") == 3
+    assert load_one("few-shot", run, judge.task.spec).judge(rows) == judge.judge(rows)
 
 
 def test_without_its_vectors_a_run_is_refused(build: Any) -> None:

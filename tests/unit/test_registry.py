@@ -114,6 +114,9 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
         ("dpo", "dpo.loss=minor-dpo", ["dpo.loss=minor-dpo"]),
         ("sft", "sft.minor_beta=0.5", ["sft.minor_beta=0.5"]),
         ("sft", "sft.epochs=3", []),
+        ("few-shot", "prompt.prior=none", []),
+        ("few-shot", "prompt.prior=training-rows", ["prompt.prior=training-rows"]),
+        ("sft", "prompt.prior=training-rows", []),
         ("ppo", "ppo.clip=0.1", []),
     ],
 )

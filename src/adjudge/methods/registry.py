@@ -96,7 +96,16 @@ METHODS: dict[str, Entry] = {
     for entry in (
         _prompting("zero-shot", "the untrained model, asked", PAPER, rows="none"),
         _prompting(
-            "few-shot", "the untrained model, shown examples", PAPER, rows="demonstrations", analysis_before=False
+            "few-shot",
+            "the untrained model, shown examples",
+            PAPER,
+            rows="demonstrations",
+            analysis_before=False,
+            apart=(
+                ("prompt.prior", "content-free", "contextual calibration (arXiv 2102.09690)"),
+                ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
+                ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
+            ),
         ),
         _adapter(
             "sft",

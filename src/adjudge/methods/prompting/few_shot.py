@@ -95,7 +95,7 @@ def _tasks(
     orders = demonstration_orders(config.prompt, config.seed)
     if spec.is_number:  # its answers are read, so there is nothing to average
         orders = orders[:1]
-    if config.prompt.demonstration_choice != "nearest":
+    if config.prompt.demonstration_choice != "nearest" or not demonstrations:
         return [PromptedTask(policy, spec, config, [demonstrations[index] for index in order]) for order in orders]
     neighbours = _neighbours(run, spec, demonstrations, new=new)
     renderers = [NearestRenderer(policy.tokenizer, spec, config.prompt, neighbours, order) for order in orders]
