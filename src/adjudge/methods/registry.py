@@ -341,8 +341,8 @@ def _reward_key(entry: Entry) -> str | None:
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
 """Settings read by some methods only."""
 
-_OF_DEMONSTRATIONS = ("demonstration_orders", "prior", "prior_rows")
-"""Settings of `PromptConfig` that only a method with demonstrations reads."""
+_WITHOUT_DEMONSTRATIONS = {"demonstration_orders": 1, "prior": "none", "prior_rows": 32}
+"""Settings of `PromptConfig` that only a method with demonstrations reads, and what the others record."""
 
 
 def forms_apart(config: Config) -> list[dict[str, str]]:
@@ -375,8 +375,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         update |= {"model": model, "preset": plain.preset}  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
     if entry.rows != "demonstrations":
-        changes = {name: getattr(plain.prompt, name) for name in _OF_DEMONSTRATIONS}
-        update["prompt"] = update.get("prompt", config.prompt).model_copy(update=changes)
+        update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
     if weighs_labels(config):
         update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
