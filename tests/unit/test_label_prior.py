@@ -100,10 +100,10 @@ def test_training_rows_of_a_prior_are_drawn_among_those_not_shown() -> None:
     assert drawn[0] == prior_rows(ROWS, ROWS[:2], SPEC, config, 0)
     unlabelled = [Example(row.id, row.fields) for row in ROWS]
     assert [row.id for row in prior_rows(unlabelled, ROWS[:2], SPEC, config, 0)] == [row.id for row in drawn[0]]
-    with pytest.raises(
-        DataError, match=r"needs 5 training rows besides the demonstrations, and there are 4.*prior_rows"
-    ):
-        prior_rows(ROWS, ROWS[:2], SPEC, PromptConfig(prior="training-rows", prior_rows=5), 0)
+    every = PromptConfig(prior="training-rows", prior_rows=5)
+    assert len(prior_rows(ROWS, ROWS[:2], SPEC, every, 0)) == 4  # there are no more
+    with pytest.raises(DataError, match=r"needs training rows besides the demonstrations.*prompt\.prior=content-free"):
+        prior_rows(ROWS, ROWS, SPEC, every, 0)
 
 
 def test_no_rows_for_no_prior_and_for_numbers() -> None:

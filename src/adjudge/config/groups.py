@@ -97,12 +97,12 @@ class PromptConfig(Settings):
         1, ge=1, description="orders of the demonstrations; a row is asked with each, and label probabilities averaged"
     )
     prior: Literal["none", "content-free", "training-rows"] = Field(
-        "none",
+        "training-rows",
         description="few-shot divides label probabilities by: nothing, their mean over inputs without content, or "
         "their mean over training rows",
     )
     prior_rows: int = Field(
-        32, ge=1, description="training rows of prompt.prior=training-rows; their gold answers are not read"
+        32, ge=1, description="most training rows of prompt.prior=training-rows; their gold answers are not read"
     )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
     template_options: dict[str, bool | int | float | str] = Field(

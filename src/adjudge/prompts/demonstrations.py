@@ -104,7 +104,7 @@ def prior_rows(
     """Return the rows which the label prior of `config` is measured on; none with ``prior=none`` or a number task.
 
     Training rows are drawn by the seed among those that have not the text of a `shown` one, each text once. With
-    ``nearest`` any may be drawn: none is shown before itself. Raises DataError when they are too few.
+    ``nearest`` any may be drawn: none is shown before itself. Raises DataError when there are none.
     """
     if config.prior == "none" or spec.is_number:
         return []
@@ -113,10 +113,9 @@ def prior_rows(
     nearest_shown = config.demonstration_choice == "nearest"
     keys = set() if nearest_shown else {text_key(row.fields) for row in shown}
     others = [row for key, row in {text_key(row.fields): row for row in train}.items() if key not in keys]
-    if len(others) < config.prior_rows:
+    if not others:
         raise DataError(
-            f"{spec.name}: prompt.prior=training-rows needs {config.prior_rows} training rows besides the "
-            f"demonstrations, and there are {len(others)}. Raise --train-rows, lower prompt.prior_rows, or use "
-            "prompt.prior=content-free."
+            f"{spec.name}: prompt.prior=training-rows needs training rows besides the demonstrations, and there are "
+            "none. Raise --train-rows, lower prompt.demonstrations, or use prompt.prior=content-free."
         )
-    return random.Random(seed).sample(others, config.prior_rows)
+    return random.Random(seed).sample(others, min(config.prior_rows, len(others)))

@@ -4,8 +4,8 @@ Differs from arXiv 2410.11020:
 
 1. Demonstrations are balanced over the labels. ``prompt.demonstration_choice=first`` takes the first rows (the paper).
 2. They are turns of the chat where the model has a chat template.
-3. ``prompt.prior`` divides the label probabilities by those that the prompt gives whatever the row
-   (`adjudge.evaluation.label_prior`).
+3. The label probabilities are divided by those that the prompt gives whatever the row, and the likeliest is the answer
+   (`adjudge.evaluation.label_prior`). ``prompt.prior=none`` leaves this out (the paper).
 4. ``prompt.demonstration_choice=nearest`` shows each row the training rows nearest to it (`adjudge.prompts.nearest`).
 5. ``prompt.demonstration_orders`` averages the label probabilities over several orders of the demonstrations.
 """
@@ -56,6 +56,8 @@ def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
     if weighs_labels(run.config) and not spec.is_number:
         note(f"{spec.name}: label words are weighed, so the answer is the likeliest of them (decode=labels)")
     if measured_on:
+        if prompt.prior == "training-rows" and len(measured_on) < prompt.prior_rows:
+            note(f"{spec.name}: the label prior is measured on {len(measured_on)} training rows; there are no more")
         for task in tasks:
             task.prior = label_prior(task, measured_on)
         rows = [row.id for row in measured_on]
