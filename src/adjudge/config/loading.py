@@ -100,9 +100,9 @@ def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an older run folder under their current names, with what it did before newer ones."""
     upgraded = copy.deepcopy(dict(tree))
     for key, value in ADDED.items():
-        group, _, name = key.partition(".")
-        if isinstance(upgraded.get(group), dict):
-            upgraded[group].setdefault(name, value)
+        place, _, name = key.partition(".")
+        if isinstance(upgraded.get(place), dict):
+            upgraded[place].setdefault(name, value)
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
         group: Any = upgraded

@@ -172,7 +172,7 @@ def _calibration(one: Path, other: Path) -> Iterator[Part]:
         yield _fields("calibration", *(dict(flat(read_calibration(folder))) for folder in (one, other)))
 
 
-def _label_priors(one: Path, other: Path) -> Iterator[Part]:
+def _label_priors(one: Path, other: Path) -> Iterator[Part | None]:
     """Compare the label priors of two runs, order by order; nothing where neither has any."""
     paths = [folder / "label_priors.json" for folder in (one, other)]
     if any(path.is_file() for path in paths):
