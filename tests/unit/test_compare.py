@@ -72,10 +72,10 @@ def test_scores_hold_the_contract(spec, built, tmp_path):
     assert 0 < row["peak_rss_gib"] < 64
 
 
-@pytest.mark.parametrize(("method", "rows"), [("zero-shot", 0), ("few-shot", 5), ("sft", 12)])
+@pytest.mark.parametrize(("method", "rows"), [("zero-shot", 0), ("few-shot", 5 + 3), ("sft", 12)])
 def test_training_rows_are_those_the_method_learned_from(method, rows, spec, monkeypatch, tmp_path):
     install(monkeypatch, method, by_first_word)
-    table = run(settings("data.train_rows=12"), spec, tmp_path / "out", methods=[method])
+    table = run(settings("data.train_rows=12", "prompt.prior_rows=3"), spec, tmp_path / "out", methods=[method])
     assert table["rows"][0]["train_rows"] == rows
 
 

@@ -237,3 +237,9 @@ def test_settings_of_an_older_run_folder_come_under_todays_names():
     assert older["ppo"]["init"] == "runs/sft"
     assert parse_config(upgraded).init == "runs/sft"
     assert upgrade({"ppo": {"init": None}})["init"] is None
+
+
+def test_older_run_folders_keep_what_they_did_before_a_setting_was_there():
+    assert parse_config(upgrade({"prompt": {"style": "chat"}})).prompt.prior == "none"
+    assert parse_config(upgrade({"prompt": {"prior": "training-rows"}})).prompt.prior == "training-rows"
+    assert upgrade({"method": "few-shot"}) == {"method": "few-shot"}

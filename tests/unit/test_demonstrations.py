@@ -47,11 +47,20 @@ def test_numbers_are_spread_over_the_sorted_answers() -> None:
     assert len(set(chosen(rows(*[2.0] * 50), 7, spec=NUMBERS))) == 7
 
 
+def test_random_draws_by_the_seed() -> None:
+    train = rows(*["Yes", "No", None] * 20)
+    config = PromptConfig(demonstrations=6, demonstration_choice="random")
+    drawn = [choose_demonstrations(train, LABELS, config, seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len({row.id for row in drawn[0]}) == 6
+    assert all(row.gold is not None for row in drawn[0])
+
+
 def test_zero_demonstrations() -> None:
-    assert chosen([], 0) == chosen([], 0, "first") == chosen([], 0, spec=NUMBERS) == []
+    assert chosen([], 0) == chosen([], 0, "first") == chosen([], 0, "random") == chosen([], 0, spec=NUMBERS) == []
 
 
-@pytest.mark.parametrize("how", ["balanced", "first"])
+@pytest.mark.parametrize("how", ["balanced", "random", "first"])
 def test_too_few_labelled_rows_is_an_error(how: str) -> None:
     with pytest.raises(DataError, match="3 demonstrations were requested, but there are 2"):
         chosen(rows("Yes", None, "No"), 3, how)

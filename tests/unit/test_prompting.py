@@ -27,6 +27,7 @@ def run_of(model: Path, folder: Path, method: str = "few-shot", demonstrations: 
         "model": str(model),
         "method": method,
         "prompt.demonstrations": demonstrations,
+        "prompt.prior": "none",
         "runtime.dtype": "float32",
     }
     return Run.create(folder, load_config(values=values))

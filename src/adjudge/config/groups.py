@@ -87,11 +87,22 @@ class PromptConfig(Settings):
         False, description="true: the model explains its judgement afterwards; before: it writes an analysis first"
     )
     demonstrations: int = Field(5, ge=0, description="worked examples in a few-shot prompt")
-    demonstration_choice: Literal["balanced", "first"] = Field(
-        "balanced", description="balanced over labels, or the first rows"
+    demonstration_choice: Literal["balanced", "random", "nearest", "first"] = Field(
+        "balanced", description="balanced over labels, random, the nearest to each judged row, or the first rows"
     )
     demonstration_tokens: int = Field(
         96, ge=8, description="longest input of a demonstration; its longest field is shortened"
+    )
+    demonstration_orders: int = Field(
+        1, ge=1, description="orders of the demonstrations; a row is asked with each, and label probabilities averaged"
+    )
+    prior: Literal["none", "content-free", "training-rows"] = Field(
+        "training-rows",
+        description="few-shot divides label probabilities by: nothing, their mean over inputs without content, or "
+        "their mean over training rows",
+    )
+    prior_rows: int = Field(
+        32, ge=1, description="most training rows of prompt.prior=training-rows; their gold answers are not read"
     )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
     template_options: dict[str, bool | int | float | str] = Field(

@@ -28,6 +28,9 @@ MAPPINGS = ("prompt.template_options.",)
 RENAMED = {"ppo.init": "init"}
 """Settings of earlier versions and their current names."""
 
+ADDED = {"prompt.demonstration_orders": 1, "prompt.prior": "none"}
+"""Settings that are newer than some run folders, and what those runs did, whatever the default is now."""
+
 
 def load_config(
     *,
@@ -94,8 +97,12 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an older run folder under their current names."""
+    """Return the settings of an older run folder under their current names, with what it did before newer ones."""
     upgraded = copy.deepcopy(dict(tree))
+    for key, value in ADDED.items():
+        place, _, name = key.partition(".")
+        if isinstance(upgraded.get(place), dict):
+            upgraded[place].setdefault(name, value)
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
         group: Any = upgraded

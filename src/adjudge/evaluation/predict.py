@@ -56,6 +56,10 @@ class PromptedJudge:
         predictions = {row: each for part in agreed(judge_own) for row, each in part.items()}
         return [predictions[row] for row in range(len(examples))]
 
+    def prompt_tokens(self, examples: Sequence[Example]) -> list[int]:
+        """Return the number of tokens of each row's prompt."""
+        return [len(prompt.ids) for prompt in self.task.renderer.prompts(examples)]
+
     def _judged(
         self,
         examples: Sequence[Example],

@@ -136,6 +136,7 @@ def compare_runs(one: Path, other: Path) -> list[Part]:
     parts = [
         _fields("rows", _rows(one), _rows(other)),
         _records("demonstrations", *_both(one, other, "demonstrations.jsonl"), ""),
+        *_label_priors(one, other),
         _records("metrics.jsonl", *_both(one, other, "metrics.jsonl"), "step"),
         *_weights(one, other),
         *_calibration(one, other),
@@ -169,6 +170,14 @@ def _calibration(one: Path, other: Path) -> Iterator[Part]:
     """Compare what two runs fitted at the end of their training; a run that is calibrated later is no other run."""
     if Run.open(one).config.calibration.rows:
         yield _fields("calibration", *(dict(flat(read_calibration(folder))) for folder in (one, other)))
+
+
+def _label_priors(one: Path, other: Path) -> Iterator[Part | None]:
+    """Compare the label priors of two runs, order by order; nothing where neither has any."""
+    paths = [folder / "label_priors.json" for folder in (one, other)]
+    if any(path.is_file() for path in paths):
+        first, second = ([dict(flat(prior)) for prior in read_json(path)["orders"]] for path in paths)
+        yield _records("label_priors.json", first, second, "")
 
 
 def _fields(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Part:

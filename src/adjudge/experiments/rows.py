@@ -222,12 +222,20 @@ def fingerprint(rows: Iterable[Example]) -> str:
 
 
 def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
-    """Return the training rows the method sees: a few-shot prompt shows only its demonstrations."""
-    from adjudge.prompts.demonstrations import choose_demonstrations
-
+    """Return the training rows the method sees: of few-shot the demonstrations, and those of its label prior."""
     if entry.rows == "demonstrations":
-        return [row for part in rows.parts for row in choose_demonstrations(part.rows, part.spec, config.prompt)]
+        return [row for part in rows.parts for row in _seen(part, config)]
     return [row for part in rows.parts for row in part.rows]
+
+
+def _seen(part: TaskRows, config: Config) -> list[Example]:
+    from adjudge.prompts.demonstrations import choose_demonstrations, prior_rows
+
+    shown = choose_demonstrations(part.rows, part.spec, config.prompt, config.seed)
+    if config.prompt.prior != "training-rows":
+        return shown
+    measured_on = prior_rows(part.rows, shown, part.spec, config.prompt, config.seed)
+    return list({row.id: row for row in (*shown, *measured_on)}.values())
 
 
 def report_overlap(

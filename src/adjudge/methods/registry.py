@@ -96,7 +96,16 @@ METHODS: dict[str, Entry] = {
     for entry in (
         _prompting("zero-shot", "the untrained model, asked", PAPER, rows="none"),
         _prompting(
-            "few-shot", "the untrained model, shown examples", PAPER, rows="demonstrations", analysis_before=False
+            "few-shot",
+            "the untrained model, shown examples",
+            PAPER,
+            rows="demonstrations",
+            analysis_before=False,
+            apart=(
+                ("prompt.prior", "content-free", "contextual calibration (arXiv 2102.09690)"),
+                ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
+                ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
+            ),
         ),
         _adapter(
             "sft",
@@ -220,11 +229,31 @@ def check_settings(config: Config) -> None:
             f"alone would teach the model to skip analyses. Leave {entry.name} out, or use prompt.analysis=true: the "
             "analysis then follows the judgement."
         )
+    if entry.rows == "demonstrations":
+        _check_demonstrations(config)
     if config.init is not None and not entry.trains_adapter:
         raise ConfigError(
             f"{entry.name} cannot start from a run (init): it trains no adapter. "
             f"Those that can are: {', '.join(adapter_names())}."
         )
+
+
+def _check_demonstrations(config: Config) -> None:
+    from adjudge.prompts.demonstrations import demonstration_orders
+
+    if config.prompt.analysis and config.prompt.demonstration_orders > 1:
+        raise ConfigError(
+            "prompt.demonstration_orders averages the answers to several prompts, and an analysis "
+            f"(prompt.analysis={str(config.prompt.analysis).lower()}) is written for one of them. Leave one of the two "
+            "settings out."
+        )
+    if config.prompt.demonstration_choice == "nearest" and config.prompt.prior == "content-free":
+        raise ConfigError(
+            "prompt.prior=content-free is measured with the demonstrations of all rows, and with "
+            "prompt.demonstration_choice=nearest each row has its own. Use prompt.prior=training-rows or "
+            "prompt.prior=none."
+        )
+    demonstration_orders(config.prompt, config.seed)  # as many as there are
 
 
 def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
@@ -257,6 +286,13 @@ def model_of(config: Config) -> str:
     """Return the model of the run's method; "" for a method without one."""
     key = get_entry(config.method).model
     return str(value_of(config, key)) if key else ""
+
+
+def weighs_labels(config: Config) -> bool:
+    """Return whether the probabilities of label words are weighed, so that the answer is the likeliest of them."""
+    prompt = config.prompt
+    weighed = prompt.prior != "none" or prompt.demonstration_orders > 1
+    return weighed and get_entry(config.method).rows == "demonstrations"
 
 
 def answers_likeliest(config: Config) -> bool:
@@ -305,6 +341,9 @@ def _reward_key(entry: Entry) -> str | None:
 _READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
 """Settings read by some methods only."""
 
+_WITHOUT_DEMONSTRATIONS = {"demonstration_orders": 1, "prior": "none", "prior_rows": 32}
+"""Settings of `PromptConfig` that only a method with demonstrations reads, and what the others record."""
+
 
 def forms_apart(config: Config) -> list[dict[str, str]]:
     """Return each setting with which the run's method is another than its name says, and what it is then."""
@@ -325,7 +364,8 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     """Return a run's settings, with groups its method never reads reset to their defaults.
 
     Two runs are the same run when these are equal: changing ``ppo.clip`` must not make a finished SFT run stale. Where
-    a method's settings name its model, `model` is that name.
+    a method's settings name its model, `model` is that name. Where label words are weighed, the answer is the likeliest
+    of them (``evaluation.decode=labels``).
     """
     entry = get_entry(config.method)
     plain = Config()
@@ -334,6 +374,10 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     if entry.model != "model":
         update |= {"model": model, "preset": plain.preset}  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
+    if entry.rows != "demonstrations":
+        update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
+    if weighs_labels(config):
+        update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
         unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}

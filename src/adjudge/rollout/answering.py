@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.prompts.answers import read_answer
 from adjudge.rollout.analysis import analyse, open_next
@@ -41,8 +43,9 @@ def answer(
 ) -> list[Answer]:
     """Answer each prompt, in order.
 
-    ``decode="labels"`` takes the likeliest label word; number tasks are always greedy. With an analysis the texts hold
-    the whole form, and the value comes from the judgement alone. Raises NotFiniteError.
+    ``decode="labels"`` takes the likeliest label word; number tasks are always greedy. The task's prior changes label
+    probabilities, and nothing of a greedy answer. With an analysis the texts hold the whole form, and the value comes
+    from the judgement alone. Raises NotFiniteError.
     """
     by_label = decode == "labels" and not task.spec.is_number
     analyses = [""] * len(prompts)
@@ -59,7 +62,12 @@ def answer(
 
 
 def _label_probabilities(task: PromptedTask, state: Prefilled) -> list[dict[str, float]]:
+    """Return the probability of each label word, divided by the task's prior and scaled to sum to 1."""
     logp_BL = label_logps(task.policy, state, task.end.label_ids(task.spec))
+    if task.prior is not None:
+        prior_L = torch.tensor([task.prior[word] for word in task.spec.words], dtype=logp_BL.dtype)
+        smallest = torch.finfo(logp_BL.dtype).tiny  # a probability that was rounded to 0 is not impossible
+        logp_BL = logp_BL - prior_L.clamp(min=smallest).log().to(logp_BL.device)
     return [dict(zip(task.spec.words, row, strict=True)) for row in logp_BL.softmax(-1).tolist()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from adjudge.config import Config
@@ -40,9 +40,17 @@ class PromptRow(NamedTuple):
 class PromptedTask:
     """A policy and the task it is prompted with. Sampling, training and evaluation share it."""
 
-    def __init__(self, policy: Policy, spec: TaskSpec, config: Config, demonstrations: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        spec: TaskSpec,
+        config: Config,
+        demonstrations: Sequence[Example] = (),
+        renderer: Renderer | None = None,
+    ) -> None:
+        """Prompt with `renderer`; without one, with the same `demonstrations` before every row."""
         self.policy, self.spec, self.config = policy, spec, config
-        self.renderer = Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
+        self.renderer = renderer or Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
         end_ids = self.renderer.end_ids(policy.end_ids)
         self.end = answer_end(policy.tokenizer, end_ids, spec, config.answer)
         analysis = AnalysisEnd(policy.tokenizer, tuple(end_ids), config.answer.analysis_tokens)
@@ -50,6 +58,8 @@ class PromptedTask:
         self.analysis_after = analysis if config.prompt.analysis is True else None
         self.rewarder: Rewarder | None = None
         """Rewards its answers; set where a policy learns from rewards."""
+        self.prior: Mapping[str, float] | None = None
+        """What the probability of each label word is divided by; None for nothing."""
 
     @property
     def response_tokens(self) -> int:

@@ -69,7 +69,8 @@ _WRITTEN = (
         "scores.json",
         "task.yaml",
     ),
-    *("tasks.yaml", "demonstrations.jsonl", "report.html", "predictions"),
+    *("tasks.yaml", "demonstrations.jsonl", "demonstrations.safetensors", "label_priors.json"),
+    *("report.html", "predictions"),
     *("adapter", "encoder", "regression", "evaluations", "tasks", TRACKING),
 )
 """Files of a run, besides config.yaml, in the order of removal when it is replaced (records of progress first)."""

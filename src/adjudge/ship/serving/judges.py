@@ -55,12 +55,12 @@ class ServedJudge:
             if not count_tokens or not isinstance(self.judge, PromptedJudge):
                 return [Answered(prediction) for prediction in predictions]
             task = self.judge.task
-            prompts = task.renderer.prompts(examples)
+            prompt_tokens = self.judge.prompt_tokens(examples)
             texts = [prediction.text for prediction in predictions]
             written = [len(task.policy.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
         return [
-            Answered(prediction, len(prompt.ids), tokens)
-            for prediction, prompt, tokens in zip(predictions, prompts, written, strict=True)
+            Answered(prediction, read, tokens)
+            for prediction, read, tokens in zip(predictions, prompt_tokens, written, strict=True)
         ]
 
     def warm_up(self) -> None:
