@@ -48,6 +48,7 @@ import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
 import adjudge.methods.ppo
 import adjudge.methods.reinforce
+import adjudge.methods.reward_model
 import adjudge.methods.rloo
 import adjudge.methods.sft
 import adjudge.methods.spin
@@ -58,7 +59,7 @@ from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
 METHODS = (
-    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo"),
+    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
     *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin"),
 )
 SETTINGS: dict[str, Any] = {
@@ -99,6 +100,9 @@ SETTINGS: dict[str, Any] = {
     "spin.optimizer.lr": 1e-3,
     "sppo.batch_size": 4,
     "sppo.optimizer.lr": 1e-3,
+    "reward_model.batch_size": 4,
+    "reward_model.micro_batch_size": 2,
+    "reward_model.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,

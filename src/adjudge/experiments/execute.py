@@ -198,12 +198,14 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     trained, train_s = timed(lambda: method.train(run, rows.parts))
     train_s += trained.earlier_s
     training: dict[str, Any] = {**identity, "train_rows": len(learned)}
+    figures = trained.figures or [{} for _ in rows.parts]
     if len(rows.parts) == 1:
-        training |= next(iter(overlaps.values()))
+        training |= {**next(iter(overlaps.values())), **figures[0]}
     else:
         training |= {key: sum(each[key] for each in overlaps.values()) for key in ("overlap", "overlap_exact")}
         training["tasks"] = {
-            part.spec.name: {"task_rows": len(part.rows), **overlaps[part.spec.name]} for part in rows.parts
+            part.spec.name: {"task_rows": len(part.rows), **overlaps[part.spec.name], **own}
+            for part, own in zip(rows.parts, figures, strict=True)
         }
     if entry.trains:
         training["seconds"] = {"setup": import_s, "train": train_s}

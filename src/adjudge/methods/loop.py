@@ -292,13 +292,14 @@ def adapter_loop(
     value_lr: float | None = None,
     iterations: int = 1,
     carry: Mapping[str, Stateful] | None = None,
+    judge_of: Callable[[PromptedTask], Judge] = PromptedJudge,
 ) -> AdapterLoop[RowT]:
     """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
     value head is trained too. With several `iterations` the reference moves (`AdapterLoop.begins_iteration`). `carry`
-    holds the method's additional state. Raises ConfigError, DataError, ModelError, RunError.
+    holds the method's additional state, `judge_of` makes its judges. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -332,7 +333,7 @@ def adapter_loop(
         groups,
         tasks,
         rows,
-        [PromptedJudge(task) for task in tasks],
+        [judge_of(task) for task in tasks],
         [part.spec for part in parts],
         held_out,
         save,

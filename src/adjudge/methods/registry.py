@@ -43,6 +43,8 @@ class Entry:
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
     """True if it takes tasks that are answered with a number."""
+    rates_labels: bool = False
+    """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     apart: tuple[tuple[str, str, str], ...] = ()
     """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
@@ -134,6 +136,12 @@ METHODS: dict[str, Entry] = {
             "log-ratios moved to the win rates of the model's own answers",
             "arXiv 2405.00675",
             apart=(("sppo.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
+        ),
+        _pairs(
+            "reward-model",
+            "a reward for each answer, learned from pairs; judges by the highest",
+            "arXiv 2405.19763",
+            rates_labels=True,
         ),
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
@@ -232,6 +240,13 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
+    for spec in specs:
+        if spec.is_number and not entry.numbers:
+            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
+            raise ConfigError(
+                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
+                f"between numbers near is good. Use another method, such as {', '.join(others)}."
+            )
     weighted = [name for name in entry.settings if getattr(getattr(config, name), "class_weight", None) is not None]
     by_label = [f"{name}.class_weight" for name in weighted]
     if entry.trains and config.data.sampling != "all":
@@ -241,13 +256,6 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
-    for spec in specs:
-        if spec.is_number and not entry.numbers:
-            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
-            raise ConfigError(
-                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
-                f"between numbers near is good. Use another method, such as {', '.join(others)}."
-            )
     reward = reward_settings(config)
     if reward is not None:
         check_rewards(reward, specs)
@@ -261,7 +269,8 @@ def model_of(config: Config) -> str:
 
 def answers_likeliest(config: Config) -> bool:
     """Return whether a label task is answered with the likeliest label, so that its probabilities cost nothing more."""
-    return config.evaluation.decode == "labels" or get_entry(config.method).model != "model"
+    entry = get_entry(config.method)
+    return config.evaluation.decode == "labels" or entry.model != "model" or entry.rates_labels
 
 
 def rewarded_names() -> list[str]:
