@@ -22,6 +22,7 @@ from adjudge.methods.registry import (
     entry_for,
     get_entry,
     load_reward_functions,
+    load_reward_model,
     own_settings,
 )
 from adjudge.rewards.function import RewardFunction, recorded
@@ -92,9 +93,11 @@ def _execute(
     start = starting_point(config)
     if start is not None:
         check_start(start, config)
+    reward_model = load_reward_model(config, specs)
+    rewarded_by = recorded(reward_functions) | (reward_model.recorded() if reward_model is not None else {})
     if len(specs) > 1:
         note(rows.mixture_line())
-    identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
+    identity = Identity(config, specs, rows.sha256(), rewarded_by, start)
     resume = not force and goes_on(folder, identity, resume=resume)
     if resume and (scores := _finished_scores(folder)):
         return scores
@@ -106,6 +109,7 @@ def _execute(
         rows_sha256=identity.rows_sha256,
         start=start,
         reward_functions=reward_functions,
+        reward_model=reward_model,
     )
     with tracked(run, specs), ended(run):
         specs = [keep_rows(spec, run.folder) for spec in specs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adjudge.config import Config, RewardConfig, value_of
@@ -18,6 +19,7 @@ from adjudge.runs.names import MULTI
 if TYPE_CHECKING:
     from adjudge.methods.base import Method
     from adjudge.rewards.function import RewardFunction
+    from adjudge.runs.reward_model import RewardModel
     from adjudge.tasks.spec import TaskSpec
 
 
@@ -304,6 +306,16 @@ def load_reward_functions(config: Config, specs: Sequence[TaskSpec]) -> list[Rew
 
     reward = reward_settings(config)
     return [] if reward is None else load_functions(reward, specs)
+
+
+def load_reward_model(config: Config, specs: Sequence[TaskSpec]) -> RewardModel | None:
+    """Return the reward model which the run's method learns from, or None without one. Raises RunError."""
+    reward = reward_settings(config)
+    if reward is None or reward.kind == "match" or reward.model is None:
+        return None
+    from adjudge.runs.reward_model import reward_model_at
+
+    return reward_model_at(Path(reward.model), config, specs)
 
 
 def _reward_key(entry: Entry) -> str | None:

@@ -2,8 +2,8 @@
 
 Shapes: ``P`` pairs, ``B`` prompts, ``A`` answers to each prompt, ``T`` tokens of an answer.
 
-A *ratio* is log π(y|x) − log π_ref(y|x), summed over
-the answer's tokens, in nats. Every function returns one loss per pair or prompt, float32; the caller takes the mean.
+A *ratio* is log π(y|x) − log π_ref(y|x), summed over the answer's tokens, in nats.
+Every function returns one loss per pair or prompt, float32; the caller takes the mean.
 """
 
 from __future__ import annotations
