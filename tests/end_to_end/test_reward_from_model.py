@@ -113,6 +113,7 @@ def test_a_model_that_knows_the_gold_answers_teaches_what_right_and_wrong_teach(
     execute(plain, spec, tmp_path / "match")
     execute(config_of(method, able, model), spec, tmp_path / "learned")
     match, learned = logged(Run.open(tmp_path / "match")), logged(Run.open(tmp_path / "learned"))
+    assert any(record.get("right", 0) > 0 for record in match)
     for one, other in zip(match, learned, strict=True):
         for name in ("reward", "policy_loss", "grad_norm", "right"):
             assert one.get(name) == pytest.approx(other.get(name), abs=1e-4)
