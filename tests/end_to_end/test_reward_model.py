@@ -113,11 +113,9 @@ def test_a_language_model_has_no_place_for_it(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_numbers_and_analyses_are_refused(able: Path, tmp_path: Path) -> None:
+def test_numbers_are_refused(able: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="answered with a number, and reward-model learns from"):
         execute(load_config(values=values_of(able)), load_task("vader/movies-rating"), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"reward-model cannot go with prompt.analysis=before"):
-        execute(load_config(values=values_of(able, prompt__analysis="before")), reviews(tmp_path), tmp_path / "run")
 
 
 def test_too_few_rows_are_an_error(able: Path, tmp_path: Path) -> None:

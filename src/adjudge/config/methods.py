@@ -225,6 +225,12 @@ class RewardModelConfig(LoopConfig):
 
     epochs: int = Field(2, ge=1, description="passes over the training rows")
     micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
+    pairs: Literal["label", "rationale"] = Field(
+        "label",
+        description="label: the right label against wrong ones; rationale, with prompt.analysis=before: two right "
+        "answers, the one whose analysis makes the right label likelier against the other",
+    )
+    samples: int = Field(4, ge=1, description="answers sampled per row to make pairs of, with prompt.analysis=before")
     held_out: float = Field(
         0.1, gt=0, lt=1, description="share of the training rows that are kept from training, to measure its pairs on"
     )

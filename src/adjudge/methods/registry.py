@@ -139,11 +139,13 @@ METHODS: dict[str, Entry] = {
             "arXiv 2405.00675",
             apart=(("sppo.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
         ),
-        _pairs(
+        _adapter(
             "reward-model",
             "a reward for each answer, learned from pairs; judges by the highest",
             "arXiv 2405.19763",
+            numbers=False,
             rates_labels=True,
+            apart=(("reward_model.pairs", "rationale", "pairs of analyses by a rule which is ours, not the paper's"),),
         ),
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
@@ -309,13 +311,19 @@ def load_reward_functions(config: Config, specs: Sequence[TaskSpec]) -> list[Rew
 
 
 def load_reward_model(config: Config, specs: Sequence[TaskSpec]) -> RewardModel | None:
-    """Return the reward model which the run's method learns from, or None without one. Raises RunError."""
+    """Return the reward model which the run's method learns from, or None without one. Raises RunError, ConfigError."""
     reward = reward_settings(config)
     if reward is None or reward.kind == "match" or reward.model is None:
         return None
     from adjudge.runs.reward_model import reward_model_at
 
-    return reward_model_at(Path(reward.model), config, specs)
+    model = reward_model_at(Path(reward.model), config, specs)
+    if reward.kind == "learned" and model.kind != "label":
+        raise ConfigError(
+            f"reward.model: {reward.model} rates analyses, and no label: it would pay wrong answers too. "
+            "Use reward.kind=mixed, which adds it to right and wrong."
+        )
+    return model
 
 
 def _reward_key(entry: Entry) -> str | None:

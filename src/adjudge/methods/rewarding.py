@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from adjudge.config import RewardConfig
 from adjudge.models.policy import load_policy
-from adjudge.rewards.learned import LearnedReward
+from adjudge.rewards.learned import LearnedReward, Ratings
 from adjudge.rewards.rewarder import build_rewarder
+from adjudge.rollout.answer_ratings import AnswerRatings
 from adjudge.rollout.label_rewards import label_rewards
 from adjudge.rollout.pairs import gold_labels
 from adjudge.rollout.prompted import PromptedTask, prompt_rows
@@ -26,9 +27,9 @@ def add_rewarders(
 ) -> dict[str, Stateful]:
     """Give each task its rewarder, and return those which carry something from step to step.
 
-    A reward model rates every label of every training row now, and is then dropped.
+    A reward model rates every label of every training row now, and is then dropped, unless it rates analyses.
     """
-    learned: Sequence[LearnedReward | None] = [None] * len(parts)
+    learned: Sequence[Ratings | None] = [None] * len(parts)
     if run.reward_model is not None:
         learned = rated(run, run.reward_model, parts)
     carried: dict[str, Stateful] = {}
@@ -40,11 +41,17 @@ def add_rewarders(
     return carried
 
 
-def rated(run: Run, model: RewardModel, parts: Sequence[TaskRows]) -> list[LearnedReward]:
+def rated(run: Run, model: RewardModel, parts: Sequence[TaskRows]) -> Sequence[Ratings]:
     """Return what the reward model gives each label of each row, task by task. It reads its own prompts."""
     own = Run.open(model.folder)
     update = {"model": run.config.model, "runtime": run.config.runtime}  # the same weights, where they lie now
     own.config = dated(model.folder, own.config).model_copy(update=update)
+
+    if model.rates_analyses:
+        return [
+            AnswerRatings(task, rates_labels=model.kind == "label")
+            for task in load_adapter_tasks(own, [part.spec for part in parts])
+        ]
 
     def rate() -> list[tuple[list[list[float]], float]]:
         found = []

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from adjudge.config import RewardConfig
 from adjudge.rewards.function import RewardFunction
-from adjudge.rewards.learned import LEARNED, LearnedReward, mixed_reward
+from adjudge.rewards.learned import LEARNED, Ratings, mixed_reward
 from adjudge.rewards.metric import MetricCredit
 from adjudge.rewards.score import reward_scale, rewards
 from adjudge.rewards.weights import balance_of
@@ -32,7 +32,7 @@ def build_rewarder(
     train_rows: Sequence[Example] = (),
     functions: Sequence[RewardFunction] = (),
     decode: Decode | None = None,
-    learned: LearnedReward | None = None,
+    learned: Ratings | None = None,
 ) -> Rewarder:
     """Return the rewarder of a task. `functions` are the settings' functions, loaded; `decode` is for them.
 
@@ -62,6 +62,19 @@ class Answers(Protocol):
     def prompts(self) -> Sequence[Sequence[int]]:
         """Return the token ids of the prompts."""
 
+    @property
+    def openings(self) -> Sequence[Sequence[int]]:
+        """Return the token ids before each judgement: an analysis, or nothing."""
+
+
+@runtime_checkable
+class _Stateful(Protocol):
+    """Ratings which carry something from step to step."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
 
 class Rewarder:
     """Rewards the answers of one task. Its state is the window of the metric."""
@@ -73,7 +86,7 @@ class Rewarder:
         train_golds: Sequence[Value | None] = (),
         functions: Sequence[RewardFunction] = (),
         decode: Decode | None = None,
-        learned: LearnedReward | None = None,
+        learned: Ratings | None = None,
     ) -> None:
         if len(functions) != len(config.functions):
             raise ValueError(f"{len(functions)} reward functions are loaded of {len(config.functions)} in the settings")
@@ -97,7 +110,8 @@ class Rewarder:
         are on one scale already. Raises DataError for a row without a gold answer, NotFiniteError, RewardError.
         """
         scores, self._figures = self._row_rewards(
-            answers.golds, answers.examples, answers.judgements, answers.prompts, common_scale
+            *(answers.golds, answers.examples, answers.judgements, answers.prompts, common_scale),
+            answers.openings if self._learned is not None else (),
         )
         if self._metric is not None:
             credits = self._metric.of_answers(answers.golds, [judgement.value for judgement in answers.judgements])
@@ -160,16 +174,19 @@ class Rewarder:
     @property
     def has_state(self) -> bool:
         """True if it carries something from step to step."""
-        return self._metric is not None and self.config.metric_window > 0
+        return (self._metric is not None and self.config.metric_window > 0) or isinstance(self._learned, _Stateful)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it carries from step to step."""
-        return self._metric.state_dict() if self._metric is not None else {}
+        state = self._metric.state_dict() if self._metric is not None else {}
+        return state | ({LEARNED: self._learned.state_dict()} if isinstance(self._learned, _Stateful) else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         if self._metric is not None:
             self._metric.load_state_dict(state)
+        if isinstance(self._learned, _Stateful):
+            self._learned.load_state_dict(state[LEARNED])
 
     def _row_rewards(
         self,
@@ -178,13 +195,14 @@ class Rewarder:
         judgements: Sequence[Judgement],
         prompts: Sequence[Sequence[int]],
         common_scale: bool,
+        openings: Sequence[Sequence[int]] = (),
     ) -> tuple[list[float], dict[str, float | None]]:
         """Return what rows pay on their own, without the metric, and the mean of each function and a learned reward."""
         figures: dict[str, float | None] = {}
         scale, factor = self._scale(common_scale), self.config.match_factor
         scores = [factor * score / scale for score in rewards(judgements, golds, self.spec, self.config)]
         if self._learned is not None:
-            learned = [self._learned.of(*answer) for answer in zip(examples, judgements, strict=True)]
+            learned = self._learned.of_answers(examples, judgements, openings)
             readable = [reward for reward in learned if reward is not None]
             figures[LEARNED] = fmean(readable) if readable else None
             unreadable = self._unreadable(golds[0], common_scale)
@@ -203,7 +221,11 @@ class Rewarder:
         return [score * self._weight(gold) for score, gold in zip(scores, golds, strict=True)], figures
 
     def _with_learned(self, learned: float, match: float) -> float:
-        return learned if self.config.kind == "learned" else mixed_reward(learned, match, self.config.threshold)
+        if self.config.kind == "learned":
+            return learned
+        assert self._learned is not None
+        label, other = (learned, match) if self._learned.rates_labels else (match, learned)
+        return mixed_reward(label, other, self.config.threshold)
 
     def _unreadable(self, gold: Value | None, common_scale: bool) -> float:
         (unreadable,) = rewards([Judgement("", None)], [gold], self.spec, self.config)

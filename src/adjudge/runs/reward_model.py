@@ -35,6 +35,10 @@ class RewardModel:
     """File name to SHA-256."""
     pair_accuracy: dict[str, float]
     """Task to the share of held-out pairs whose right answer has the higher reward."""
+    kind: str = "label"
+    """What the answers of its pairs differ in: ``label``, or ``rationale`` (their analyses)."""
+    rates_analyses: bool = False
+    """True if it rates answers with an analysis before the judgement."""
 
     def recorded(self) -> dict[str, Any]:
         """Return what a run records of it."""
@@ -69,15 +73,26 @@ def reward_model_at(folder: Path, config: Config, specs: Sequence[TaskSpec]) -> 
                 f"reward.model: {folder} was trained on another version of {spec.name}: its fields, labels or "
                 "instruction differ. Train one on this task."
             )
-    accuracies = {spec.name: float(task_record(training, spec.name)["pair_accuracy"]) for spec in specs}
+    analysed = run.config.prompt.analysis == "before"
+    if analysed and config.prompt.analysis != "before":
+        raise RunError(
+            f"reward.model: {folder} rates answers with an analysis before the judgement. Set prompt.analysis=before, "
+            "or train one without."
+        )
+    records = [task_record(training, spec.name) for spec in specs]
+    accuracies = {spec.name: record["pair_accuracy"] for spec, record in zip(specs, records, strict=True)}
     environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
     if environment.get("model"):
         check_same_model(folder, environment["model"], config.model)
     for name, accuracy in accuracies.items():
+        if accuracy is None:
+            raise RunError(
+                f"reward.model: {folder} has no held-out pair of {name} to tell how good it is. Give it more rows."
+            )
         if accuracy < LEAST_ACCURACY:
             raise RunError(
                 f"reward.model: {folder} rates {accuracy:.2f} of its held-out pairs of {name} in the right order, and "
                 f"0.5 is chance. Below {LEAST_ACCURACY} it serves no other run: give it more rows or epochs."
             )
     files = {name: digest for name, digest in model_hashes(folder / "adapter").items() if name in FILES}
-    return RewardModel(folder, files, accuracies)
+    return RewardModel(folder, files, accuracies, records[0].get("pair_kind", "label"), analysed)
