@@ -24,7 +24,6 @@ from adjudge.runs.folder import read_jsonl
 from adjudge.runs.names import shown_name
 from adjudge.system.console import note, warn
 from adjudge.tasks.spec import TaskSpec
-from adjudge.training.optim import FirstPhase
 
 BATCHES = 3
 """Measured batches: of training, of each of its phases, and of judging."""
@@ -132,6 +131,8 @@ def training_seconds(
 
     With a warm start, the first half of the measured steps are of its kind.
     """
+    from adjudge.training.optim import FirstPhase  # it imports PyTorch, which only the estimate needs
+
     per_pass = _steps_per_pass(config, settings, rows)
     steps = per_pass * settings.passes(per_pass)
     warm_start = settings.warm_start if isinstance(settings, WarmStartConfig) else 0.0
