@@ -291,6 +291,7 @@ def adapter_loop(
     *,
     samples: bool = False,
     value_lr: float | None = None,
+    value_bias: bool = True,
     iterations: int = 1,
     carry: Mapping[str, Stateful] | None = None,
     judge_of: Callable[[PromptedTask], Judge] = PromptedJudge,
@@ -299,9 +300,9 @@ def adapter_loop(
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
-    value head is trained too. With several `iterations` the reference moves (`AdapterLoop.begins_iteration`). `carry`
-    holds the method's additional state; `judge_of` makes its judges. Raises ConfigError, DataError, ModelError and
-    RunError.
+    value head is trained too, without `value_bias` its weight alone. With several `iterations` the reference moves
+    (`AdapterLoop.begins_iteration`). `carry` holds the method's additional state; `judge_of` makes its judges. Raises
+    ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -311,7 +312,9 @@ def adapter_loop(
     rows = [rows_of(task, part.rows) for task, part in zip(tasks, parts, strict=True)]
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     if value_lr is not None:
-        groups.append({"params": list(policy.value_head.parameters()), "lr": value_lr, "weight_decay": 0.0})
+        policy.value_head.bias.requires_grad_(value_bias)
+        head = [parameter for parameter in policy.value_head.parameters() if parameter.requires_grad]
+        groups.append({"params": head, "lr": value_lr, "weight_decay": 0.0})
     # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state. They are
     # restored after the weights and the reference, with which they are computed again.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)

@@ -57,7 +57,8 @@ def train_reward_model(run: Run, parts: Sequence[TaskRows]) -> Trained:
             "reward_model.pairs=rationale compares analyses before the judgement: set prompt.analysis=before."
         )
     pairs = AnalysedPairs(config.pairs, config.samples)
-    more: dict[str, Any] = {"value_lr": config.head_lr, "judge_of": RewardJudge}
+    # Differences do not depend on the head's bias: its gradient is rounding, which the optimizer would enlarge.
+    more: dict[str, Any] = {"value_lr": config.head_lr, "value_bias": False, "judge_of": RewardJudge}
     with adapter_loop(run, taught, config, prompt_rows, samples=True, carry={"pairs": pairs}, **more) as loop:
         kept = [prompt_rows(task, rows) for task, rows in zip(loop.tasks, held, strict=True)]
         for step in loop:
@@ -98,9 +99,13 @@ def _measured(
         figures = pair_figures(label_rewards(task, [row.ids for row in rows]), gold_labels(task, rows))
         count = len(rows) * (len(task.spec.words) - 1)
     else:
-        figures = answer_pair_figures(task, rows, pairs) or {"preferred": None, "margin": None}
+        figures = answer_pair_figures(task, rows, pairs)
         count = sum(pair is not None for pair in pairs)
-    return {"pair_accuracy": figures["preferred"], "pair_margin": figures["margin"], "held_out_pairs": count}
+    return {
+        "pair_accuracy": figures.get("preferred"),
+        "pair_margin": figures.get("margin"),
+        "held_out_pairs": count,
+    }
 
 
 def load_reward_judges(run: Run, specs: Sequence[TaskSpec]) -> list[RewardJudge]:
