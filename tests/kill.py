@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import json
 import os
 import random
 import shutil
@@ -48,6 +49,7 @@ import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
 import adjudge.methods.ppo
 import adjudge.methods.reinforce
+import adjudge.methods.reward_model
 import adjudge.methods.rloo
 import adjudge.methods.sft
 import adjudge.methods.spin
@@ -58,8 +60,8 @@ from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
 METHODS = (
-    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin"),
+    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo"),
 )
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
@@ -99,6 +101,9 @@ SETTINGS: dict[str, Any] = {
     "spin.optimizer.lr": 1e-3,
     "sppo.batch_size": 4,
     "sppo.optimizer.lr": 1e-3,
+    "reward_model.batch_size": 4,
+    "reward_model.micro_batch_size": 2,
+    "reward_model.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
@@ -125,7 +130,19 @@ def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
     """Train and judge, continuing from the state of the folder: the action to kill."""
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
-    execute(load_config(values={**SETTINGS, **models, "method": method}), specs, folder, resume=True)
+    values = {**SETTINGS, **models, "method": method.removeprefix("learned-")}
+    if method.startswith("learned-"):
+        group = f"{values['method']}.reward"
+        values |= {f"{group}.kind": "mixed", f"{group}.model": str(data.parent / "reward-model")}
+    execute(load_config(values=values), specs, folder, resume=True)
+
+
+def make_reward_model(models: dict[str, str], data: Path) -> None:
+    """Train the reward model of the methods called ``learned-…``, and let it be good enough."""
+    folder = data.parent / "reward-model"
+    finish(lambda: work("reward-model", models, data, folder), data.parent / "reward-model.log")
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    (folder / "training.json").write_text(json.dumps({**training, "pair_accuracy": 1.0}), encoding="utf-8")
 
 
 def fork(action: Callable[[], None], log: Path) -> int:
@@ -320,6 +337,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill-") as made:
         models = make_models(Path(made) / "models")
         data = write_reviews(Path(made) / "reviews.csv", 40)
+        if any(method.startswith("learned-") for method in methods):
+            make_reward_model(models, data)
         for place, method in enumerate(methods):
             began = time.monotonic()
 

@@ -14,7 +14,20 @@ from adjudge.types import Example
 
 EPOCHS_ALONE: dict[str, Any] = {
     f"{name}.min_steps": 0
-    for name in ("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "encoder")
+    for name in (
+        "sft",
+        "ppo",
+        "reinforce",
+        "rloo",
+        "grpo",
+        "exact",
+        "dpo",
+        "tdpo",
+        "spin",
+        "sppo",
+        "reward_model",
+        "encoder",
+    )
 }
 """Runs as short as their epochs, however few rows they have."""
 

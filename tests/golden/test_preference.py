@@ -16,6 +16,7 @@ from adjudge.rl.preference import (
     log_normaliser,
     minor_dpo,
     minor_weight,
+    pairwise,
     sppo,
     tdpo,
     win_rate,
@@ -231,3 +232,26 @@ def test_the_labels_form_of_spin_is_the_mean_over_samples() -> None:
     exact = (probability * dpo(ratio[0].expand(3), ratio, 0.5)).sum()
     close(mean, float(exact), within=1e-3)
     close(exact, float((probability[1:] * dpo(ratio[0].expand(2), ratio[1:], 0.5)).sum() + 0.5 * math.log(2)))
+
+
+def test_the_pairwise_loss_by_hand() -> None:
+    chosen_PT, rejected_PT = torch.tensor([[0.5, 1.0]]), torch.tensor([[0.0, 0.2]])
+    both = torch.ones(1, 2, dtype=torch.bool)
+    close(pairwise(chosen_PT, rejected_PT, both), 0.422589)
+    close(pairwise(chosen_PT, rejected_PT, torch.tensor([[False, True]])), 0.371101)
+    close(pairwise(2 * chosen_PT, 2 * rejected_PT, both, temperature=2.0), 0.422589)
+
+
+def test_equal_sequences_lose_log_two_and_teach_nothing() -> None:
+    nowhere = torch.zeros(1, 2, dtype=torch.bool)
+    values_PT = torch.tensor([[0.5, 1.0]])
+    close(pairwise(values_PT, values_PT, nowhere), 0.693147)
+    close(pairwise(values_PT, values_PT, ~nowhere), 0.693147)
+    close(gradient(lambda values: pairwise(values, torch.zeros(1, 2), nowhere), values_PT).abs().sum(), 0.0)
+    close(gradient(lambda values: pairwise(values, values, ~nowhere), values_PT).abs().sum(), 0.0)
+
+
+@pytest.mark.parametrize("margin", [-3.0, 0.0, 0.7, 50.0])
+def test_a_swapped_pair_loses_its_margin_more(margin: float) -> None:
+    one, zero, here = torch.tensor([[margin]]), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    close(pairwise(zero, one, here), float(pairwise(one, zero, here)) + margin)

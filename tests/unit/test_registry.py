@@ -25,6 +25,7 @@ def test_the_names_are_a_contract():
         "tdpo",
         "spin",
         "sppo",
+        "reward-model",
         "tfidf",
         "linear",
         "encoder",

@@ -76,6 +76,7 @@ def _load(runs: list[str], min_confidence: list[str]) -> list[ServedJudge]:
     from adjudge.evaluation.abstention import read_decision
     from adjudge.experiments.evaluate import load_judges, open_folder
     from adjudge.experiments.pick_run import pick_run
+    from adjudge.methods.registry import get_entry
     from adjudge.runs.calibration import temperature_of
     from adjudge.ship.serving.judges import judges_of_run, names_for
     from adjudge.ship.serving.vllm import vllm_command
@@ -97,7 +98,7 @@ def _load(runs: list[str], min_confidence: list[str]) -> list[ServedJudge]:
             sure = "" if each.spec.is_number else f", probabilities {'un' * (each.temperature is None)}calibrated"
             note(f"{each.name}: {config.method} on {task}, fields: {', '.join(each.spec.fields)}{sure}")
         command = vllm_command(opened.part("adapter"), config.model, loaded[0].name)
-        if command is not None:
+        if command is not None and not get_entry(config.method).rates_labels:
             note(f"  the same adapter in vLLM, which needs the run's own prompts:\n  {command}")
         served += loaded
     return served

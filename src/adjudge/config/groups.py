@@ -202,8 +202,17 @@ class GuardConfig(Settings):
     )
     one_label_share: float = Field(0.95, gt=0, lt=1, description="largest share of one label in the last 128 answers")
     unreadable_share: float = Field(0.5, ge=0, lt=1, description="largest share of unreadable answers in the last 128")
-    stop_on: tuple[Literal["kl", "one_label", "unreadable"], ...] = Field(
-        (), description="causes that stop the run, with a checkpoint, instead of a warning: kl, one_label, unreadable"
+    right_fall: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="with a learned reward: largest fall of the share of right answers, from its best, while that "
+        "reward is higher than then; over 128 answers",
+    )
+    stop_on: tuple[Literal["kl", "one_label", "unreadable", "score"], ...] = Field(
+        (),
+        description="causes that stop the run, with a checkpoint, instead of a warning: kl, one_label, unreadable, "
+        "score (see right_fall)",
     )
 
 

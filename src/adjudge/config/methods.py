@@ -220,6 +220,29 @@ class SppoConfig(WarmStartConfig):
     )
 
 
+class RewardModelConfig(LoopConfig):
+    """A reward model: LoRA layers and a scalar head, learned from pairs of answers (arXiv 2405.19763)."""
+
+    epochs: int = Field(2, ge=1, description="passes over the training rows")
+    micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
+    pairs: Literal["label", "rationale"] = Field(
+        "label",
+        description="label: the right label against wrong ones; rationale, with prompt.analysis=before: two right "
+        "answers, the one whose analysis makes the right label likelier against the other",
+    )
+    samples: int = Field(4, ge=1, description="answers sampled per row to make pairs of, with prompt.analysis=before")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share of the training rows that are kept from training, to measure its pairs on"
+    )
+    class_weight: Literal["balanced"] | None = Field(
+        "balanced",
+        description="balanced: a row's pairs count training rows / (labels * training rows of its label) times, so "
+        "that the frequent label earns nothing for being frequent",
+    )
+    head_lr: float = Field(1e-3, gt=0, description="peak learning rate of the scalar head")
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
+
+
 class FloorConfig(Settings):
     """What the floors read: logistic regression on features that are not trained."""
 
@@ -267,6 +290,7 @@ class MethodSettings(Settings):
     tdpo: TdpoConfig = TdpoConfig()
     spin: SpinConfig = SpinConfig()
     sppo: SppoConfig = SppoConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
     encoder: EncoderConfig = EncoderConfig()

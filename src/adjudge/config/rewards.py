@@ -13,6 +13,16 @@ from adjudge.config.groups import Settings
 class RewardConfig(Settings):
     """The score of a judgement, given once at its end."""
 
+    kind: Literal["match", "learned", "mixed"] = Field(
+        "match",
+        description="of a readable answer: right or wrong (match), what a reward model gives the label (learned), or "
+        "that up to a threshold, plus right or wrong (mixed)",
+    )
+    model: str | None = Field(None, description="run folder of the reward model, for kind=learned and kind=mixed")
+    threshold: float = Field(
+        1.0,
+        description="of kind=mixed: most that the learned part can add, in standard deviations of the labels' rewards",
+    )
     right: float = Field(1.0, description="reward of the right label")
     wrong: float = Field(-1.0, description="reward of a wrong label")
     unreadable: float = Field(-3.0, description="reward of an unreadable answer; number tasks pay -range/2")
@@ -69,11 +79,16 @@ class RewardConfig(Settings):
     @property
     def is_plain(self) -> bool:
         """True if right and wrong alone decide on the reward."""
-        return not (self.functions or self.costs or self.weights or self.metric)
+        return self.kind == "match" and not (self.functions or self.costs or self.weights or self.metric)
 
     @property
     def match_factor(self) -> float:
-        """Return the weight of the task's own reward: `match_weight`, by default 1, or 0 with functions."""
+        """Return the weight of the task's own reward: `match_weight`, by default 1, or 0 with functions.
+
+        A learned reward takes its place, so it is 0 then.
+        """
+        if self.kind == "learned":
+            return 0.0
         if self.match_weight is not None:
             return self.match_weight
         return 0.0 if self.functions else 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from adjudge.rollout.answering import answer
+from adjudge.rollout.answering import Answer, answer
 from adjudge.rollout.prompted import PromptedTask, check_lengths
 from adjudge.rollout.sampler import by_length
 from adjudge.system.console import note, progress
@@ -70,13 +70,15 @@ class PromptedJudge:
         title: str,
     ) -> dict[int, Prediction]:
         """Judge batches of rows, and return their predictions by row."""
-        task, config = self.task, self.task.config
         predictions: dict[int, Prediction] = {}
         with progress(title, sum(map(len, batches))) as bar:
             for rows in batches:
                 batch = [prompts[row].ids for row in rows]
-                answers = answer(task, batch, decode=config.evaluation.decode, probabilities=probabilities)
+                answers = self._answers(batch, probabilities=probabilities)
                 for row, each in zip(rows, answers, strict=True):
                     predictions[row] = Prediction.of(examples[row], each.text, each.value, each.probabilities)
                 bar.advance(len(rows))
         return predictions
+
+    def _answers(self, prompts: Sequence[Sequence[int]], *, probabilities: bool) -> list[Answer]:
+        return answer(self.task, prompts, decode=self.task.config.evaluation.decode, probabilities=probabilities)

@@ -12,7 +12,7 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
 from adjudge.experiments.same_run import Identity, difference_of
-from adjudge.methods.registry import check_names, get_entry, load_reward_functions, parse_name
+from adjudge.methods.registry import check_names, get_entry, load_reward_functions, load_reward_model, parse_name
 from adjudge.rewards.function import recorded
 from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
@@ -116,7 +116,7 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             update = {"method": method, "seed": seed, "data": data, "init": init}
             cell_config = run_settings(config.model_copy(update=update), [spec])
             if functions is None:
-                functions = recorded(load_reward_functions(cell_config, [spec]))
+                functions = _rewarded_by(cell_config, [spec])
             draw = (seed, data.fold, learns, cell_config.calibration.rows)
             if draw not in drawn:
                 rows = pools.draw(cell_config)
@@ -156,9 +156,15 @@ def _mixture_cells(
             shown, name = shown_name(method, len(specs)), cell_name(seed, data.fold)
             folder = out / "multi-task" / shown / name
             if functions is None:
-                functions = recorded(load_reward_functions(cell_config, specs))
+                functions = _rewarded_by(cell_config, specs)
             cells.append(Cell(_named(cell_config, shown, name), tuple(specs), folder, rows.sha256(), functions))
     return cells
+
+
+def _rewarded_by(config: Config, specs: Sequence[TaskSpec]) -> Mapping[str, Any]:
+    """Return what a run records of its reward functions and its reward model."""
+    model = load_reward_model(config, specs)
+    return recorded(load_reward_functions(config, specs)) | (model.recorded() if model is not None else {})
 
 
 def _named(config: Config, method: str, cell: str) -> Config:

@@ -22,6 +22,7 @@ from adjudge.methods.registry import (
     entry_for,
     get_entry,
     load_reward_functions,
+    load_reward_model,
     own_settings,
 )
 from adjudge.rewards.function import RewardFunction, recorded
@@ -92,9 +93,11 @@ def _execute(
     start = starting_point(config)
     if start is not None:
         check_start(start, config)
+    reward_model = load_reward_model(config, specs)
+    rewarded_by = recorded(reward_functions) | (reward_model.recorded() if reward_model is not None else {})
     if len(specs) > 1:
         note(rows.mixture_line())
-    identity = Identity(config, specs, rows.sha256(), recorded(reward_functions), start)
+    identity = Identity(config, specs, rows.sha256(), rewarded_by, start)
     resume = not force and goes_on(folder, identity, resume=resume)
     if resume and (scores := _finished_scores(folder)):
         return scores
@@ -106,6 +109,7 @@ def _execute(
         rows_sha256=identity.rows_sha256,
         start=start,
         reward_functions=reward_functions,
+        reward_model=reward_model,
     )
     with tracked(run, specs), ended(run):
         specs = [keep_rows(spec, run.folder) for spec in specs]
@@ -198,12 +202,14 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     trained, train_s = timed(lambda: method.train(run, rows.parts))
     train_s += trained.earlier_s
     training: dict[str, Any] = {**identity, "train_rows": len(learned)}
+    figures = trained.figures or [{} for _ in rows.parts]
     if len(rows.parts) == 1:
-        training |= next(iter(overlaps.values()))
+        training |= {**next(iter(overlaps.values())), **figures[0]}
     else:
         training |= {key: sum(each[key] for each in overlaps.values()) for key in ("overlap", "overlap_exact")}
         training["tasks"] = {
-            part.spec.name: {"task_rows": len(part.rows), **overlaps[part.spec.name]} for part in rows.parts
+            part.spec.name: {"task_rows": len(part.rows), **overlaps[part.spec.name], **own}
+            for part, own in zip(rows.parts, figures, strict=True)
         }
     if entry.trains:
         training["seconds"] = {"setup": import_s, "train": train_s}

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adjudge.config import Config
 from adjudge.errors import DataError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tracked import with_trackers
-from adjudge.methods.registry import reward_settings
+from adjudge.methods.registry import load_reward_model, reward_settings
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.environment import FILE, dated, differences, flat
 from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.runs.reward_model import REWARD_MODEL
 from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.system.console import note, warn
 from adjudge.system.files import sha256_of
@@ -82,14 +84,25 @@ def rerun(
                 else ""
             )
         )
+    _check_reward_model(folder, config, specs := read_tasks(folder))
     if data_dir is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
     config = with_trackers(config, report_to)
-    specs = read_tasks(folder)
     _check_tables(folder, specs, config.data.data_dir)
     note(f"repeating {folder} → {target}")
     execute(config, specs, target, force=force, resume=not force and _is_unfinished(target))
     return target
+
+
+def _check_reward_model(folder: Path, config: Config, specs: Sequence[TaskSpec]) -> None:
+    """Raise RunError when the reward model of a run is gone, or is not as it was."""
+    before = read_json(folder / "training.json").get(REWARD_MODEL)
+    model = load_reward_model(config, specs)
+    if before is not None and model is not None and model.files != before["sha256"]:
+        raise RunError(
+            f"{folder} learned from the reward model in {model.folder}, which has changed since. Put back the one it "
+            "was, or train anew."
+        )
 
 
 def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None) -> None:

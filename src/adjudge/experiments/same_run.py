@@ -12,6 +12,7 @@ from adjudge.errors import RunError
 from adjudge.rewards.function import FUNCTIONS
 from adjudge.runs.environment import FILE
 from adjudge.runs.folder import CHECKPOINTS, Run, differences, read_json
+from adjudge.runs.reward_model import REWARD_MODEL
 from adjudge.runs.start import StartingPoint
 from adjudge.runs.tasks import read_tasks, same_task
 from adjudge.runs.work import has_work
@@ -28,7 +29,7 @@ class Identity:
     specs: Sequence[TaskSpec]
     rows_sha256: str
     functions: Mapping[str, Any]
-    """The hashes of the reward functions, as `adjudge.rewards.function.recorded` returns them."""
+    """What it is rewarded by: the hashes of the reward functions and of a reward model, as runs record them."""
     start: StartingPoint | None = None
 
     def recorded(self) -> dict[str, Any]:
@@ -73,13 +74,23 @@ def difference_of(run: Run, identity: Identity) -> str:
     made_from = _recorded(run.folder)
     if made_from.get("rows_sha256", identity.rows_sha256) != identity.rows_sha256:
         return f"other rows ({_changed_file(run.folder)})"
-    functions = identity.functions.get(FUNCTIONS, {})
-    if made_from and made_from.get(FUNCTIONS, {}) != functions:
-        names = sorted(set(functions.items()) ^ set(made_from.get(FUNCTIONS, {}).items()))
-        return f"other reward functions ({', '.join(dict.fromkeys(name for name, _ in names))} changed)"
+    if made_from and (changed_reward := _changed_reward(made_from, identity)):
+        return changed_reward
     adapter = made_from.get("init", {}).get("sha256", {}).get("adapter_model.safetensors", "")
     if identity.start is not None and adapter not in ("", identity.start.adapter_sha256):
         return f"another adapter ({identity.start.adapter} changed)"
+    return ""
+
+
+def _changed_reward(made_from: Mapping[str, Any], identity: Identity) -> str:
+    """Return which reward functions, or which reward model, are not those of the run; or nothing."""
+    functions = identity.functions.get(FUNCTIONS, {})
+    if made_from.get(FUNCTIONS, {}) != functions:
+        names = sorted(set(functions.items()) ^ set(made_from.get(FUNCTIONS, {}).items()))
+        return f"other reward functions ({', '.join(dict.fromkeys(name for name, _ in names))} changed)"
+    before, now = made_from.get(REWARD_MODEL, {}), identity.functions.get(REWARD_MODEL, {})
+    if before.get("sha256") != now.get("sha256"):
+        return f"another reward model ({now.get('folder') or before.get('folder')} changed)"
     return ""
 
 
@@ -87,7 +98,7 @@ def _recorded(folder: Path) -> dict[str, Any]:
     """Return rows, reward functions and starting point as a run recorded them; nothing before it began to train."""
     environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
     record = dict(environment.get("data", {}))
-    record |= {name: environment[name] for name in ("init", FUNCTIONS) if name in environment}
+    record |= {name: environment[name] for name in ("init", FUNCTIONS, REWARD_MODEL) if name in environment}
     if (folder / "training.json").is_file():
         record |= read_json(folder / "training.json")
     return record

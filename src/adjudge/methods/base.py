@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from adjudge.evaluation.predict import Judge
 from adjudge.runs.folder import Run
@@ -20,6 +21,8 @@ class Trained:
     """Rows learned from, repetitions counted."""
     earlier_s: float = 0.0
     """Seconds of training before the run was resumed."""
+    figures: Sequence[Mapping[str, Any]] = ()
+    """What the method measured at its end, of each task, for training.json and scores.json; or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ from adjudge.errors import ConfigError
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
 from adjudge.methods.base import Method, Trained
+from adjudge.methods.rewarding import add_rewarders, load_adapter_tasks
 from adjudge.models.policy import Policy, load_policy
-from adjudge.rewards.rewarder import build_rewarder
+from adjudge.rewards.learned import LEARNED
 from adjudge.rollout.passes import RowsPerPass
 from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
@@ -203,7 +204,7 @@ class Loop(Generic[TaskT, RowT]):
         record["rows" if rollout is None else "prompts"] = self._session.rows
         record |= figures
         if rollout is not None:
-            record |= watch.see(rollout.golds, rollout.judgements)
+            record |= watch.see(rollout.golds, rollout.judgements, record.get("rewards", {}).get(LEARNED))
         seconds = dict(self._stages) or time.perf_counter() - self._step_began
         self._scheduler.step()
         about_rows = {"tokens": sum(row.tokens for row in step.rows)}
@@ -290,15 +291,18 @@ def adapter_loop(
     *,
     samples: bool = False,
     value_lr: float | None = None,
+    value_bias: bool = True,
     iterations: int = 1,
     carry: Mapping[str, Stateful] | None = None,
+    judge_of: Callable[[PromptedTask], Judge] = PromptedJudge,
 ) -> AdapterLoop[RowT]:
     """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
-    value head is trained too. With several `iterations` the reference moves (`AdapterLoop.begins_iteration`). `carry`
-    holds the method's additional state. Raises ConfigError, DataError, ModelError, RunError.
+    value head is trained too, without `value_bias` its weight alone. With several `iterations` the reference moves
+    (`AdapterLoop.begins_iteration`). `carry` holds the method's additional state; `judge_of` makes its judges. Raises
+    ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -308,14 +312,16 @@ def adapter_loop(
     rows = [rows_of(task, part.rows) for task, part in zip(tasks, parts, strict=True)]
     groups: list[dict[str, Any]] = [{"params": policy.adapter_parameters()}]
     if value_lr is not None:
-        groups.append({"params": list(policy.value_head.parameters()), "lr": value_lr, "weight_decay": 0.0})
+        policy.value_head.bias.requires_grad_(value_bias)
+        head = [parameter for parameter in policy.value_head.parameters() if parameter.requires_grad]
+        groups.append({"params": head, "lr": value_lr, "weight_decay": 0.0})
     # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state. They are
     # restored after the weights and the reference, with which they are computed again.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
     first_phase = NO_FIRST_PHASE
     carried: dict[str, Stateful] = {}
     if isinstance(settings, PolicyGradientConfig):
-        carried |= _add_rewarders(run, settings, tasks, parts)
+        carried |= add_rewarders(run, settings.reward, tasks, parts)
     if isinstance(settings, WarmStartConfig) and _has_warm_start(run, settings):
         first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
     if iterations > 1 or first_phase is not NO_FIRST_PHASE:
@@ -332,7 +338,7 @@ def adapter_loop(
         groups,
         tasks,
         rows,
-        [PromptedJudge(task) for task in tasks],
+        [judge_of(task) for task in tasks],
         [part.spec for part in parts],
         held_out,
         save,
@@ -365,20 +371,6 @@ def _has_warm_start(run: Run, settings: WarmStartConfig) -> bool:
     return True
 
 
-def _add_rewarders(
-    run: Run, settings: PolicyGradientConfig, tasks: Sequence[PromptedTask], parts: Sequence[TaskRows]
-) -> dict[str, Stateful]:
-    """Give each task its rewarder, and return those which carry something from step to step."""
-    carried: dict[str, Stateful] = {}
-    for index, (task, part) in enumerate(zip(tasks, parts, strict=True)):
-        decode = task.policy.tokenizer.decode
-        rewarder = build_rewarder(settings.reward, part.spec, part.rows, run.reward_functions, decode)
-        task.rewarder = rewarder
-        if rewarder.has_state:
-            carried[f"rewarder {index}"] = rewarder
-    return carried
-
-
 def _teach(loop: AdapterLoop[Any], settings: WarmStartConfig, step: Step[PromptedTask, Any]) -> dict[str, float]:
     rows = [taught_row(step.task, row) for row in step.rows]
     return teach(loop.policy, loop.optimizer, rows, settings.micro_batch_size, settings.optimizer.max_grad_norm)
@@ -391,10 +383,7 @@ def adapter_method(train: Callable[[Run, Sequence[TaskRows]], Trained]) -> Metho
 
 def load_adapter_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
     """Return the judges of a finished adapter run: one policy, prompted with each task."""
-    policy = load_policy(run.config)
-    policy.load_adapter(run.part("adapter"), train=False)
-    policy.merge()
-    return [PromptedJudge(PromptedTask(policy, spec, run.config)) for spec in specs]
+    return [PromptedJudge(task) for task in load_adapter_tasks(run, specs)]
 
 
 def _starting_policy(run: Run) -> Policy:

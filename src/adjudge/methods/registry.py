@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adjudge.config import Config, RewardConfig, value_of
@@ -18,6 +19,7 @@ from adjudge.runs.names import MULTI
 if TYPE_CHECKING:
     from adjudge.methods.base import Method
     from adjudge.rewards.function import RewardFunction
+    from adjudge.runs.reward_model import RewardModel
     from adjudge.tasks.spec import TaskSpec
 
 
@@ -43,6 +45,8 @@ class Entry:
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
     """True if it takes tasks that are answered with a number."""
+    rates_labels: bool = False
+    """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     apart: tuple[tuple[str, str, str], ...] = ()
     """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
@@ -143,6 +147,14 @@ METHODS: dict[str, Entry] = {
             "log-ratios moved to the win rates of the model's own answers",
             "arXiv 2405.00675",
             apart=(("sppo.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
+        ),
+        _adapter(
+            "reward-model",
+            "a reward for each answer, learned from pairs; judges by the highest",
+            "arXiv 2405.19763",
+            numbers=False,
+            rates_labels=True,
+            apart=(("reward_model.pairs", "rationale", "pairs of analyses by a rule which is ours, not the paper's"),),
         ),
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
@@ -261,6 +273,13 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
+    for spec in specs:
+        if spec.is_number and not entry.numbers:
+            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
+            raise ConfigError(
+                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
+                f"between numbers near is good. Use another method, such as {', '.join(others)}."
+            )
     weighted = [name for name in entry.settings if getattr(getattr(config, name), "class_weight", None) is not None]
     by_label = [f"{name}.class_weight" for name in weighted]
     if entry.trains and config.data.sampling != "all":
@@ -270,13 +289,6 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
-    for spec in specs:
-        if spec.is_number and not entry.numbers:
-            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
-            raise ConfigError(
-                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
-                f"between numbers near is good. Use another method, such as {', '.join(others)}."
-            )
     reward = reward_settings(config)
     if reward is not None:
         check_rewards(reward, specs)
@@ -297,7 +309,8 @@ def weighs_labels(config: Config) -> bool:
 
 def answers_likeliest(config: Config) -> bool:
     """Return whether a label task is answered with the likeliest label, so that its probabilities cost nothing more."""
-    return config.evaluation.decode == "labels" or get_entry(config.method).model != "model"
+    entry = get_entry(config.method)
+    return config.evaluation.decode == "labels" or entry.model != "model" or entry.rates_labels
 
 
 def rewarded_names() -> list[str]:
@@ -331,6 +344,22 @@ def load_reward_functions(config: Config, specs: Sequence[TaskSpec]) -> list[Rew
 
     reward = reward_settings(config)
     return [] if reward is None else load_functions(reward, specs)
+
+
+def load_reward_model(config: Config, specs: Sequence[TaskSpec]) -> RewardModel | None:
+    """Return the reward model which the run's method learns from, or None without one. Raises RunError, ConfigError."""
+    reward = reward_settings(config)
+    if reward is None or reward.kind == "match" or reward.model is None:
+        return None
+    from adjudge.runs.reward_model import reward_model_at
+
+    model = reward_model_at(Path(reward.model), config, specs)
+    if reward.kind == "learned" and model.kind != "label":
+        raise ConfigError(
+            f"reward.model: {reward.model} rates analyses, and no label: it would pay wrong answers too. "
+            "Use reward.kind=mixed, which adds it to right and wrong."
+        )
+    return model
 
 
 def _reward_key(entry: Entry) -> str | None:

@@ -13,6 +13,7 @@ from adjudge.tasks.spec import TaskSpec
 
 def check_rewards(config: RewardConfig, specs: Sequence[TaskSpec]) -> None:
     """Raise ConfigError for weights of unknown labels, or a metric which a task does not have."""
+    _check_kind(config, specs)
     weights, functions = config.function_weights, config.functions
     if weights is not None and len(weights) != len(functions):
         raise ConfigError(
@@ -46,6 +47,29 @@ def need_labels(spec: TaskSpec, setting: str) -> None:
     """Raise ConfigError for a number task."""
     if spec.is_number:
         raise ConfigError(f"{setting} is for labels, but {spec.name} is answered with a number. Leave it unset.")
+
+
+def _check_kind(config: RewardConfig, specs: Sequence[TaskSpec]) -> None:
+    """Raise ConfigError where `kind` and the other settings do not go together."""
+    if config.kind == "match":
+        if config.model is not None:
+            raise ConfigError(
+                f"reward.model={config.model} is not read with reward.kind=match: set reward.kind=learned, or mixed."
+            )
+        return
+    if config.model is None:
+        raise ConfigError(
+            f"reward.kind={config.kind} needs reward.model=RUN, the folder of a finished reward model: "
+            "adjudge train reward-model makes one."
+        )
+    unread = {"match_weight": config.match_weight, "costs": config.costs} if config.kind == "learned" else {}
+    for name, value in unread.items():
+        if value is not None:
+            raise ConfigError(
+                f"reward.{name} weighs right and wrong, which reward.kind=learned does not read: use mixed."
+            )
+    for spec in specs:
+        need_labels(spec, f"reward.kind={config.kind}")
 
 
 def _check_labels(setting: str, labels: Sequence[str], specs: Sequence[TaskSpec]) -> None:

@@ -1,6 +1,8 @@
 """The rewards of one task: right or wrong, the user's functions, a metric, and weights of labels.
 
-reward = label weight × (match weight × task's reward + Σ function weight × function) + metric weight × N × credit
+reward = label weight × (own reward + Σ function weight × function) + metric weight × N × credit
+
+The own reward is match weight × the task's, or what a reward model gives, or both (`reward.kind`).
 
 A method, or the loop around it, builds one `Rewarder` per task. Shapes: ``B`` answers, ``L`` labels.
 """
@@ -9,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from adjudge.config import RewardConfig
 from adjudge.rewards.function import RewardFunction
+from adjudge.rewards.learned import LEARNED, Ratings, mixed_reward
 from adjudge.rewards.metric import MetricCredit
 from adjudge.rewards.score import reward_scale, rewards
 from adjudge.rewards.weights import balance_of
@@ -29,12 +32,15 @@ def build_rewarder(
     train_rows: Sequence[Example] = (),
     functions: Sequence[RewardFunction] = (),
     decode: Decode | None = None,
+    learned: Ratings | None = None,
 ) -> Rewarder:
     """Return the rewarder of a task. `functions` are the settings' functions, loaded; `decode` is for them.
 
+    `learned` holds what the settings' reward model gives.
+
     Raises ConfigError for a metric which the task does not have.
     """
-    return Rewarder(config, spec, [row.gold for row in train_rows], functions, decode)
+    return Rewarder(config, spec, [row.gold for row in train_rows], functions, decode, learned)
 
 
 class Answers(Protocol):
@@ -56,6 +62,19 @@ class Answers(Protocol):
     def prompts(self) -> Sequence[Sequence[int]]:
         """Return the token ids of the prompts."""
 
+    @property
+    def openings(self) -> Sequence[Sequence[int]]:
+        """Return the token ids before each judgement: an analysis, or nothing."""
+
+
+@runtime_checkable
+class _Stateful(Protocol):
+    """Ratings which carry something from step to step."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
 
 class Rewarder:
     """Rewards the answers of one task. Its state is the window of the metric."""
@@ -67,15 +86,18 @@ class Rewarder:
         train_golds: Sequence[Value | None] = (),
         functions: Sequence[RewardFunction] = (),
         decode: Decode | None = None,
+        learned: Ratings | None = None,
     ) -> None:
         if len(functions) != len(config.functions):
             raise ValueError(f"{len(functions)} reward functions are loaded of {len(config.functions)} in the settings")
         if functions and decode is None:
             raise ValueError("reward functions read prompts as text: give `decode`")
+        if (config.kind != "match") != (learned is not None):
+            raise ValueError(f"reward.kind={config.kind}: give `learned` for a learned reward, and for no other")
         if config.balance and not train_golds:
             raise ValueError("reward.balance counts the labels of the training rows: give `train_golds`")
         self.config, self.spec = config, spec
-        self._functions, self._decode = functions, decode
+        self._functions, self._decode, self._learned = functions, decode, learned
         self._function_weights = config.function_weights or (1.0,) * len(functions)
         self._balance = balance_of(config, spec, train_golds)
         self._metric = MetricCredit(config, spec) if config.metric is not None else None
@@ -88,7 +110,8 @@ class Rewarder:
         are on one scale already. Raises DataError for a row without a gold answer, NotFiniteError, RewardError.
         """
         scores, self._figures = self._row_rewards(
-            answers.golds, answers.examples, answers.judgements, answers.prompts, common_scale
+            *(answers.golds, answers.examples, answers.judgements, answers.prompts, common_scale),
+            answers.openings if self._learned is not None else (),
         )
         if self._metric is not None:
             credits = self._metric.of_answers(answers.golds, [judgement.value for judgement in answers.judgements])
@@ -130,8 +153,7 @@ class Rewarder:
 
         It is the task's own reward of one, weighted. Functions are not asked: there is no text to give them.
         """
-        (unreadable,) = rewards([Judgement("", None)], [examples[0].gold], self.spec, self.config)
-        unreadable *= (self.config.match_factor or 1.0) / self._scale(common_scale)
+        unreadable = self._unreadable(examples[0].gold, common_scale)
         return [
             self._weight(row.gold) * unreadable + credit
             for row, (credit,) in zip(examples, self._credits(examples, [None], metric), strict=True)
@@ -143,22 +165,28 @@ class Rewarder:
             self._metric.remember(golds, [judgement.value for judgement in judgements])
 
     def figures(self) -> dict[str, Any]:
-        """Return parts of the last answers' rewards for the log: functions' means, the metric; or nothing."""
+        """Return parts of the last answers' rewards for the log: the means of functions and of the learned reward.
+
+        The metric is among them; there may be nothing.
+        """
         return {"rewards": dict(self._figures)} if self._figures else {}
 
     @property
     def has_state(self) -> bool:
         """True if it carries something from step to step."""
-        return self._metric is not None and self.config.metric_window > 0
+        return (self._metric is not None and self.config.metric_window > 0) or isinstance(self._learned, _Stateful)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it carries from step to step."""
-        return self._metric.state_dict() if self._metric is not None else {}
+        state = self._metric.state_dict() if self._metric is not None else {}
+        return state | ({LEARNED: self._learned.state_dict()} if isinstance(self._learned, _Stateful) else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         if self._metric is not None:
             self._metric.load_state_dict(state)
+        if isinstance(self._learned, _Stateful):
+            self._learned.load_state_dict(state[LEARNED])
 
     def _row_rewards(
         self,
@@ -167,11 +195,21 @@ class Rewarder:
         judgements: Sequence[Judgement],
         prompts: Sequence[Sequence[int]],
         common_scale: bool,
+        openings: Sequence[Sequence[int]] = (),
     ) -> tuple[list[float], dict[str, float | None]]:
-        """Return what rows pay on their own, without the metric, and the mean of each function."""
+        """Return what rows pay on their own, without the metric, and the mean of each function and a learned reward."""
         figures: dict[str, float | None] = {}
         scale, factor = self._scale(common_scale), self.config.match_factor
         scores = [factor * score / scale for score in rewards(judgements, golds, self.spec, self.config)]
+        if self._learned is not None:
+            learned = self._learned.of_answers(examples, judgements, openings)
+            readable = [reward for reward in learned if reward is not None]
+            figures[LEARNED] = fmean(readable) if readable else None
+            unreadable = self._unreadable(golds[0], common_scale)
+            scores = [
+                unreadable if reward is None else self._with_learned(reward, score)
+                for reward, score in zip(learned, scores, strict=True)
+            ]
         if self._functions:
             assert self._decode is not None
             texts = {ids: self._decode(ids) for ids in {tuple(prompt) for prompt in prompts}}
@@ -181,6 +219,17 @@ class Rewarder:
                 figures[function.name] = fmean(parts)
                 scores = [score + weight * part for score, part in zip(scores, parts, strict=True)]
         return [score * self._weight(gold) for score, gold in zip(scores, golds, strict=True)], figures
+
+    def _with_learned(self, learned: float, match: float) -> float:
+        if self.config.kind == "learned":
+            return learned
+        assert self._learned is not None
+        label, other = (learned, match) if self._learned.rates_labels else (match, learned)
+        return mixed_reward(label, other, self.config.threshold)
+
+    def _unreadable(self, gold: Value | None, common_scale: bool) -> float:
+        (unreadable,) = rewards([Judgement("", None)], [gold], self.spec, self.config)
+        return unreadable * (self.config.match_factor or 1.0) / self._scale(common_scale)
 
     def _weight(self, gold: Value | None) -> float:
         return self._balance.get(gold, 1.0) * (self.config.weights or {}).get(str(gold), 1.0)

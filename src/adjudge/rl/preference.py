@@ -1,10 +1,14 @@
 """Losses that learn from pairs of answers, or from how often an answer wins.
 
-Shapes: ``P`` pairs, ``B`` prompts, ``A`` answers to each prompt. A *ratio* is log π(y|x) − log π_ref(y|x), summed over
-the answer's tokens, in nats. Every function returns one loss per pair or prompt, float32; the caller takes the mean.
+Shapes: ``P`` pairs, ``B`` prompts, ``A`` answers to each prompt, ``T`` tokens of an answer.
+
+A *ratio* is log π(y|x) − log π_ref(y|x), summed over the answer's tokens, in nats.
+Every function returns one loss per pair or prompt, float32; the caller takes the mean.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -89,3 +93,15 @@ def minor_weight(ratio_B: Tensor, beta: float) -> Tensor:
     A row whose answer is likelier than under the reference counts less. Source: arXiv 2408.10642 (its gradient).
     """
     return 2 * torch.sigmoid(-beta * ratio_B.detach().float())
+
+
+def pairwise(chosen_PT: Tensor, rejected_PT: Tensor, divergent_PT: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean of −log σ((chosen − rejected) / τ) over the tokens where the answers of a pair differ, ``[P]``.
+
+    The two are a reward model's values after each token of the answers. A pair of equal answers has no such token: its
+    loss is log 2, without gradient. Source: arXiv 2405.19763.
+    """
+    difference_PT = (chosen_PT.float() - rejected_PT.float()) * divergent_PT
+    count_P = divergent_PT.sum(1)
+    loss_P = -(logsigmoid(difference_PT / temperature) * divergent_PT).sum(1) / count_P.clamp(min=1)
+    return torch.where(count_P > 0, loss_P, math.log(2))

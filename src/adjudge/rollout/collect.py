@@ -59,6 +59,12 @@ class Rollout:
     rewarder: Rewarder | None = None
     """The rewarder of the task. None: the settings alone decide on the reward."""
 
+    @property
+    def openings(self) -> list[list[int]]:
+        """Return what comes before each judgement: an analysis with the form's tags, or nothing."""
+        spans = self.template_spans
+        return [ids[: spans[row].stop] if spans is not None else [] for row, ids in enumerate(self.responses)]
+
 
 def sample(
     task: PromptedTask,

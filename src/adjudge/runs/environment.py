@@ -76,6 +76,7 @@ _MATTERS = (
         "model.commit",
         "model.sha256",
         "init.sha256",
+        "reward_model.sha256",
         FUNCTIONS,
     ),
 )
@@ -89,6 +90,8 @@ def record_environment(run: Run, key: str, specs: Sequence[TaskSpec], rows_sha25
     """
     now, path = environment(run.config, key, specs, rows_sha256, run.start), run.folder / FILE
     now |= recorded(run.reward_functions)
+    if run.reward_model is not None:
+        now |= run.reward_model.recorded()
     if not run.resumed or not path.is_file():
         write_json(path, now)
         return

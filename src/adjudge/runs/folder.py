@@ -45,6 +45,7 @@ from adjudge.types import Prediction
 
 if TYPE_CHECKING:
     from adjudge.rewards.function import RewardFunction
+    from adjudge.runs.reward_model import RewardModel
 
 SCHEMA = 1
 
@@ -102,6 +103,8 @@ class Run:
         """The run whose adapter training starts from."""
         self.reward_functions: Sequence[RewardFunction] = ()
         """The user's reward functions that training loaded."""
+        self.reward_model: RewardModel | None = None
+        """The reward model that training learns from."""
         self.tracking: Tracking | None = None
         """The trackers the run reports to."""
         self.identity: Mapping[str, str] = {}
@@ -119,6 +122,7 @@ class Run:
         rows_sha256: str = "",
         start: StartingPoint | None = None,
         reward_functions: Sequence[RewardFunction] = (),
+        reward_model: RewardModel | None = None,
     ) -> Run:
         """Create and lock the folder for a run of `config`; with `resume`, continue a stopped run in it.
 
@@ -136,11 +140,12 @@ class Run:
             raise RunError(f"{folder} is not empty and is no run folder. Name another --out.")
         run = cls(folder, config)
         run.start = start
-        run.reward_functions = reward_functions
+        run.reward_functions, run.reward_model = reward_functions, reward_model
         run.identity = {
             "rows": rows_sha256,
             **({"adapter in init": start.adapter_sha256} if start else {}),
             **{f"reward function {function.name}": function.sha256 for function in reward_functions},
+            **{f"reward model {name}": sha256 for name, sha256 in (reward_model.files if reward_model else {}).items()},
         }
         run._lock.acquire()
         try:

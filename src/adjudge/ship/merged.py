@@ -11,7 +11,7 @@ import torch
 from adjudge.config import Config
 from adjudge.errors import RunError
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods.registry import ASKED
+from adjudge.methods.registry import ASKED, get_entry
 from adjudge.models.engine.forward import build_engine
 from adjudge.models.policy import Policy
 from adjudge.models.sources.loading import load_causal_lm
@@ -56,6 +56,11 @@ def merged_model(run: Run) -> tuple[Any, Any]:
     """
     from peft import PeftModel
 
+    if get_entry(run.config.method).rates_labels:
+        raise RunError(
+            f"{run.folder} is a {run.config.method}: it rates answers with a head, which a language model has no place "
+            "for, and writes none. Take it elsewhere as it is: its adapter folder, with judge.json."
+        )
     adapter = run.part("adapter")
     check_adapter(adapter)
     if run.config.runtime.quantization != "none":

@@ -29,15 +29,25 @@ class AnswerWatch:
         self._where = f"{spec.name}: " if named else ""
         self._recent: deque[tuple[Value | None, Value | None]] = deque(maxlen=WINDOW)
         self._warned: set[str] = set()
+        self._sums = [0.0, 0.0, 0.0]
+        """Answers since the last full window, their learned reward, and how many were right."""
+        self._best: list[float] | None = None
+        """Mean learned reward and share of right answers of the window with the most right ones."""
+        self._fooled = ""
+        """How the last full window has a higher learned reward and fewer right answers, or nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the recent answers and the warnings in force."""
-        return {"recent": [list(pair) for pair in self._recent], "warned": sorted(self._warned)}
+        """Return the recent answers, the warnings in force, and the learned rewards so far."""
+        scores = {"sums": self._sums, "best": self._best, "fooled": self._fooled}
+        return {"recent": [list(pair) for pair in self._recent], "warned": sorted(self._warned), "scores": scores}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._recent = deque(((gold, value) for gold, value in state["recent"]), maxlen=WINDOW)
         self._warned = set(state["warned"])
+        if "scores" in state:
+            scores = state["scores"]
+            self._sums, self._best, self._fooled = list(scores["sums"]), scores["best"], scores["fooled"]
 
     def check(self, kl: float) -> None:
         """Warn of each figure outside its limit. `kl` is the batch's mean KL in nats per answer.
@@ -49,6 +59,7 @@ class AnswerWatch:
         self._once(
             "kl", too_far, f"the KL to the reference is {kl:.3g} nats per answer: the policy has moved too far from it"
         )
+        self._once("score", bool(self._fooled), self._fooled)
         if len(self._recent) < WINDOW:
             return
         golds, values = zip(*self._recent, strict=True)
@@ -78,8 +89,10 @@ class AnswerWatch:
         if first:
             warn(f"{self._where}{text}")
 
-    def see(self, golds: Sequence[Value | None], judgements: Sequence[Judgement]) -> dict[str, Any]:
-        """Add a batch of answers and return its figures for the log.
+    def see(
+        self, golds: Sequence[Value | None], judgements: Sequence[Judgement], score: float | None = None
+    ) -> dict[str, Any]:
+        """Add a batch of answers and return its figures for the log. `score` is their mean learned reward.
 
         ``right`` and ``unreadable`` are shares of all answers. A number is right within 0.5 of the gold answer, on any
         range. Label tasks add ``recall`` (per label) and ``label_entropy`` (nats); number tasks add ``mean_error`` of
@@ -102,7 +115,26 @@ class AnswerWatch:
         else:
             figures["right"] = sum(gold == value for gold, value in zip(golds, values, strict=True)) / len(values)
             figures |= {"recall": recall(golds, values, self._spec.words), "label_entropy": entropy(values)}
+        if score is not None:
+            self._compare(len(values), score, figures["right"])
         return figures
+
+    def _compare(self, answers: int, score: float, right: float) -> None:
+        """Compare each full window of answers with the one that had the most right ones."""
+        for place, value in enumerate((1.0, score, right)):
+            self._sums[place] += answers * value
+        count, *sums = self._sums
+        if count < WINDOW:
+            return
+        now_score, now_right = (value / count for value in sums)
+        self._sums, self._fooled = [0.0, 0.0, 0.0], ""
+        if self._best is None or now_right >= self._best[1]:
+            self._best = [now_score, now_right]
+        elif now_score > self._best[0] and now_right < self._best[1] - self._limits.right_fall:
+            self._fooled = (
+                f"the learned reward rose from {self._best[0]:.2f} to {now_score:.2f}, while the share of right "
+                f"answers fell from {self._best[1]:.2f} to {now_right:.2f}: the policy pleases the reward model alone"
+            )
 
 
 def recall(
