@@ -19,11 +19,13 @@ from adjudge.errors import ConfigError, GuardError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.rerun import compare_runs, rerun
 from adjudge.methods import rewarding
+from adjudge.rollout import collect
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training import watch
+from adjudge.types import Judgement
 
 
 def values_of(method: str, model: Path, **values: Any) -> dict[str, Any]:
@@ -109,6 +111,9 @@ def test_a_model_that_knows_the_gold_answers_teaches_what_right_and_wrong_teach(
 
     monkeypatch.setattr(rewarding, "prompt_rows", rows_of)
     monkeypatch.setattr(rewarding, "label_rewards", lambda task, prompts: knows(task, prompts, golds))
+    # A random model hardly writes a label: its answers are read as one, by their length.
+    read = lambda text, spec, stop: Judgement(text, spec.words[len(text) % len(spec.words)])  # noqa: E731
+    monkeypatch.setattr(collect, "read_answer", read)
     plain = load_config(values={**values_of(method, able), f"{method}.reward.balance": False})
     execute(plain, spec, tmp_path / "match")
     execute(config_of(method, able, model), spec, tmp_path / "learned")

@@ -8,6 +8,8 @@ import math
 import pytest
 from specs import label_task, number_task
 
+from adjudge.config import GuardConfig
+from adjudge.errors import GuardError
 from adjudge.training.watch import WINDOW, AnswerWatch, entropy, recall
 from adjudge.types import Judgement
 
@@ -119,3 +121,31 @@ def test_the_watch_of_a_mixture_names_its_task(capsys) -> None:
     feed(AnswerWatch(LABELS, named=True), "Yes", batches=20)
     feed(AnswerWatch(NUMBERS.model_copy(update={"name": "glue/stsb"}), named=True), None, batches=20, golds=(1.0,))
     assert [line.split(": ")[1] for line in warnings(capsys)] == ["mine", "glue/stsb"]
+
+
+def watched(windows: list[tuple[float, int]], **limits: object) -> AnswerWatch:
+    """Return a watch that saw full windows of a learned reward and of so many right answers in 128."""
+    watch = AnswerWatch(LABELS, GuardConfig.model_validate({"stop_on": ["score"], "one_label_share": 0.999, **limits}))
+    for score, right in windows:
+        golds = ["Yes", "No"] * (WINDOW // 2)
+        wrong = {"Yes": "Maybe", "No": "Yes"}
+        watch.see(golds, judged(*(gold if at < right else wrong[gold] for at, gold in enumerate(golds))), score)
+        watch.check(0.0)
+    return watch
+
+
+def test_a_learned_reward_that_rises_while_right_answers_fall_stops_the_run() -> None:
+    with pytest.raises(GuardError, match=r"rose from 0.50 to 0.90, while the share of right answers fell from 0.94"):
+        watched([(0.2, 100), (0.5, 120), (0.9, 90)])
+
+
+@pytest.mark.parametrize(
+    "windows", [[(0.5, 120), (0.4, 60)], [(0.5, 120), (0.9, 115)], [(0.5, 60), (0.9, 120)], [(0.9, 120)]]
+)
+def test_either_alone_does_not(windows: list[tuple[float, int]]) -> None:
+    state = watched(windows).state_dict()
+    AnswerWatch(LABELS).load_state_dict(json.loads(json.dumps(state)))
+
+
+def test_the_fall_is_a_setting() -> None:
+    watched([(0.5, 120), (0.9, 90)], right_fall=0.5)

@@ -14,6 +14,7 @@ from adjudge.runs.environment import FILE
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import model_hashes
 from adjudge.runs.tasks import read_tasks, same_task, task_record
+from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
 
 REWARD_MODEL = "reward_model"
@@ -24,6 +25,10 @@ FILES = ("adapter_config.json", "adapter_model.safetensors", "value_head.safeten
 
 LEAST_ACCURACY = 0.6
 """Smallest share of held-out pairs that a reward model must rate in the right order; 0.5 is chance."""
+
+
+FEW_PAIRS = 20
+"""Of fewer held-out pairs there is a warning: guessing rates 12 of 20 or more in the right order in 1 of 4 cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +99,8 @@ def reward_model_at(folder: Path, config: Config, specs: Sequence[TaskSpec]) -> 
                 f"reward.model: {folder} rates {accuracy:.2f} of its held-out pairs of {name} in the right order, and "
                 f"0.5 is chance. Below {LEAST_ACCURACY} it serves no other run: give it more rows or epochs."
             )
+    for spec, record in zip(specs, records, strict=True):
+        if (pairs := record.get("held_out_pairs", FEW_PAIRS)) < FEW_PAIRS:
+            warn(f"{folder}: its accuracy on {spec.name} rests on {pairs} held-out pairs: it may be chance.")
     files = {name: digest for name, digest in model_hashes(folder / "adapter").items() if name in FILES}
     return RewardModel(folder, files, accuracies, records[0].get("pair_kind", "label"), analysed)
