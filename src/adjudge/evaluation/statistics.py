@@ -94,15 +94,10 @@ def bootstrap_interval(metric: BatchMetric, kept_KCU: Array, resamples: int, see
     not contain the value. Raises DataError when there are no units.
     Source: Efron (1979); Efron and Tibshirani (1993), chapter 13.
     """
-    units = _units(kept_KCU)
+    drawn_S = _resampled(metric, kept_KCU, resamples, seed).mean(0)
     value = _mean_over_runs(metric, kept_KCU[:, :, None])[0]
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for count in _chunks(resamples, kept_KCU):
-        index_SU = rng.integers(units, size=(count, units))
-        drawn.append(_mean_over_runs(metric, (kept_CU[:, index_SU] for kept_CU in kept_KCU)))
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(np.concatenate(drawn), [tail, 100 - tail])
+    low, high = np.percentile(drawn_S, [tail, 100 - tail])
     return float(value), float(low), float(high)
 
 
@@ -112,13 +107,19 @@ def resampled(spec: TaskSpec, name: str, runs: Runs, resamples: int, seed: int) 
     All runs see the same draws of units, so differences between them can be taken draw by draw. Raises as `align_runs`.
     """
     kept_KCU, metric = _measure(spec, name, align_runs(spec, runs))
+    value_K = np.array([metric(kept_CU[:, None])[0] for kept_CU in kept_KCU])
+    return value_K, _resampled(metric, kept_KCU, resamples, seed)
+
+
+def _resampled(metric: BatchMetric, kept_KCU: Array, resamples: int, seed: int) -> Array:
+    """Return each run's value in every resample of the units, which all runs share, ``[K, S]``."""
     units = _units(kept_KCU)
     rng = np.random.default_rng(seed)
     drawn = []
     for count in _chunks(resamples, kept_KCU):
         index_SU = rng.integers(units, size=(count, units))
         drawn.append(np.stack([metric(kept_CU[:, index_SU]) for kept_CU in kept_KCU]))
-    return np.array([metric(kept_CU[:, None])[0] for kept_CU in kept_KCU]), np.concatenate(drawn, 1)
+    return np.concatenate(drawn, 1)
 
 
 def mcnemar(correct_a_N: Array, correct_b_N: Array) -> float:
