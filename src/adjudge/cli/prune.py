@@ -108,7 +108,6 @@ def prune(
     The result is an ordinary model folder: every verb takes it as --model, and plain transformers loads it. It has lost
     something; train it to get it back. Gradients are taken on the task's training rows.
     """
-    from adjudge.compress.groups import kinds_of
     from adjudge.compress.prune import check_pruning, describe, load_for_pruning
     from adjudge.compress.prune import prune as prune_model
     from adjudge.system.console import note
@@ -117,7 +116,6 @@ def prune(
     pruning = _pruning(ctx.params, settings)
     check_pruning(pruning, settings.model, Path(out))
     network, tokenizer = load_for_pruning(settings.model, settings.runtime)
-    kinds_of(network.config, list(pruning.ratios))
     note(f"{settings.model}: {describe(network)}")
     calibration = _calibration(ctx.params, settings, pruning, network, tokenizer)
     pruned = prune_model(network, tokenizer, settings.model, pruning, calibration, out)

@@ -263,9 +263,6 @@ def _logits(model: Any, row: Sequence[int]) -> Tensor:
 
 
 def describe(model: Any) -> str:
-    """Return ``30 layers, 1,536 MLP channels and 3 key-value groups each``."""
-    config = model.config
-    return (
-        f"{len(layers_of(model))} layers, {config.intermediate_size:,} {NAMES['mlp']} and "
-        f"{config.num_key_value_heads} {NAMES['heads']} each"
-    )
+    """Return ``30 layers, 1,536 MLP channels and 3 key-value groups each``. Raises ModelError for an unknown family."""
+    counts = " and ".join(f"{kind.count:,} {NAMES[kind.name]}" for kind in kinds_of(model.config, KINDS))
+    return f"{len(layers_of(model))} layers, {counts} each"

@@ -8,7 +8,7 @@ from typing import Any
 
 from adjudge.report.colours import colour_rules
 from adjudge.report.curves import PANEL_HEIGHT, PANEL_WIDTH, stage_panel
-from adjudge.report.html import asset, environment, script_json
+from adjudge.report.html import asset, environment
 from adjudge.report.markdown import aligned
 from adjudge.report.terminal import Fitted, text_table
 from adjudge.report.text import decimal
@@ -79,19 +79,7 @@ def stream_markdown(matrix: Mapping[str, Any]) -> str:
 
 def render_stream(matrix: Mapping[str, Any], out: Path) -> Path:
     """Write the page of a stream to `out`, and return `out`. Opening it fetches nothing."""
-    views = [
-        {
-            "title": stream_title(stream),
-            "head": matrix_cells(stream)[0],
-            "rows": [
-                (stage, [(text, _heat(value, stream["R"], column)) for column, (text, value) in enumerate(cells)])
-                for stage, cells in _rows(stream)
-            ],
-            "figures": figure_lines(stream),
-            "panel": stage_panel("After each stage", stream["tasks"], stream["R"]),
-        }
-        for stream in matrix["runs"]
-    ]
+    views = [_view(stream) for stream in matrix["runs"]]
     page = (
         environment()
         .get_template("stream.html.j2")
@@ -101,23 +89,32 @@ def render_stream(matrix: Mapping[str, Any], out: Path) -> Path:
             command=matrix.get("command", ""),
             views=views,
             style=asset("style.css") + colour_rules(max(8, len(matrix["tasks"]))) + "\n",
-            panels_json=script_json([]),
             panel_size=(PANEL_WIDTH, PANEL_HEIGHT),
-            colour=lambda _: 0,
         )
     )
     write_text(out, page)
     return out
 
 
-def _rows(stream: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, float | None]]]]:
-    lines = matrix_cells(stream)[1]
-    return [(line[0], list(zip(line[1:], row, strict=True))) for line, row in zip(lines, stream["R"], strict=True)]
+def _view(stream: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of one stream."""
+    head, lines = matrix_cells(stream)
+    return {
+        "title": stream_title(stream),
+        "head": head,
+        "rows": [
+            (line[0], [(text, _heat(stream["R"], stage, column)) for column, text in enumerate(line[1:])])
+            for stage, line in enumerate(lines)
+        ],
+        "figures": figure_lines(stream),
+        "panel": stage_panel("After each stage", stream["tasks"], stream["R"]),
+    }
 
 
-def _heat(value: float | None, R: Sequence[Sequence[float | None]], column: int) -> int:
+def _heat(R: Sequence[Sequence[float | None]], stage: int, column: int) -> int:
     """Return a cell's shade in percent: where its value lies between the least and the most of its task."""
     known = [each for row in R if (each := row[column]) is not None]
+    value = R[stage][column]
     if value is None or max(known) == min(known):
         return 0
     return round(55 * (value - min(known)) / (max(known) - min(known)))
