@@ -273,7 +273,7 @@ def _facts(rows: Sequence[Mapping[str, Any]], runs: Sequence[RunRecord]) -> list
     """Return (name, text) of the facts below the headline: model, rows, split, seeds."""
 
     def listed(values: Sequence[Any]) -> str:
-        return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+        return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, "")))
 
     facts = [
         ("task", listed([row["task"] for row in rows] or [run.task for run in runs])),
