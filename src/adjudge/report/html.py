@@ -340,4 +340,6 @@ def _browser_data(example_sets: Sequence[ExampleSet], collection: Collection) ->
 
 
 def _split_of(row: Mapping[str, Any]) -> str | None:
+    if row.get("hold_out"):
+        return "held-out training rows"
     return f"{row['folds']} folds" if row.get("folds") else row.get("split")
