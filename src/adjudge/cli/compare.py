@@ -22,6 +22,7 @@ EPILOG = options.examples(
     f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --jobs 2",
     f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --launcher ray",
     f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --dry-run",
+    f"adjudge compare --task vader/movies --methods {EXAMPLE},encoder --tuned runs/tune",
     f"adjudge compare --data small.csv --text text --label label --folds 5 --methods {EXAMPLE}",
 )
 
@@ -74,6 +75,14 @@ def compare(
     config: options.ConfigFile = None,
     prompt_style: options.PromptStyle = None,
     decode: options.Decode = None,
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Take each method's best settings from this search (adjudge tune).",
+            rich_help_panel=options.HOW,
+        ),
+    ] = None,
     init: options.Init = None,
     reward_funcs: options.RewardFuncs = None,
     out: Annotated[
@@ -128,6 +137,14 @@ def compare(
     specs = own_data.chosen_tasks(ctx.params, settings)
     if mixture is not None and not any(parse_name(name)[1] for name in chosen):
         raise ConfigError(f"--mixture is for methods that train on several tasks at once: --methods {','.join(JOINT)}.")
+    searched = None
+    if tuned is not None:
+        from adjudge.config import change
+        from adjudge.experiments.tune import tuned_settings
+
+        best, searched = tuned_settings(tuned, chosen, specs)
+        given = options.given_settings(ctx.params)
+        settings = change(settings, {key: value for key, value in best.items() if key not in given})
     for spec in specs:
         report_own_table(spec, settings)
     check_jobs(jobs)
@@ -138,6 +155,15 @@ def compare(
         return
     command = shlex.join(["adjudge", *sys.argv[1:]])
     table = run_comparison(
-        settings, specs, chosen, seed_list, folder, force=force, command=command, jobs=jobs, launcher=launcher
+        settings,
+        specs,
+        chosen,
+        seed_list,
+        folder,
+        force=force,
+        command=command,
+        jobs=jobs,
+        launcher=launcher,
+        tuned=searched,
     )
     show_comparison(table, folder)

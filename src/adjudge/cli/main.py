@@ -130,10 +130,11 @@ def _add_verbs() -> None:
         submit,
         tasks,
         train,
+        tune,
     )
 
     judging = (compare, train, evaluate, calibrate, predict, serve, export, push, submit, report, rerun)
-    for module in (*judging, continual, prune, methods, tasks, settings, demo, fetch, doctor):
+    for module in (*judging, tune, continual, prune, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 

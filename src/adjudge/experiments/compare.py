@@ -42,6 +42,7 @@ def compare(
     command: str = "",
     jobs: int | None = None,
     launcher: str = "local",
+    tuned: Mapping[str, Any] | None = None,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Run every unfinished cell, write the table after each, and return it.
@@ -49,7 +50,8 @@ def compare(
     All cells share `config`: the same prompts, rows, budget and decoding. A finished cell of the same settings and rows
     is reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
     others still run. Up to `jobs` cells (one by default) run side by side, each with its share of the processors or a
-    GPU; with the launcher "ray" on the machines of a cluster (`adjudge.experiments.on_ray`). By default `runner` is one
+    GPU; with the launcher "ray" on the machines of a cluster (`adjudge.experiments.on_ray`). `tuned` is what the table
+    records of a search of settings. By default `runner` is one
     process per cell; with another one the cells run one after the other.
 
     Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not set, or when
@@ -69,7 +71,7 @@ def compare(
     lock = Lock(out)
     lock.acquire()
     try:
-        board = _Board(cells, todo, out, command, force=force)
+        board = _Board(cells, todo, out, command, tuned, force=force)
         places = min(jobs or 1, len(todo))
         if launcher == "ray" and todo and runner is None:
             board.run_on_ray(config.runtime, jobs)
@@ -114,7 +116,17 @@ def _planned(
 class _Board:
     """What is done and what is not: runs the cells of `todo`, and writes the table after each."""
 
-    def __init__(self, cells: Sequence[Cell], todo: Sequence[Cell], out: Path, command: str, *, force: bool) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        todo: Sequence[Cell],
+        out: Path,
+        command: str,
+        tuned: Mapping[str, Any] | None,
+        *,
+        force: bool,
+    ) -> None:
+        self._tuned = tuned
         self._cells, self._todo, self._out, self._command, self._force = cells, todo, out, command, force
         self._numbers = count(1)
         self._failed: dict[Path, str] = {}
@@ -180,4 +192,5 @@ class _Board:
         self._write()
 
     def _write(self, *, whole: bool = False) -> dict[str, Any]:
-        return write_table(self._cells, self._finished, self._out, self._failed, self._command, whole=whole)
+        arguments = self._cells, self._finished, self._out, self._failed, self._command
+        return write_table(*arguments, self._tuned, whole=whole)

@@ -25,13 +25,14 @@ def write_table(
     out: Path,
     failed: Mapping[Path, str],
     command: str,
+    tuned: Mapping[str, Any] | None = None,
     *,
     whole: bool = False,
 ) -> dict[str, Any]:
     """Write table.json and table.md from the cells whose folders are `finished`.
 
-    Folds are pooled, and a method is in the table when all folds of a seed are finished. With `whole`, also write
-    intervals over seeds and paired tests.
+    Folds are pooled, and a method is in the table when all folds of a seed are finished. `tuned` is what is recorded of
+    a search of settings. With `whole`, also write intervals over seeds and paired tests.
     """
     from adjudge.report.markdown import comparison_markdown
     from adjudge.report.suites import suite_scores
@@ -61,6 +62,7 @@ def write_table(
         "tests": paired_tests(results) if whole else [],
         "failed": [{**_named(cell, out), "reason": failed[cell.folder]} for cell in cells if cell.folder in failed],
         "apart": list({form["setting"]: form for result in results for form in forms_apart(result.config)}.values()),
+        **({"tuned": dict(tuned)} if tuned else {}),
         "unfinished": sum(cell.folder not in finished and cell.folder not in failed for cell in cells),
         "pending": [_named(cell, out) for cell in cells if cell.folder not in failed and cell.folder not in finished],
     }

@@ -32,7 +32,7 @@ MOST_TESTS = 6
 
 def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
     """Return all sentences below the table: headlines, paired tests, forms that are not what a method's name says,
-    warnings, failed and unfinished cells.
+    searched settings, warnings, failed and unfinished cells.
 
     With `short`, a long list of tests is reduced to those of each task's best method.
     """
@@ -48,9 +48,23 @@ def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
         *headline_lines(table),
         *tests,
         *apart,
+        *tuned_lines(table),
         *warning_lines(table),
         *beside_lines(table),
         *incomplete_lines(table),
+    ]
+
+
+def tuned_lines(table: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on how the settings were chosen, where they were searched for."""
+    tuned = table.get("tuned")
+    if not tuned:
+        return []
+    counts = {int(count) for count in tuned["trials"].values()}
+    trials = f"{min(counts)} trials each" if len(counts) == 1 else f"{min(counts)} to {max(counts)} trials"
+    return [
+        f"settings of {', '.join(tuned['trials'])} were searched, {trials}, on {int(tuned['hold_out']):,} held-out "
+        f"training rows of {tuned['task']}"
     ]
 
 

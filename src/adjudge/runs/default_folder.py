@@ -39,6 +39,11 @@ def comparison_folder(specs: Sequence[TaskSpec]) -> Path:
     return _free_for(specs, f"compare-{joint_name([spec.name for spec in specs])}", _cells_in)
 
 
+def search_folder(spec: TaskSpec) -> Path:
+    """Return ``runs/tune-TASK``, apart from searches on other tasks with this name; a note says which."""
+    return _free_for([spec], f"tune-{joint_name([spec.name])}", _trials_in)
+
+
 def _free_for(
     specs: Sequence[TaskSpec], name: str, runs_in: Callable[[Path], list[Path]], *, resume: bool = False
 ) -> Path:
@@ -60,6 +65,10 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _cells_in(folder: Path) -> list[Path]:
     return _used(folder.glob("*/*/*/config.yaml"))
+
+
+def _trials_in(folder: Path) -> list[Path]:
+    return _used(folder.glob("*/trial-*/config.yaml"))
 
 
 def _used(settings: Iterable[Path]) -> list[Path]:
