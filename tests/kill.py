@@ -61,7 +61,7 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "noisy-sft"),
 )
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
@@ -130,7 +130,10 @@ def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
     """Train and judge, continuing from the state of the folder: the action to kill."""
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
-    values = {**SETTINGS, **models, "method": method.removeprefix("learned-")}
+    values = {**SETTINGS, **models, "method": method.removeprefix("learned-").removeprefix("noisy-")}
+    if method.startswith("noisy-"):
+        del values["sft.minor_beta"]
+        values |= {"sft.label_smoothing": 0.15, "sft.temporal_ensembling.every": 1}
     if method.startswith("learned-"):
         group = f"{values['method']}.reward"
         values |= {f"{group}.kind": "mixed", f"{group}.model": str(data.parent / "reward-model")}
