@@ -38,6 +38,8 @@ OPTIONS = {
     "push": "--run --public --base --revision",
     "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows "
     "--corpus --model --seed --preset --config --dtype --out",
+    "generate": "--task --data-dir --skip-dev --labels --about --prompt --form --rows --oversample --select "
+    "--temperature --max-tokens --corpus --model --seed --preset --config --out --force",
     "serve": "--run --host --port --min-confidence",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --force",

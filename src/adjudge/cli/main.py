@@ -119,6 +119,7 @@ def _add_verbs() -> None:
         evaluate,
         export,
         fetch,
+        generate,
         methods,
         predict,
         prune,
@@ -133,7 +134,7 @@ def _add_verbs() -> None:
     )
 
     judging = (compare, train, evaluate, calibrate, predict, serve, export, push, submit, report, rerun)
-    for module in (*judging, continual, prune, methods, tasks, settings, demo, fetch, doctor):
+    for module in (*judging, continual, prune, generate, methods, tasks, settings, demo, fetch, doctor):
         module.add_to(app)
     cell.add_to(app)
 
