@@ -53,7 +53,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-LABELS = ("--labels", "Good,Bad", "--rows", 6, "--oversample", 5, "--max-tokens", 12)
+LABELS = ("--labels", "Good,Bad", "--rows", 6, "--oversample", 5, "--max-tokens", 8)
 
 
 def test_rows_of_labels(model: Path, tmp_path: Path) -> None:
@@ -69,14 +69,6 @@ def test_rows_of_labels(model: Path, tmp_path: Path) -> None:
     assert record["csv_sha256"] == hashlib.sha256((tmp_path / "deep" / "rows.csv").read_bytes()).hexdigest()
     assert f"Good: 3 rows of {record['passed']['Good']} different texts" in output
     assert "--data" in output and not list(tmp_path.rglob(".*")) and not list(tmp_path.rglob("*.yaml"))
-
-
-def test_the_seed_draws_the_texts(model: Path, tmp_path: Path) -> None:
-    files = []
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        made(model, tmp_path / f"{name}.csv", *LABELS, "--seed", seed)
-        files.append((tmp_path / f"{name}.csv").read_bytes())
-    assert files[0] == files[1] != files[2]
 
 
 def test_without_reward_and_penalty_it_is_plain_sampling(model: Path) -> None:
@@ -215,8 +207,8 @@ def test_a_stopped_generate_goes_on(model: Path, tmp_path: Path, monkeypatch: py
             result = invoke(model, out, *LABELS)
         assert result.exit_code == 130 and "To continue:" in result.stderr
         assert [path.name for path in out.parent.iterdir()] == [".rows.csv.work"]
-    assert "with another rows" in refused(model, out, *LABELS, "--rows", 8)
-    assert "with another seed" in refused(model, out, *LABELS, "--seed", 1)
+    assert "with other settings (rows 6 → 8)" in refused(model, out, *LABELS, "--rows", 8)
+    assert "with other settings (seed 0 → 1)" in refused(model, out, *LABELS, "--seed", 1)
     output = made(model, out, *LABELS)
     assert "going on after 15 texts" in output
     for name in FILES:
@@ -224,7 +216,9 @@ def test_a_stopped_generate_goes_on(model: Path, tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(FILES)
 
 
-def test_force_begins_again_and_replaces(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_begins_again_and_replaces_by_another_seed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "rows.csv"
     with monkeypatch.context() as patched:
         stop_after(patched, 1)
@@ -279,6 +273,15 @@ def test_fewer_rows_than_asked(model: Path, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "rows.json").read_text())
     assert record["written"] == 120 and record["dropped"]["repeated"] > 0
     assert "instead of 20 are left of the 120 texts" in output and 0 < sum(record["kept"].values()) < 40
+
+
+def test_nothing_of_the_users_own_is_written_over(model: Path, task: Path, tmp_path: Path) -> None:
+    for out in ("tone.csv", "own.csv", "dev.csv"):
+        message = refused(model, tmp_path / out, "--task", task, "--rows", 4, "--force")
+        assert f"--out {tmp_path / out} would write over" in message
+    (tmp_path / "rows.json").write_text("{}")
+    assert "rows.json is there already" in refused(model, tmp_path / "rows.csv", "--task", task, "--rows", 4)
+    assert task.read_text() == TASK and (tmp_path / "rows.json").read_text() == "{}"
 
 
 def test_a_field_called_label(model: Path, task: Path, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def written(word: str, text: str, score: float, given: str = "", dropped: str | 
         ("“All of it.”", "All of it."),
         ("One  with\twide   gaps!", "One with wide gaps!"),
         ("Sehr schön. Überall", "Sehr schön."),
+        ("这部电影很好。演员也好。", "这部电影很好。"),
     ],
 )
 def test_a_text_is_its_first_sentence(text: str, sentence: str) -> None:

@@ -143,7 +143,7 @@ def generate(
     settings = options.build_config(ctx.params)
     spec = _task(ctx.params)
     order = _order(ctx.params, settings, spec)
-    check_order(order, settings, Path(out))
+    check_order(order, settings, Path(out), _inputs(ctx.params, spec))
     work = Work(Path(out), identity_of(order, settings), force=force)
     for word in order.plan.words:
         example = order.plan.prompt(word, "…")
@@ -194,6 +194,13 @@ def _order(params: Mapping[str, Any], settings: Config, spec: TaskSpec | None) -
         judged = frozenset(text_key(row.fields) for row in load_split(spec, "dev", data.data_dir, data.bad_rows))
     at_random = params["select"] == "random"
     return Order(plan, params["rows"], params["oversample"], at_random, given, given_from, judged)
+
+
+def _inputs(params: Mapping[str, Any], spec: TaskSpec | None) -> list[Path]:
+    """Return the files of the user's own that are read."""
+    table = spec.source.table if spec is not None else None
+    tables = [] if table is None else [table.train, table.dev, table.test]
+    return [Path(name) for name in (params["task"], params["corpus"], *tables) if name]
 
 
 def _given_texts(

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SENTENCE_END = re.compile(r"[.!?…]['’)\]]*(?=\s+[^\sa-z])|[.!?…]['’)\]]*(?=\s*\n)")
-"""A stop before something that is no small letter, or before a line end."""
-_LAST_STOP = re.compile(r"[.!?…]['’)\]]*$")
-_QUOTES = re.compile(r'["“”«»]')
+_CLOSED = r"['’)\]]*"
+_SENTENCE_END = re.compile(rf"[.!?…؟।]{_CLOSED}(?=\s+[^\sa-z])|[.!?…؟।]{_CLOSED}(?=\s*\n)|[。！？]{_CLOSED}")
+"""A stop before something that is no small letter, or before a line end; some scripts' stops need no space."""
+_LAST_STOP = re.compile(rf"[.!?…؟।。！？]{_CLOSED}$")
+_QUOTES = re.compile(r'["“”„«»「」]')
 _OUTER = (('"', '"'), ("“", "”"), ("«", "»"))
 
 UNFINISHED, QUOTES, EMPTY = "unfinished", "quotes", "empty"

@@ -45,7 +45,7 @@ from adjudge.generation.selection import (
     shares,
     usable,
 )
-from adjudge.generation.work import Work
+from adjudge.generation.work import Work, files_at
 from adjudge.models.plain_text import control_tokens
 from adjudge.models.policy import Policy
 from adjudge.models.sources.bundled import published_name
@@ -80,10 +80,13 @@ class Order:
     """Keys of the rows that are judged; none of them may be generated."""
 
 
-def check_order(order: Order, config: Config, out: Path) -> None:
-    """Raise ConfigError for what can be refused before a model is loaded."""
+def check_order(order: Order, config: Config, out: Path, inputs: Sequence[Path] = ()) -> None:
+    """Raise ConfigError for what can be refused before a model is loaded, such as writing over one of `inputs`."""
     if out.suffix.lower() != ".csv":
         raise ConfigError(f"--out {out}: the rows are written as CSV. Name a file that ends in .csv.")
+    taken = [path for path in inputs if path.resolve() in [file.resolve() for file in files_at(out)]]
+    if taken:
+        raise ConfigError(f"--out {out} would write over {taken[0]}, which is read. Name another file.")
     if order.rows < len(order.plan.words):
         raise ConfigError(f"--rows {order.rows} is fewer than the {len(order.plan.words)} labels: each needs a row.")
     if "label" in order.plan.fields:

@@ -20,19 +20,28 @@ from adjudge.system.console import note
 from adjudge.system.files import Lock, write_text
 
 
+def files_at(out: Path) -> list[Path]:
+    """Return the files of a result: the rows, what was asked, and the task over them."""
+    return [out, out.with_suffix(".json"), out.with_suffix(".yaml")]
+
+
 class Work:
     """The batches of texts that were written. A context manager, which keeps a second process out."""
 
     def __init__(self, out: Path, identity: Mapping[str, Any], *, force: bool = False) -> None:
-        """Check whether `out` may be written. Raises RunError when it is there, or another work is unfinished."""
+        """Check whether `out` and what lies beside it may be written.
+
+        Raises RunError when one of them is there, or other texts are unfinished.
+        """
         self.folder = out.parent / f".{out.name}.work"
         self._file = self.folder / "texts.jsonl"
         self._first = json.dumps(identity, ensure_ascii=True, sort_keys=True)
         self._lock = Lock(self.folder)
         self.batches: list[list[Written]] = []
         self._force = force
-        if out.exists() and not force and not self._file.is_file():
-            raise RunError(f"{out} is there already. Name another --out, or add --force to replace it.")
+        there = [file for file in files_at(out) if file.exists()]
+        if there and not force and not self._file.is_file():
+            raise RunError(f"{there[0]} is there already. Name another --out, or add --force to replace it.")
         self._check(out)
 
     def __enter__(self) -> Self:
@@ -68,10 +77,14 @@ class Work:
         if not lines or lines[0] == self._first or self._force:
             return
         before, now = json.loads(lines[0]), json.loads(self._first)
-        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        changes = [
+            f"{name} {before[name]} → {now[name]}" if isinstance(before.get(name), int | str) else name
+            for name in now
+            if before.get(name) != now[name]
+        ]
         raise RunError(
-            f"{self.folder} holds the texts of an unfinished run for {out} with another {', '.join(names)}. "
-            "Give the same command to go on, or add --force to begin again."
+            f"{self.folder} holds the texts of an unfinished command for {out} with other settings "
+            f"({', '.join(changes)}). Give the same command to go on, or add --force to begin again."
         )
 
     def _lines(self) -> list[str]:
