@@ -39,6 +39,7 @@ from fake_method import write_reviews
 from running import EPOCHS_ALONE
 from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
+from writing_model import save_writing_model
 
 import adjudge.evaluation.score
 import adjudge.methods.dpo
@@ -57,11 +58,15 @@ import adjudge.methods.sppo
 import adjudge.methods.tdpo  # noqa: F401
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
+from adjudge.generation.generate import Order, generate, identity_of
+from adjudge.generation.plan import changed, plan_for_labels
+from adjudge.generation.work import Work
+from adjudge.models.policy import load_policy
 from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "noisy-sft", "generate"),
 )
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
@@ -128,13 +133,27 @@ def make_models(folder: Path) -> dict[str, str]:
 
 def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
     """Train and judge, continuing from the state of the folder: the action to kill."""
+    if method == "generate":
+        return write_rows(data.parent / "writing", folder / "rows.csv")
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
-    values = {**SETTINGS, **models, "method": method.removeprefix("learned-")}
+    values = {**SETTINGS, **models, "method": method.removeprefix("learned-").removeprefix("noisy-")}
+    if method.startswith("noisy-"):
+        del values["sft.minor_beta"]
+        values |= {"sft.label_smoothing": 0.15, "sft.temporal_ensembling.every": 1}
     if method.startswith("learned-"):
         group = f"{values['method']}.reward"
         values |= {f"{group}.kind": "mixed", f"{group}.model": str(data.parent / "reward-model")}
     execute(load_config(values=values), specs, folder, resume=True)
+
+
+def write_rows(model: Path, out: Path) -> None:
+    """Write rows with a tiny model, going on with the texts that are there."""
+    settings = {"model": str(model), "runtime.device": "cpu", "runtime.threads": 1, "evaluation.batch_size": 2}
+    config = load_config(values=settings)
+    plan = changed(plan_for_labels(["Good", "Bad"]), {"max_tokens": 8})
+    order = Order(plan, rows=6, oversample=2)
+    generate(load_policy(config), config, order, out, Work(out, identity_of(order, config)))
 
 
 def make_reward_model(models: dict[str, str], data: Path) -> None:
@@ -187,6 +206,8 @@ def results(folder: Path) -> list[Path]:
         "value_head.safetensors",
         "model.safetensors",
         "validation.jsonl",
+        "rows.csv",
+        "rows.json",
     }
     return sorted(
         path.relative_to(folder)
@@ -339,6 +360,8 @@ def main() -> None:
         data = write_reviews(Path(made) / "reviews.csv", 40)
         if any(method.startswith("learned-") for method in methods):
             make_reward_model(models, data)
+        if "generate" in methods:
+            save_writing_model(data.parent / "writing")
         for place, method in enumerate(methods):
             began = time.monotonic()
 

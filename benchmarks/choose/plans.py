@@ -27,6 +27,8 @@ class Arm:
     decision: str = "answer"
     of: str = ""
     """Another arm whose runs it takes, when only the decision differs."""
+    generated: str = ""
+    """The file of generated rows that it learns from (`tables.GENERATED`), in place of the table's own rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,24 @@ PLANS: dict[str, Plan] = {
         ("noisy-20", "noisy-40"),
         (SFT, *_methods("ppo", "exact", "rloo")),
         rows=800,
+    ),
+    "generate": Plan(
+        "no labels: SFT on generated rows against the untrained model and against real rows",
+        ("reviews",),
+        (
+            SFT,
+            Arm("zero-shot", "zero-shot"),
+            Arm("sft, generated", "sft", generated="top"),
+            Arm("sft, generated, at random", "sft", generated="random"),
+            Arm(
+                "sft, generated, smoothed",
+                "sft",
+                {"sft.label_smoothing": 0.15, "sft.temporal_ensembling.every": 10},
+                generated="top",
+            ),
+        ),
+        rows=200,
+        against=("zero-shot", "sft"),
     ),
     "skewed": Plan(
         "skewed labels, 90 : 10, scored by macro F1",

@@ -26,7 +26,7 @@ from adjudge.tasks import load_task
 from adjudge.tasks.spec import TaskSpec
 from benchmarks.choose.plans import PLANS, Arm, Plan
 from benchmarks.choose.report import report
-from benchmarks.choose.tables import make_table
+from benchmarks.choose.tables import generating, make_table, with_generated
 
 SLOW = ("grpo", "ppo", "spin", "sppo", "tdpo", "dpo", "exact", "rloo", "reinforce", "sft")
 """Methods from the slowest step to the fastest."""
@@ -68,6 +68,10 @@ def main() -> None:
     if given.tasks:
         jobs = [job for job in jobs if job.spec.name in given.tasks.split(",")]
     if not given.report:
+        names_of_rows = dict.fromkeys(job.arm.generated for job in jobs if job.arm.generated)
+        missing = [generating(name, given.data_dir, given.out / "tables") for name in names_of_rows]
+        if commands := [command for command in missing if command]:
+            raise SystemExit("Generate the rows first:\n" + "\n".join(commands))
         run_jobs(jobs, given.workers, given.deadline_s)
     for name in names:
         print(report(name, [job for job in jobs if job.plan == name]), flush=True)
@@ -90,8 +94,9 @@ def plan_jobs(
                 continue
             for seed in range(plan.seeds if seeds is None else seeds):
                 values = {**_values(plan, arm, seed, data_dir), **dict(item.split("=", 1) for item in settings)}
+                own = with_generated(spec, arm.generated, out / "tables") if arm.generated else spec
                 folder = out / name / task.replace("/", "-").replace(":", "-") / arm.name.replace(", ", "-")
-                jobs.append(Job(name, arm, spec, seed, values, Path(str(folder).replace(" ", "-")) / f"seed-{seed}"))
+                jobs.append(Job(name, arm, own, seed, values, Path(str(folder).replace(" ", "-")) / f"seed-{seed}"))
     return jobs
 
 

@@ -39,6 +39,31 @@ def make_table(name: str, data_dir: Path, folder: Path) -> TaskSpec:
     return task.model_copy(update={"metrics": metrics})
 
 
+GENERATED = {"top": "", "random": " --select random"}
+"""How the files of generated rows are made, beside what they share."""
+
+
+def with_generated(spec: TaskSpec, name: str, folder: Path) -> TaskSpec:
+    """Return the table's task with generated training rows; its rows to judge stay."""
+    path = folder / f"generated-{name}.csv"
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [(row["sentence"], row["label"]) for row in csv.DictReader(file)]
+        _written(folder / f"learned-{name}.csv", [("sentence", "sentiment"), *rows])
+    table = spec.source.table
+    assert table is not None
+    table = table.model_copy(update={"train": str((folder / f"learned-{name}.csv").resolve())})
+    return spec.model_copy(update={"source": Source(table=table)})
+
+
+def generating(name: str, data_dir: Path, folder: Path) -> str | None:
+    """Return the command that makes a missing file of generated rows: 300 of each label. None where it is there."""
+    path = folder / f"generated-{name}.csv"
+    if path.is_file():
+        return None
+    return f"adjudge generate --task glue/sst2 --data-dir {data_dir} --rows 600 --out {path}{GENERATED[name]}"
+
+
 def _cut(spec: TaskSpec, data_dir: Path, folder: Path) -> TaskSpec:
     """Return the task with its last training rows (in random order) in the place of its dev rows."""
     examples = list(load_split(spec, "train", data_dir))

@@ -19,7 +19,7 @@ from adjudge.types import Prediction  # noqa: E402
 from benchmarks.choose import run  # noqa: E402
 from benchmarks.choose.plans import PLANS, Arm  # noqa: E402
 from benchmarks.choose.report import cost, decided, report  # noqa: E402
-from benchmarks.choose.tables import TABLES, make_table  # noqa: E402
+from benchmarks.choose.tables import TABLES, generating, make_table  # noqa: E402
 
 ROWS = 400
 
@@ -68,6 +68,28 @@ def test_cut_rows_to_judge_come_from_the_training_rows(data_dir: Path, tmp_path:
     texts = [{next(iter(row.fields.values())) for row in part} for part in (train, dev)]
     assert len(dev) == ROWS // 4 and len(train) == ROWS - len(dev) and not texts[0] & texts[1]
     assert all(text.startswith("train") for text in texts[1])
+
+
+def test_generated_rows_are_learned_and_the_same_rows_judged(data_dir: Path, tmp_path: Path) -> None:
+    def planned() -> dict[str, run.Job]:
+        return {job.arm.name: job for job in run.plan_jobs("generate", data_dir, tmp_path, seeds=1)}
+
+    planned()
+    tables = tmp_path / "tables"
+    assert generating("random", data_dir, tables) == (
+        f"adjudge generate --task glue/sst2 --data-dir {data_dir} --rows 600 --out {tables}/generated-random.csv"
+        " --select random"
+    )
+    (tables / "generated-top.csv").write_text("sentence,label\nA good film.,Positive\nA bad film.,Negative\n")
+    jobs = planned()
+    assert generating("top", data_dir, tables) is None
+    learned = load_split(jobs["sft, generated"].spec, "train")
+    assert [(row.fields["sentence"], row.gold) for row in learned] == [
+        ("A good film.", "Positive"),
+        ("A bad film.", "Negative"),
+    ]
+    judged = [load_split(jobs[name].spec, "dev") for name in ("sft", "sft, generated")]
+    assert [row.id for row in judged[0]] == [row.id for row in judged[1]] and len(judged[0]) == 20
 
 
 def predictions(*likely: float) -> list[Prediction]:

@@ -29,8 +29,8 @@ OPTIONS = {
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --tuned --reward-funcs --out --jobs --launcher --dry-run --report-to --force",
-    "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed --preset "
-    "--config --prompt-style --decode --reward-funcs --out",
+    "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
+    "--preset --config --prompt-style --decode --reward-funcs --out",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
     "--config --prompt-style --decode --init --out",
@@ -40,6 +40,8 @@ OPTIONS = {
     "push": "--run --public --base --revision",
     "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows "
     "--corpus --model --seed --preset --config --dtype --out",
+    "generate": "--task --data-dir --skip-dev --labels --about --prompt --form --rows --oversample --select "
+    "--temperature --max-tokens --corpus --model --seed --preset --config --out --force",
     "serve": "--run --host --port --min-confidence",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --force",

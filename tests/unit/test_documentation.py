@@ -21,7 +21,7 @@ from adjudge.tasks import list_tasks, load_task
 from adjudge.tasks.reading.hooks import HOOKS
 from adjudge.tasks.scoring.metrics import METRICS
 from adjudge.tasks.scoring.suites import SUITES
-from adjudge.tasks.spec import FileSource, HubSource, TableSource, TaskSpec, VaderSource
+from adjudge.tasks.spec import FileSource, Generation, HubSource, LabelText, TableSource, TaskSpec, VaderSource
 from adjudge.tasks.task_yaml import read_tree
 from adjudge.tasks.validate import mistakes_of
 
@@ -219,7 +219,7 @@ def test_the_names_of_the_package_are_described():
 
 def test_the_fields_of_a_task_file_are_all_described():
     page = text_of(REFERENCE / "task-files.md")
-    for part in (TaskSpec, FileSource, HubSource, VaderSource, TableSource):
+    for part in (TaskSpec, FileSource, HubSource, VaderSource, TableSource, Generation, LabelText):
         assert [name for name in part.model_fields if f"`{name}`" not in page] == [], part.__name__
     assert [name for name in HOOKS if f"`{name}`" not in page] == []
     examples = blocks(REFERENCE / "task-files.md", "yaml")

@@ -119,6 +119,7 @@ def _add_verbs() -> None:
         evaluate,
         export,
         fetch,
+        generate,
         methods,
         predict,
         prune,
@@ -134,7 +135,8 @@ def _add_verbs() -> None:
     )
 
     judging = (compare, train, evaluate, calibrate, predict, serve, export, push, submit, report, rerun)
-    for module in (*judging, tune, continual, prune, methods, tasks, settings, demo, fetch, doctor):
+    others = (tune, continual, prune, generate, methods, tasks, settings, demo, fetch, doctor)
+    for module in (*judging, *others):
         module.add_to(app)
     cell.add_to(app)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from adjudge.experiments.rows import fingerprint, training_rows
 from adjudge.models.engine.forward import Engine
 from adjudge.models.policy import Policy
 from adjudge.rollout.prompted import PromptedTask, taught_rows
+from adjudge.system.files import read_lines
 from adjudge.tasks import take_rows
 from adjudge.tasks.spec import TaskSpec
 
@@ -34,18 +34,10 @@ def task_rows(model: Any, tokenizer: Any, config: Config, spec: TaskSpec, count:
 def corpus_rows(tokenizer: Any, path: str | Path, count: int, most_tokens: int) -> Calibration:
     """Return the first `count` lines of a text file, cut after `most_tokens` tokens. Raises DataError."""
     path = Path(path)
-    try:
-        content = path.read_bytes()
-        lines = [line for line in content.decode("utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder. Name a text file with one text per line.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}). Write it as UTF-8.") from None
+    lines, sha256 = read_lines(path)
     rows = [tokenizer(line, truncation=True, max_length=most_tokens)["input_ids"] for line in lines[:count]]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise DataError(f"{path}: has no line with text. Write one text per line.")
-    about = {"corpus": path.name, "corpus_sha256": hashlib.sha256(content).hexdigest(), "what": "lines of a file"}
+    about = {"corpus": path.name, "corpus_sha256": sha256, "what": "lines of a file"}
     return Calibration(rows, about)

@@ -63,6 +63,22 @@ class PolicyGradientConfig(WarmStartConfig):
         return rows <= min(self.mini_batch_size, self.micro_batch_size or rows)
 
 
+class TemporalEnsemblingConfig(Settings):
+    """For labels that may be wrong: learn from the run's own predictions, averaged over time (arXiv 2202.04538)."""
+
+    every: int | None = Field(
+        None, ge=1, description="steps between two predictions of all training rows; unset: no ensembling; paper: 100"
+    )
+    momentum: float = Field(
+        0.8, ge=0, lt=1, description="share of the earlier predictions in the mean, at each new prediction"
+    )
+    threshold: float = Field(
+        0.8, ge=0, lt=1, description="a row is learned from while its label's mean probability is above; 0: always"
+    )
+    kl: float = Field(10.0, ge=0, description="weight of KL(mean prediction || prediction), once it has risen")
+    ramp: int = Field(10, ge=1, description="predictions over which this weight rises")
+
+
 class SftConfig(LoopConfig):
     """Supervised fine-tuning on prompt and answer."""
 
@@ -80,6 +96,10 @@ class SftConfig(LoopConfig):
         description="MinorSFT (arXiv 2408.10642): a row counts less once its answer is likelier than before training; "
         "0: SFT; unset: SFT, with its deviation measured in every tenth step only",
     )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of a row's target that all labels get alike, for labels that may be wrong"
+    )
+    temporal_ensembling: TemporalEnsemblingConfig = TemporalEnsemblingConfig()
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
 

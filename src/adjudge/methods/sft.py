@@ -3,12 +3,17 @@
 `minor_beta` makes it MinorSFT: a row counts 2σ(−β ρ) times, where ρ is the log-ratio of its answer to the model before
 the training (the reference). Answers that the training has made likelier already count less.
 
+`label_smoothing` and `temporal_ensembling` are for labels that may be wrong (`adjudge.training.noisy_labels`).
+
 Differs from arXiv 2410.11020 (``--preset paper`` gives its constants), and from arXiv 2408.10642 (MinorSFT):
 
 1. The loss counts the answer's tokens only; ``sft.loss=sequence`` counts prompt and answer, as the first does.
 2. The learning rate is SFT's own, with a warm-up, and gradients are clipped.
 3. The answer taught is the label word that evaluation reads, with the end at which evaluation stops.
 4. MinorSFT weighs the mean over the batch's tokens, not each row's mean, so that β = 0 is SFT.
+5. Of arXiv 2202.04538 (SuperGen), a label's probability is that of its answer. The cross-entropy is of all answers, so
+   that it teaches the form too; the KL is between labels. A row whose mean prediction is not trusted is skipped in its
+   batch, so there are as many steps as without.
 """
 
 from __future__ import annotations
@@ -20,11 +25,13 @@ from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.loop import adapter_loop, adapter_method
 from adjudge.models.policy import Policy
+from adjudge.rewards.checks import need_labels
 from adjudge.rollout.forward import taught_reference
 from adjudge.rollout.prompted import TaughtRow, taught_rows
 from adjudge.runs.folder import Run
 from adjudge.training.mixture import TaskRows
-from adjudge.training.state import Carried
+from adjudge.training.noisy_labels import NoisyLabels
+from adjudge.training.state import Carried, Stateful
 from adjudge.training.updates import teach
 
 MEASURED_EVERY = 10
@@ -36,12 +43,28 @@ def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
     config = run.config.sft
     if config.minor_beta is not None and config.loss == "sequence":
         raise ConfigError("sft.minor_beta weighs rows by their answers. Use it with sft.loss=answer.")
+    noisy = NoisyLabels(config)
+    if noisy.settings and (config.minor_beta is not None or config.loss == "sequence"):
+        raise ConfigError(
+            "sft.label_smoothing and sft.temporal_ensembling learn from the labels of a row. "
+            "Leave sft.minor_beta unset, and use sft.loss=answer."
+        )
+    for setting in noisy.settings:
+        for part in parts:
+            need_labels(part.spec, f"sft.{setting}")
     prepare = partial(taught_rows, loss=config.loss, balanced=config.class_weight == "balanced")
     known: dict[str, float] = {}
-    carry = {"reference log-probabilities": Carried(lambda: dict(known), known.update)}
+    carry: dict[str, Stateful] = {"reference log-probabilities": Carried(lambda: dict(known), known.update)}
+    if noisy.ensembles:
+        carry["ensemble"] = noisy
     with adapter_loop(run, parts, config, prepare, carry=carry) as loop:
         for step in loop:
             rows = step.rows
+            if noisy.settings:
+                figures = noisy.learn(loop.optimizer, step.task, step.task_index, rows)
+                noisy.predict(step.number, loop.tasks, loop.rows)
+                loop.log(step, {**figures, "lr": loop.lr})
+                continue
             if config.minor_beta is not None or step.number % MEASURED_EVERY == 0:
                 rows = with_reference(loop.policy, rows, str(step.task_index), known)
             figures = teach(

@@ -15,7 +15,7 @@ from torch import Tensor
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
 from adjudge.prompts.answers import every_answer
-from adjudge.rollout.prompted import PromptedTask, PromptRow
+from adjudge.rollout.prompted import Prompted, PromptedTask
 from adjudge.rollout.sampler import next_token_logps
 from adjudge.types import Judgement, Value
 
@@ -61,7 +61,7 @@ def label_logps(
             beginnings, length = {ids: index for index, ids in enumerate(longer)}, length + 1
 
 
-def labels_of(task: PromptedTask, rows: Sequence[PromptRow], temperature: float, *, grad: bool = False) -> Tensor:
+def labels_of(task: PromptedTask, rows: Sequence[Prompted], temperature: float, *, grad: bool = False) -> Tensor:
     """Return the log-probability of each answer, with its end, after each row's prompt, ``[B, L]``.
 
     Without gradient the rows go through in parts of `rows_at_once`.

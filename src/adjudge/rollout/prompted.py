@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, DataError
@@ -18,6 +18,14 @@ from adjudge.types import Example, Prompt
 
 _TAG_TOKENS = 24
 """Room for the tags between a judgement and its analysis."""
+
+
+class Prompted(Protocol):
+    """A row as a method prepares it, with its prompt."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Return the token ids of the prompt."""
 
 
 class PromptRow(NamedTuple):
@@ -116,6 +124,11 @@ class TaughtRow(NamedTuple):
     """How often the row counts in the loss."""
     ref_logp: float | None = None
     """The reference's log-probability of the taught tokens, where the deviation from it is measured."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the given tokens: the prompt, unless the prompt is taught too."""
+        return self.given
 
     @property
     def tokens(self) -> int:

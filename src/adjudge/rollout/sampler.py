@@ -8,8 +8,10 @@ Shapes: ``B`` prompts, ``R`` response tokens, ``V`` vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,8 +21,29 @@ from adjudge.errors import NotFiniteError
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import entropy
-from adjudge.rollout.answer_end import AnalysisEnd, AnswerEnd
 from adjudge.system.parallel import gathered, rank
+
+
+class End(Protocol):
+    """Where a response ends, in tokens (`adjudge.rollout.answer_end`)."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Return the longest response."""
+
+    @property
+    def min_tokens(self) -> int:
+        """Return the least limit of a response; equal to `max_tokens` for a limit that is not drawn."""
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Return whether a response ends with its latest token, ignoring the limit."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return a response as text."""
+
+
+Adjust = Callable[[Sequence[int], Sequence[Sequence[int]], Tensor], Tensor]
+"""Returns the logits to draw from, given the rows' numbers, their tokens so far, and the policy's logits ``[A, V]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +83,11 @@ class Responses:
     """Positions in `ids` written by the form, not the policy (None: nowhere). The tensors have no column for them."""
 
 
-def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, sampling: Sampling) -> Responses:
+def respond(policy: Policy, state: Prefilled, end: End, sampling: Sampling, adjust: Adjust | None = None) -> Responses:
     """Draw one response per prompt. `state` cannot be used again afterwards.
 
-    Raises NotFiniteError when the logits are not a distribution.
+    With `adjust`, tokens are drawn from other logits; the log-probabilities stay those of the policy. Raises
+    NotFiniteError when the logits are not a distribution.
     """
     rows, device = len(state.hidden_BD), state.hidden_BD.device
     longest = limits(rows, end, sampling)
@@ -74,9 +98,11 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
     with torch.set_grad_enabled(state.grad):
         while True:
             index_A = alive_K.nonzero().squeeze(1)
-            token_A, *figures = _step(policy, state.hidden_BD[index_A.to(device)], sampling)
+            rows_A = row_K[index_A].tolist()
+            changed = None if adjust is None else partial(adjust, rows_A, [ids[row] for row in rows_A])
+            token_A, *figures = _step(policy, state.hidden_BD[index_A.to(device)], sampling, changed)
             columns.append((row_K[index_A], *figures))
-            for index, row, token in zip(index_A.tolist(), row_K[index_A].tolist(), token_A.tolist(), strict=True):
+            for index, row, token in zip(index_A.tolist(), rows_A, token_A.tolist(), strict=True):
                 ids[row].append(token)
                 alive_K[index] = len(ids[row]) < longest[row] and not end.ended(ids[row])
             if not alive_K.any():
@@ -100,11 +126,14 @@ def respond(policy: Policy, state: Prefilled, end: AnswerEnd | AnalysisEnd, samp
     return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, entropy_BR, mask_BR)
 
 
-def _step(policy: Policy, hidden_AD: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _step(
+    policy: Policy, hidden_AD: Tensor, sampling: Sampling, changed: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw a token for each of ``A`` rows. Its log-probability, value and entropy are on the CPU."""
     logits_AV = policy.logits(hidden_AD) / sampling.temperature
     logp_AV = next_token_logps(logits_AV)
-    token_A = choose(logits_AV.detach(), sampling)
+    drawn_from_AV = logits_AV.detach() if changed is None else changed(logits_AV.detach())
+    token_A = choose(drawn_from_AV, sampling)
     logp_A = logp_AV.gather(1, token_A[:, None]).squeeze(1)
     # Nothing is learned from greedy answers, and the entropy takes longer than the choice.
     entropy_A = entropy(logp_AV) if sampling.generator is not None else torch.zeros_like(logp_A)
@@ -125,7 +154,7 @@ def next_token_logps(logits: Tensor) -> Tensor:
     return logps
 
 
-def limits(rows: int, end: AnswerEnd | AnalysisEnd, sampling: Sampling) -> list[int]:
+def limits(rows: int, end: End, sampling: Sampling) -> list[int]:
     """Return the length limits: `max_tokens`, or drawn from min..max while sampling.
 
     Source: arXiv 2410.11020, which draws from 12..32.

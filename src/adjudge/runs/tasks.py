@@ -66,8 +66,11 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
 
 
 def same_task(one: TaskSpec, other: TaskSpec) -> bool:
-    """Return whether two tasks ask the same; where their rows lie and what a reader is told does not count."""
-    apart = {"source", "title", "description"}
+    """Return whether two tasks ask the same.
+
+    Where their rows lie, how rows could be generated, and what a reader is told does not count.
+    """
+    apart = {"source", "generate", "title", "description"}
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from adjudge.errors import RunError
+from adjudge.errors import DataError, RunError
 
 SURROGATES = "backslashreplace"
 """Error handler for encoding text: the backslash escape of a lone surrogate is JSON that reads back equal."""
@@ -40,6 +40,25 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_lines(path: Path) -> tuple[list[str], str]:
+    """Return the lines with text of a UTF-8 file, without surrounding white space, and its SHA-256.
+
+    Raises DataError for a file that is missing, no text, or empty.
+    """
+    try:
+        content = path.read_bytes()
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder. Name a text file with one text per line.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}). Write it as UTF-8.") from None
+    if not lines:
+        raise DataError(f"{path}: has no line with text. Write one text per line.")
+    return lines, hashlib.sha256(content).hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -143,6 +143,34 @@ class Source(_Part):
     table: TableSource | None = None
 
 
+class LabelText(_Part):
+    """How `adjudge generate` writes a text with one label."""
+
+    prompt: str
+    """What stands before the text: Jinja over the first field of a task with two."""
+    reward: float = Field(1.0, gt=0)
+    """Logits of the given text's tokens are divided by this while they are new: below 1, copying is rewarded."""
+    penalty: float = Field(1.0, gt=0)
+    """Logits of the tokens that the text has already are divided by this: above 1, repetition is penalised."""
+    choose: Literal["likeliest", "random"] = "likeliest"
+    """Which of the written texts are kept."""
+
+
+class Generation(_Part):
+    """How `adjudge generate` writes rows of a task, label by label."""
+
+    labels: dict[str, LabelText]
+    """Maps each answer word to how its texts are written."""
+    starts: tuple[str, ...] = ()
+    """First words of the texts, in turn."""
+    temperature: float = Field(1.0, ge=0, le=100)
+    """0: always the likeliest token."""
+    top_k: int = Field(10, ge=0)
+    """Draw from this many likeliest tokens; 0: no limit."""
+    max_tokens: int = Field(40, ge=1)
+    """Longest text; one that has not ended by then is dropped."""
+
+
 class TaskSpec(_Part):
     """One task: its fields, its question, its answers, its metrics, its source."""
 
@@ -172,6 +200,8 @@ class TaskSpec(_Part):
     """Maps a tag to the source's column. Tags are kept for reports and submissions and never shown to a model."""
     positive: str | None = None
     """The answer word that counts as positive in F1; the second label by default."""
+    generate: Generation | None = None
+    """How `adjudge generate` writes its rows; None: in a form for any labels."""
     source: Source
 
     @property

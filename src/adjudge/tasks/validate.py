@@ -13,7 +13,17 @@ from pydantic import BaseModel, ValidationError
 from adjudge.errors import TaskError, nearest
 from adjudge.system.text import quoted
 from adjudge.tasks.answer_words import folded, label_key, unreadable_mark
-from adjudge.tasks.spec import FileSource, HubSource, NumberAnswer, Source, TableSource, TaskSpec, VaderSource
+from adjudge.tasks.spec import (
+    FileSource,
+    Generation,
+    HubSource,
+    LabelText,
+    NumberAnswer,
+    Source,
+    TableSource,
+    TaskSpec,
+    VaderSource,
+)
 from adjudge.tasks.task_yaml import read_task_file
 from adjudge.tasks.template import template_mistakes
 
@@ -25,6 +35,8 @@ _PARTS: dict[str, type[BaseModel]] = {
     "source.hub": HubSource,
     "source.vader": VaderSource,
     "source.table": TableSource,
+    "generate": Generation,
+    "generate.labels": LabelText,
 }
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -65,6 +77,7 @@ _PURPOSES = {
     "path": "the id of the data set on the hub.",
     "revision": "the commit of the data set, so that the rows cannot change.",
     "part": "movies, tweets, news or products.",
+    "prompt": "what stands before a generated text of this label.",
 }
 """The purpose of each required key."""
 
@@ -104,13 +117,14 @@ def mistakes_of(tree: Mapping[str, Any]) -> list[str]:
     mistakes += _answer_mistakes(tree)
     mistakes += _metric_mistakes(tree)
     mistakes += _source_mistakes(tree)
+    mistakes += _generate_mistakes(tree)
     return list(dict.fromkeys(mistakes))
 
 
 def _explain(item: Any) -> str:
     """Return one of pydantic's errors in plain words."""
     path = [str(part) for part in item["loc"]]
-    key, parent = ".".join(path), ".".join(path[:-1])
+    key, parent = ".".join(path), ".".join(path[:2] if path[:2] == ["generate", "labels"] else path[:-1])
     if item["type"] == "extra_forbidden":
         known = _PARTS[parent].model_fields if parent in _PARTS else ()
         return f"'{key}' is not a key of a task.{nearest(path[-1], known)}"
@@ -276,6 +290,32 @@ def _source_mistakes(tree: Mapping[str, Any]) -> list[str]:
     vader = source.get("vader")
     if isinstance(vader, Mapping) and isinstance(labels, Mapping) and set(labels) != {"positive", "negative"}:
         mistakes.append("'labels' of a task with 'source.vader' must be positive and negative, made from the ratings.")
+    return mistakes
+
+
+def _generate_mistakes(tree: Mapping[str, Any]) -> list[str]:
+    block, labels, fields = tree.get("generate"), tree.get("labels"), tree.get("fields")
+    if not isinstance(block, Mapping):
+        return []
+    if not isinstance(labels, Mapping) or not isinstance(fields, Mapping):
+        return ["'generate' is only for tasks with labels: rows of a number task cannot be generated."]
+    if len(fields) > 2:
+        return ["'generate' is only for tasks with one or two fields."]
+    texts = block.get("labels")
+    texts = texts if isinstance(texts, Mapping) else {}
+    words = list(dict.fromkeys(word for word in labels.values() if isinstance(word, str)))
+    mistakes = [
+        f"'generate.labels' has '{word}', which is not an answer word.{nearest(str(word), words)}"
+        for word in texts
+        if word not in words
+    ]
+    if texts and (missing := [word for word in words if word not in texts]):
+        mistakes.append(f"'generate.labels' has no {', '.join(missing)}: every answer word needs its prompt.")
+    given = [str(name) for name in fields][:-1]
+    for word, text in texts.items():
+        if isinstance(text, Mapping) and isinstance(text.get("prompt"), str):
+            where = f"'generate.labels.{word}.prompt'"
+            mistakes += [mistake.replace("'template'", where) for mistake in template_mistakes(text["prompt"], given)]
     return mistakes
 
 
