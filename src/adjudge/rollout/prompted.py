@@ -51,6 +51,8 @@ class PromptedTask:
         """Prompt with `renderer`; without one, with the same `demonstrations` before every row."""
         self.policy, self.spec, self.config = policy, spec, config
         self.renderer = renderer or Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
+        if policy.embeddings is not None:
+            policy.embeddings.know(self.renderer.instruction_ids())
         end_ids = self.renderer.end_ids(policy.end_ids)
         self.end = answer_end(policy.tokenizer, end_ids, spec, config.answer)
         analysis = AnalysisEnd(policy.tokenizer, tuple(end_ids), config.answer.analysis_tokens)
