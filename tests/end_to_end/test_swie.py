@@ -108,6 +108,8 @@ def test_other_methods_go_on_from_it_and_it_goes_on_from_them(run: Run, sft: Run
     assert logged(again)[0]["added"] > 0
     with pytest.raises(ConfigError, match=r"embeddings with pool=max, and this one asks for mean"):
         trained("swie", able, tmp_path / "other", init=str(run.folder), swie__pool="mean")
+    with pytest.raises(ConfigError, match=r"embeddings with strength=1.0, and this one asks for 0.0"):
+        trained("swie", able, tmp_path / "none", init=str(run.folder), swie__strength=0)
 
 
 def test_a_layer_that_is_not_there_is_named(able: Path, tmp_path: Path) -> None:

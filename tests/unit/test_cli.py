@@ -30,7 +30,7 @@ OPTIONS = {
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --reward-funcs --out --jobs --dry-run --report-to --force",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
-    "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
+    "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --base --model --seeds --preset "
     "--config --prompt-style --decode --init --out",
     "predict": "--run --input --out --task --method --seed --min-confidence --abstain-share --costs --separator "
     "--encoding --model --decode --force",

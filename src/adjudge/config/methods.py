@@ -231,10 +231,8 @@ class SwieConfig(EmbeddingConfig, LoopConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
     @property
-    def embeddings(self) -> EmbeddingConfig | None:
-        """Return the settings of the embeddings alone; None where nothing is added."""
-        if not self.strength:
-            return None
+    def embeddings(self) -> EmbeddingConfig:
+        """Return the settings of the embeddings alone."""
         return EmbeddingConfig(**{name: getattr(self, name) for name in EmbeddingConfig.model_fields})
 
 

@@ -104,12 +104,12 @@ def segment_weights(position_BT: Tensor, instruction: int, prompt_B: Tensor, kin
 class InstructionEmbeddings:
     """The instruction embeddings of a network: adapters inside its layers, and hooks that add what they read."""
 
-    def __init__(self, decoder: nn.Module, config: EmbeddingConfig, seed: int = 0) -> None:
+    def __init__(self, decoder: Any, config: EmbeddingConfig, seed: int = 0) -> None:
         """Add adapters to layers of `decoder`. Raises ModelError for layers of unknown kinds or numbers."""
         self.config = config.model_copy(update={"layers": _layers(decoder, config.layers)})
         every = _decoder_layers(decoder)
         self._layers = {index: every[index] for index in self.config.layers or ()}
-        self._known: dict[tuple[int, ...], None] = {}
+        self._known: set[tuple[int, ...]] = set()
         self.acting: str | None = "default"
         """The name of the adapters that are added; None adds nothing."""
         self.now: Pass | None = None
@@ -131,11 +131,11 @@ class InstructionEmbeddings:
         """Remember the token ids of an instruction that prompts begin with. Raises ModelError for an empty one."""
         if not instruction:
             raise ModelError("the prompts have no common beginning, which instruction embeddings need.")
-        self._known[tuple(instruction)] = None
+        self._known.add(tuple(instruction))
 
     def segments(self, prompts: Sequence[Sequence[int]], device: torch.device) -> Segments:
         """Return the segments of prompts of one task. Raises ModelError for prompts that begin otherwise."""
-        for known in self._known:
+        for known in sorted(self._known, key=len, reverse=True):
             if all(len(prompt) > len(known) and tuple(prompt[: len(known)]) == known for prompt in prompts):
                 lengths = torch.tensor(list(map(len, prompts)), device=device)
                 return Segments(torch.tensor(known, device=device), lengths)
@@ -181,7 +181,7 @@ class InstructionEmbeddings:
         """Make frozen adapters ``reference`` beside the trained ones, where there are none; train the others."""
         generator = torch.Generator()
         for layer in self._layers.values():
-            adapters = layer.get_submodule(NAME)
+            adapters = _adapters(layer)
             trained = adapters["default"]
             if "reference" not in adapters:
                 inner, width = trained.down_KD.shape
@@ -230,10 +230,10 @@ class InstructionEmbeddings:
             self._adapter(index, "default").requires_grad_(mode)
 
     def _named(self) -> Iterable[str]:
-        return next(iter(self._layers.values())).get_submodule(NAME).keys()
+        return _adapters(next(iter(self._layers.values()))).keys()
 
     def _adapter(self, index: int, name: str | None = None) -> Any:
-        return self._layers[index].get_submodule(NAME)[name or self.acting]
+        return _adapters(self._layers[index])[name or self.acting]
 
     def _weights(self) -> Iterator[tuple[int, str, Tensor]]:
         for index in self._layers:
@@ -276,12 +276,17 @@ def _layers(decoder: nn.Module, chosen: tuple[int, ...] | None) -> tuple[int, ..
 def _decoder_layers(decoder: nn.Module) -> list[nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers: list[nn.Module] = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(
             f"instruction embeddings are not possible for {type(decoder).__name__}: its layers are unknown."
         )
     return layers
+
+
+def _adapters(layer: nn.Module) -> Any:
+    """Return a layer's adapters by name, an `nn.ModuleDict`."""
+    return layer.get_submodule(NAME)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

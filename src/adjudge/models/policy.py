@@ -135,13 +135,13 @@ class Policy(nn.Module):
     def add_embeddings(self, config: EmbeddingConfig, seed: int) -> None:
         """Add instruction embeddings, which begin at zero; the reference is the network without them.
 
-        Where the adapter brought its own, they stay. Raises ConfigError when those have other settings, ModelError for
-        layers of unknown kinds or numbers.
+        With strength 0 nothing is added. Where the adapter brought its own, they stay. Raises ConfigError when those
+        have other settings, ModelError for layers of unknown kinds or numbers.
         """
-        if self.embeddings is None:
-            self.engine.add_embeddings(config, seed)
-        else:
+        if self.embeddings is not None:
             self.embeddings.check_same(config)
+        elif config.strength:
+            self.engine.add_embeddings(config, seed)
 
     def load_adapter(self, folder: Path, *, train: bool) -> None:
         """Load a saved adapter and its value head; with `train`, a frozen copy of it becomes the reference.
