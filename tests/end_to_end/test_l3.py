@@ -13,7 +13,7 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.continual import plan_streams, run_streams, with_base
 from adjudge.experiments.evaluate import load_judge
 from adjudge.experiments.execute import execute
-from adjudge.experiments.lifelong import near_of, read_base
+from adjudge.experiments.lifelong import answers, near_of, read_base
 from adjudge.report.stream import stream_markdown
 from adjudge.runs.folder import Run
 from adjudge.tasks import infer_task
@@ -126,6 +126,17 @@ def test_the_command_given_again_changes_nothing_and_mends_what_is_missing(done,
     shutil.rmtree(place(out) / "stage-2-pairs")
     again = stream(config, specs, out, "l3=-1")
     assert again["R"] == result["R"] and again["l3"] == result["l3"]
+
+
+def test_an_ensemble_of_the_own_adapter_alone_is_its_run(done, config, specs):
+    out, _ = done
+    (plain,) = plan_streams(config, specs, ["l3=-1"], (), (0,), out)
+    third = with_base(plain, out, ()).stages[2].transfer
+    record = third.run / "ensemble.json"
+    kept = record.read_text()
+    record.write_text(json.dumps({**json.loads(kept), "weights": {"own": 1.0, "1-films": 0.0}}))
+    assert answers(third) == (Run.open(third.run).predictions("dev"), {"own": 1.0, "1-films": 0.0})
+    record.write_text(kept)
 
 
 def test_tables_call_it_l3_style(done):

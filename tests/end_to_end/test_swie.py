@@ -112,6 +112,14 @@ def test_other_methods_go_on_from_it_and_it_goes_on_from_them(run: Run, sft: Run
         trained("swie", able, tmp_path / "none", init=str(run.folder), swie__strength=0)
 
 
+def test_an_analysis_before_the_judgement_is_refused(run: Run, able: Path, tmp_path: Path) -> None:
+    """It would be sampled as an answer and then be part of a prompt, with other weights in each."""
+    with pytest.raises(ConfigError, match=r"instruction embeddings, which cannot go with prompt.analysis=before"):
+        trained("ppo", able, tmp_path / "ppo", init=str(run.folder), prompt__analysis="before")
+    with pytest.raises(ConfigError, match="no analyses to teach"):
+        trained("swie", able, tmp_path / "swie", prompt__analysis="before")
+
+
 def test_a_layer_that_is_not_there_is_named(able: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no layer 9; the model's 2 layers are 0 to 1"):
         trained("swie", able, tmp_path, swie__layers=[9])

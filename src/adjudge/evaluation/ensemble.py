@@ -9,14 +9,16 @@ Source: expectation maximisation for the weights of a fixed mixture (Dempster, L
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adjudge.evaluation.predict import Judge
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
+
+if TYPE_CHECKING:
+    from adjudge.evaluation.predict import Judge
 
 Array = NDArray[Any]
 LEAST_WEIGHT = 0.05

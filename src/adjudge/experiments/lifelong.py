@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError, RunError
+from adjudge.evaluation.ensemble import EnsembleJudge, ask, fit_weights, gold_probabilities
 from adjudge.experiments.evaluate import evaluate_run, load_judge
 from adjudge.experiments.rows import fingerprint, rows_for
 from adjudge.runs.base import check_same_model
@@ -291,34 +292,43 @@ def answers(transfer: Transfer) -> tuple[list[Prediction], dict[str, float]]:
     They are those of its run alone where no entry is an expert, or none has weight.
     """
     leave(transfer.entry)
-    run, split = transfer.run, transfer.alone.config.data.split
-    if not transfer.experts:
-        return Run.open(run).predictions(split), {OWN: 1.0}
+    run, spec, split = transfer.run, transfer.alone.spec, transfer.alone.config.data.split
+    weights = _weights(transfer) if transfer.experts else {OWN: 1.0}
+    kept = {name: weight for name, weight in weights.items() if weight}
+    if list(kept) == [OWN]:
+        return Run.open(run).predictions(split), weights
     folder = run / ENSEMBLE
     if is_unused(folder) or Run.open(folder).state != "complete":
-        judge, weights = _ensemble(transfer)
-        write_json(run / f"{ENSEMBLE}.json", {**transfer.record, "weights": weights})
-        note(f"    {run} judges {transfer.entry.task} with its experts")
-        evaluate_run(run, out=folder, force=True, load=lambda *_: judge)
-    weights = read_json(run / f"{ENSEMBLE}.json")["weights"]
+        loaders = _loaders(transfer)
+        judge = EnsembleJudge(spec, {name: loaders[name] for name in kept}, list(kept.values()))
+        note(f"    {run} judges {spec.name} with {len(kept)} experts")
+        evaluate_run(run, out=folder, force=True, decode="labels", load=lambda *_: judge)
     return Run.open(folder).predictions(split), weights
 
 
-def _ensemble(transfer: Transfer) -> tuple[Judge, dict[str, float]]:
-    """Return the ensemble of a stage, and the weight of each expert."""
-    from adjudge.evaluation.ensemble import EnsembleJudge, ask, fit_weights, gold_probabilities
-
-    spec, config = transfer.alone.spec, transfer.alone.config
+def _weights(transfer: Transfer) -> dict[str, float]:
+    """Return the weight of each expert, fitted on the held-out rows; kept in the stage's folder."""
+    path = transfer.run / f"{ENSEMBLE}.json"
+    if path.is_file():
+        kept = read_json(path)
+        if {**kept, "weights": None} == {**transfer.record, "weights": None}:
+            return dict(kept["weights"])
+    spec = transfer.alone.spec
     learned = {row.id for row in training_rows(transfer.config, spec)}
-    held_out = [row for row in training_rows(config, spec) if row.id not in learned]
-    loaders: dict[str, Callable[[], Judge]] = {OWN: partial(_expert, transfer.run, spec, config)}
-    loaders |= {each.name: partial(_expert, each.folder / ADAPTER, spec, config) for each in transfer.experts}
+    held_out = [row for row in training_rows(transfer.alone.config, spec) if row.id not in learned]
+    loaders = _loaders(transfer)
     parts = [ask(load, held_out, f"held-out rows, {name}") for name, load in loaders.items()]
-    fitted = dict(zip(loaders, fit_weights(gold_probabilities(parts)).tolist(), strict=True))
-    kept = {name: load for name, load in loaders.items() if fitted[name]}
-    if list(kept) == [OWN]:
-        return load_judge(transfer.run)[2], fitted
-    return EnsembleJudge(spec, kept, [fitted[name] for name in kept]), fitted
+    weights = dict(zip(loaders, fit_weights(gold_probabilities(parts)).tolist(), strict=True))
+    shutil.rmtree(transfer.run / ENSEMBLE, ignore_errors=True)  # answers by other weights
+    write_json(path, {**transfer.record, "weights": weights})
+    return weights
+
+
+def _loaders(transfer: Transfer) -> dict[str, Callable[[], Judge]]:
+    """Return the function that loads each expert, by its name."""
+    spec, config = transfer.alone.spec, transfer.alone.config
+    loaders: dict[str, Callable[[], Judge]] = {OWN: partial(_expert, transfer.run, spec, config)}
+    return loaders | {each.name: partial(_expert, each.folder / ADAPTER, spec, config) for each in transfer.experts}
 
 
 def _expert(folder: Path, spec: TaskSpec, config: Config) -> Judge:
