@@ -301,7 +301,7 @@ def answers(transfer: Transfer) -> tuple[list[Prediction], dict[str, float]]:
     if is_unused(folder) or Run.open(folder).state != "complete":
         loaders = _loaders(transfer)
         judge = EnsembleJudge(spec, {name: loaders[name] for name in kept}, list(kept.values()))
-        note(f"    {run} judges {spec.name} with {len(kept)} experts")
+        note(f"    {run} judges {spec.name} with its experts: {', '.join(kept)}")
         evaluate_run(run, out=folder, force=True, decode="labels", load=lambda *_: judge)
     return Run.open(folder).predictions(split), weights
 
