@@ -55,6 +55,7 @@ import adjudge.methods.rloo
 import adjudge.methods.sft
 import adjudge.methods.spin
 import adjudge.methods.sppo
+import adjudge.methods.swie
 import adjudge.methods.tdpo  # noqa: F401
 from adjudge.config import load_config
 from adjudge.experiments.execute import execute
@@ -66,7 +67,7 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "noisy-sft", "generate"),
+    *("swie", "encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "noisy-sft", "generate"),
 )
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
@@ -109,6 +110,9 @@ SETTINGS: dict[str, Any] = {
     "reward_model.batch_size": 4,
     "reward_model.micro_batch_size": 2,
     "reward_model.optimizer.lr": 1e-3,
+    "swie.batch_size": 4,
+    "swie.micro_batch_size": 2,
+    "swie.optimizer.lr": 1e-2,
     "encoder.batch_size": 4,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
@@ -203,6 +207,7 @@ def results(folder: Path) -> list[Path]:
     names = {
         "metrics.jsonl",
         "adapter_model.safetensors",
+        "instruction_embeddings.safetensors",
         "value_head.safetensors",
         "model.safetensors",
         "validation.jsonl",

@@ -60,7 +60,7 @@ class Scripted:
 
     def __init__(self, tokenizer: Any, *calls: Sequence[str], end_of_turn: str = "<|im_end|>") -> None:
         self.tokenizer = tokenizer
-        self.name, self.positions = "scripted", None
+        self.name, self.positions, self.embeddings = "scripted", None, None
         self.end_ids = [tokenizer.convert_tokens_to_ids(end_of_turn)]
         self._calls = [
             [[*tokenizer(text, add_special_tokens=False).input_ids, *self.end_ids] for text in call] for call in calls

@@ -25,6 +25,7 @@ EPOCHS_ALONE: dict[str, Any] = {
         "tdpo",
         "spin",
         "sppo",
+        "swie",
         "reward_model",
         "encoder",
     )

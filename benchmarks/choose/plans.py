@@ -172,6 +172,17 @@ PLANS: dict[str, Plan] = {
         ),
         rows=400,
     ),
+    "instruction": Plan(
+        "instruction embeddings on long and on short inputs, beside SFT with as many trained weights",
+        ("superglue/boolq", "vader/movies"),
+        (
+            SFT,
+            Arm("sft, rank 17", "sft", {"lora.r": 17}),
+            *_methods("swie"),
+            Arm("swie, linear", "swie", {"swie.weights": "linear"}),
+        ),
+        rows=300,
+    ),
     "noisy": Plan(
         "noisy labels: 20 % and 40 % of the training labels flipped",
         ("noisy-20", "noisy-40"),

@@ -29,7 +29,7 @@ def documented(page):
 
 @pytest.fixture(
     scope="module",
-    params=["sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"],
+    params=["sft", "swie", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"],
 )
 def run(request, tiny_llama, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)

@@ -32,7 +32,7 @@ OPTIONS = {
     "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
     "--preset --config --prompt-style --decode --reward-funcs --out",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
-    "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
+    "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --base --model --seeds --preset "
     "--config --prompt-style --decode --init --out",
     "predict": "--run --input --out --task --method --seed --min-confidence --abstain-share --costs --separator "
     "--encoding --model --decode --force",
@@ -143,7 +143,7 @@ def test_help_and_version_are_fast():
         (["train", "sft", "--init", "run"], "run holds no adapter to start from"),
         (
             ["train", "encoder", "--init", "run"],
-            "--init is for sft, ppo, reinforce, rloo, grpo, exact, dpo, tdpo, spin, sppo or reward-model",
+            "--init is for sft, ppo, reinforce, rloo, grpo, exact, dpo, tdpo, spin, sppo, swie or reward-model",
         ),
         (["train", "sft", "--train-rows", "0"], "data.train_rows"),
         (["train", "sft", "--config", "none.yaml"], "none.yaml"),

@@ -39,7 +39,7 @@ def continual(
         typer.Option(
             metavar="NAME,…",
             help="sequential (one adapter goes on), replay=SHARE (and repeats rows of earlier tasks), separate (an "
-            "adapter per task), multi (all at once).",
+            "adapter per task), multi (all at once), l3 (L3-style: each task from the nearest before it).",
             rich_help_panel=WHAT,
         ),
     ] = "sequential",
@@ -66,6 +66,10 @@ def continual(
     prompt_style: options.PromptStyle = None,
     decode: options.Decode = None,
     init: options.Init = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="For l3: the base of an earlier stream, to begin with.", rich_help_panel=WHAT),
+    ] = None,
     out: Annotated[
         str,
         typer.Option(
@@ -81,7 +85,14 @@ def continual(
     counts per task. Given again, the same command goes on where it was.
     """
     from adjudge.experiments.continual import check_method, plan_streams, run_streams
-    from adjudge.report.stream import figure_lines, matrix_table, render_stream, stream_markdown, stream_title
+    from adjudge.report.stream import (
+        figure_lines,
+        matrix_table,
+        render_stream,
+        stream_markdown,
+        stream_title,
+        transfer_lines,
+    )
     from adjudge.system.console import console, note
     from adjudge.system.files import write_text
     from adjudge.tasks import load_task
@@ -97,11 +108,12 @@ def continual(
         options.parse_seeds(seeds) if seeds is not None else [settings.seed],
         Path(out),
     )
-    matrix = run_streams(settings, streams, Path(out), command=shlex.join(["adjudge", *sys.argv[1:]]))
+    command = shlex.join(["adjudge", *sys.argv[1:]])
+    matrix = run_streams(settings, streams, Path(out), base=None if base is None else Path(base), command=command)
     for stream in matrix["runs"]:
         note(f"\n{stream_title(stream)}")
         console.print(matrix_table(stream))
-        for line in figure_lines(stream):
+        for line in (*figure_lines(stream), *transfer_lines(stream)):
             note(line)
     write_text(Path(out) / "matrix.md", stream_markdown(matrix))
     note(f"\nmatrix:     {Path(out) / 'matrix.json'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -151,6 +151,23 @@ class LoraConfig(Settings):
     targets: tuple[str, ...] | None = Field(
         None, description="module names; unset: all linear layers of a known family"
     )
+
+
+class EmbeddingConfig(Settings):
+    """Instruction embeddings, added at some layers to the tokens after the instruction (arXiv 2308.12674)."""
+
+    strength: float = Field(1.0, ge=0, description="how much is added, alpha; 0: nothing, which is SFT")
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, min_length=1, description="layers, counted from 0, before which it is added; unset: the middle third"
+    )
+    weights: Literal["sin", "linear"] = Field(
+        "sin",
+        description="weight of the i-th token of the input (of n) or of the answer: sin(pi i / n), or i / n",
+    )
+    pool: Literal["max", "mean", "last"] = Field(
+        "max", description="how the instruction's tokens become one vector: their largest, their mean, or the last"
+    )
+    width: int = Field(32, ge=1, le=2**16, description="inner width of the layers that read the instruction")
 
 
 class OptimizerConfig(Settings):

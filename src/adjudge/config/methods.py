@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from adjudge.config.groups import OptimizerConfig, Settings
+from adjudge.config.groups import EmbeddingConfig, OptimizerConfig, Settings
 from adjudge.config.rewards import RewardConfig
 
 
@@ -240,6 +240,22 @@ class SppoConfig(WarmStartConfig):
     )
 
 
+class SwieConfig(EmbeddingConfig, LoopConfig):
+    """Supervised fine-tuning with instruction embeddings (arXiv 2308.12674)."""
+
+    epochs: int = Field(2, ge=1, description="passes over the training rows")
+    micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
+    )
+    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
+
+    @property
+    def embeddings(self) -> EmbeddingConfig:
+        """Return the settings of the embeddings alone."""
+        return EmbeddingConfig(**{name: getattr(self, name) for name in EmbeddingConfig.model_fields})
+
+
 class RewardModelConfig(LoopConfig):
     """A reward model: LoRA layers and a scalar head, learned from pairs of answers (arXiv 2405.19763)."""
 
@@ -310,6 +326,7 @@ class MethodSettings(Settings):
     tdpo: TdpoConfig = TdpoConfig()
     spin: SpinConfig = SpinConfig()
     sppo: SppoConfig = SppoConfig()
+    swie: SwieConfig = SwieConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()

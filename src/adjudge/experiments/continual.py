@@ -4,18 +4,20 @@ sequential    one adapter is carried on from task to task
 replay=SHARE  the same, and each stage repeats this share of every earlier task's rows
 separate      an adapter per task: what is learned stays, and nothing is carried on
 multi         one adapter on all tasks at once: what a stream could reach at best
+l3            L3-style: a task starts from the nearest one before it, and near ones help to judge it
 
 OUT/untrained/TASK/                              the untrained model on every task
 OUT/single/TASK/seed-N/                          a task alone: stage 1, and the stages of `separate`
 OUT/STRATEGY/order-A-B-C/seed-N/stage-I-TASK/    a later stage; an ordinary run folder, as all of these
 OUT/…/after/TASK/                                its answers to the other tasks, within a stage's folder
+OUT/l3/order-A-B-C/seed-N/base/                  of an L3-style stream (`adjudge.experiments.lifelong`)
 OUT/matrix.json, matrix.md, report.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from adjudge.evaluation.forgetting import summary
 from adjudge.experiments.compare import Runner
 from adjudge.experiments.evaluate import evaluate_run, loading_once
 from adjudge.experiments.judging import ensure_model, score_line
+from adjudge.experiments.lifelong import Alone, Entry, Transfer, answers, near_of, plan_transfers, read_base
 from adjudge.experiments.process import CellProcesses
 from adjudge.methods.registry import ASKED, check_names, get_entry
 from adjudge.runs.folder import Run, is_unused
@@ -35,8 +38,8 @@ from adjudge.system.files import Lock, write_json
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
-STRATEGIES = ("sequential", "replay=SHARE", "separate", "multi")
-REPLAY = "replay="
+STRATEGIES = ("sequential", "replay=SHARE", "separate", "multi", "l3")
+REPLAY, L3 = "replay=", "l3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Stage:
     folder: Path
     config: Config
     specs: tuple[TaskSpec, ...]
+    transfer: Transfer | None = None
+    """Of an L3-style stream: what the stage takes from its base, and leaves in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,13 @@ class Stream:
 
     @property
     def carries_on(self) -> bool:
-        """True if a stage judges the other tasks, too. A separate adapter is never asked about them."""
-        return self.strategy != "separate"
+        """True if a stage judges the other tasks, too. An adapter of its own task is never asked about them."""
+        return self.strategy != "separate" and not is_l3(self.strategy)
+
+
+def is_l3(strategy: str) -> bool:
+    """Return whether a strategy is L3-style: ``l3``, or ``l3=COSINE``."""
+    return strategy == L3 or strategy.startswith(f"{L3}=")
 
 
 def plan_streams(
@@ -79,8 +89,8 @@ def plan_streams(
         raise ConfigError(f"{repeated} is twice in the stream: a stage per task. Name each task once.")
     if len(names) < 2:
         raise ConfigError("A stream has at least two tasks: --tasks a,b.")
-    if config.data.train_rows is None and any(strategy.startswith(REPLAY) for strategy in strategies):
-        raise ConfigError("replay counts rows: give --train-rows, the rows of each task.")
+    if config.data.train_rows is None and any(each.startswith(REPLAY) or is_l3(each) for each in strategies):
+        raise ConfigError("replay and l3 count rows: give --train-rows, the rows of each task.")
     by_name = {spec.name: spec for spec in specs}
     streams = []
     for strategy in strategies:
@@ -96,7 +106,9 @@ def plan_streams(
 
 def share_of(strategy: str) -> float:
     """Return the share of earlier rows that a stage repeats. Raises ConfigError for an unknown strategy."""
-    if strategy in ("sequential", "separate", "multi"):
+    if is_l3(strategy):
+        near_of(strategy)
+    if strategy in ("sequential", "separate", "multi") or is_l3(strategy):
         return 0.0
     try:
         share = float(strategy.removeprefix(REPLAY)) if strategy.startswith(REPLAY) else -1.0
@@ -123,7 +135,7 @@ def _stages(
     order = "-".join(spec.name.replace("/", "-") for spec in specs)
     for index, spec in enumerate(specs):
         name = spec.name.replace("/", "-")
-        if index == 0 or strategy == "separate":
+        if index == 0 or strategy == "separate" or is_l3(strategy):  # what l3 takes is known once the model was asked
             folder = out / "single" / name / f"seed-{seed}"
             stage = _stage(config, [spec], folder, None, config.data.train_rows, None)
         else:
@@ -158,25 +170,50 @@ def _stage(
     return Stage(title, folder, settings, tuple(specs))
 
 
+def with_base(stream: Stream, out: Path, before: Sequence[Entry]) -> Stream:
+    """Return an L3-style stream with what its stages take from its base, in which `before` is known already.
+
+    A stage that takes nothing is the run of its task alone. Raises what reading the rows and the model raises.
+    """
+    order = "-".join(spec.name.replace("/", "-") for spec in stream.specs)
+    place = out / stream.strategy.replace("=", "-") / f"order-{order}" / f"seed-{stream.seed}"
+    alone = [Alone(stage.config, stage.specs[0], stage.folder) for stage in stream.stages]
+    transfers = plan_transfers(alone, near_of(stream.strategy), place, out / "centroids", before)
+    stages = [
+        replace(stage, folder=transfer.run, config=transfer.config, transfer=transfer)
+        for stage, transfer in zip(stream.stages, transfers, strict=True)
+    ]
+    return replace(stream, stages=tuple(stages))
+
+
 def run_streams(
-    config: Config, streams: Sequence[Stream], out: Path, *, command: str = "", runner: Runner | None = None
+    config: Config,
+    streams: Sequence[Stream],
+    out: Path,
+    *,
+    base: Path | None = None,
+    command: str = "",
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Run every stage that is not finished, judge, write matrix.json, and return its content.
 
-    Given again, it goes on where it was. By default `runner` is one process per stage. Raises what a run raises, and
-    KeyboardInterrupt with the incomplete folder.
+    Given again, it goes on where it was. `base` is an L3 base of an earlier stream, which is only read. By default
+    `runner` is one process per stage. Raises what a run raises, and KeyboardInterrupt with the incomplete folder.
     """
     lock = Lock(out)
     out.mkdir(parents=True, exist_ok=True)
     lock.acquire()
     try:
         ensure_model(config)
+        streams = _with_bases(config, streams, out, base)
         stages = list({stage.folder: stage for stream in streams for stage in stream.stages}.values())
         with CellProcesses() as processes:
             run = runner or processes
             untrained = _judge_untrained(config, streams[0].specs, out, run)
             for number, stage in enumerate(stages, 1):
                 note(f"[{number}/{len(stages)}] {stage.title} → {stage.folder}")
+                if stage.transfer is not None:
+                    stage.transfer.fill_base()
                 scores = run(stage.config, stage.specs, stage.folder, resume=not is_unused(stage.folder))
                 note(f"    {score_line(scores)}")
         results = [_matrix(config, stream, untrained) for stream in streams]
@@ -185,6 +222,14 @@ def run_streams(
         return matrix
     finally:
         lock.release()
+
+
+def _with_bases(config: Config, streams: Sequence[Stream], out: Path, base: Path | None) -> list[Stream]:
+    """Settle the L3-style streams. Raises ConfigError for a base without such a stream."""
+    if base is not None and not any(is_l3(stream.strategy) for stream in streams):
+        raise ConfigError("--base is what an L3-style stream begins with: use it with --strategy l3.")
+    before = [] if base is None else read_base(base, config)
+    return [with_base(stream, out, before) if is_l3(stream.strategy) else stream for stream in streams]
 
 
 def _judge_untrained(config: Config, specs: Sequence[TaskSpec], out: Path, run: Runner) -> dict[str, list[Prediction]]:
@@ -201,8 +246,13 @@ def _judge_untrained(config: Config, specs: Sequence[TaskSpec], out: Path, run: 
 def _matrix(config: Config, stream: Stream, untrained: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
     """Return one stream's matrix and figures."""
     judged: list[Mapping[str, Sequence[Prediction]]] = [untrained]
+    learned: list[dict[str, Any]] = []
     for stage in stream.stages:
-        if stream.carries_on:
+        if stage.transfer is not None:
+            predictions, weights = answers(stage.transfer)
+            judged.append({**judged[-1], stage.transfer.entry.task: predictions})
+            learned.append({**stage.transfer.record, "weights": weights})
+        elif stream.carries_on:
             judged.append(_judge_all(stage, stream.specs))
         else:
             (own,) = stage.specs
@@ -222,6 +272,7 @@ def _matrix(config: Config, stream: Stream, untrained: Mapping[str, Sequence[Pre
         "by_accuracy": summary(stream.specs, judged, resamples, "accuracy") if by_accuracy else None,
         "unreadable": [[_unreadable(stage[name]) for name in names] for stage in judged],
         "folders": [str(stage.folder) for stage in stream.stages],
+        **({"l3": learned} if learned else {}),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import nn
 
-from adjudge.config import LoopConfig, PolicyGradientConfig, WarmStartConfig
+from adjudge.config import EmbeddingConfig, LoopConfig, PolicyGradientConfig, WarmStartConfig
 from adjudge.errors import ConfigError
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.evaluation.validation import hold_out, validator
@@ -293,6 +293,7 @@ def adapter_loop(
     value_lr: float | None = None,
     value_bias: bool = True,
     iterations: int = 1,
+    embeddings: EmbeddingConfig | None = None,
     carry: Mapping[str, Stateful] | None = None,
     judge_of: Callable[[PromptedTask], Judge] = PromptedJudge,
 ) -> AdapterLoop[RowT]:
@@ -301,12 +302,12 @@ def adapter_loop(
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
     value head is trained too, without `value_bias` its weight alone. With several `iterations` the reference moves
-    (`AdapterLoop.begins_iteration`). `carry` holds the method's additional state; `judge_of` makes its judges. Raises
-    ConfigError, DataError, ModelError, RunError.
+    (`AdapterLoop.begins_iteration`). `embeddings` are added to the layers. `carry` holds the method's additional
+    state; `judge_of` makes its judges. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
-    policy = _starting_policy(run)
+    policy = _starting_policy(run, embeddings)
     policy.train(not samples)
     tasks = [PromptedTask(policy, part.spec, config) for part in parts]
     rows = [rows_of(task, part.rows) for task, part in zip(tasks, parts, strict=True)]
@@ -386,8 +387,10 @@ def load_adapter_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJud
     return [PromptedJudge(task) for task in load_adapter_tasks(run, specs)]
 
 
-def _starting_policy(run: Run) -> Policy:
+def _starting_policy(run: Run, embeddings: EmbeddingConfig | None) -> Policy:
     policy = load_policy(run.config, adapter=run.start is None)
     if run.start is not None:
         policy.load_adapter(run.start.adapter, train=True)
+    if embeddings is not None:
+        policy.add_embeddings(embeddings, run.config.seed)
     return policy

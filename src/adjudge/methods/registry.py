@@ -149,6 +149,14 @@ METHODS: dict[str, Entry] = {
             apart=(("sppo.answers", "labels", "an exact form over the labels, which is ours, not the paper's"),),
         ),
         _adapter(
+            "swie",
+            "SFT with what some layers read of the instruction added to later tokens",
+            "arXiv 2308.12674",
+            samples=False,
+            analysis_before=False,
+            apart=(("swie.strength", "0.0", "SFT"),),
+        ),
+        _adapter(
             "reward-model",
             "a reward for each answer, learned from pairs; judges by the highest",
             "arXiv 2405.19763",

@@ -19,17 +19,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adjudge.config import Config, LoraConfig
+from adjudge.config import Config, EmbeddingConfig, LoraConfig
 from adjudge.errors import ModelError, RunError
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
 from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
+from adjudge.models.instruction import InstructionEmbeddings, read_settings
 from adjudge.models.sources.bundled import published_name
 from adjudge.models.sources.loading import load_causal_lm, lora_targets
 from adjudge.models.sources.quiet import no_future_warnings
-from adjudge.models.sources.untrusted import ADAPTER_WEIGHTS, check_adapter
+from adjudge.models.sources.untrusted import (
+    ADAPTER_WEIGHTS,
+    as_plain_lora,
+    check_adapter,
+    has_embeddings,
+    mark_embeddings,
+)
 from adjudge.system.files import whole_folder
 
 VALUE_HEAD = "value_head.safetensors"
@@ -120,21 +127,37 @@ class Policy(nn.Module):
                 ) from error
         self.engine.fuse_layers()
 
+    @property
+    def embeddings(self) -> InstructionEmbeddings | None:
+        """What is added to the tokens after the instruction; None for nothing."""
+        return self.engine.embeddings
+
+    def add_embeddings(self, config: EmbeddingConfig, seed: int) -> None:
+        """Add instruction embeddings, which begin at zero; the reference is the network without them.
+
+        With strength 0 nothing is added. Where the adapter brought its own, they stay. Raises ConfigError when those
+        have other settings, ModelError for layers of unknown kinds or numbers.
+        """
+        if self.embeddings is not None:
+            self.embeddings.check_same(config)
+        elif config.strength:
+            self.engine.add_embeddings(config, seed)
+
     def load_adapter(self, folder: Path, *, train: bool) -> None:
         """Load a saved adapter and its value head; with `train`, a frozen copy of it becomes the reference.
 
-        Raises RunError when there is no adapter, when it is damaged or not a plain LoRA adapter, and when it was
-        trained on a network of another shape.
+        Instruction embeddings saved beside it are loaded, too. Raises RunError when there is no adapter, when it is
+        damaged or not a plain LoRA adapter, and when it was trained on a network of another shape.
         """
         from peft import PeftModel, get_peft_model_state_dict
 
         check_adapter(folder)
         head = folder / VALUE_HEAD
         try:
-            with no_future_warnings():
-                self.lm = PeftModel.from_pretrained(self.lm, str(folder), is_trainable=train)
+            with no_future_warnings(), as_plain_lora(folder) as lora:
+                self.lm = PeftModel.from_pretrained(self.lm, str(lora), is_trainable=train)
                 if train:
-                    self.lm.load_adapter(str(folder), adapter_name="reference", is_trainable=False)
+                    self.lm.load_adapter(str(lora), adapter_name="reference", is_trainable=False)
             expected = set(get_peft_model_state_dict(self.lm, adapter_name="default", save_embedding_layers=False))
             weights = set(load_file(folder / ADAPTER_WEIGHTS))
             if odd := sorted(expected ^ weights):  # peft would leave fresh layers there, or ignore weights
@@ -151,15 +174,24 @@ class Policy(nn.Module):
                 f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}"
             ) from None
         self.engine.fuse_layers()
+        if has_embeddings(folder):
+            embeddings = self.engine.add_embeddings(read_settings(folder))
+            embeddings.load(folder)
+            if train:
+                embeddings.make_reference()
+            else:
+                embeddings.train(False)
 
     def freeze_reference(self) -> None:
         """Make a frozen copy of the trained adapter the reference."""
-        trained = self._adapter_weights("default")
         if "reference" not in self.lm.peft_config:
             with no_future_warnings():
                 self.lm.add_adapter("reference", self.lm.peft_config["default"])
             self.lm.set_adapter("default")
             self.engine.fuse_layers()
+        if self.embeddings is not None:
+            self.embeddings.make_reference()
+        trained = self._adapter_weights("default")
         with torch.no_grad():
             for name, weight in self._adapter_weights("reference").items():
                 weight.copy_(trained[name])
@@ -196,6 +228,9 @@ class Policy(nn.Module):
         with whole_folder(folder) as temporary:
             self.lm.save_pretrained(str(temporary), selected_adapters=["default"], save_embedding_layers=False)
             (temporary / CARD).unlink(missing_ok=True)  # peft's is a form to fill in; ours is written with the scores
+            if self.embeddings is not None:
+                self.embeddings.save(temporary)
+                mark_embeddings(temporary)
             save_file(head, temporary / VALUE_HEAD)
             self.tokenizer.save_pretrained(str(temporary))
 
@@ -206,7 +241,8 @@ class Policy(nn.Module):
     def merge(self) -> None:
         """Add the adapter to the weights for good.
 
-        Judging is then as fast as without an adapter, and nothing can be trained.
+        Judging is then as fast as without an adapter, and nothing can be trained. Instruction embeddings are not part
+        of any weight; they stay as they are.
         Done in float32 only: rounding the sum to bfloat16 would make the judge differ from the policy that was trained.
         """
         fixed = getattr(self.engine.model, "is_quantized", False)
@@ -245,7 +281,8 @@ class Policy(nn.Module):
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Within this block the policy is the reference policy: adapters off, or the frozen SFT adapter."""
-        with self.engine.prefixes.acting_as(REFERENCE):
+        without = nullcontext() if self.embeddings is None else self.embeddings.acting_as("reference")
+        with self.engine.prefixes.acting_as(REFERENCE), without:
             if "reference" in getattr(self.lm, "peft_config", {}):
                 self.lm.set_adapter("reference")
                 try:

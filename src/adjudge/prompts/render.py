@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, ModelError
+from adjudge.models.engine.batch import shared_start
 from adjudge.models.plain_text import PlainText, encodable, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
 from adjudge.prompts.chat import (
@@ -110,6 +111,15 @@ class Renderer:
     def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
         """Return the rows as prompts, in their order."""
         return [self.prompt(example) for example in examples]
+
+    def instruction_ids(self) -> list[int]:
+        """Return the tokens that every prompt begins with, up to the end of the instruction and the answer form."""
+        whole = self._ids("")
+        instruction = self._plain.ids(self._filled("")[:2])
+        bos = self._added_bos()
+        if bos is not None and whole[:1] == [bos] and instruction[:1] != [bos]:
+            instruction = [bos, *instruction]
+        return whole[: shared_start(whole, instruction)]
 
     def _shorten(self, fields: Mapping[str, str], most: int, room: int, size: Callable[[str], int]) -> str:
         """Return a row's input with a `size` of at most `most`, if possible; about `room` tokens are its own.

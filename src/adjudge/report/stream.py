@@ -28,7 +28,8 @@ FIGURES = {
 def stream_title(stream: Mapping[str, Any]) -> str:
     """Return ``sft, replay=0.1, seed 0: glue/sst2 → glue/cola``."""
     arrow = " → " if stream["strategy"] != "multi" else ", "
-    return f"{stream['method']}, {stream['strategy']}, seed {stream['seed']}: {arrow.join(stream['tasks'])}"
+    strategy = str(stream["strategy"]).replace("l3", "L3-style")
+    return f"{stream['method']}, {strategy}, seed {stream['seed']}: {arrow.join(stream['tasks'])}"
 
 
 def matrix_cells(stream: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -62,6 +63,19 @@ def figure_lines(stream: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def transfer_lines(stream: Mapping[str, Any]) -> list[str]:
+    """Return what each stage of an L3-style stream took from its base, a line per stage; nothing for others."""
+    lines = []
+    for stage in stream.get("l3", ()):
+        cosines, begins = stage["similarity"], stage["warm_start"] or "the untrained model"
+        if cosines:
+            nearest = max(cosines, key=lambda name: cosines[name])
+            begins += f" (nearest: {nearest}, cosine {decimal(cosines[nearest])})"
+        experts = [f"{name} {decimal(weight)}" for name, weight in stage["weights"].items() if weight]
+        lines.append(f"L3-style, {stage['task']}: from {begins}; judged by {', '.join(experts)}")
+    return lines
+
+
 def matrix_table(stream: Mapping[str, Any]) -> Fitted:
     """Return the matrix for the terminal."""
     return text_table(*matrix_cells(stream))
@@ -72,7 +86,7 @@ def stream_markdown(matrix: Mapping[str, Any]) -> str:
     parts = []
     for stream in matrix["runs"]:
         head, lines = matrix_cells(stream)
-        figures = [f"- {line.strip()}" for line in figure_lines(stream)]
+        figures = [f"- {line.strip()}" for line in (*figure_lines(stream), *transfer_lines(stream))]
         parts += [f"## {stream_title(stream)}", "", *aligned(head, lines, left=head[:1]), "", *figures, ""]
     return "\n".join(parts)
 
@@ -106,7 +120,7 @@ def _view(stream: Mapping[str, Any]) -> dict[str, Any]:
             (line[0], [(text, _heat(stream["R"], stage, column)) for column, text in enumerate(line[1:])])
             for stage, line in enumerate(lines)
         ],
-        "figures": figure_lines(stream),
+        "figures": [*figure_lines(stream), *transfer_lines(stream)],
         "panel": stage_panel("After each stage", stream["tasks"], stream["R"]),
     }
 

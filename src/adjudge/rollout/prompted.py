@@ -56,9 +56,19 @@ class PromptedTask:
         demonstrations: Sequence[Example] = (),
         renderer: Renderer | None = None,
     ) -> None:
-        """Prompt with `renderer`; without one, with the same `demonstrations` before every row."""
+        """Prompt with `renderer`; without one, with the same `demonstrations` before every row.
+
+        Raises ConfigError for a prompt that the policy's instruction embeddings cannot go with.
+        """
         self.policy, self.spec, self.config = policy, spec, config
         self.renderer = renderer or Renderer(policy.tokenizer, spec, config.prompt, demonstrations)
+        if policy.embeddings is not None:
+            if config.prompt.analysis == "before":
+                raise ConfigError(
+                    "the adapter has instruction embeddings, which cannot go with prompt.analysis=before: where an "
+                    "analysis stands, in the prompt or in the answer, decides what is added. Start from another run."
+                )
+            policy.embeddings.know(self.renderer.instruction_ids())
         end_ids = self.renderer.end_ids(policy.end_ids)
         self.end = answer_end(policy.tokenizer, end_ids, spec, config.answer)
         analysis = AnalysisEnd(policy.tokenizer, tuple(end_ids), config.answer.analysis_tokens)

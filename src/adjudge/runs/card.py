@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adjudge.models.sources.untrusted import has_embeddings
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_text
@@ -118,7 +119,12 @@ import adjudge
 judge = adjudge.open_judge("path/to/{folder.name}")
 print(judge.predict(["A text to judge."]))
 ```"""
-    if folder.name == "adapter" and hub:
+    if folder.name == "adapter" and has_embeddings(folder):
+        text += """
+
+It adds instruction embeddings to layers of its base model, which peft, vLLM and llama.cpp do not know: only adjudge
+loads it."""
+    elif folder.name == "adapter" and hub:
         text += """
 
 With plain peft, for the weights alone (the prompt is in `judge.json`):

@@ -9,6 +9,7 @@ from typing import Any
 
 from adjudge.config import Config
 from adjudge.errors import RunError
+from adjudge.models.sources.untrusted import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EMBEDDING_SETTINGS, EMBEDDING_WEIGHTS
 from adjudge.runs.base import check_same_model
 from adjudge.runs.environment import FILE
 from adjudge.runs.folder import Run, read_json
@@ -20,7 +21,7 @@ from adjudge.tasks.spec import TaskSpec
 REWARD_MODEL = "reward_model"
 """The key under which a run records its reward model."""
 
-FILES = ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors")
+FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, EMBEDDING_SETTINGS, EMBEDDING_WEIGHTS, "value_head.safetensors")
 """The files of its adapter that decide on its rewards."""
 
 LEAST_ACCURACY = 0.6

@@ -16,7 +16,7 @@ from adjudge.models.engine.forward import build_engine
 from adjudge.models.policy import Policy
 from adjudge.models.sources.loading import load_causal_lm
 from adjudge.models.sources.quiet import no_future_warnings, quiet
-from adjudge.models.sources.untrusted import check_adapter
+from adjudge.models.sources.untrusted import check_adapter, has_embeddings
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.runs.card import write_card
 from adjudge.runs.folder import Run
@@ -63,6 +63,11 @@ def merged_model(run: Run) -> tuple[Any, Any]:
         )
     adapter = run.part("adapter")
     check_adapter(adapter)
+    if has_embeddings(adapter):
+        raise RunError(
+            f"{run.folder} adds instruction embeddings to its layers, for which a plain model has no place. Take it "
+            "elsewhere as it is: its adapter folder, which adjudge loads."
+        )
     if run.config.runtime.quantization != "none":
         raise RunError(
             f"{run.folder} was trained on weights of {run.config.runtime.quantization}, to which an adapter cannot be "

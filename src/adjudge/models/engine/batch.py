@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from adjudge.models.instruction import Segments
+
 Side = Literal["left", "right"]
 
 
@@ -31,6 +33,8 @@ class TokenBatch:
     answer_BR: Tensor
     response_BR: Tensor
     response_mask_BR: Tensor
+    segments: Segments | None = None
+    """Where the prompts end; None without instruction embeddings."""
 
     @property
     def attention_mask(self) -> Tensor:
@@ -59,13 +63,17 @@ def build_batch(
     side: Side,
     device: torch.device | str = "cpu",
     share_prefix: bool = True,
+    segments: Segments | None = None,
 ) -> TokenBatch:
     """Lay out prompts and responses (empty ones to sample from) in one `TokenBatch`, padded on `side`.
 
     The last response token is not fed to the model, since nothing is predicted from it. With an empty response the row
-    ends at the prompt's last token and ``R`` is 1: the column that predicts the first token.
+    ends at the prompt's last token and ``R`` is 1: the column that predicts the first token. With `segments` the common
+    prefix is the instruction, since what is added to later tokens depends on the row.
     """
     prefix = common_prefix(prompts) if share_prefix else 0
+    if segments is not None:
+        prefix = min(prefix, len(segments.instruction_C))
     rests = [[*prompt[prefix:], *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
     width, longest = max(map(len, rests)), max(1, *map(len, responses))
     ids = torch.zeros(len(rests), width, dtype=torch.long)
@@ -91,4 +99,5 @@ def build_batch(
         answer_BR=answer.to(device),
         response_BR=response_ids.to(device),
         response_mask_BR=response_mask.to(device),
+        segments=segments,
     )

@@ -12,12 +12,15 @@ Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the longe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adjudge.config import EmbeddingConfig
 from adjudge.models.engine.abilities import Abilities, candidates, probe
 from adjudge.models.engine.attention import ATTENTION, register
 from adjudge.models.engine.batch import Side, TokenBatch, build_batch
@@ -25,7 +28,8 @@ from adjudge.models.engine.checkpointing import checkpoint_layers
 from adjudge.models.engine.fused import fuse
 from adjudge.models.engine.last_layer import restore_last_layer, trim_last_layer
 from adjudge.models.engine.packing import Packing
-from adjudge.models.engine.prefix import Prefilled, PrefixStore, expand
+from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, expand
+from adjudge.models.instruction import InstructionEmbeddings, Pass, Segments
 
 
 def build_engine(model: Any, name: str) -> Engine:
@@ -50,6 +54,7 @@ class Engine:
         self.decoder = getattr(model, model.base_model_prefix)
         self.abilities = candidates(self.decoder, trims_last_layer=False)[-1]
         self.prefixes = PrefixStore(model)
+        self.embeddings: InstructionEmbeddings | None = None
         self.training = True
         """Like `nn.Module.training`: dropout may be on, so each pass computes its prefix anew."""
         self.checkpoints = False
@@ -80,6 +85,12 @@ class Engine:
         fuse(self.model)
         self.prefixes.forget_all()
 
+    def add_embeddings(self, config: EmbeddingConfig, seed: int = 0) -> InstructionEmbeddings:
+        """Add instruction embeddings to the layers, and return them. Raises ModelError for layers that are unknown."""
+        self.embeddings = InstructionEmbeddings(self.decoder, config, seed)
+        self.prefixes.forget_all()
+        return self.embeddings
+
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass. Raises ModelError when no layers are known."""
         checkpoint_layers(self.decoder, self.name)  # replaces the last layer's trimmed forward
@@ -94,9 +105,11 @@ class Engine:
         """Lay rows out for `hidden` or `prefill` (see `build_batch`)."""
         # Without position ids (ALiBi), a gap between prefix and rest would count as distance.
         share = self.abilities.shares_prefix and (side == "right" or self.abilities.takes_positions)
-        batch = build_batch(prompts, responses, device=self.device, share_prefix=share, side=side)
+        segments = None if self.embeddings is None else self.embeddings.segments(prompts, self.device)
+        lay_out = partial(build_batch, prompts, responses, side=side, device=self.device, segments=segments)
+        batch = lay_out(share_prefix=share)
         if len(batch.prefix_C) and self._exceeds_window(batch):  # the gap would count against the window too
-            batch = build_batch(prompts, responses, device=self.device, share_prefix=False, side=side)
+            batch = lay_out(share_prefix=False)
         return batch
 
     def hidden(self, batch: TokenBatch) -> Tensor:
@@ -127,12 +140,15 @@ class Engine:
             if self._packs(batch):
                 row_B = torch.arange(len(prompts), device=self.device)
                 packing = Packing.of(batch, row_B, torch.full_like(row_B, -1))
-                hidden_BD, cache = self._run_packed(batch, packing, keep_cache=True)
-                packing.spread(cache)
+                hidden_BD, cached = self._run_packed(batch, packing, keep_cache=True)
+                packing.spread(cached.cache)
             else:
-                hidden_BTD, cache = self._run_padded(batch, keep_cache=True)
+                hidden_BTD, cached = self._run_padded(batch, keep_cache=True)
                 hidden_BD = hidden_BTD[:, -1]
-            return Prefilled(cache, batch.attention_mask, batch.position_BT[:, -1], hidden_BD, grad)
+            last_B = batch.position_BT[:, -1]
+            return Prefilled(
+                cached.cache, batch.attention_mask, last_B, hidden_BD, grad, batch.segments, cached.vectors
+            )
 
     def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
         """Feed further tokens of every row; return their hidden states ``[B, T, D]`` and the new state.
@@ -143,10 +159,12 @@ class Engine:
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
         with torch.set_grad_enabled(state.grad):
-            hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache)
-            return hidden_BTD, Prefilled(cache, mask, positions[:, -1], hidden_BTD[:, -1], state.grad)
+            current = Pass(self._weights(state.segments, positions), vectors=state.vectors)
+            hidden_BTD, cache = self._decode(ids_BT, mask, positions, state.cache, current=current)
+            state = replace(state, cache=cache, mask_BT=mask, position_B=positions[:, -1], hidden_BD=hidden_BTD[:, -1])
+            return hidden_BTD, state
 
-    def prefix_cache(self, prefix_C: Tensor) -> Any:
+    def prefix_cache(self, prefix_C: Tensor) -> Cached:
         """Return the keys and values of the common prefix, in one row."""
         if self._computes_anew:
             return self._extend_prefix(prefix_C, 0, None)
@@ -154,11 +172,12 @@ class Engine:
         keep = 2 * done < len(prefix_C) and self.prefixes.may_keep()
         if keep:  # computed as a whole, so that a resumed run can compute exactly the same from the ids
             done, cache = 0, None
-        if done < len(prefix_C):
-            cache = self._extend_prefix(prefix_C, done, cache)
+        if done == len(prefix_C):
+            return Cached(cache, self.prefixes.vectors())
+        prefix = self._extend_prefix(prefix_C, done, cache)
         if keep:
-            self.prefixes.keep(prefix_C, cache)
-        return cache
+            self.prefixes.keep(prefix_C, prefix)
+        return prefix
 
     @property
     def _computes_anew(self) -> bool:
@@ -180,37 +199,71 @@ class Engine:
         window = getattr(self.decoder.config, "sliding_window", None)
         return window is not None and kinds <= {"sliding_attention", "full_attention"}
 
-    def _run_padded(self, batch: TokenBatch, *, keep_cache: bool) -> tuple[Tensor, Any]:
+    def _run_padded(self, batch: TokenBatch, *, keep_cache: bool) -> tuple[Tensor, Cached]:
         """Return the hidden states of all tokens, ``[B, T, D]``, and the cache."""
-        cache = None
+        cache, current = None, Pass(self._weights(batch.segments, batch.position_BT))
         common = len(batch.prefix_C)
         if common:
-            cache = expand(self.prefix_cache(batch.prefix_C), len(batch.ids_BT))
-        return self._decode(
-            batch.ids_BT, batch.attention_mask, batch.position_BT, cache, use_cache=keep_cache or common > 0
+            prefix = self.prefix_cache(batch.prefix_C)
+            cache, current.vectors = expand(prefix.cache, len(batch.ids_BT)), prefix.vectors
+        elif batch.segments is not None:
+            current.vectors = self._read(batch.segments.instruction_C)
+        hidden_BTD, cache = self._decode(
+            *(batch.ids_BT, batch.attention_mask, batch.position_BT, cache),
+            use_cache=keep_cache or common > 0,
+            current=current,
         )
+        return hidden_BTD, Cached(cache, current.vectors)
 
-    def _run_packed(self, batch: TokenBatch, packing: Packing, *, keep_cache: bool) -> tuple[Tensor, Any]:
+    def _run_packed(self, batch: TokenBatch, packing: Packing, *, keep_cache: bool) -> tuple[Tensor, Cached]:
         """Return the hidden states of the requested tokens, ``[K, D]``, and the cache of the packed sequence."""
         common = len(batch.prefix_C)
         ids, positions, cache = packing.ids_M, packing.position_M, None
+        weight_BT = self._weights(batch.segments, batch.position_BT)
+        weight = None if weight_BT is None else weight_BT[batch.mask_BT]
+        current = Pass()
         if common and self._computes_anew:
             ids = torch.cat([batch.prefix_C, ids])
             positions = torch.cat([torch.arange(common, device=self.device), positions])
+            if weight is not None:
+                weight, current.instruction = torch.cat([weight.new_zeros(common), weight]), common
         elif common:
-            cache = expand(self.prefix_cache(batch.prefix_C), 1)
+            prefix = self.prefix_cache(batch.prefix_C)
+            cache, current.vectors = expand(prefix.cache, 1), prefix.vectors
+        elif batch.segments is not None:
+            current.vectors = self._read(batch.segments.instruction_C)
+        current.weight = None if weight is None else weight[None]
         hidden, cache = self._decode(
-            ids[None], None, positions[None], cache, use_cache=keep_cache or cache is not None, packing=packing
+            *(ids[None], None, positions[None], cache),
+            use_cache=keep_cache or cache is not None,
+            packing=packing,
+            current=current,
         )
-        if self.abilities.trims_last_layer:
-            return hidden[0], cache
-        return hidden[0, -len(packing.ids_M) :][packing.wanted_K], cache
+        if not self.abilities.trims_last_layer:
+            hidden = hidden[:, -len(packing.ids_M) :][:, packing.wanted_K]
+        return hidden[0], Cached(cache, current.vectors)
 
-    def _extend_prefix(self, prefix_C: Tensor, done: int, cache: Any) -> Any:
+    def _weights(self, segments: Segments | None, position_BT: Tensor) -> Tensor | None:
+        """Return what instruction embeddings are weighted by at these positions; None without them."""
+        if self.embeddings is None or segments is None:
+            return None
+        return self.embeddings.weights(segments, position_BT)
+
+    def _read(self, instruction_C: Tensor) -> dict[int, Tensor]:
+        """Return an instruction's vectors, of a pass over it alone."""
+        current = Pass(instruction=len(instruction_C))
+        ones = torch.ones(1, len(instruction_C), dtype=torch.bool, device=self.device)
+        positions = torch.arange(len(instruction_C), device=self.device)[None]
+        self._decode(instruction_C[None], ones, positions, None, use_cache=False, current=current)
+        return current.vectors
+
+    def _extend_prefix(self, prefix_C: Tensor, done: int, cache: Any) -> Cached:
         """Return a cache of the whole prefix; `cache` holds its first `done` tokens."""
+        current = Pass(instruction=0 if done else len(prefix_C))
         positions = torch.arange(done, len(prefix_C), device=self.device)[None]
         ones = torch.ones(1, len(prefix_C), dtype=torch.bool, device=self.device)
-        return self._decode(prefix_C[None, done:], ones, positions, cache)[1]
+        _, cache = self._decode(prefix_C[None, done:], ones, positions, cache, current=current)
+        return Cached(cache, current.vectors)
 
     def _decode(
         self,
@@ -221,6 +274,7 @@ class Engine:
         *,
         use_cache: bool = True,
         packing: Packing | None = None,
+        current: Pass | None = None,
     ) -> tuple[Tensor, Any]:
         """Call the decoder; return its last hidden states and its cache."""
         if torch.is_grad_enabled():
@@ -237,5 +291,6 @@ class Engine:
             # The model's own would keep a window of the packed sequence, in which all rows stand side by side.
             cache = DynamicCache()
         named[self.abilities.cache_name] = cache
-        out = self.decoder(input_ids=ids, use_cache=use_cache, return_dict=True, **named)
+        with nullcontext() if self.embeddings is None else self.embeddings.running(current):
+            out = self.decoder(input_ids=ids, use_cache=use_cache, return_dict=True, **named)
         return out.last_hidden_state, out.cache if hasattr(out, "cache") else out.past_key_values

@@ -8,16 +8,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from adjudge.models.engine.batch import shared_start
+from adjudge.models.instruction import Segments
 
 POLICY, REFERENCE = "policy", "reference"
 """The two networks that a `PrefixStore` keeps a prefix for; both names are keys in a checkpoint."""
+
+
+class Cached(NamedTuple):
+    """Keys and values, and the vectors of the instruction that the tokens in them begin with."""
+
+    cache: Any
+    vectors: dict[int, Tensor]
+    """By layer (`adjudge.models.instruction`); none without instruction embeddings."""
 
 
 @dataclass(slots=True)
@@ -31,6 +40,9 @@ class Prefilled:
     """Last hidden state of each prompt: predicts the first response token."""
     grad: bool = False
     """Gradients flow through the cache and through all that is computed from it."""
+    segments: Segments | None = None
+    vectors: dict[int, Tensor] = field(default_factory=dict)
+    """What instruction embeddings add to further tokens, by layer."""
 
     def fork(self) -> Prefilled:
         """Return a copy that can be continued without touching this one (tensors are shared, never written)."""
@@ -39,7 +51,13 @@ class Prefilled:
     def keep(self, rows_B: Tensor) -> Prefilled:
         """Return a state of these rows, in this order, each as often as named; this state is used up."""
         self.cache.batch_select_indices(rows_B)
-        return Prefilled(self.cache, self.mask_BT[rows_B], self.position_B[rows_B], self.hidden_BD[rows_B], self.grad)
+        return replace(
+            self,
+            mask_BT=self.mask_BT[rows_B],
+            position_B=self.position_B[rows_B],
+            hidden_BD=self.hidden_BD[rows_B],
+            segments=self.segments and self.segments.keep(rows_B),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +68,15 @@ class KeptPrefix:
     cache: Any
     """None where the cache is of a kind that cannot be cut; such a prefix is never reused."""
     version: int
+    vectors: dict[int, Tensor]
+    """Those of `Cached`. They are of the whole prefix, so it is reused whole or not at all."""
 
     def reuse(self, prefix_C: Tensor, version: int) -> tuple[int, Any]:
         """Return how many tokens of `prefix_C` are kept, and their cache; (0, None) for other weights."""
         if self.cache is None or version != self.version:
             return 0, None
         shared = shared_start(self.ids, prefix_C.tolist())
-        if shared == 0:
+        if shared == 0 or (self.vectors and not shared == len(self.ids) == len(prefix_C)):
             return 0, None
         return shared, _with_layers(self.cache, lambda tensor: tensor[:, :, :shared])
 
@@ -103,10 +123,15 @@ class PrefixStore:
         """Return whether a prefix may be kept now: no parameter holds a gradient."""
         return all(parameter.grad is None for parameter in self._model.parameters())
 
-    def keep(self, prefix_C: Tensor, cache: Any) -> None:
-        """Keep a copy of `cache` for the acting network; nobody else continues it."""
-        copied = copy_cache(cache) if _all_plain(cache) else None
-        self._kept[self.acting] = KeptPrefix(prefix_C.tolist(), copied, self._version())
+    def keep(self, prefix_C: Tensor, prefix: Cached) -> None:
+        """Keep a copy of `prefix` for the acting network; nobody else continues it."""
+        copied = copy_cache(prefix.cache) if _all_plain(prefix.cache) else None
+        self._kept[self.acting] = KeptPrefix(prefix_C.tolist(), copied, self._version(), prefix.vectors)
+
+    def vectors(self) -> dict[int, Tensor]:
+        """Return the instruction's vectors that are kept with the acting network's prefix."""
+        kept = self._kept.get(self.acting)
+        return kept.vectors if kept else {}
 
     def ids(self) -> dict[str, list[int]]:
         """Return the token ids of the valid prefixes, by network."""

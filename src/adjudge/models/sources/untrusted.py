@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ MOST_BYTES = 2**26
 """Largest size of a JSON configuration file; the index of a very large model has a few megabytes."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+EMBEDDING_WEIGHTS, EMBEDDING_SETTINGS = "instruction_embeddings.safetensors", "instruction_embeddings.json"
+"""The files of instruction embeddings, beside those of an adapter."""
+WITH_EMBEDDINGS = "LORA_AND_ADJUDGE_INSTRUCTION_EMBEDDINGS"
+"""The kind of an adapter that has instruction embeddings beside its LoRA layers; peft knows no such kind."""
 _WEIGHT_INDEX = "model.safetensors.index.json"
 
 
@@ -33,7 +39,7 @@ def _is_names(value: Any) -> bool:
 
 
 _LORA: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "peft_type": (lambda value: value == "LORA", "LORA"),
+    "peft_type": (lambda value: value in ("LORA", WITH_EMBEDDINGS), "LORA"),
     "task_type": (lambda value: value == "CAUSAL_LM", "CAUSAL_LM"),
     "r": (lambda value: type(value) is int and 0 < value <= 2**16, "a whole number above 0"),
     "lora_alpha": (_is_number, "a number"),
@@ -72,6 +78,33 @@ def check_adapter(folder: Path) -> None:
                 f"{path}: '{key}' is {shorten_json(value)}. Only plain LoRA adapters are loaded, because peft "
                 "imports modules for some other keys. Remove the key if the adapter does not need it."
             )
+
+
+def has_embeddings(folder: Path) -> bool:
+    """Return whether the adapter in `folder` has instruction embeddings, which peft cannot load."""
+    path = folder / ADAPTER_CONFIG
+    return path.is_file() and _read_object(path, RunError).get("peft_type") == WITH_EMBEDDINGS
+
+
+def mark_embeddings(folder: Path) -> None:
+    """Mark a saved adapter with instruction embeddings, so that peft refuses it instead of leaving them out."""
+    config = _read_object(folder / ADAPTER_CONFIG, RunError)
+    config["peft_type"] = WITH_EMBEDDINGS
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+@contextmanager
+def as_plain_lora(folder: Path) -> Iterator[Path]:
+    """Yield a folder from which peft loads the LoRA layers: `folder` itself, or what it holds of them."""
+    if not has_embeddings(folder):
+        yield folder
+        return
+    config = _read_object(folder / ADAPTER_CONFIG, RunError)
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as name:
+        temporary = Path(name)
+        (temporary / ADAPTER_CONFIG).write_text(json.dumps({**config, "peft_type": "LORA"}), encoding="utf-8")
+        (temporary / ADAPTER_WEIGHTS).symlink_to((folder / ADAPTER_WEIGHTS).resolve())
+        yield temporary
 
 
 def check_model(source: str, options: dict[str, Any]) -> None:

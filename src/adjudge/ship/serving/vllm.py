@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adjudge.errors import RunError
 from adjudge.models.sources.bundled import published_name
+from adjudge.models.sources.untrusted import has_embeddings
 from adjudge.runs.folder import read_json
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -14,11 +15,13 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def vllm_command(adapter: Path, model: str, name: str) -> str | None:
-    """Return ``vllm serve …`` for the folder of an adapter, or None where there is none or its rank is beyond vLLM's.
+    """Return ``vllm serve …`` for the folder of an adapter, or None where vLLM cannot load it.
 
     `model` is the base model by the name that adjudge loads it by, `name` what requests call the judge.
     """
     try:
+        if has_embeddings(adapter):
+            return None
         rank = int(read_json(adapter / "adapter_config.json")["r"])
     except (RunError, OSError, KeyError, TypeError, ValueError):
         return None
