@@ -61,8 +61,13 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo"),
 )
+ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
+FORMS: dict[str, dict[str, Any]] = {
+    "vine-": {**ANALYSED, "ppo.values": "vine", "ppo.vine.rollouts": 2, "ppo.vine.split": "tokens"},
+}
+"""Settings of the methods whose names begin so."""
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -131,6 +136,9 @@ def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
     values = {**SETTINGS, **models, "method": method.removeprefix("learned-")}
+    for form, settings in FORMS.items():
+        if method.startswith(form):
+            values |= {**settings, "method": method.removeprefix(form)}
     if method.startswith("learned-"):
         group = f"{values['method']}.reward"
         values |= {f"{group}.kind": "mixed", f"{group}.model": str(data.parent / "reward-model")}

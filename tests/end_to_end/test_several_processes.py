@@ -88,6 +88,11 @@ CASES = [
     ("sft", {}),
     ("ppo", {}),
     ("ppo", {"ppo__values": "critic", "ppo__samples": 1, "answer__min_tokens": 2, "ppo__warm_start": 0.0}),
+    (
+        "ppo",
+        {"ppo__values": "vine", "ppo__vine__split": "tokens", "ppo__vine__rollouts": 2, "ppo__samples": 1}
+        | {"prompt__analysis": "before", "answer__analysis_tokens": 3},
+    ),
     ("grpo", {"grpo__mini_batch_size": 3, "grpo__samples": 3}),
     ("exact", {}),
     ("dpo", {}),

@@ -28,6 +28,7 @@ from adjudge.config.methods import (
     SpinConfig,
     SppoConfig,
     TdpoConfig,
+    VineConfig,
     WarmStartConfig,
 )
 from adjudge.config.rewards import RewardConfig
@@ -61,6 +62,7 @@ __all__ = [
     "SpinConfig",
     "SppoConfig",
     "TdpoConfig",
+    "VineConfig",
     "WarmStartConfig",
     "change",
     "keys_of",

@@ -119,7 +119,15 @@ METHODS: dict[str, Entry] = {
             analysis_before=False,
             apart=(("sft.minor_beta", "", "MinorSFT (arXiv 2408.10642)"),),
         ),
-        _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
+        _adapter(
+            "ppo",
+            "proximal policy optimisation on rewards for sampled answers",
+            "arXiv 1707.06347",
+            apart=(
+                ("ppo.values", "vine", "VinePPO (arXiv 2410.01679)"),
+                ("ppo.values", "vine-labels", "VinePPO with exact values of labels, which are ours, not the paper's"),
+            ),
+        ),
         _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
         _adapter("rloo", "REINFORCE with the prompt's other answers as the baseline", "arXiv 2402.14740"),
         _adapter("grpo", "rewards relative to the prompt's other answers", "arXiv 2402.03300"),

@@ -1,6 +1,7 @@
 """Advantages and returns of finished responses.
 
-Shapes: ``B`` responses, ``R`` response tokens, padded on the right. Masks are boolean with True = a real token.
+Shapes: ``B`` responses, ``R`` response tokens, padded on the right, ``S`` steps of a response. Masks are boolean with
+True = a real token.
 """
 
 from __future__ import annotations
@@ -43,6 +44,20 @@ def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam:
             next_value_B = value_BR[:, t]
             advantage_BR[:, t] = next_advantage_B
         return advantage_BR, advantage_BR + value_BR
+
+
+def step_advantages(score_B: Tensor, value_BS: Tensor, steps_B: Tensor, step_BR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Give each token the advantage of its step: the next state's value minus its own state's, float32 ``[B, R]``.
+
+    An answer has `steps_B` steps. `value_BS` are the values of the states in which they begin, `step_BR` is each
+    token's step, counted from 0. After the last step comes the answer's score. 0 at padding.
+
+    Source: arXiv 2410.01679; it is `gae` over steps with gamma 1 and lambda 0.
+    """
+    step_S = torch.arange(value_BS.shape[1], device=value_BS.device)
+    reward_BS = score_B.float()[:, None] * (step_S == steps_B[:, None] - 1)
+    advantage_BS, _ = gae(reward_BS, value_BS, step_S < steps_B[:, None], gamma=1.0, lam=0.0)
+    return advantage_BS.gather(1, step_BR) * mask_BR
 
 
 def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
