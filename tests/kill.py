@@ -41,6 +41,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
 
 import adjudge.evaluation.score
+import adjudge.methods.critique_grpo
 import adjudge.methods.dpo
 import adjudge.methods.encoder
 import adjudge.methods.exact
@@ -60,7 +61,8 @@ from adjudge.experiments.execute import execute
 from adjudge.tasks import infer_task
 
 METHODS = (
-    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
+    *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model"),
     *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo"),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
@@ -94,6 +96,10 @@ SETTINGS: dict[str, Any] = {
     "grpo.samples": 3,
     "grpo.micro_batch_size": 2,
     "grpo.optimizer.lr": 1e-3,
+    "critique_grpo.batch_size": 4,
+    "critique_grpo.samples": 2,
+    "critique_grpo.micro_batch_size": 2,
+    "critique_grpo.optimizer.lr": 1e-3,
     "exact.batch_size": 4,
     "exact.optimizer.lr": 1e-3,
     "dpo.batch_size": 4,

@@ -63,7 +63,11 @@ SMALL = ("vader/tweets", "vader/products", "glue/sst2", "glue/mrpc")
 
 def _methods(*names: str, **settings: Any) -> tuple[Arm, ...]:
     return tuple(
-        Arm(name, name, {f"{name}.{key.replace('__', '.')}": value for key, value in settings.items()})
+        Arm(
+            name,
+            name,
+            {f"{name.replace('-', '_')}.{key.replace('__', '.')}": value for key, value in settings.items()},
+        )
         for name in names
     )
 
@@ -205,6 +209,22 @@ PLANS: dict[str, Plan] = {
         against=("sft", "sft, least expected cost"),
         measure="cost",
         settings={"evaluation.decode": "labels"},
+    ),
+    "credit": Plan(
+        "an analysis before the judgement: VinePPO and Critique-GRPO beside PPO and GRPO, at equal sampled tokens",
+        ("glue/sst2", "vader/movies", "glue/mnli"),
+        (
+            _ppo("critic", samples=11),
+            *_methods("grpo", samples=11),
+            _ppo("vine", values="vine", samples=2, vine__rollouts=3, vine__steps=2),
+            _ppo("vine, exact over labels", values="vine-labels", samples=2, vine__rollouts=3, vine__steps=2),
+            *_methods("critique-grpo", samples=6),
+            Arm("grpo+gold", "critique-grpo", {"critique_grpo.samples": 6, "critique_grpo.critique": "gold"}),
+        ),
+        rows=400,
+        eval_rows=400,
+        against=("ppo, critic", "grpo"),
+        settings={"prompt.analysis": "before", "answer.analysis_tokens": 32},
     ),
     "analysis": Plan(
         "an analysis before the judgement",

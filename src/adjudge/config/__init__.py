@@ -13,6 +13,7 @@ from adjudge.config.groups import (
 )
 from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.methods import (
+    CritiqueGrpoConfig,
     DpoConfig,
     EncoderConfig,
     ExactConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "AnswerConfig",
     "CheckpointConfig",
     "Config",
+    "CritiqueGrpoConfig",
     "DataConfig",
     "DpoConfig",
     "EncoderConfig",

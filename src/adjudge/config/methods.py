@@ -151,6 +151,23 @@ class GrpoConfig(PolicyGradientConfig):
     )
 
 
+class CritiqueGrpoConfig(PolicyGradientConfig):
+    """GRPO whose groups are joined by refinements: answers after a critique of an own one (arXiv 2506.03106)."""
+
+    samples: int = Field(7, ge=2, description="answers per prompt")
+    update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")
+    critique: Literal["simple", "quote", "gold"] = Field(
+        "simple",
+        description="what an answer is told: correct or incorrect; the same with the answer quoted (ours); the same "
+        "with the right answer (grpo+gold)",
+    )
+    kept: int = Field(
+        1, ge=0, description="refinements per prompt that join its group, right ones first; 0: none are sampled"
+    )
+    shaping: float = Field(0.1, gt=0, description="probability of a refinement's token at which it teaches most")
+    kl: float = Field(0.0, ge=0, description="weight of the KL to the reference in the loss")
+
+
 class ExactConfig(PolicyGradientConfig):
     """The exact policy gradient: the expected reward over all labels (arXiv 1706.05374)."""
 
@@ -299,6 +316,7 @@ class MethodSettings(Settings):
     reinforce: ReinforceConfig = ReinforceConfig()
     rloo: RlooConfig = RlooConfig()
     grpo: GrpoConfig = GrpoConfig()
+    critique_grpo: CritiqueGrpoConfig = CritiqueGrpoConfig()
     exact: ExactConfig = ExactConfig()
     dpo: DpoConfig = DpoConfig()
     tdpo: TdpoConfig = TdpoConfig()

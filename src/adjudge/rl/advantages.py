@@ -6,6 +6,8 @@ True = a real token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -93,6 +95,23 @@ def group_relative(score_B: Tensor, samples: int, *, scale: bool = True) -> Tens
         deviation_PG = score_PG.std(1, correction=0, keepdim=True)
         centred_PG = torch.where(deviation_PG > GROUP_EPSILON, centred_PG / (deviation_PG + GROUP_EPSILON), 0.0)
     return centred_PG.flatten()
+
+
+def relative_to_all(score_B: Tensor, samples: int, other_N: Tensor, prompt_N: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return each score minus the mean score of its prompt's answers, for sampled answers ``[B]`` and others ``[N]``.
+
+    The mean is over a prompt's `samples` adjacent answers and all others of it; `prompt_N` are the others' prompts,
+    counted from 0. Equal scores give 0. Raises ValueError for scores that are no groups.
+    Source: the published code of arXiv 2506.03106.
+    """
+    if samples < 1 or len(score_B) % samples:
+        raise ValueError(f"{len(score_B)} scores are no groups of {samples}")
+    index_N = torch.as_tensor(prompt_N, dtype=torch.long)
+    score_PG, other_N = score_B.float().reshape(-1, samples), other_N.float()
+    sum_P = score_PG.sum(1).index_add(0, index_N, other_N)
+    count_P = torch.full_like(sum_P, samples).index_add(0, index_N, torch.ones_like(other_N))
+    mean_P = sum_P / count_P
+    return (score_PG - mean_P[:, None]).flatten(), other_N - mean_P[index_N]
 
 
 def tied(score_B: Tensor, samples: int) -> Tensor:
