@@ -28,7 +28,7 @@ OPTIONS = {
     "--init --reward-funcs --report-to --push-to-hub --out --resume --dry-run --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --reward-funcs --out --jobs --dry-run --report-to --force",
+    "--decode --init --reward-funcs --out --jobs --launcher --dry-run --report-to --force",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
     "--config --prompt-style --decode --init --out",
