@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from adjudge.rollout.collect import sample
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.rollout.refine import critique, refinable_rows, refine, refined_scores
 from adjudge.rollout.sampler import Sampling
+from adjudge.training.updates import Others
 from adjudge.types import Example, Judgement
 
 LABELS = label_task("Negative", "Neutral", "Positive")
@@ -175,7 +177,21 @@ def test_a_real_model_refines(tiny_llama: Path, analysis: Any) -> None:
     rollout = sample(task, rows, sampling, samples=2)
     found = refine(task, rollout, "simple", sampling, 1)
     assert found.rollout is not None and found.rollout.prompts == [row.ids for row in rows]
-    assert (found.rollout.template_spans is not None) == (analysis == "before")
+    spans = found.rollout.template_spans
+    assert (spans is not None) == (analysis == "before")
+    # Learned as answers to the prompts alone: the tags between analysis and judgement are read, and not counted.
+    expected = 0.0
+    for answer, (row, ids) in enumerate(zip(rows, found.rollout.responses, strict=True)):
+        with torch.no_grad():
+            logits = task.policy.lm(input_ids=torch.tensor([[*row.ids, *ids]])).logits[0].float()
+        logps = logits.log_softmax(-1)[range(len(row.ids) - 1, len(row.ids) + len(ids) - 1), ids].tolist()
+        own = [p for place, p in enumerate(logps) if spans is None or place not in spans[answer]]
+        expected -= (0.5, -2.0)[answer] * sum(math.exp(p) / (math.exp(p) + 0.1) for p in own) / 9
+    others = Others(found.rollout, found.prompt_N, torch.tensor([0.5, -2.0]), shaping=0.1)
+    whole, parts = others.loss(task.policy, [0, 1], 1.0, 9), [others.loss(task.policy, [at], 1.0, 9) for at in (0, 1)]
+    assert torch.as_tensor(whole[0]).item() == pytest.approx(expected, abs=1e-4)
+    assert sum(torch.as_tensor(loss).item() for loss, _ in parts) == pytest.approx(expected, abs=1e-4)
+    assert others.loss(task.policy, [7], 1.0, 9) == (0.0, {"shaped_loss": 0.0})
 
 
 def test_a_conversation_needs_room(tokenizer: Any) -> None:

@@ -167,6 +167,17 @@ def test_continuations_change_nothing_of_what_is_sampled(folder: str, request: p
     assert one.figures["extra_tokens"] > 0
 
 
+def test_where_all_rewards_are_equal_the_values_are_exactly_these(tiny_llama: Path) -> None:
+    """A random model's judgements are unreadable, and the mean of seven equal rewards may be rounded."""
+    task, rows = task_and_rows(tiny_llama)
+    rollout = sample(task, rows, drawn(0))
+    assert all(judgement.value is None for judgement in rollout.judgements)
+    reward = RewardConfig(balance=False, unreadable=-0.3)
+    found = Vine(task, VineConfig(rollouts=7, split="tokens", steps=1), reward, drawn(5)).step_values(rollout)
+    assert (found.value_BS[found.value_BS != 0] == torch.tensor(-0.3)).all()
+    assert max(found.figures["value_variance"], found.figures["value_noise"]) < 1e-12
+
+
 def test_the_value_after_an_analysis_is_the_exact_expected_reward(tiny_llama: Path) -> None:
     task, rows = task_and_rows(tiny_llama)
     rollout = sample(task, rows, drawn(0, 0.7))

@@ -60,13 +60,15 @@ def train_critique_grpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
             advantage_B, advantage_N = relative_to_all(score_B, config.samples, score_N, refined.prompt_N)
             longest = len(step.rows) * (config.samples + config.kept) * step.task.sampled_tokens
             weight = float(rollout.mask_BR.sum()) / longest  # from a mean over tokens to one over a constant
-            others = Others(refined.rollout, refined.prompt_N, advantage_N * weight, config.shaping)
+            others = None
+            if refined.rollout is not None:
+                others = Others(refined.rollout, refined.prompt_N, advantage_N * weight, config.shaping)
             weight_BR = rollout.mask_BR * weight
             updates = clipped_updates(
                 *(loop.policy, loop.optimizer, rollout, per_token(advantage_B, rollout.mask_BR) * weight),
                 *(config, loop.order),
                 penalty=ReferencePenalty(ref_logp_BR, config.kl, weight_BR) if config.kl else None,
-                others=others if refined.rollout is not None else None,
+                others=others,
             )
             figures = {
                 "reward": float(score_B.mean()),

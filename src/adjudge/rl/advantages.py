@@ -90,7 +90,8 @@ def group_relative(score_B: Tensor, samples: int, *, scale: bool = True) -> Tens
     if samples < 2 or len(score_B) % samples:
         raise ValueError(f"{len(score_B)} scores are no groups of {samples}; a group has at least two answers")
     score_PG = score_B.float().reshape(-1, samples)
-    centred_PG = score_PG - score_PG.mean(1, keepdim=True)
+    centred_PG = score_PG - score_PG[:, :1]  # equal scores are then exactly 0, where their mean may be rounded
+    centred_PG = centred_PG - centred_PG.mean(1, keepdim=True)
     if scale:
         deviation_PG = score_PG.std(1, correction=0, keepdim=True)
         centred_PG = torch.where(deviation_PG > GROUP_EPSILON, centred_PG / (deviation_PG + GROUP_EPSILON), 0.0)
@@ -107,10 +108,11 @@ def relative_to_all(score_B: Tensor, samples: int, other_N: Tensor, prompt_N: Se
     if samples < 1 or len(score_B) % samples:
         raise ValueError(f"{len(score_B)} scores are no groups of {samples}")
     index_N = torch.as_tensor(prompt_N, dtype=torch.long)
-    score_PG, other_N = score_B.float().reshape(-1, samples), other_N.float()
+    first_P = score_B.float()[::samples]
+    score_PG = score_B.float().reshape(-1, samples) - first_P[:, None]  # as in `group_relative`
+    other_N = other_N.float() - first_P[index_N]
     sum_P = score_PG.sum(1).index_add(0, index_N, other_N)
-    count_P = torch.full_like(sum_P, samples).index_add(0, index_N, torch.ones_like(other_N))
-    mean_P = sum_P / count_P
+    mean_P = sum_P / torch.full_like(sum_P, samples).index_add(0, index_N, torch.ones_like(other_N))
     return (score_PG - mean_P[:, None]).flatten(), other_N - mean_P[index_N]
 
 

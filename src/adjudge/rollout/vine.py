@@ -109,7 +109,7 @@ class Vine:
             returns = self._returns(rollout, dict.fromkeys(state for own in states for state in own))
         longest = max(map(len, states))
         value_BS = torch.tensor(
-            [[float(returns[state].mean()) for state in own] + [0.0] * (longest - len(own)) for own in states]
+            [[float(_mean(returns[state])) for state in own] + [0.0] * (longest - len(own)) for own in states]
         )
         token_R = torch.arange(rollout.mask_BR.shape[1])
         step_BR = torch.stack([(token_R >= torch.tensor(own)[:, None]).sum(0) if own else 0 * token_R for own in cuts])
@@ -117,7 +117,7 @@ class Vine:
 
     def _figures(self, cuts: Sequence[Sequence[int]], returns: dict[State, Tensor]) -> dict[str, Any]:
         inside = [len(own) - self.labels for own in cuts]
-        value_N = torch.stack([each.mean() for each in returns.values()])
+        value_N = torch.stack([_mean(each) for each in returns.values()])
         noise = [float(each.var() / len(each)) for each in returns.values() if len(each) > 1]
         return {
             "steps": sum(len(own) + 1 for own in cuts) / len(cuts),
@@ -196,6 +196,11 @@ class Vine:
             return _Ends(openings, [], label_logps(policy, state, label_ids, sampling.temperature).tolist(), tokens)
         judgements = respond(policy, state, end, sampling)
         return _Ends(openings, judgements.texts, [], tokens + sum(map(len, judgements.ids)))
+
+
+def _mean(return_K: Tensor) -> Tensor:
+    """Return the mean; of equal returns exactly theirs, so that rounding makes no advantage where there is none."""
+    return return_K[0] + (return_K - return_K[0]).mean()
 
 
 def step_cuts(end: AnalysisEnd, analysis: Sequence[int], config: VineConfig) -> list[int]:
