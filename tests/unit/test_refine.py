@@ -194,6 +194,13 @@ def test_a_real_model_refines(tiny_llama: Path, analysis: Any) -> None:
     assert others.loss(task.policy, [7], 1.0, 9) == (0.0, {"shaped_loss": 0.0})
 
 
+def test_the_longest_answer_has_its_analysis(tokenizer: Any) -> None:
+    """The constant that the losses of Critique-GRPO and Dr. GRPO are divided by."""
+    for analysis, tokens in (("before", 96 + 6), (True, 6), (False, 6)):
+        config = load_config(values={"prompt.analysis": analysis, "answer.max_tokens": 6})
+        assert PromptedTask(Script(tokenizer), LABELS, config).sampled_tokens == tokens  # type: ignore[arg-type]
+
+
 def test_a_conversation_needs_room(tokenizer: Any) -> None:
     task = scripted(tokenizer)
     policy: Any = task.policy
