@@ -42,6 +42,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from writing_model import save_writing_model
 
 import adjudge.evaluation.score
+import adjudge.methods.critique_grpo
 import adjudge.methods.dpo
 import adjudge.methods.encoder
 import adjudge.methods.exact
@@ -66,9 +67,15 @@ from adjudge.models.policy import load_policy
 from adjudge.tasks import infer_task
 
 METHODS = (
-    *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
-    *("swie", "encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "noisy-sft", "generate"),
+    *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie"),
+    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
 )
+ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
+FORMS: dict[str, dict[str, Any]] = {
+    "vine-": {**ANALYSED, "ppo.values": "vine", "ppo.vine.rollouts": 2, "ppo.vine.split": "tokens"},
+}
+"""Settings of the methods whose names begin so."""
 SETTINGS: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.dtype": "float32",
@@ -95,6 +102,10 @@ SETTINGS: dict[str, Any] = {
     "grpo.samples": 3,
     "grpo.micro_batch_size": 2,
     "grpo.optimizer.lr": 1e-3,
+    "critique_grpo.batch_size": 4,
+    "critique_grpo.samples": 2,
+    "critique_grpo.micro_batch_size": 2,
+    "critique_grpo.optimizer.lr": 1e-3,
     "exact.batch_size": 4,
     "exact.optimizer.lr": 1e-3,
     "dpo.batch_size": 4,
@@ -142,6 +153,9 @@ def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
     spec = infer_task(data, ["text"], "label")
     specs = [spec, spec.model_copy(update={"name": "second"})] if method.startswith("multi-") else [spec]
     values = {**SETTINGS, **models, "method": method.removeprefix("learned-").removeprefix("noisy-")}
+    for form, settings in FORMS.items():
+        if method.startswith(form):
+            values |= {**settings, "method": method.removeprefix(form)}
     if method.startswith("noisy-"):
         del values["sft.minor_beta"]
         values |= {"sft.label_smoothing": 0.15, "sft.temporal_ensembling.every": 1}

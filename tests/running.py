@@ -20,6 +20,7 @@ EPOCHS_ALONE: dict[str, Any] = {
         "reinforce",
         "rloo",
         "grpo",
+        "critique_grpo",
         "exact",
         "dpo",
         "tdpo",

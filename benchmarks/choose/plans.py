@@ -65,7 +65,11 @@ SMALL = ("vader/tweets", "vader/products", "glue/sst2", "glue/mrpc")
 
 def _methods(*names: str, **settings: Any) -> tuple[Arm, ...]:
     return tuple(
-        Arm(name, name, {f"{name}.{key.replace('__', '.')}": value for key, value in settings.items()})
+        Arm(
+            name,
+            name,
+            {f"{name.replace('-', '_')}.{key.replace('__', '.')}": value for key, value in settings.items()},
+        )
         for name in names
     )
 
@@ -236,6 +240,23 @@ PLANS: dict[str, Plan] = {
         against=("sft", "sft, least expected cost"),
         measure="cost",
         settings={"evaluation.decode": "labels"},
+    ),
+    "credit": Plan(
+        "an analysis before the judgement: VinePPO and Critique-GRPO beside PPO and GRPO, at equal sampled tokens",
+        ("glue/sst2", "vader/movies", "glue/mnli"),
+        (
+            # About equal numbers of sampled tokens; the report shows how many they were.
+            _ppo("critic", samples=8),
+            *_methods("grpo", samples=8),
+            _ppo("vine", values="vine", samples=2, vine__rollouts=3, vine__steps=2),
+            _ppo("vine, exact over labels", values="vine-labels", samples=2, vine__rollouts=3, vine__steps=2),
+            *_methods("critique-grpo", samples=5),
+            Arm("grpo+gold", "critique-grpo", {"critique_grpo.samples": 5, "critique_grpo.critique": "gold"}),
+        ),
+        rows=400,
+        eval_rows=400,
+        against=("ppo, critic", "grpo"),
+        settings={"prompt.analysis": "before", "answer.analysis_tokens": 32},
     ),
     "analysis": Plan(
         "an analysis before the judgement",

@@ -12,7 +12,7 @@ import numpy as np
 from adjudge.evaluation.statistics import align_runs, bootstrap_interval, holm, paired_permutation
 from adjudge.report.markdown import aligned
 from adjudge.report.text import decimal, p_text
-from adjudge.runs.folder import Run
+from adjudge.runs.folder import Run, read_jsonl
 from adjudge.tasks.scoring.metrics import measure
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction, Value
@@ -58,6 +58,7 @@ class _Table:
             arm.name: [decided(arm, self.spec, run.predictions("dev")) for run in runs[arm.of or arm.name]]
             for arm in self.arms
         }
+        self.tokens = {arm.name: fmean(_sampled_tokens(run) for run in runs[arm.of or arm.name]) for arm in self.arms}
         kept = {name: _kept(plan, self.spec, answers) for name, answers in self.answers.items()}
         self.figures = {
             name: bootstrap_interval(metric, kept_KCU, RESAMPLES, 0) for name, (kept_KCU, metric) in kept.items()
@@ -86,10 +87,17 @@ class _Table:
             one_label = sum(_one_label(answers) for answers in self.answers[arm.name])
             unreadable = fmean(score["unreadable"] for score in scores)
             seconds = fmean(score["seconds"]["train"] for score in scores)
-            rows.append([*row, f"{one_label} of {len(scores)}", f"{unreadable:.1f}", f"{seconds:.0f}"])
-        head += ["one label", "unreadable", "train s"]
+            tokens = [f"{self.tokens[arm.name]:,.0f}"] if any(self.tokens.values()) else []
+            rows.append([*row, f"{one_label} of {len(scores)}", f"{unreadable:.1f}", *tokens, f"{seconds:.0f}"])
+        head += ["one label", "unreadable", *(["sampled tokens"] if any(self.tokens.values()) else []), "train s"]
         count = len(next(iter(self.answers.values()))[0])
         return [f"{self.rows} training rows, {count} judged.", "", *aligned(head, rows, left={head[0]})]
+
+
+def _sampled_tokens(run: Run) -> int:
+    """Return the number of tokens that a run sampled while it trained."""
+    records = read_jsonl(run.folder / "metrics.jsonl") if (run.folder / "metrics.jsonl").is_file() else ()
+    return sum(record.get("sampled_tokens", 0) for record in records)
 
 
 def _means(plan: Plan, tables: Sequence[_Table]) -> list[str]:

@@ -28,7 +28,7 @@ from benchmarks.choose.plans import PLANS, Arm, Plan
 from benchmarks.choose.report import report
 from benchmarks.choose.tables import generating, make_table, with_generated
 
-SLOW = ("grpo", "ppo", "spin", "sppo", "tdpo", "dpo", "exact", "rloo", "reinforce", "swie", "sft")
+SLOW = (*("critique-grpo", "grpo", "ppo", "spin", "sppo", "tdpo", "dpo", "exact", "rloo", "reinforce", "swie", "sft"),)
 """Methods from the slowest step to the fastest."""
 
 

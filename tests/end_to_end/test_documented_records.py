@@ -16,6 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 SHORT = {
     **EPOCHS_ALONE,
     **dict.fromkeys(("ppo.batch_size", "reinforce.batch_size", "rloo.batch_size", "grpo.batch_size"), 4),
+    "critique_grpo.batch_size": 4,
     **dict.fromkeys(("spin.batch_size", "sppo.batch_size"), 2),  # each iteration needs a step
 }
 """Few steps, of which each method teaches in some and reinforces in others."""
@@ -29,7 +30,10 @@ def documented(page):
 
 @pytest.fixture(
     scope="module",
-    params=["sft", "swie", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"],
+    params=[
+        *("sft", "swie", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
+        *("dpo", "tdpo", "spin", "sppo", "reward-model"),
+    ],
 )
 def run(request, tiny_llama, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)

@@ -88,7 +88,13 @@ CASES = [
     ("sft", {}),
     ("ppo", {}),
     ("ppo", {"ppo__values": "critic", "ppo__samples": 1, "answer__min_tokens": 2, "ppo__warm_start": 0.0}),
+    (
+        "ppo",
+        {"ppo__values": "vine", "ppo__vine__split": "tokens", "ppo__vine__steps": 1, "ppo__vine__rollouts": 2}
+        | {"ppo__samples": 1, "ppo__epochs": 1, "prompt__analysis": "before", "answer__analysis_tokens": 2},
+    ),
     ("grpo", {"grpo__mini_batch_size": 3, "grpo__samples": 3}),
+    ("critique-grpo", {"critique_grpo__samples": 2}),
     ("exact", {}),
     ("dpo", {}),
     ("tdpo", {}),
@@ -102,7 +108,9 @@ CASES = [
 def test_two_processes_give_the_weights_of_one(method: str, values: dict[str, Any], able: Path, tmp_path: Path) -> None:
     (tmp_path / "my.py").write_text(REWARD)
     functions = (
-        {} if method not in rewarded_names() else {f"{method}__reward__functions": [f"{tmp_path / 'my.py'}:spread"]}
+        {}
+        if method not in rewarded_names()
+        else {f"{method.replace('-', '_')}__reward__functions": [f"{tmp_path / 'my.py'}:spread"]}
     )
     spec, config = reviews(tmp_path), settings(method, able, **values, **functions)
     rows = 15  # batches of 7, 7 and 1: shares are uneven, and the last batch has fewer rows than processes

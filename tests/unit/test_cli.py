@@ -143,7 +143,8 @@ def test_help_and_version_are_fast():
         (["train", "sft", "--init", "run"], "run holds no adapter to start from"),
         (
             ["train", "encoder", "--init", "run"],
-            "--init is for sft, ppo, reinforce, rloo, grpo, exact, dpo, tdpo, spin, sppo, swie or reward-model",
+            "--init is for sft, ppo, reinforce, rloo, grpo, critique-grpo, exact, dpo, tdpo, spin, sppo, swie or "
+            "reward-model",
         ),
         (["train", "sft", "--train-rows", "0"], "data.train_rows"),
         (["train", "sft", "--config", "none.yaml"], "none.yaml"),

@@ -20,6 +20,7 @@ def test_the_names_are_a_contract():
         "reinforce",
         "rloo",
         "grpo",
+        "critique-grpo",
         "exact",
         "dpo",
         "tdpo",
@@ -122,6 +123,11 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
         ("few-shot", "prompt.prior=training-rows", ["prompt.prior=training-rows"]),
         ("sft", "prompt.prior=training-rows", []),
         ("ppo", "ppo.clip=0.1", []),
+        ("ppo", "ppo.values=vine", ["ppo.values=vine"]),
+        ("grpo", "ppo.values=vine", []),
+        ("critique-grpo", "prompt.analysis=before", []),
+        ("critique-grpo", "prompt.analysis=false", ["prompt.analysis=False"]),
+        ("critique-grpo", "critique_grpo.critique=gold", ["critique_grpo.critique=gold", "prompt.analysis=False"]),
     ],
 )
 def test_forms_that_are_not_what_the_name_says_are_told_apart(method, override, named):

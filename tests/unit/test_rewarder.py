@@ -263,6 +263,17 @@ def test_a_metric_is_added_with_its_weight():
     assert again.score(rows) == scored.score(rows)
 
 
+def test_answers_beside_those_to_learn_from_leave_no_trace(file):
+    """They are paid as others are, without a metric's credit, and the metric and the log know nothing of them."""
+    functions = [load_function(f"{file}:length")]
+    scored, other = (rewarder(functions=functions, metric="accuracy", metric_window=4) for _ in range(2))
+    first, aside = batch(["Yes", "No"], ["Yes", "Yes"]), batch(["No", "Yes"], ["No", None])
+    assert scored.score(first) == other.score(first)
+    assert scored.of_others(aside) == [2.0, 4.0]
+    assert scored.figures() == other.figures() and scored.state_dict() == other.state_dict()
+    assert scored.score(aside) == other.score(aside)
+
+
 @pytest.mark.parametrize(
     ("spec", "config", "message"),
     [

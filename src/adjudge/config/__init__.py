@@ -14,6 +14,7 @@ from adjudge.config.groups import (
 )
 from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.methods import (
+    CritiqueGrpoConfig,
     DpoConfig,
     EncoderConfig,
     ExactConfig,
@@ -30,6 +31,7 @@ from adjudge.config.methods import (
     SppoConfig,
     SwieConfig,
     TdpoConfig,
+    VineConfig,
     WarmStartConfig,
 )
 from adjudge.config.rewards import RewardConfig
@@ -40,6 +42,7 @@ __all__ = [
     "AnswerConfig",
     "CheckpointConfig",
     "Config",
+    "CritiqueGrpoConfig",
     "DataConfig",
     "DpoConfig",
     "EmbeddingConfig",
@@ -65,6 +68,7 @@ __all__ = [
     "SppoConfig",
     "SwieConfig",
     "TdpoConfig",
+    "VineConfig",
     "WarmStartConfig",
     "change",
     "keys_of",

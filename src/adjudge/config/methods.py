@@ -103,22 +103,36 @@ class SftConfig(LoopConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
 
 
+class VineConfig(Settings):
+    """Values from continuations (arXiv 2410.01679), where ``ppo.values`` asks for them."""
+
+    rollouts: int = Field(4, ge=1, description="continuations from each state; their mean reward is its value")
+    steps: int = Field(
+        3, ge=0, description="most places inside an analysis from which values are estimated; 0: at its beginning alone"
+    )
+    split: Literal["sentences", "tokens"] = Field(
+        "sentences", description="where these places are: at ends of sentences, or at equal distances (ours)"
+    )
+
+
 class PpoConfig(PolicyGradientConfig):
     """Proximal policy optimisation at token level (arXiv 1707.06347, 1909.08593, 2410.11020)."""
 
     samples: int = Field(4, ge=1, description="answers per prompt, all from one pass over it")
-    values: Literal["auto", "critic", "exact"] = Field(
+    values: Literal["auto", "critic", "exact", "vine", "vine-labels"] = Field(
         "auto",
-        description="baseline: a learned critic, or the exact expected reward over the labels; auto: exact where the "
-        "answer is one of the labels, without an analysis",
+        description="baseline: a learned critic; the exact expected reward over the labels; vine: the mean reward of "
+        "continuations from inside an analysis; vine-labels: these with the exact expected reward after their analyses "
+        "(ours); auto: exact where the answer is one of the labels, without an analysis, else critic",
     )
+    vine: VineConfig = VineConfig()
     gamma: float = Field(1.0, ge=0, le=1, description="discount of later rewards")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     value_clip: float = Field(0.2, gt=0, description="clip range of the value")
     value_coef: float = Field(0.1, ge=0, description="weight of the value loss")
     value_lr: float | None = Field(1e-3, gt=0, description="learning rate of the value head; unset: the policy's")
     whiten_advantages: bool = Field(
-        True, description="with a critic, shift and scale the advantages of a batch to mean 0 and variance 1"
+        True, description="shift and scale the advantages of a batch to mean 0 and variance 1; never with exact values"
     )
     kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
     kl_target: float | None = Field(
@@ -155,6 +169,23 @@ class GrpoConfig(PolicyGradientConfig):
     kl: float | None = Field(
         None, ge=0, description="weight of the KL to the reference in the loss; unset: 0.04 for grpo, else 0"
     )
+
+
+class CritiqueGrpoConfig(PolicyGradientConfig):
+    """GRPO whose groups are joined by refinements: answers after a critique of an own one (arXiv 2506.03106)."""
+
+    samples: int = Field(7, ge=2, description="answers per prompt")
+    update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")
+    critique: Literal["simple", "quote", "gold"] = Field(
+        "simple",
+        description="what an answer is told: correct or incorrect; the same with the answer quoted (ours); the same "
+        "with the right answer (grpo+gold)",
+    )
+    kept: int = Field(
+        1, ge=0, description="refinements per prompt that join its group, right ones first; 0: none are sampled"
+    )
+    shaping: float = Field(0.1, gt=0, description="probability of a refinement's token at which it teaches most")
+    kl: float = Field(0.0, ge=0, description="weight of the KL to the reference in the loss")
 
 
 class ExactConfig(PolicyGradientConfig):
@@ -321,6 +352,7 @@ class MethodSettings(Settings):
     reinforce: ReinforceConfig = ReinforceConfig()
     rloo: RlooConfig = RlooConfig()
     grpo: GrpoConfig = GrpoConfig()
+    critique_grpo: CritiqueGrpoConfig = CritiqueGrpoConfig()
     exact: ExactConfig = ExactConfig()
     dpo: DpoConfig = DpoConfig()
     tdpo: TdpoConfig = TdpoConfig()

@@ -57,7 +57,7 @@ def train_grpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
             score_B = score(rollout, step.task.spec, config.reward, common_scale=loop.multi_task)
             ref_logp_BR = reference_logp(loop.policy, rollout, config.temperature)
             advantage_B = group_relative(score_B, config.samples, scale=config.variant != "dr-grpo")
-            weight_BR = token_weights(rollout.mask_BR, score_B, step.task.end.max_tokens, config)
+            weight_BR = token_weights(rollout.mask_BR, score_B, step.task.sampled_tokens, config)
             updates = clipped_updates(
                 *(loop.policy, loop.optimizer, rollout, per_token(advantage_B, rollout.mask_BR) * weight_BR),
                 *(config, loop.order),

@@ -25,6 +25,7 @@ from adjudge.methods.base import Method, Trained
 from adjudge.methods.rewarding import add_rewarders, load_adapter_tasks
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rewards.learned import LEARNED
+from adjudge.rollout.collect import Rollout
 from adjudge.rollout.passes import RowsPerPass
 from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
@@ -263,9 +264,14 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
         return len(self._batches) - self.first_steps
 
     def log(self, step: Step[PromptedTask, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
-        """End a step as `Loop.log` does, with the parts of the rewards of any answers."""
+        """End a step as `Loop.log` does, with the tokens that were sampled, and the parts of the rewards.
+
+        Methods log tokens sampled for anything but their answers as ``extra_tokens``.
+        """
         rewarder = step.task.rewarder
         parts = rewarder.figures() if rewarder is not None and rollout is not None else {}
+        if isinstance(rollout, Rollout):
+            parts["sampled_tokens"] = int(rollout.mask_BR.sum()) + figures.get("extra_tokens", 0)
         if world_size() > 1:
             # A process whose share of a batch was empty ran no pass with gradient, which would have dropped the prefix
             # of the old weights; and each process keeps another prefix, while a checkpoint holds the first one's.

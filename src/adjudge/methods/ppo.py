@@ -13,37 +13,38 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 6. The default optimizer is AdamW at a rate for LoRA, with a warm-up and a decay.
 7. The first half of the steps is supervised fine-tuning, whose result is the reference (`warm_start`).
 8. Several answers per prompt come from one pass over it (`samples`).
-9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`).
+9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`). Inside an
+   analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).
 10. The reward of a label is weighted by its rarity, so that one label for all rows earns nothing (`reward.balance`).
 
-Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards).
+Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards),
+2410.01679 (VinePPO).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from adjudge.config import PpoConfig
-from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
+from adjudge.methods.baselines import check_values, compare, uses_exact
 from adjudge.methods.loop import adapter_loop, adapter_method
-from adjudge.rl.advantages import gae, reward_to_go, whiten
-from adjudge.rl.kl import AdaptiveKL, kl_per_response, token_rewards
-from adjudge.rollout.collect import Rollout, can_score_labels, exact_values, sample, score
+from adjudge.rl.kl import AdaptiveKL, kl_per_response
+from adjudge.rollout.collect import Rollout, sample, score
 from adjudge.rollout.forward import reference_logp
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.rollout.sampler import Sampling
 from adjudge.runs.folder import Run
-from adjudge.training.guards import check_finite
 from adjudge.training.mixture import TaskRows
-from adjudge.training.updates import Critic, clipped_updates
+from adjudge.training.state import Stateful, generator_state
+from adjudge.training.updates import Critic, ReferencePenalty, clipped_updates
 
 
-@dataclass(frozen=True, slots=True)
-class PpoBatch:
+class PpoBatch(NamedTuple):
     """A batch of sampled answers, ready for updates.
 
     Tensors are float32, without gradient, 0 at padding.
@@ -55,27 +56,32 @@ class PpoBatch:
     """KL to the reference per answer, in nats."""
     advantage_BR: Tensor
     critic: Critic | None
+    penalty: ReferencePenalty | None
+    figures: Mapping[str, Any]
 
 
 def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
     """Train on sampled answers to each task's prompts. Raises NotFiniteError before a harmful update."""
     config = run.config.ppo
-    beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
-    value_lr = config.value_lr or config.optimizer.lr
     for part in parts:
-        if config.values == "exact" and (part.spec.is_number or run.config.prompt.analysis == "before"):
-            why = "it is answered with a number" if part.spec.is_number else "an analysis comes before the answer"
-            raise ConfigError(f"{part.spec.name}: ppo.values=exact needs labels, and {why}. Use ppo.values=auto.")
-    loop = adapter_loop(run, parts, config, prompt_rows, samples=True, value_lr=value_lr, carry={"beta": beta})
-    with loop:
+        check_values(run.config, part.spec)
+    beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
+    carry: dict[str, Stateful] = {"beta": beta}
+    vine = None
+    if config.values in ("vine", "vine-labels"):
+        generator = torch.Generator().manual_seed(run.config.seed + 2)  # so that the answers stay those without values
+        carry["values"], vine = generator_state(generator), Sampling.of(config, generator)
+    value_lr = config.value_lr or config.optimizer.lr
+    with adapter_loop(run, parts, config, prompt_rows, samples=True, value_lr=value_lr, carry=carry) as loop:
         for step in loop:
-            sampling = Sampling.of(config, loop.sampling)
-            batch = collect_batch(step.task, step.rows, config, beta.beta, sampling, common_scale=loop.multi_task)
+            sampling, multi = Sampling.of(config, loop.sampling), loop.multi_task
+            batch = collect_batch(step.task, step.rows, config, beta.beta, sampling, vine=vine, common_scale=multi)
             updates = clipped_updates(
-                loop.policy, loop.optimizer, batch.rollout, batch.advantage_BR, config, loop.order, batch.critic
+                *(loop.policy, loop.optimizer, batch.rollout, batch.advantage_BR, config, loop.order),
+                *(batch.critic, batch.penalty),
             )
             reward, kl = float(batch.score_B.mean()), float(batch.kl_B.mean())
-            figures = {"reward": reward, "kl": kl, **updates, "beta": beta.beta, "lr": loop.lr}
+            figures = {"reward": reward, "kl": kl, **updates, "beta": beta.beta, **batch.figures, "lr": loop.lr}
             beta.update(kl, len(step.rows))
             loop.log(step, figures, batch.rollout)
     return loop.finish()
@@ -88,31 +94,21 @@ def collect_batch(
     beta: float,
     sampling: Sampling,
     *,
+    vine: Sampling | None = None,
     common_scale: bool = False,
 ) -> PpoBatch:
-    """Sample answers to each prompt, score them, and estimate advantages.
+    """Sample answers to each prompt, score them, and estimate advantages; `vine` draws continuations for VinePPO.
 
     With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`). Raises
     NotFiniteError, and DataError for a row without a gold answer.
     """
-    exact = config.values != "critic" and can_score_labels(task)
-    one_pass = config.is_one_pass(len(rows))
+    exact, one_pass = uses_exact(task, config), config.is_one_pass(len(rows))
     rollout = sample(task, rows, sampling, samples=config.samples, score_labels=exact, grad=one_pass)
     ref_logp_BR = reference_logp(task.policy, rollout, config.temperature)
     score_B = score(rollout, task.spec, config.reward, common_scale=common_scale)
-    reward_BR = token_rewards(score_B, rollout.logp_BR, ref_logp_BR, rollout.mask_BR, beta)
-    check_finite("the reward", reward_BR)
-    critic = None
-    if exact:
-        value_B = exact_values(rollout, task.spec, config.reward, common_scale=common_scale)
-        advantage_BR = (reward_to_go(reward_BR, rollout.mask_BR) - value_B[:, None]) * rollout.mask_BR
-    else:
-        advantage_BR, return_BR = gae(reward_BR, rollout.value_BR, rollout.mask_BR, config.gamma, config.lam)
-        if config.whiten_advantages:
-            advantage_BR = whiten(advantage_BR, rollout.mask_BR)
-        critic = Critic(return_BR, config.value_clip, config.value_coef)
     kl_B = kl_per_response(rollout.logp_BR, ref_logp_BR, rollout.mask_BR)
-    return PpoBatch(rollout, score_B, kl_B, advantage_BR, critic)
+    compared = compare(task, rollout, score_B, ref_logp_BR, config, beta, vine=vine, common_scale=common_scale)
+    return PpoBatch(rollout, score_B, kl_B, *compared)
 
 
 METHOD = adapter_method(train_ppo)

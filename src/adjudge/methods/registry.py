@@ -119,10 +119,31 @@ METHODS: dict[str, Entry] = {
             analysis_before=False,
             apart=(("sft.minor_beta", "", "MinorSFT (arXiv 2408.10642)"),),
         ),
-        _adapter("ppo", "proximal policy optimisation on rewards for sampled answers", "arXiv 1707.06347"),
+        _adapter(
+            "ppo",
+            "proximal policy optimisation on rewards for sampled answers",
+            "arXiv 1707.06347",
+            apart=(
+                ("ppo.values", "vine", "VinePPO (arXiv 2410.01679)"),
+                ("ppo.values", "vine-labels", "VinePPO with exact values of labels, which are ours, not the paper's"),
+            ),
+        ),
         _adapter("reinforce", "REINFORCE on rewards for sampled answers, without a critic", "arXiv 2501.03262"),
         _adapter("rloo", "REINFORCE with the prompt's other answers as the baseline", "arXiv 2402.14740"),
         _adapter("grpo", "rewards relative to the prompt's other answers", "arXiv 2402.03300"),
+        _adapter(
+            "critique-grpo",
+            "GRPO with own answers that were refined after a critique",
+            "arXiv 2506.03106",
+            numbers=False,
+            apart=(
+                ("critique_grpo.critique", "gold", "grpo+gold: the critique holds the right answer"),
+                ("critique_grpo.critique", "quote", "Critique-GRPO with critiques by a template of ours"),
+                ("critique_grpo.kept", "0", "Dr. GRPO (arXiv 2503.20783), without critiques"),
+                ("prompt.analysis", "False", "Critique-GRPO on labels without an analysis, which is ours"),
+                ("prompt.analysis", "True", "Critique-GRPO on labels without an analysis before them, which is ours"),
+            ),
+        ),
         _adapter(
             "exact",
             "the exact expected reward over the labels, nothing sampled",

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, ModelError
 from adjudge.models.engine.batch import shared_start
-from adjudge.models.plain_text import PlainText, encodable, widest_token
+from adjudge.models.plain_text import NEUTRAL, PlainText, encodable, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
 from adjudge.prompts.chat import (
     chat_template,
@@ -76,6 +76,7 @@ class Renderer:
             _warn_of_thought(tag, "enable_thinking" in template_variables(chat_template(tokenizer) or ""))
         self._plain = PlainText(tokenizer, "".join(self._parts[::2]))
         self._widest: int | None = None
+        self._between: tuple[str, str] | None = None
         self._fixed_contents = self._contents(demonstrations)
         self._fixed = self._fix()
         self._fixed_tokens = len(self._ids(""))
@@ -120,6 +121,17 @@ class Renderer:
         if bos is not None and whole[:1] == [bos] and instruction[:1] != [bos]:
             instruction = [bos, *instruction]
         return whole[: shared_start(whole, instruction)]
+
+    def next_turn(self, closing: str, text: str) -> list[int]:
+        """Return the ids that follow an answer of the model: its `closing`, a user's turn of `text`, the opened answer.
+
+        `closing` is what the answer lacks of its last tag. Raises ModelError for a template without such turns.
+        """
+        if self._between is None:
+            parts = self._template_parts(slots=4)  # system, row, answer, text
+            self._between = parts[6], parts[8]
+        end_of_answer, opened = self._between
+        return self._plain.ids([closing + end_of_answer, self._asking(text), opened], NEUTRAL[0])
 
     def _shorten(self, fields: Mapping[str, str], most: int, room: int, size: Callable[[str], int]) -> str:
         """Return a row's input with a `size` of at most `most`, if possible; about `room` tokens are its own.
@@ -245,7 +257,11 @@ class Renderer:
         text = compiled(self.spec.template, tuple(self.spec.fields)).render(
             {name: str(value).strip() for name, value in fields.items()}
         )
-        return f"{text.strip()}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text.strip()
+        return self._asking(text.strip())
+
+    def _asking(self, text: str) -> str:
+        """Return the text of a user's turn."""
+        return f"{text}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text
 
 
 @lru_cache(maxsize=8)  # once, however many tasks and judges a process has

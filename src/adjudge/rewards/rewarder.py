@@ -119,6 +119,17 @@ class Rewarder:
             self._figures[self._metric.name] = self._metric.value
         return scores
 
+    def of_others(self, answers: Answers, *, common_scale: bool = False) -> list[float]:
+        """Return the reward of each answer that is sampled beside those to learn from, such as for a value.
+
+        The metric's credit is left out, the answers are not remembered for it, and `figures` stay.
+        """
+        scores, _ = self._row_rewards(
+            *(answers.golds, answers.examples, answers.judgements, answers.prompts, common_scale),
+            answers.openings if self._learned is not None else (),
+        )
+        return scores
+
     def of_each(
         self,
         examples: Sequence[Example],

@@ -1,9 +1,12 @@
 """Advantages and returns of finished responses.
 
-Shapes: ``B`` responses, ``R`` response tokens, padded on the right. Masks are boolean with True = a real token.
+Shapes: ``B`` responses, ``R`` response tokens, padded on the right, ``S`` steps of a response. Masks are boolean with
+True = a real token.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +48,20 @@ def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam:
         return advantage_BR, advantage_BR + value_BR
 
 
+def step_advantages(score_B: Tensor, value_BS: Tensor, steps_B: Tensor, step_BR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Give each token the advantage of its step: the next state's value minus its own state's, float32 ``[B, R]``.
+
+    An answer has `steps_B` steps. `value_BS` are the values of the states in which they begin, `step_BR` is each
+    token's step, counted from 0. After the last step comes the answer's score. 0 at padding.
+
+    Source: arXiv 2410.01679; it is `gae` over steps with gamma 1 and lambda 0.
+    """
+    step_S = torch.arange(value_BS.shape[1], device=value_BS.device)
+    reward_BS = score_B.float()[:, None] * (step_S == steps_B[:, None] - 1)
+    advantage_BS, _ = gae(reward_BS, value_BS, step_S < steps_B[:, None], gamma=1.0, lam=0.0)
+    return advantage_BS.gather(1, step_BR) * mask_BR
+
+
 def reward_to_go(reward_BR: Tensor, mask_BR: Tensor) -> Tensor:
     """Return each token's sum of its own and all later rewards, float32 ``[B, R]``, 0 at padding.
 
@@ -73,11 +90,30 @@ def group_relative(score_B: Tensor, samples: int, *, scale: bool = True) -> Tens
     if samples < 2 or len(score_B) % samples:
         raise ValueError(f"{len(score_B)} scores are no groups of {samples}; a group has at least two answers")
     score_PG = score_B.float().reshape(-1, samples)
-    centred_PG = score_PG - score_PG.mean(1, keepdim=True)
+    centred_PG = score_PG - score_PG[:, :1]  # equal scores are then exactly 0, where their mean may be rounded
+    centred_PG = centred_PG - centred_PG.mean(1, keepdim=True)
     if scale:
         deviation_PG = score_PG.std(1, correction=0, keepdim=True)
         centred_PG = torch.where(deviation_PG > GROUP_EPSILON, centred_PG / (deviation_PG + GROUP_EPSILON), 0.0)
     return centred_PG.flatten()
+
+
+def relative_to_all(score_B: Tensor, samples: int, other_N: Tensor, prompt_N: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return each score minus the mean score of its prompt's answers, for sampled answers ``[B]`` and others ``[N]``.
+
+    The mean is over a prompt's `samples` adjacent answers and all others of it; `prompt_N` are the others' prompts,
+    counted from 0. Equal scores give 0. Raises ValueError for scores that are no groups.
+    Source: the published code of arXiv 2506.03106.
+    """
+    if samples < 1 or len(score_B) % samples:
+        raise ValueError(f"{len(score_B)} scores are no groups of {samples}")
+    index_N = torch.as_tensor(prompt_N, dtype=torch.long)
+    first_P = score_B.float()[::samples]
+    score_PG = score_B.float().reshape(-1, samples) - first_P[:, None]  # as in `group_relative`
+    other_N = other_N.float() - first_P[index_N]
+    sum_P = score_PG.sum(1).index_add(0, index_N, other_N)
+    mean_P = sum_P / torch.full_like(sum_P, samples).index_add(0, index_N, torch.ones_like(other_N))
+    return (score_PG - mean_P[:, None]).flatten(), other_N - mean_P[index_N]
 
 
 def tied(score_B: Tensor, samples: int) -> Tensor:

@@ -9,6 +9,7 @@ up to the loss of the batch. So do the gradients and the other means.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,25 @@ def policy_loss(
             clip_fraction=outside_BR.sum() / count,
             approx_kl=kl_BR.sum() / count,
         )
+
+
+def shaped_loss(
+    logp_BR: Tensor,
+    advantage_BR: Tensor,
+    mask_BR: Tensor,
+    shaping: float,
+    *,
+    denominator: float | Tensor | None = None,
+) -> Tensor:
+    """Return the loss of answers that another policy gave: the mean of −A p / (p + shaping), p = exp(logp).
+
+    Its gradient, −A shaping p / (p + shaping)² ∇logp, is largest at p = shaping, and small where a token is likely
+    already, or hopeless. Only `logp_BR` gets one. Source: the published code of arXiv 2506.03106.
+    """
+    real_BR = mask_BR.bool()
+    shaped_BR = torch.sigmoid(logp_BR.float().masked_fill(~real_BR, 0.0) - math.log(shaping))
+    advantage_BR = advantage_BR.float().detach().masked_fill(~real_BR, 0.0)
+    return -(advantage_BR * shaped_BR).sum() / _denominator(real_BR, denominator)
 
 
 def value_loss(

@@ -44,7 +44,7 @@ def open_next(end: AnswerEnd | AnalysisEnd, prompts: Sequence[Sequence[int]], pa
     for prompt, part in zip(prompts, parts, strict=True):
         kept = end.inside(part)
         text = end.text(kept)
-        tags = f"{_missing(text, closing)}\n{opening}"
+        tags = f"{missing(text, closing)}\n{opening}"
         template_ids = PlainText(end.tokenizer).following(tags)
         opened.prompts.append([*prompt, *kept, *template_ids])
         opened.texts.append(text + tags)
@@ -92,6 +92,6 @@ def respond_after_analysis(
     )
 
 
-def _missing(text: str, closing: str) -> str:
-    """Return what `text` lacks of the closing tag; the token limit may have cut it inside the tag."""
+def missing(text: str, closing: str) -> str:
+    """Return what `text` lacks of the `closing` tag; the token limit may have cut it inside the tag."""
     return next((closing[length:] for length in range(len(closing), 0, -1) if text.endswith(closing[:length])), closing)

@@ -187,14 +187,24 @@ def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, comm
     The rollout must have scored the labels. A metric's credit is left out: it is a difference to other answers already.
     """
     assert rollout.label_logp_PL is not None
+    reward_PL, unreadable_P = rewards_of_labels(rollout, spec, config, common_scale=common_scale)
+    return expected_reward(rollout.label_logp_PL, reward_PL, unreadable_P).repeat_interleave(rollout.samples)
+
+
+def rewards_of_labels(
+    rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the reward of each label as the answer to each prompt, ``[P, L]``, and of an unreadable one, ``[P]``.
+
+    A metric's credit is left out.
+    """
     rewarder = rollout.rewarder or build_rewarder(config, spec)
     rows, prompts = rollout.examples[:: rollout.samples], rollout.prompts[:: rollout.samples]
     every = every_answer(spec)
     reward_PL = torch.tensor(
         on_first(lambda: rewarder.of_each(rows, prompts, every, common_scale=common_scale, metric=False))
     )
-    unreadable_P = torch.tensor(rewarder.of_unreadable(rows, common_scale=common_scale, metric=False))
-    return expected_reward(rollout.label_logp_PL, reward_PL, unreadable_P).repeat_interleave(rollout.samples)
+    return reward_PL, torch.tensor(rewarder.of_unreadable(rows, common_scale=common_scale, metric=False))
 
 
 def can_score_labels(task: PromptedTask) -> bool:

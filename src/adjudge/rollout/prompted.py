@@ -85,6 +85,11 @@ class PromptedTask:
         analysis = self.analysis_before or self.analysis_after
         return self.end.max_tokens + (analysis.max_tokens + _TAG_TOKENS if analysis else 0)
 
+    @property
+    def sampled_tokens(self) -> int:
+        """Return the largest number of tokens the policy writes while it learns: the answer, an analysis before it."""
+        return self.end.max_tokens + (self.analysis_before.max_tokens if self.analysis_before else 0)
+
 
 def check_lengths(task: PromptedTask, examples: Sequence[Example], prompts: Sequence[Prompt]) -> None:
     """Raise ConfigError for the first prompt that, with its answer, has more tokens than the model has positions.

@@ -83,14 +83,22 @@ class Responses:
     """Positions in `ids` written by the form, not the policy (None: nowhere). The tensors have no column for them."""
 
 
-def respond(policy: Policy, state: Prefilled, end: End, sampling: Sampling, adjust: Adjust | None = None) -> Responses:
+def respond(
+    policy: Policy,
+    state: Prefilled,
+    end: End,
+    sampling: Sampling,
+    adjust: Adjust | None = None,
+    room: Sequence[int] | None = None,
+) -> Responses:
     """Draw one response per prompt. `state` cannot be used again afterwards.
 
-    With `adjust`, tokens are drawn from other logits; the log-probabilities stay those of the policy. Raises
-    NotFiniteError when the logits are not a distribution.
+    With `adjust`, tokens are drawn from other logits; the log-probabilities stay those of the policy. `room` limits the
+    tokens of each response in place of the limit of `end`. Raises NotFiniteError when the logits are not a
+    distribution.
     """
     rows, device = len(state.hidden_BD), state.hidden_BD.device
-    longest = limits(rows, end, sampling)
+    longest = limits(rows, end, sampling) if room is None else room
     ids: list[list[int]] = [[] for _ in range(rows)]
     row_K = torch.arange(rows)  # the K rows in the state; `alive_K` marks those still unfinished
     alive_K = torch.ones(rows, dtype=torch.bool)

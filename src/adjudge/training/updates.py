@@ -18,7 +18,7 @@ from adjudge.config import PolicyGradientConfig
 from adjudge.errors import RunError
 from adjudge.models.policy import Policy
 from adjudge.rl.kl import reference_kl
-from adjudge.rl.losses import policy_loss, value_loss
+from adjudge.rl.losses import policy_loss, shaped_loss, value_loss
 from adjudge.rollout.collect import Rollout
 from adjudge.rollout.forward import TokenFigures, rollout_figures, taught_loss
 from adjudge.rollout.passes import is_out_of_memory, rows_per_pass
@@ -150,6 +150,30 @@ class ReferencePenalty:
     """Weight of each token's KL; 1 for a mean over tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Answers that another policy gave to some of the prompts, learned by the shaped loss beside the sampled ones."""
+
+    rollout: Rollout
+    prompt_N: Sequence[int]
+    """Each answer's prompt among those of the batch."""
+    advantage_N: Tensor
+    shaping: float
+
+    def loss(
+        self, policy: Policy, prompts: Sequence[int], temperature: float, tokens: int
+    ) -> tuple[Tensor | float, dict[str, Tensor | float]]:
+        """Return the part of a loss over `tokens` that is of these prompts, and its figures."""
+        own = [index for index, prompt in enumerate(self.prompt_N) if prompt in prompts]
+        if not own:
+            return 0.0, {"shaped_loss": 0.0}
+        logp_NR = rollout_figures(policy, self.rollout, own, temperature).logp_BR
+        mask_NR = self.rollout.mask_BR[own, : logp_NR.shape[1]].to(policy.device)
+        advantage_NR = self.advantage_N[own].to(policy.device)[:, None].expand(mask_NR.shape)
+        loss = shaped_loss(logp_NR, advantage_NR, mask_NR, self.shaping, denominator=tokens)
+        return loss, {"shaped_loss": loss.detach()}
+
+
 def clipped_updates(
     policy: Policy,
     optimizer: Optimizer,
@@ -159,6 +183,7 @@ def clipped_updates(
     order: torch.Generator,
     critic: Critic | None = None,
     penalty: ReferencePenalty | None = None,
+    others: Others | None = None,
 ) -> dict[str, Any]:
     """Go over a rollout's mini-batches `update_epochs` times, and return the updates' mean figures.
 
@@ -174,7 +199,7 @@ def clipped_updates(
             figures = accumulate(
                 rows,
                 config.micro_batch_size,
-                _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, penalty, sampled),
+                _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, penalty, others, sampled),
                 samples=rollout.samples,
             )
             if not updates:
@@ -185,7 +210,8 @@ def clipped_updates(
                 break
             figures["grad_norm"] = apply_gradients(optimizer, config.optimizer.max_grad_norm)
             updates.append(figures)
-    names = ("policy_loss", *(["value_loss"] if critic else []), "clip_fraction", "approx_kl", "entropy", "grad_norm")
+    more = [*(["value_loss"] if critic else []), *(["shaped_loss"] if others else [])]
+    names = ("policy_loss", *more, "clip_fraction", "approx_kl", "entropy", "grad_norm")
     means = {name: sum(figures[name] for figures in updates) / max(1, len(updates)) for name in names}
     explained_variance = {"explained_variance": explained} if critic else {}
     return {**means, **explained_variance, "updates": len(updates), "stopped": stopped}
@@ -209,12 +235,13 @@ def _clipped_loss(
     config: PolicyGradientConfig,
     critic: Critic | None,
     penalty: ReferencePenalty | None,
+    others: Others | None,
     sampled: TokenFigures | None,
 ) -> LossOf[int]:
-    """Return the loss of some rows as a function: PPO's clipped surrogate, value loss, penalty."""
+    """Return the loss of some rows as a function: PPO's clipped surrogate, value loss, penalty, other answers."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
 
-    def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor | float]]:
         if sampled is not None:
             now = TokenFigures(*(tensor[rows].to(policy.device) for tensor in sampled))
         else:
@@ -234,12 +261,16 @@ def _clipped_loss(
         if penalty is not None:
             kl_BR = reference_kl(now.logp_BR, at(penalty.ref_logp_BR), mask_BR)
             loss = loss + penalty.coef * (kl_BR * at(penalty.weight_BR)).sum() / tokens
-        figures = {
+        figures: dict[str, Tensor | float] = {
             "policy_loss": actor.loss,
             "clip_fraction": actor.clip_fraction,
             "approx_kl": actor.approx_kl,
             "entropy": now.entropy_BR.sum() / tokens,
         }
+        if others is not None:
+            prompts = sorted({row // rollout.samples for row in rows})
+            other, other_figures = others.loss(policy, prompts, config.temperature, tokens)
+            loss, figures = loss + other, figures | other_figures
         if critic is not None:
             value = value_loss(
                 now.value_BR, at(rollout.value_BR), at(critic.return_BR), mask_BR, critic.clip, denominator=tokens
