@@ -191,6 +191,7 @@ def targets(options: argparse.Namespace, work: Path) -> list[Target]:
     ours = [json.dumps({"texts": [text]}).encode() for text in texts]
     python = sys.executable
     command = [python, "-m", "adjudge", "serve", "--run", str(Path(options.run).resolve()), "--port", "PORT"]
+    command.append(f"runtime.threads={options.threads}")  # the run's own would hold
     chosen = [Target("adjudge serve", command, "/v1/classify", ours)]
     task = judge.task  # type: ignore[attr-defined]
     (name,) = task.spec.fields

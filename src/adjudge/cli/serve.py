@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adjudge.cli.doubt import MinConfidence
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import examples
+from adjudge.cli.options import JudgingSettings, examples, given_settings
 
 if TYPE_CHECKING:
     from adjudge.ship.serving.judges import ServedJudge
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 EPILOG = examples(
     f"adjudge serve --run runs/vader-movies/{EXAMPLE}-seed0",
     "adjudge serve --run runs/reviews --run runs/topics --port 8080",
+    "adjudge serve --run runs/reviews runtime.threads=4",
 )
 KEY = "ADJUDGE_API_KEY"
 LOOPBACK = ("127.", "::1", "localhost")
@@ -30,12 +32,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
+    ctx: typer.Context,
     run: Annotated[
         list[str],
         typer.Option(
             metavar="DIR", help="A finished run folder, or a comparison's. Give it several times to serve several."
         ),
     ],
+    overrides: JudgingSettings = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 is any free one.")
@@ -63,7 +67,7 @@ def serve(
     if key is not None and not key.strip():
         raise ConfigError(f"{KEY} is set but empty: give it a key, or unset it to serve without one.")
     bound = bind(host, port)
-    judges = _load(run, min_confidence or [])
+    judges = _load(run, given_settings(ctx.params), min_confidence or [])
     if key is None and not host.startswith(LOOPBACK):
         warn(f"everyone who reaches {host} can use these judges. Set {KEY} to ask for a key.")
     note(f"serving at {address(bound)}  (a page at /, POST /v1/classify, /v1/chat/completions)")
@@ -71,8 +75,9 @@ def serve(
     note("stopped; every accepted request was answered.")
 
 
-def _load(runs: list[str], min_confidence: list[str]) -> list[ServedJudge]:
+def _load(runs: list[str], settings: Mapping[str, Any], min_confidence: list[str]) -> list[ServedJudge]:
     """Return the judges of the runs. Prints what each is, and the vLLM command for its adapter."""
+    from adjudge.config import change
     from adjudge.evaluation.abstention import read_decision
     from adjudge.experiments.evaluate import load_judges, open_folder
     from adjudge.experiments.pick_run import pick_run
@@ -88,7 +93,8 @@ def _load(runs: list[str], min_confidence: list[str]) -> list[ServedJudge]:
     for name, folder in zip(names, folders, strict=True):
         opened, specs = open_folder(folder)
         decisions = {spec.name: read_decision(spec, min_confidence) for spec in specs}
-        config, judges = opened.config, load_judges(folder)
+        judges = load_judges(folder, settings=settings)  # checks the settings, too
+        config = change(opened.config, settings)
         loaded = judges_of_run(name, specs, judges, method=config.method, batch_size=config.evaluation.batch_size)
         for index, judge in enumerate(loaded):
             task = judge.spec.name
