@@ -11,7 +11,7 @@ import typer
 
 from adjudge.cli.doubt import MinConfidence
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import examples
+from adjudge.cli.options import SendRows, examples
 
 if TYPE_CHECKING:
     from adjudge.ship.serving.judges import ServedJudge
@@ -41,6 +41,7 @@ def serve(
         int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 is any free one.")
     ] = 8000,
     min_confidence: MinConfidence = None,
+    send_rows: SendRows = False,
 ) -> None:
     """Answer requests over HTTP with finished runs, and show a page to try them.
 

@@ -32,10 +32,12 @@ from adjudge.config.methods import (
 )
 from adjudge.config.rewards import RewardConfig
 from adjudge.config.tree import Config, keys_of, value_of
+from adjudge.config.writing import ApiConfig, WriterConfig
 
 __all__ = [
     "PRESETS",
     "AnswerConfig",
+    "ApiConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",
@@ -62,6 +64,7 @@ __all__ = [
     "SppoConfig",
     "TdpoConfig",
     "WarmStartConfig",
+    "WriterConfig",
     "change",
     "keys_of",
     "load_config",

@@ -19,6 +19,7 @@ from adjudge.errors import AdjudgeError
 from adjudge.experiments.judging import ensure_model
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.rows import RunRows, rows_for
+from adjudge.experiments.sending import note_sending, outgoing
 from adjudge.methods.registry import get_entry
 from adjudge.runs.folder import read_jsonl
 from adjudge.runs.names import shown_name
@@ -72,6 +73,10 @@ def estimate(planned: Planned, runner: Runner) -> Estimate:
     judged, trained = sum(map(len, rows.eval_rows)), rows.train_count
     entry = get_entry(config.method)
     known = Estimate(config.task, planned.method, planned.runs, trained if entry.trains else 0, judged)
+    going = outgoing(config, specs, [part.rows for part in rows.parts], rows.eval_rows)
+    if going is not None:  # measuring would send rows
+        note_sending(config, going)
+        return known
     settings = loop_settings(config)
     if entry.trains and settings is None:
         return known

@@ -15,7 +15,7 @@ from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.registry import load_reward_model, reward_settings
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.environment import FILE, dated, differences, flat
-from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.runs.folder import WRITER_LOG, Run, read_json, read_jsonl
 from adjudge.runs.reward_model import REWARD_MODEL
 from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.system.console import note, warn
@@ -90,7 +90,11 @@ def rerun(
     config = with_trackers(config, report_to)
     _check_tables(folder, specs, config.data.data_dir)
     note(f"repeating {folder} → {target}")
-    execute(config, specs, target, force=force, resume=not force and _is_unfinished(target))
+    log = folder / WRITER_LOG
+    if log.is_file():
+        note(f"what a model wrote, or answered over an API, is taken from {log}: it is not asked again")
+    answers = log if log.is_file() else None
+    execute(config, specs, target, force=force, resume=not force and _is_unfinished(target), answers=answers)
     return target
 
 

@@ -183,13 +183,11 @@ class Renderer:
 
     def _contents(self, demonstrations: Sequence[Example]) -> list[str]:
         """Return the texts of the slots before the row's: instruction, input and answer of each demonstration."""
-        contents = [f"{self.spec.instruction.strip()}\n{answer_form(self.spec, self.config.analysis)}"]
+        contents = [first_turn(self.spec, self.config)]
         limit = self.config.demonstration_tokens
         for demonstration in demonstrations:
-            if demonstration.gold is None:
-                raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
             contents.append(self._shorten(demonstration.fields, limit, limit, self._length))
-            contents.append(f"{OPENING_TAG}{answer_text(demonstration.gold, self.spec)}{CLOSING_TAG}")
+            contents.append(shown_answer(demonstration, self.spec))
         return contents
 
     def _template_parts(self, slots: int) -> list[str]:
@@ -232,10 +230,7 @@ class Renderer:
         )
 
     def _input(self, fields: Mapping[str, str]) -> str:
-        text = compiled(self.spec.template, tuple(self.spec.fields)).render(
-            {name: str(value).strip() for name, value in fields.items()}
-        )
-        return f"{text.strip()}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text.strip()
+        return row_turn(fields, self.spec, self.config)
 
 
 @lru_cache(maxsize=8)  # once, however many tasks and judges a process has
@@ -246,6 +241,26 @@ def _warn_of_thought(tag: str, can_be_closed: bool) -> None:
         else "Use --prompt-style paper, or a model that answers at once."
     )
     warn(f"the model's chat template leaves a thought open ({tag}), so answers are written inside it. {mend}")
+
+
+def first_turn(spec: TaskSpec, config: PromptConfig) -> str:
+    """Return what begins every prompt: the instruction, and how to write an answer."""
+    return f"{spec.instruction.strip()}\n{answer_form(spec, config.analysis)}"
+
+
+def row_turn(fields: Mapping[str, str], spec: TaskSpec, config: PromptConfig) -> str:
+    """Return a row as the model reads it."""
+    values = {name: str(value).strip() for name, value in fields.items()}
+    text = compiled(spec.template, tuple(spec.fields)).render(values).strip()
+    opened = OPENING_ANALYSIS if config.analysis == "before" else OPENING_TAG
+    return f"{text}\n{opened[1:-1]}:" if config.style == "chat" else text
+
+
+def shown_answer(demonstration: Example, spec: TaskSpec) -> str:
+    """Return the answer of a worked example. Raises ConfigError without a gold answer."""
+    if demonstration.gold is None:
+        raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
+    return f"{OPENING_TAG}{answer_text(demonstration.gold, spec)}{CLOSING_TAG}"
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:

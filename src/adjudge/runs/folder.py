@@ -10,6 +10,7 @@ checkpoints/            while training: the newest checkpoints; ``best``, if the
 failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object per judged row
 training.json           seconds and rows of the training (so a run can be evaluated again)
+writer.jsonl            every call of a model that writes text, or of one behind an API (see adjudge.rollout.writer)
 calibration.json        the temperature of its probabilities, if one was fitted (see adjudge.runs.calibration)
 scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
 adapter/                LoRA adapter in peft's format (prompted methods), with value_head.safetensors
@@ -55,8 +56,14 @@ LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
 CHECKPOINTS, BEST = "checkpoints", "best"
 """The folder of the checkpoints, and the name of the one with the best weights."""
 
-SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking.")
+SAME_RUN = (
+    *("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking."),
+    *("api.key_variable", "api.concurrency", "api.timeout_s", "api.retries", "api.price_"),
+)
 """Prefixes of settings in which a resumed run may differ from the stopped one."""
+
+WRITER_LOG = "writer.jsonl"
+"""The log of a writer's calls. Only `force` removes it: its answers may have been paid for."""
 
 _WRITTEN = (
     *(
@@ -154,6 +161,8 @@ class Run:
                 run._sweep()
             else:
                 run._clear()
+                if force:
+                    (folder / WRITER_LOG).unlink(missing_ok=True)
             write_text(
                 folder / "config.yaml",
                 yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
