@@ -158,7 +158,7 @@ class FinishedRun:
         self,
         *,
         task: str | None = None,
-        data: str | Path | None = None,
+        data: Any = None,
         text: str | Sequence[str] = (),
         label: str | None = None,
         rows: int = ROWS,
@@ -166,20 +166,25 @@ class FinishedRun:
     ) -> dict[str, Any]:
         """Fit the temperature of the probabilities, store it with the judge, and return what was fitted, by task.
 
-        The rows are up to `rows` training rows that the run did not learn from, or those of a file `data`, whose
-        columns `text` and `label` name. Raises what `adjudge.experiments.calibrate.calibrate_run` raises.
+        The rows are up to `rows` training rows that the run did not learn from, or those of `data` (a file, or rows as
+        `train` takes them), whose columns `text` and `label` name. Raises what
+        `adjudge.experiments.calibrate.calibrate_run` raises.
         """
-        return calibrate_run(
-            self.folder,
-            spec=None if task is None else self._spec_of(task),
-            data=data,
-            text=[text] if isinstance(text, str) else list(text),
-            label=label,
-            rows=rows,
-            data_dir=data_dir,
-            model=self._model,
-            settings=self._settings,
-        )
+        names = as_names(text)
+        with ExitStack() as given:
+            if data is not None:
+                data = given.enter_context(file_to_judge(data, names, label, self._spec_of(task)))
+            return calibrate_run(
+                self.folder,
+                spec=None if task is None else self._spec_of(task),
+                data=data,
+                text=names,
+                label=label,
+                rows=rows,
+                data_dir=data_dir,
+                model=self._model,
+                settings=self._settings,
+            )
 
     def evaluate(
         self,

@@ -146,6 +146,19 @@ def test_a_run_that_learned_from_all_rows_wants_a_file(tmp_path):
     assert fitted["temperature"] == pytest.approx(T, rel=0.1)
 
 
+def test_rows_of_a_program_calibrate_as_their_file_does(tmp_path):
+    run = run_of(tmp_path)
+    with write_reviews(tmp_path / "more.csv", 480).open() as file:
+        rows = list(csv.DictReader(file))
+    of_file = calibrate_run(run, data=tmp_path / "more.csv")["reviews"]
+    renamed = [{"song": row["text"], "verdict": row["label"]} for row in rows]
+    opened = adjudge.open_run(run)
+    for given, names in ((rows, {}), (renamed, {"text": "song", "label": "verdict"})):
+        of_rows = opened.calibrate(data=given, **names)["reviews"]
+        assert of_rows["source"] == "given rows"
+        assert [of_rows[key] for key in ("rows", "temperature")] == [of_file[key] for key in ("rows", "temperature")]
+
+
 def test_all_right_leaves_the_temperature_at_one(tmp_path, capsys):
     run = run_of(tmp_path)
     right = tmp_path / "right.csv"

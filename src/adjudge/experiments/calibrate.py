@@ -19,6 +19,7 @@ from adjudge.runs.portable import is_portable, write_portable
 from adjudge.runs.tasks import result_folders
 from adjudge.system.console import note, warn
 from adjudge.system.files import write_json
+from adjudge.tasks.reading.kept_rows import KEPT
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.table_format import TableFormat
 from adjudge.types import Example
@@ -107,21 +108,22 @@ def _rows_of_file(
 
     on = on_file(spec, file, text, label, form)
     rows: list[Example] = load_split(on, "dev", None, settings.get("data.bad_rows", "error"))
+    source = "given rows" if KEPT.fullmatch(file.name) else f"rows of {file.name}"
     if is_portable(run.folder):
         note(f"whether the judge learned from rows of {file} cannot be told here: it left its run.")
-        return CalibrationRows(rows, f"rows of {file.name}")
+        return CalibrationRows(rows, source)
     try:
         drawn = rows_for(run.config, specs)
     except AdjudgeError as error:
         warn(f"whether the run knows some of these rows cannot be told, its own rows are gone: {error}")
-        return CalibrationRows(rows, f"rows of {file.name}")
+        return CalibrationRows(rows, source)
     known = [row for rows in (*(part.rows for part in drawn.parts), *drawn.eval_rows) for row in rows]
     kept = without_overlap(rows, known)
     if not kept:
         raise DataError(f"{file}: the run learned from or judged all of its rows. Give rows that it has not seen.")
     if len(kept) < len(rows):
         warn(f"{file}: {len(rows) - len(kept)} of {len(rows)} rows are training or judged rows and are left out.")
-    return CalibrationRows(kept, f"rows of {file.name}")
+    return CalibrationRows(kept, source)
 
 
 def _store(run: Run, specs: Sequence[TaskSpec], fitted: Mapping[str, Any]) -> None:

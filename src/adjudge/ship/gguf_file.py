@@ -6,8 +6,10 @@ Others are converted by llama.cpp itself, from the format ``merged``.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
     for spec in specs:
         name = "Modelfile" if len(specs) == 1 else f"Modelfile.{spec.name.replace('/', '-')}"
         write_text(folder / name, modelfile(run.config, spec, tokenizer, MODEL))
-    with quiet():
+    with quiet(), redirect_stderr(io.StringIO()):  # a bar of transformers without a switch of its own
         again = AutoModelForCausalLM.from_pretrained(folder, gguf_file=MODEL, dtype=torch.float32)
     return judging(run.config, again.eval().requires_grad_(False), tokenizer)
 
