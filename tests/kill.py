@@ -48,6 +48,9 @@ import adjudge.methods.floors.linear
 import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
 import adjudge.methods.ppo
+import adjudge.methods.prompting.bpo
+import adjudge.methods.prompting.gepa
+import adjudge.methods.prompting.gepa_edits
 import adjudge.methods.reinforce
 import adjudge.methods.reward_model
 import adjudge.methods.rloo
@@ -61,6 +64,7 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "exact", "dpo", "tdpo", "spin", "sppo", "reward-model"),
+    *("bpo", "gepa", "gepa-edits"),
     *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo"),
 )
 SETTINGS: dict[str, Any] = {
@@ -105,6 +109,10 @@ SETTINGS: dict[str, Any] = {
     "reward_model.micro_batch_size": 2,
     "reward_model.optimizer.lr": 1e-3,
     "encoder.batch_size": 4,
+    "bpo.rewrites": 2,
+    "gepa.calls": 24,
+    "gepa_edits.calls": 36,
+    "writer.max_tokens": 16,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
 }
@@ -187,6 +195,10 @@ def results(folder: Path) -> list[Path]:
         "value_head.safetensors",
         "model.safetensors",
         "validation.jsonl",
+        "instruction.txt",
+        "search.json",
+        "trials.jsonl",
+        "writer.jsonl",
     }
     return sorted(
         path.relative_to(folder)

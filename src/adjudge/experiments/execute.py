@@ -159,6 +159,8 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})
     config = with_absolute_model(config, entry.model)
+    if "writer" in entry.settings and config.writer.model is not None:
+        config = with_absolute_model(config, "writer.model")
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))

@@ -154,6 +154,7 @@ def compare_runs(one: Path, other: Path) -> list[Part]:
         _fields("rows", _rows(one), _rows(other)),
         _records("demonstrations", *_both(one, other, "demonstrations.jsonl"), ""),
         *_label_priors(one, other),
+        *_instruction(one, other),
         _records("metrics.jsonl", *_both(one, other, "metrics.jsonl"), "step"),
         *_weights(one, other),
         *_calibration(one, other),
@@ -195,6 +196,14 @@ def _label_priors(one: Path, other: Path) -> Iterator[Part | None]:
     if any(path.is_file() for path in paths):
         first, second = ([dict(flat(prior)) for prior in read_json(path)["orders"]] for path in paths)
         yield _records("label_priors.json", first, second, "")
+
+
+def _instruction(one: Path, other: Path) -> Iterator[Part]:
+    """Compare the instructions that two runs found; nothing where neither searched one."""
+    paths = [folder / "instruction.txt" for folder in (one, other)]
+    if any(path.is_file() for path in paths):
+        texts = [path.read_text(encoding="utf-8") if path.is_file() else None for path in paths]
+        yield _fields("instruction.txt", *({"instruction": text} for text in texts))
 
 
 def _fields(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Part:

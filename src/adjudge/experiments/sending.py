@@ -8,8 +8,9 @@ from operator import add
 from pathlib import Path
 
 from adjudge.config import Config
-from adjudge.methods.registry import get_entry, model_of
-from adjudge.models.chat_api import Outgoing, check_consent, is_api, outgoing_line
+from adjudge.errors import ConfigError
+from adjudge.methods.registry import api_models, get_entry, model_of
+from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
 from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.prompts.messages import answer_limit, prompt_messages
 from adjudge.runs.folder import WRITER_LOG
@@ -41,13 +42,24 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
 
     A folder with logged answers is left to the writer: what is logged needs none of them. With `say`, say what goes.
     """
+    for config, _, folder in runs:
+        writer = next((name for name in api_models(config) if name != model_of(config)), None)
+        if writer is not None and not (folder / WRITER_LOG).is_file():
+            check_ready(writer, config.api)
+            if not has_consent():
+                raise ConfigError(
+                    f"{writer} writes instructions for {config.method}: requests with training rows go to "
+                    f"{config.api.base_url}.\nNothing was sent. Add --send-rows if they may leave this machine."
+                )
     parts = [(config, going) for config, going, folder in runs if going and not (folder / WRITER_LOG).is_file()]
     if not parts:
         return
     config, total = parts[0][0], reduce(add, (going for _, going in parts))
-    check_consent(total, model_of(config), config.api)
+    searching = any(get_entry(config.method).trains for config, _ in parts)
+    what = "rows, besides those of a search," if searching else "rows"
+    check_consent(total, model_of(config), config.api, what)
     if say and len(parts) > 1:
-        note(f"in all: {outgoing_line(total, model_of(config), config.api)}")
+        note(f"in all: {outgoing_line(total, model_of(config), config.api, what)}")
 
 
 def note_sending(config: Config, going: Outgoing) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError
 from adjudge.models.chat_api import api_name
-from adjudge.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from adjudge.tasks.spec import TaskSpec
 
 
 def check_api(method: str, model: str, config: Config, able: Sequence[str]) -> None:

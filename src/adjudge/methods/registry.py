@@ -78,6 +78,22 @@ def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
 
 
+def _search(name: str, summary: str, source: str, *, writes: bool = True, **others: Any) -> Entry:
+    """Return the entry of a method in ``methods/prompting/NAME.py`` which searches an instruction on training rows."""
+    group = _group(name)
+    settings = ("prompt", "answer", "api", *(("writer",) if writes else ()), group)
+    return Entry(
+        name,
+        summary,
+        source,
+        f"adjudge.methods.prompting.{group}",
+        settings,
+        trains_adapter=False,
+        takes_api=True,
+        **others,
+    )
+
+
 def _encoder(name: str, summary: str, source: str) -> Entry:
     """Return the entry of an encoder method in ``methods/NAME.py``; its settings name its model."""
     group = _group(name)
@@ -115,6 +131,23 @@ METHODS: dict[str, Entry] = {
                 ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
                 ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
             ),
+        ),
+        _search(
+            "bpo",
+            "an instruction rewritten from right and wrong answers, and chosen on held-out rows",
+            "arXiv 2311.04155",
+            apart=(
+                ("bpo.rewrites", "", "rewriting by a writer: BPO's trained optimiser (arXiv 2311.04155) is left out"),
+                ("bpo.select", "best", "a best-of-n search over rewrites, which is ours, not the paper's"),
+            ),
+        ),
+        _search("gepa", "an instruction evolved by a writer that reflects on wrong answers", "arXiv 2507.19457"),
+        _search(
+            "gepa-edits",
+            "GEPA's search with scripted edits, without a large model",
+            "arXiv 2507.19457",
+            writes=False,
+            apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
         ),
         _adapter(
             "sft",

@@ -108,6 +108,11 @@ def consent(given: bool = True) -> Iterator[None]:
             os.environ[CONSENT] = before
 
 
+def has_consent() -> bool:
+    """Return whether rows may leave this machine."""
+    return os.environ.get(CONSENT) == "1"
+
+
 def check_ready(name: str, config: ApiConfig) -> None:
     """Raise ConfigError for an API that could not be asked: no client, no network wanted, or no key."""
     api_name(name)
@@ -147,7 +152,7 @@ def announce(outgoing: Outgoing, name: str, config: ApiConfig, what: str = "rows
 def check_consent(outgoing: Outgoing, name: str, config: ApiConfig, what: str = "rows") -> None:
     """Raise ConfigError without the user's consent to send this, and what `check_ready` raises."""
     check_ready(name, config)
-    if os.environ.get(CONSENT) != "1":
+    if not has_consent():
         line = outgoing_line(outgoing, name, config, what)
         raise ConfigError(f"{line}.\nNothing was sent. Add --send-rows if they may leave this machine.")
 

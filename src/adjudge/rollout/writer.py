@@ -22,7 +22,7 @@ import torch
 
 from adjudge.config import ApiConfig, PromptConfig
 from adjudge.errors import ModelError, RunError
-from adjudge.models.chat_api import ChatApi, End, Outgoing, Reply, announce, cost, limit_field
+from adjudge.models.chat_api import ChatApi, End, Outgoing, Reply, announce, check_consent, cost, limit_field
 from adjudge.models.plain_text import PlainText
 from adjudge.models.policy import Policy
 from adjudge.prompts.chat import chat_template, render_chat, turn_end
@@ -129,6 +129,7 @@ class LocalSource:
         ends = tuple(dict.fromkeys([*turn_end(self._policy.tokenizer, self._config), *self._policy.end_ids]))
         for index, ask in enumerate(asks):
             prompt = self._ids(ask.messages)
+            self._policy.forget_prefix()  # a kept one would change the last bits
             generator = torch.Generator().manual_seed(ask.seed) if ask.temperature else None
             sampling = Sampling(generator, temperature=ask.temperature or 1.0)
             end = TurnEnd(self._policy.tokenizer, ends, ask.max_tokens)
@@ -164,11 +165,15 @@ class ApiSource:
 
     def __init__(self, name: str, config: ApiConfig) -> None:
         self.name, self._config, self._api = name, config, ChatApi(name, config)
+        self._announced = False
 
     def begin(self, asks: Sequence[Ask], what: str) -> None:
-        """Say what leaves this machine. Raises ConfigError without consent, key, client or network."""
+        """Say what leaves this machine, the first time. Raises ConfigError without consent, key, client or network."""
         letters = sum(len(message["content"]) for ask in asks for message in ask.messages)
-        announce(Outgoing(len(asks), letters, sum(ask.max_tokens for ask in asks)), self.name, self._config, what)
+        going = Outgoing(len(asks), letters, sum(ask.max_tokens for ask in asks))
+        say = check_consent if self._announced else announce
+        say(going, self.name, self._config, what)
+        self._announced = True
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Written]]:
         """Yield the answers as they come. After an error no further call is begun; those under way are still yielded.

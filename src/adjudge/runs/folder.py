@@ -9,6 +9,7 @@ validation.jsonl        results on held-out rows while training, if `checkpoint.
 checkpoints/            while training: the newest checkpoints; ``best``, if there is one, is kept
 failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object per judged row
+instruction.txt         the instruction that a search found; trials.jsonl has what it judged, search.json its candidates
 training.json           seconds and rows of the training (so a run can be evaluated again)
 writer.jsonl            every call of a model that writes text, or of one behind an API (see adjudge.rollout.writer)
 calibration.json        the temperature of its probabilities, if one was fitted (see adjudge.runs.calibration)
@@ -77,6 +78,7 @@ _WRITTEN = (
         "scores.json",
         "task.yaml",
     ),
+    *("instruction.txt", "search.json", "trials.jsonl"),
     *("tasks.yaml", "demonstrations.jsonl", "demonstrations.safetensors", "label_priors.json"),
     *("report.html", "predictions"),
     *("adapter", "encoder", "regression", "evaluations", "tasks", TRACKING),
