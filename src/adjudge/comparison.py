@@ -59,15 +59,18 @@ def compare(
     data_dir: str | Path | None = None,
     preset: str = "default",
     force: bool = False,
+    jobs: int | None = None,
+    launcher: str = "local",
     reward_funcs: Sequence[str] = (),
     **overrides: Any,
 ) -> Comparison:
     """Compare methods on a task or several, or on rows of your own, and write a table and a report.
 
     `data` and the arguments that describe it are those of `adjudge.train`; so are `overrides`. With `folds`, every row
-    is judged once, by a run that has not seen it. Every run is a process of its own. In the folder of an earlier
-    comparison, finished runs of the same settings and rows are reused, and stopped ones go on. `reward_funcs` are named
-    by their files, as in ``FILE.py:NAME``. Raises what `adjudge.train` raises; a run that fails is listed in the table,
+    is judged once, by a run that has not seen it. Every run is a process of its own, one at a time unless `jobs` says
+    more; with the launcher "ray" a task of a Ray cluster. In the folder of an earlier comparison, finished runs of the
+    same settings and rows are reused, and stopped ones go on. `reward_funcs` are named by their files, as in
+    ``FILE.py:NAME``. Raises what `adjudge.train` raises; a run that fails is listed in the table,
     and the others go on.
     """
     chosen = check_names([methods] if isinstance(methods, str) else list(methods))
@@ -80,5 +83,5 @@ def compare(
     with chosen_tasks(task, own, overrides.get("data__bad_rows")) as specs:
         config = load_config(preset=preset, values={**values, "task": ",".join(spec.name for spec in specs)})
         folder = Path(out) if out is not None else comparison_folder(specs)
-        comparing.compare(config, specs, chosen, list(seeds), folder, force=force)
+        comparing.compare(config, specs, chosen, list(seeds), folder, force=force, jobs=jobs, launcher=launcher)
     return Comparison(folder)

@@ -50,7 +50,7 @@ def answers(run):
     ("method", "settings"),
     [
         ("bpo", ['bpo.texts=["Judge the label of the text below. Answer \\"bad\\" or \\"good\\"."]']),
-        ("gepa", ["gepa.calls=6"]),
+        ("gepa", ["gepa.calls=1"]),
     ],
 )
 def test_without_a_better_instruction_it_is_zero_shot_bit_for_bit(method, settings, tiny_llama, tmp_path):
@@ -75,7 +75,7 @@ def test_the_best_of_given_instructions_is_taken_and_kept(tiny_llama, tmp_path):
     assert [each["instruction"] for each in record["candidates"]] == [spec.instruction, texts[0], texts[2]]
     best = max(record["candidates"], key=lambda each: each["score"])["instruction"]
     assert (run.folder / "instruction.txt").read_text() == best
-    assert record["budget"] == {**record["budget"], "calls": 18, "gold_labels": 6}
+    assert record["budget"] == {**record["budget"], "calls": 12, "gold_labels": 4}
     assert run.scores()["budget"] == record["budget"]
     assert run.scores()["train_rows"] == 12
     _, _, judge = load_judge(run.folder)
@@ -165,6 +165,18 @@ def test_a_writer_behind_an_api_needs_consent_and_its_problems_end_the_search(ti
     assert record["proposed"] == len(record["rejected"]) > 1
 
 
+def test_held_out_rows_have_every_label_equally_often(tmp_path):
+    lines = ["text,label", *(f"film number {number},{'good' if number % 4 else 'bad'}" for number in range(80))]
+    (tmp_path / "rare.csv").write_text("\n".join(lines) + "\n")
+    spec = infer_task(tmp_path / "rare.csv", ["text"], "label")
+    with fake_api(lambda body, number: reply("good")) as api, consent():
+        settings = [f"api.base_url={api.url}", "data.train_rows=40", "bpo.validation_rows=8"]
+        texts = 'bpo.texts=["Say bad or good."]'
+        execute(config("api:small", "bpo", *settings, texts), spec, tmp_path / "run")
+    _, record = finished(tmp_path / "run")
+    assert [each["score"] for each in record["candidates"]] == [0.5, 0.5]  # one answer for all pays no more than chance
+
+
 def test_a_local_writer_writes_and_is_counted(tiny_llama, tmp_path):
     settings = ["bpo.rewrites=2", "bpo.pairs=1", "writer.max_tokens=16", "evaluation.decode=labels"]
     execute(config(tiny_llama, "bpo", *settings), reviews(tmp_path), tmp_path / "run")
@@ -172,7 +184,7 @@ def test_a_local_writer_writes_and_is_counted(tiny_llama, tmp_path):
     calls = [json.loads(line) for line in (run.folder / "writer.jsonl").read_text().splitlines()]
     assert [call["seed"] for call in calls] == [0, 1]
     assert [each["reason"] for each in record["rejected"]] == ["no rewrite", "no rewrite"]
-    assert record["budget"]["calls"] == 6 + 2
+    assert record["budget"]["calls"] == 8 + 2
     assert record["budget"]["generated_tokens"] >= 32
 
 

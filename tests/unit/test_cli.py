@@ -29,7 +29,7 @@ OPTIONS = {
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode "
     "--send-rows --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --reward-funcs --send-rows --out --jobs --dry-run --report-to --force",
+    "--decode --init --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to --force",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --model --seeds --preset "
     "--config --prompt-style --decode --init --out",

@@ -242,6 +242,15 @@ def suite_runs(root: Path, *tasks: str, **more) -> Path:
     return root
 
 
+def test_a_floor_without_a_model_names_none(tmp_path):
+    answers = judged(("Positive", "Positive"), ("Negative", "Negative"))
+    write_run(tmp_path / "glue-sst2/sft/seed-0", "sft", answers)
+    write_run(tmp_path / "glue-sst2/tfidf/seed-0", "tfidf", answers, model="")
+    assert [run.model for run in collect([tmp_path]).runs] == ["smollm2-135m", ""]
+    page = render_report([tmp_path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<dt>model</dt><dd><bdi>smollm2-135m</bdi></dd>" in page
+
+
 def test_suite_averages_name_their_missing_tasks(tmp_path):
     page = page_of(suite_runs(tmp_path, "glue/sst2", "glue/rte"))
     assert "SST-2 0.700 0.500 MRPC – –" in page.text

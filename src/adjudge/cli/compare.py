@@ -20,6 +20,7 @@ EPILOG = options.examples(
     f"adjudge compare --task glue/cola,glue/rte --methods {EXAMPLE},{MULTI}{EXAMPLE}",
     f"adjudge compare --data my.csv --text text --label label --methods {UNTRAINED[0]},{EXAMPLE}",
     f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --jobs 2",
+    f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --launcher ray",
     f"adjudge compare --task vader/movies --methods {UNTRAINED[0]},{EXAMPLE} --dry-run",
     f"adjudge compare --data small.csv --text text --label label --folds 5 --methods {EXAMPLE}",
 )
@@ -86,13 +87,22 @@ def compare(
         ),
     ] = None,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             help="Runs side by side, each with its share of the CPU threads or a GPU of its own.",
+            show_default="1; with --launcher ray as many as fit",
             rich_help_panel=options.PLACE,
         ),
-    ] = 1,
+    ] = None,
+    launcher: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="local: processes of this machine. ray: the Ray cluster at RAY_ADDRESS, or one that is started here.",
+            rich_help_panel=options.PLACE,
+        ),
+    ] = "local",
     dry_run: options.DryRun = False,
     report_to: options.ReportTo = None,
     force: options.Force = False,
@@ -106,7 +116,7 @@ def compare(
     from adjudge.errors import ConfigError
     from adjudge.experiments.compare import compare as run_comparison
     from adjudge.experiments.compare import dry_run as estimate_comparison
-    from adjudge.experiments.side_by_side import check_jobs
+    from adjudge.experiments.side_by_side import check_jobs, check_launcher
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import comparison_folder
@@ -122,10 +132,13 @@ def compare(
     for spec in specs:
         report_own_table(spec, settings)
     check_jobs(jobs)
+    check_launcher(launcher)
     folder = Path(out) if out is not None else comparison_folder(specs)
     if dry_run:
-        show_estimates(estimate_comparison(settings, specs, chosen, seed_list, folder, force=force), jobs)
+        show_estimates(estimate_comparison(settings, specs, chosen, seed_list, folder, force=force), jobs or 1)
         return
     command = shlex.join(["adjudge", *sys.argv[1:]])
-    table = run_comparison(settings, specs, chosen, seed_list, folder, force=force, command=command, jobs=jobs)
+    table = run_comparison(
+        settings, specs, chosen, seed_list, folder, force=force, command=command, jobs=jobs, launcher=launcher
+    )
     show_comparison(table, folder)

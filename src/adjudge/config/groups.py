@@ -42,6 +42,11 @@ class DataConfig(Settings):
         None, ge=2, description="cross-validation: folds of the rows, each judged by a run that learns from the others"
     )
     fold: int | None = Field(None, ge=1, description="the fold that this run judges, from 1; `compare` sets it")
+    hold_out: int | None = Field(
+        None,
+        ge=1,
+        description="judge this many training rows, kept from training, in place of the split: to choose settings on",
+    )
     sampling: Literal["all", "balanced"] = Field(
         "all",
         description="training rows of an epoch: all, each once; balanced: as many, every label equally often "
@@ -69,6 +74,16 @@ class DataConfig(Settings):
         if folds is not None and info.data.get("split", "dev") != "dev":
             raise ValueError("folds are made of the training rows, so data.split (--split) cannot go with them")
         return folds
+
+    @field_validator("hold_out")
+    @classmethod
+    def _in_place_of_the_split(cls, rows: int | None, info: ValidationInfo) -> int | None:
+        others = ("folds", "--folds"), ("eval_rows", "--eval-rows")
+        given = [f"data.{name} ({option})" for name, option in others if info.data.get(name) is not None]
+        given += ["data.split (--split)"] if info.data.get("split", "dev") != "dev" else []
+        if rows is not None and given:
+            raise ValueError(f"held-out training rows are judged, so {given[0]} cannot go with it")
+        return rows
 
     @field_validator("fold")
     @classmethod

@@ -194,6 +194,8 @@ def _seeds_and_folds(config: Config, seeds: Sequence[int]) -> list[tuple[int, Da
 def _judged_how(config: Config, spec: TaskSpec) -> str:
     from adjudge.tasks import has_own_dev
 
+    if config.data.hold_out is not None:
+        return "held out of train to judge"
     if config.data.folds is None:
         return f"of {config.data.split} to judge"
     whole = " of train (its own dev rows are left aside)" if has_own_dev(spec) else ""

@@ -14,14 +14,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from adjudge.config import Config
+from adjudge.config import Config, RuntimeConfig
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.cells import Cell, holds_the_same, is_finished, plan_cells
 from adjudge.experiments.dry_run import Estimate, estimate_all, planned_runs
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.sending import check_sending
-from adjudge.experiments.side_by_side import check_jobs, job_environments, run_side_by_side
+from adjudge.experiments.side_by_side import check_jobs, check_launcher, job_environments, run_side_by_side
 from adjudge.experiments.table import write_table
 from adjudge.runs.start import starting_point
 from adjudge.system.console import note, warn
@@ -41,20 +41,25 @@ def compare(
     *,
     force: bool = False,
     command: str = "",
-    jobs: int = 1,
+    jobs: int | None = None,
+    launcher: str = "local",
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Run every unfinished cell, write the table after each, and return it.
 
     All cells share `config`: the same prompts, rows, budget and decoding. A finished cell of the same settings and rows
     is reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
-    others still run. Up to `jobs` cells run side by side, each with its share of the processors or a GPU. Raises
-    RunError, before anything is run, when a cell's folder holds another run and `force` is not set, or when another
-    process works in `out`. Raises ConfigError for fewer than one job, DataError when the rows cannot be read, and
-    ModelError for a name that is no model. Raises KeyboardInterrupt, with the incomplete folder, after Ctrl-C. By
-    default `runner` is one process per cell; with another one the cells run one after the other.
+    others still run. Up to `jobs` cells (one by default) run side by side, each with its share of the processors or a
+    GPU; with the launcher "ray" on the machines of a cluster (`adjudge.experiments.on_ray`). By default `runner` is one
+    process per cell; with another one the cells run one after the other.
+
+    Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not set, or when
+    another process works in `out`. Raises ConfigError for fewer than one job and for a launcher that is not there,
+    DataError when the rows cannot be read, and ModelError for a name that is no model. Raises KeyboardInterrupt, with
+    the incomplete folder, after Ctrl-C.
     """
     check_jobs(jobs)
+    check_launcher(launcher)
     out = Path(out)
     cells, todo = _planned(config, specs, methods, seeds, out, force=force)
     note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
@@ -67,9 +72,11 @@ def compare(
     lock.acquire()
     try:
         board = _Board(cells, todo, out, command, force=force)
-        jobs = min(jobs, len(todo))
-        if jobs > 1 and runner is None:
-            board.run_side_by_side(job_environments(jobs, config.runtime))
+        places = min(jobs or 1, len(todo))
+        if launcher == "ray" and todo and runner is None:
+            board.run_on_ray(config.runtime, jobs)
+        elif places > 1 and runner is None:
+            board.run_side_by_side(job_environments(places, config.runtime))
         else:
             with CellProcesses() as processes:
                 board.run_in_turn(runner or processes)
@@ -138,6 +145,15 @@ class _Board:
         except KeyboardInterrupt as stop:
             raise type(stop)(str(self._out)) from None
 
+    def run_on_ray(self, runtime: RuntimeConfig, jobs: int | None) -> None:
+        """Run the cells on a Ray cluster. Raises KeyboardInterrupt with the whole folder."""
+        from adjudge.experiments.on_ray import run_on_ray
+
+        try:
+            run_on_ray(self._todo, runtime, self._begin, self._ended, jobs=jobs)
+        except KeyboardInterrupt as stop:
+            raise type(stop)(str(self._out)) from None
+
     def finish(self) -> dict[str, Any]:
         """Write the whole table and the report, and return the table."""
         table = self._write(whole=True)
@@ -148,9 +164,13 @@ class _Board:
         return table
 
     def _run(self, runner: Runner, cell: Cell) -> Mapping[str, Any]:
+        return runner(cell.config, cell.specs, cell.folder, **self._begin(cell))
+
+    def _begin(self, cell: Cell) -> Mapping[str, bool]:
+        """Announce a cell, and return how its folder is treated: --force replaces other runs, not its checkpoint."""
         note(f"[{next(self._numbers)}/{len(self._todo)}] {cell.title} → {cell.folder}")
-        same = not self._force or holds_the_same(cell)  # --force replaces other runs, not this one's checkpoint
-        return runner(cell.config, cell.specs, cell.folder, force=not same, resume=same)
+        same = not self._force or holds_the_same(cell)
+        return {"force": not same, "resume": same}
 
     def _ended(self, cell: Cell, outcome: Mapping[str, Any] | AdjudgeError) -> None:
         if isinstance(outcome, AdjudgeError):

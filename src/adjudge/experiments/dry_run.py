@@ -122,7 +122,7 @@ def measured_settings(config: Config, rows: RunRows) -> Config:
         "tracking": Config().tracking,
     }
     data: dict[str, Any] = {}
-    if config.data.folds is None:
+    if config.data.folds is None and config.data.hold_out is None:
         data["eval_rows"] = min(BATCHES * config.evaluation.batch_size, *map(len, rows.eval_rows))
     settings = loop_settings(config)
     if settings is not None:

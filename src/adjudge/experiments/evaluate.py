@@ -345,13 +345,14 @@ def _without_folds(run: Run, config: Config, spec: TaskSpec, *, learned: bool) -
             f"{run.folder} is one of {config.data.folds} folds and learned from the rest of its table: "
             "--split and --eval-rows would draw rows it knows. Leave them out to judge its own fold again."
         )
-    return config.model_copy(update={"data": config.data.model_copy(update={"folds": None, "fold": None})})
+    data = config.data.model_copy(update={"folds": None, "fold": None, "hold_out": None})
+    return config.model_copy(update={"data": data})
 
 
 def _is_judged_alike(one: Config, other: Config) -> bool:
     def judged(config: Config) -> tuple[Any, ...]:
         data = config.data
-        rows = data.split, data.eval_rows, data.bad_rows, data.folds, data.fold
+        rows = data.split, data.eval_rows, data.bad_rows, data.folds, data.fold, data.hold_out
         return *rows, config.evaluation, config.runtime
 
     return judged(one) == judged(other)

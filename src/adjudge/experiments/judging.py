@@ -137,9 +137,10 @@ def judge_rows(
 
 
 def which_rows(config: Config) -> dict[str, Any]:
-    """Return the fields of scores.json that say which rows were judged: the split, and the fold."""
-    folds = {"folds": config.data.folds, "fold": config.data.fold}
-    return {"split": config.data.split, **{key: value for key, value in folds.items() if value is not None}}
+    """Return the fields of scores.json that say which rows were judged: the split, and the fold or held-out rows."""
+    names = ("folds", "fold", "hold_out")
+    others = {name: value for name in names if (value := getattr(config.data, name)) is not None}
+    return {"split": config.data.split, **others}
 
 
 def write_summary(run: Run) -> dict[str, Any]:

@@ -72,15 +72,7 @@ class CellProcesses:
         ended.
         """
         before = _stamp(folder)
-        request = {
-            "config": config.model_dump(mode="json"),
-            "specs": [spec.model_dump(mode="json") for spec in ([tasks] if isinstance(tasks, TaskSpec) else tasks)],
-            "folder": str(folder),
-            "force": force,
-            "resume": resume,
-            "stamp": before,
-            "title": title,
-        }
+        request = cell_request(config, tasks, folder, force=force, resume=resume, title=title) | {"stamp": before}
         try:
             code = self._run(request)
         except KeyboardInterrupt as stop:
@@ -153,6 +145,37 @@ class CellProcesses:
             return server
 
 
+def cell_request(
+    config: Config,
+    tasks: TaskSpec | Sequence[TaskSpec],
+    folder: Path,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    title: str = "",
+) -> dict[str, Any]:
+    """Return the arguments of `execute` as JSON, with the title that the cell's lines begin with."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "specs": [spec.model_dump(mode="json") for spec in ([tasks] if isinstance(tasks, TaskSpec) else tasks)],
+        "folder": str(folder),
+        "force": force,
+        "resume": resume,
+        "title": title,
+    }
+
+
+def run_request(request: Mapping[str, Any]) -> None:
+    """Run the cell of a request in this process."""
+    from adjudge.experiments.execute import execute
+
+    if request["title"]:
+        begin_lines_with(f"{request['title']}: ")
+    specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
+    config, folder = parse_config(request["config"]), Path(request["folder"])
+    execute(config, specs, folder, force=bool(request["force"]), resume=bool(request["resume"]))
+
+
 def serve(stream: TextIO) -> None:
     """Run the cells that the lines of `stream` request (see `CellProcesses`).
 
@@ -181,20 +204,14 @@ def serve(stream: TextIO) -> None:
 
 
 def _run_cell(request: dict[str, Any], stream: TextIO) -> None:
-    from adjudge.experiments.execute import execute
-
     _stop_once()
-    if request["title"]:
-        begin_lines_with(f"{request['title']}: ")
     stop_with_stream(stream)
-    folder = Path(request["folder"])
     try:
-        specs = [TaskSpec.model_validate(spec) for spec in request["specs"]]
-        execute(
-            parse_config(request["config"]), specs, folder, force=bool(request["force"]), resume=bool(request["resume"])
-        )
+        run_request(request)
     except AdjudgeError as error:
-        if not _recorded_reason(folder, request.get("stamp")):  # it came before there was a run folder to record it
+        if not _recorded_reason(
+            Path(request["folder"]), request.get("stamp")
+        ):  # it came before there was a run folder to record it
             warn(str(error))
         raise
 

@@ -149,11 +149,38 @@ def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True)
     if data.folds is not None:
         every_row = [rows_to_fold(spec, data.data_dir, data.bad_rows) for spec in specs]
         return Pools(specs, every_row, every_row)
+    if data.hold_out is not None:
+        return _held_out(config, specs, data.hold_out)
     splits = [load_split(spec, data.split, data.data_dir, data.bad_rows) for spec in specs]
     # Rows judged for one task must not be trained on by another.
     every_split = [row for split in splits for row in split]
     pools = [training_rows(config, spec, every_split) if train else [] for spec in specs]
     return Pools(specs, pools, [_judged(split, data.eval_rows) for split in splits])
+
+
+def _held_out(config: Config, specs: Sequence[TaskSpec], count: int) -> Pools:
+    """Return pools whose rows to judge are drawn from the training rows, the same for every seed and method.
+
+    Rows with the texts of a held-out row, and those of its group, are not learned from. Raises DataError when fewer
+    rows would remain to learn from than are held out.
+    """
+    from adjudge.tasks import load_split, take_rows, without_overlap
+
+    train = [load_split(spec, "train", config.data.data_dir, config.data.bad_rows) for spec in specs]
+    held = [take_rows(rows, count, EVAL_SEED) for rows in train]
+    groups = [{row.group for row in rows if row.group} for rows in held]
+    every_held = [row for rows in held for row in rows]
+    rest = [
+        without_overlap([row for row in rows if row.group not in known], every_held)
+        for rows, known in zip(train, groups, strict=True)
+    ]
+    for spec, rows, judged in zip(specs, rest, held, strict=True):
+        if len(rows) < len(judged):
+            raise DataError(
+                f"{spec.name}: data.hold_out={count} would judge {len(judged):,} of its training rows and leave "
+                f"{len(rows):,} to learn from. Hold out fewer."
+            )
+    return Pools(specs, rest, held)
 
 
 def _judged(split: Sequence[Example], count: int | None) -> KeptRows:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from adjudge.config import RuntimeConfig
-from adjudge.errors import AdjudgeError, ConfigError
+from adjudge.errors import AdjudgeError, ConfigError, nearest
 from adjudge.experiments.cell_server import GPU_FILES
 from adjudge.experiments.cells import Cell
 from adjudge.experiments.process import STOP_S, CellProcesses
@@ -20,9 +20,25 @@ from adjudge.system.console import note, warn
 Scores = Mapping[str, Any]
 
 
-def check_jobs(jobs: int) -> None:
+LAUNCHERS = ("local", "ray")
+"""Where cells run: in processes of this machine, or on a Ray cluster."""
+
+
+def check_launcher(launcher: str) -> None:
+    """Raise ConfigError for an unknown launcher, and for one whose package is missing."""
+    if launcher not in LAUNCHERS:
+        raise ConfigError(
+            f"There is no launcher '{launcher}'; there are {', '.join(LAUNCHERS)}.{nearest(launcher, LAUNCHERS)}"
+        )
+    if launcher == "ray":
+        from adjudge.experiments.on_ray import check_ray
+
+        check_ray()
+
+
+def check_jobs(jobs: int | None) -> None:
     """Raise ConfigError for a number of jobs below 1."""
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs}: at least one run has to be at work. Write --jobs 1 for one after the other.")
 
 

@@ -129,7 +129,7 @@ def read_run(folder: Path) -> RunRecord:
         folder=folder,
         task=str(recorded.get("task") or config.get("task")),
         method=str(recorded.get("method") or config.get("method")),
-        model=str(recorded.get("model") or config.get("model")),
+        model=str(recorded.get("model", config.get("model"))),
         seed=recorded.get("seed", config.get("seed")),
         state=state,
         reason=reason,

@@ -274,7 +274,7 @@ def _facts(rows: Sequence[Mapping[str, Any]], runs: Sequence[RunRecord]) -> list
     """Return (name, text) of the facts below the headline: model, rows, split, seeds."""
 
     def listed(values: Sequence[Any]) -> str:
-        return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+        return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, "")))
 
     facts = [
         ("task", listed([row["task"] for row in rows] or [run.task for run in runs])),
@@ -341,4 +341,6 @@ def _browser_data(example_sets: Sequence[ExampleSet], collection: Collection) ->
 
 
 def _split_of(row: Mapping[str, Any]) -> str | None:
+    if row.get("hold_out"):
+        return "held-out training rows"
     return f"{row['folds']} folds" if row.get("folds") else row.get("split")

@@ -273,8 +273,8 @@ def incomplete_lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def _split_of(row: Mapping[str, Any]) -> str:
-    """Return the name of the judged split; the rows of folds are of none."""
-    return "" if row.get("folds") else str(row.get("split") or "")
+    """Return the name of the judged split; the rows of folds and held-out ones are of none."""
+    return "" if row.get("folds") or row.get("hold_out") else str(row.get("split") or "")
 
 
 def _fold_of(cell: Mapping[str, Any]) -> str:
@@ -285,14 +285,15 @@ def rows_line(table: Mapping[str, Any]) -> str:
     """Return how many rows of which split were judged, and over how many seeds the figures are means."""
     rows = table.get("rows") or ()
     row_sets = dict.fromkeys(
-        (str(row["task"]), _split_of(row), row.get("n"), row.get("groups"), row.get("folds")) for row in rows
+        (str(row["task"]), _split_of(row), row.get("n"), row.get("groups"), row.get("folds"), row.get("hold_out"))
+        for row in rows
     )
     parts = [
         f"{task} {split}".strip()
-        + f": {int(n):,} rows judged"
+        + f": {int(n):,} {'held-out training rows' if held_out else 'rows'} judged"
         + (f" in {int(groups):,} groups" if groups else "")
         + (f", each once in {folds} folds" if folds else "")
-        for task, split, n, groups, folds in row_sets
+        for task, split, n, groups, folds, held_out in row_sets
         if n
     ]
     seed_counts = {len(item.seeds) for item in summarise(table)}

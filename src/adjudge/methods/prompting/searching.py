@@ -80,15 +80,36 @@ def begin(run: Run, parts: Sequence[TaskRows], config: PromptSearchConfig) -> Se
             f"{part.spec.name}: a search shows some training rows and compares on others, and there are {len(rows)} "
             "with an answer. Raise --train-rows."
         )
-    held_out = take_rows(rows, count, run.config.seed)
+    held_out = _held_out(rows, part.spec, count, run.config.seed)
     ids = {row.id for row in held_out}
     policy = None if is_api(run.config.model) else load_policy(run.config)
     trials = Trials(run, part.spec, policy, config)
     shown = [row for row in rows if row.id not in ids]
-    if not shown:  # one group holds all rows
-        raise DataError(f"{part.spec.name}: its training rows are one group, which cannot be divided.")
+    if not shown or not held_out:  # one group holds all rows, or no label has two
+        raise DataError(
+            f"{part.spec.name}: its training rows cannot be divided: they are one group, or "
+            "one row per label. Raise --train-rows."
+        )
     note(f"{part.spec.name}: instructions are compared on {len(held_out)} held-out training rows")
     return Search(run, part.spec, shown, held_out, trials, policy)
+
+
+def _held_out(rows: Sequence[Example], spec: TaskSpec, count: int, seed: int) -> list[Example]:
+    """Draw the rows to compare on: of a label task every label equally often, as far as there are rows of it.
+
+    Else an instruction that makes the model answer the frequent label for every row would score best.
+    """
+    if spec.is_number or any(row.group for row in rows):
+        return take_rows(rows, count, seed)
+    each = max(1, count // len(spec.words))
+    drawn = [row for word in spec.words for row in _of_label(rows, word, each, seed)]
+    return drawn[:count]
+
+
+def _of_label(rows: Sequence[Example], word: str, count: int, seed: int) -> list[Example]:
+    """Draw rows with this answer, and leave at least half of them to be shown."""
+    labelled = [row for row in rows if row.gold == word]
+    return take_rows(labelled, min(count, len(labelled) // 2), seed)
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
