@@ -50,6 +50,9 @@ import adjudge.methods.floors.linear
 import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
 import adjudge.methods.ppo
+import adjudge.methods.prompting.bpo
+import adjudge.methods.prompting.gepa
+import adjudge.methods.prompting.gepa_edits
 import adjudge.methods.reinforce
 import adjudge.methods.reward_model
 import adjudge.methods.rloo
@@ -68,7 +71,7 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
-    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie", "bpo", "gepa", "gepa-edits"),
     *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
@@ -125,6 +128,10 @@ SETTINGS: dict[str, Any] = {
     "swie.micro_batch_size": 2,
     "swie.optimizer.lr": 1e-2,
     "encoder.batch_size": 4,
+    "bpo.rewrites": 2,
+    "gepa.calls": 24,
+    "gepa_edits.calls": 36,
+    "writer.max_tokens": 16,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
 }
@@ -227,6 +234,10 @@ def results(folder: Path) -> list[Path]:
         "validation.jsonl",
         "rows.csv",
         "rows.json",
+        "instruction.txt",
+        "search.json",
+        "trials.jsonl",
+        "writer.jsonl",
     }
     return sorted(
         path.relative_to(folder)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         load_task,
         open_judge,
         open_run,
+        send_rows,
         train,
     )
     from adjudge.comparison import Comparison, compare
@@ -30,6 +31,7 @@ __all__ = [
     "load_task",
     "open_judge",
     "open_run",
+    "send_rows",
     "train",
 ]
 

@@ -31,6 +31,7 @@ from adjudge.methods.registry import (
     refuse_functions,
     rewarded_names,
 )
+from adjudge.models.chat_api import consent as send_rows
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.calibration import read_calibration, temperature_of
@@ -58,6 +59,7 @@ __all__ = [
     "load_task",
     "open_judge",
     "open_run",
+    "send_rows",
     "train",
 ]
 

@@ -25,29 +25,30 @@ TASK = "--data --dataset --dataset-config --dev --text --label --labels --kind -
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
-    "--init --reward-funcs --report-to --push-to-hub --out --resume --dry-run --force",
-    "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode --out --force",
+    "--init --reward-funcs --send-rows --report-to --push-to-hub --out --resume --dry-run --force",
+    "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode "
+    "--send-rows --out --force",
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --tuned --reward-funcs --out --jobs --launcher --dry-run --report-to --force",
+    "--decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to --force",
     "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
     "--preset --config --prompt-style --decode --reward-funcs --out",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --base --model --seeds --preset "
     "--config --prompt-style --decode --init --out",
     "predict": "--run --input --out --task --method --seed --min-confidence --abstain-share --costs --separator "
-    "--encoding --model --decode --force",
+    "--encoding --model --decode --send-rows --force",
     "export": "--run --format --out --dtype --rows --max-changed --model",
     "push": "--run --public --base --revision",
     "prune": f"--task --data-dir {TASK} --ratio --criterion --kinds --importance --second-order --padded --rows "
     "--corpus --model --seed --preset --config --dtype --out",
     "generate": "--task --data-dir --skip-dev --labels --about --prompt --form --rows --oversample --select "
     "--temperature --max-tokens --corpus --model --seed --preset --config --out --force",
-    "serve": "--run --host --port --min-confidence",
+    "serve": "--run --host --port --min-confidence --send-rows",
     "report": "--out",
-    "rerun": "--out --data-dir --reward-funcs --report-to --force",
+    "rerun": "--out --data-dir --reward-funcs --report-to --send-rows --force",
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap",
-    "submit": "--run --task --data-dir --model --decode --unreadable --partial --out --check",
+    "submit": "--run --task --data-dir --model --decode --send-rows --unreadable --partial --out --check",
     "demo": "--budget --out",
     "fetch": "",
     "doctor": "--data-dir --json",

@@ -161,7 +161,7 @@ def test_settings_named_in_passing_exist(page):
     names = {
         span.partition("=")[0]
         for span in spans(page)
-        if span.startswith(groups) and not span.endswith((".yaml", ".json", "."))
+        if span.startswith(groups) and not span.endswith((".yaml", ".json", ".jsonl", ".py", "."))
     }
     known = set(keys_of())
     assert {name for name in names if re.fullmatch(r"[a-z_.]+", name)} - known - {"prompt", "answer"} == set()

@@ -15,6 +15,9 @@ def test_the_names_are_a_contract():
     assert list(METHODS) == [
         "zero-shot",
         "few-shot",
+        "bpo",
+        "gepa",
+        "gepa-edits",
         "sft",
         "ppo",
         "reinforce",

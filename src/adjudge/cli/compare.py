@@ -85,6 +85,7 @@ def compare(
     ] = None,
     init: options.Init = None,
     reward_funcs: options.RewardFuncs = None,
+    send_rows: options.SendRows = False,
     out: Annotated[
         str | None,
         typer.Option(

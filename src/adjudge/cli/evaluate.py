@@ -67,6 +67,7 @@ def evaluate(
     config: options.ConfigFile = None,
     prompt_style: options.PromptStyle = None,
     decode: options.Decode = None,
+    send_rows: options.SendRows = False,
     out: Annotated[
         str | None,
         typer.Option(

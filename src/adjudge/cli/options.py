@@ -181,9 +181,29 @@ Instruction = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="ID|DIR",
-        help="Causal language model: a bundled one, a hub id or a folder.",
+        metavar="ID|DIR|api:NAME",
+        help="Causal language model: a bundled one, a hub id, a folder, or api:NAME behind the API at api.base_url.",
         show_default="smollm2-135m",
+        rich_help_panel=HOW,
+    ),
+]
+
+
+def _consent(ctx: typer.Context, given: bool) -> bool:
+    """Let rows leave this machine while the verb runs."""
+    if given:
+        from adjudge.models.chat_api import consent
+
+        ctx.with_resource(consent())
+    return given
+
+
+SendRows = Annotated[
+    bool,
+    typer.Option(
+        "--send-rows",
+        help="Rows may leave this machine for a model behind an API (api:NAME); number and price are said first.",
+        callback=_consent,
         rich_help_panel=HOW,
     ),
 ]

@@ -15,6 +15,7 @@ from adjudge.cli.options import (
     Encoding,
     Force,
     JudgingSettings,
+    SendRows,
     Separator,
     examples,
     given_settings,
@@ -63,6 +64,7 @@ def predict(
     encoding: Encoding = None,
     model: BaseModel = None,
     decode: Decode = None,
+    send_rows: SendRows = False,
     force: Force = False,
 ) -> None:
     """Judge new rows with a finished run, and hold doubtful answers back if you ask for it.

@@ -36,6 +36,7 @@ def rerun(
     ] = None,
     reward_funcs: options.RewardFuncs = None,
     report_to: options.ReportTo = None,
+    send_rows: options.SendRows = False,
     force: options.Force = False,
 ) -> None:
     """Repeat a run from its own settings and tasks, and report whether everything came out equal.

@@ -12,7 +12,7 @@ import typer
 
 from adjudge.cli.doubt import MinConfidence
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import JudgingSettings, examples, given_settings
+from adjudge.cli.options import JudgingSettings, SendRows, examples, given_settings
 
 if TYPE_CHECKING:
     from adjudge.ship.serving.judges import ServedJudge
@@ -45,6 +45,7 @@ def serve(
         int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 is any free one.")
     ] = 8000,
     min_confidence: MinConfidence = None,
+    send_rows: SendRows = False,
 ) -> None:
     """Answer requests over HTTP with finished runs, and show a page to try them.
 

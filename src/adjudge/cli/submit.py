@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import HOW, PLACE, ROWS, BaseModel, DataDir, Decode, examples, option_of, split_list
+from adjudge.cli.options import HOW, PLACE, ROWS, BaseModel, DataDir, Decode, SendRows, examples, option_of, split_list
 
 CHECK = "Check an existing submission"
 
@@ -47,6 +47,7 @@ def submit(
     data_dir: DataDir = None,
     model: BaseModel = None,
     decode: Decode = None,
+    send_rows: SendRows = False,
     unreadable: Annotated[
         str | None,
         typer.Option(

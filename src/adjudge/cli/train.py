@@ -67,6 +67,7 @@ def train(
     decode: options.Decode = None,
     init: options.Init = None,
     reward_funcs: options.RewardFuncs = None,
+    send_rows: options.SendRows = False,
     out: Annotated[
         str | None,
         typer.Option(

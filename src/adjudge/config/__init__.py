@@ -14,15 +14,18 @@ from adjudge.config.groups import (
 )
 from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.methods import (
+    BpoConfig,
     CritiqueGrpoConfig,
     DpoConfig,
     EncoderConfig,
     ExactConfig,
+    GepaConfig,
     GrpoConfig,
     LoopConfig,
     PolicyGradientConfig,
     PpoConfig,
     PreferenceConfig,
+    PromptSearchConfig,
     ReinforceConfig,
     RewardModelConfig,
     RlooConfig,
@@ -36,10 +39,13 @@ from adjudge.config.methods import (
 )
 from adjudge.config.rewards import RewardConfig
 from adjudge.config.tree import Config, keys_of, value_of
+from adjudge.config.writing import ApiConfig, WriterConfig
 
 __all__ = [
     "PRESETS",
     "AnswerConfig",
+    "ApiConfig",
+    "BpoConfig",
     "CheckpointConfig",
     "Config",
     "CritiqueGrpoConfig",
@@ -49,6 +55,7 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "ExactConfig",
+    "GepaConfig",
     "GrpoConfig",
     "GuardConfig",
     "LoopConfig",
@@ -58,6 +65,7 @@ __all__ = [
     "PpoConfig",
     "PreferenceConfig",
     "PromptConfig",
+    "PromptSearchConfig",
     "ReinforceConfig",
     "RewardConfig",
     "RewardModelConfig",
@@ -70,6 +78,7 @@ __all__ = [
     "TdpoConfig",
     "VineConfig",
     "WarmStartConfig",
+    "WriterConfig",
     "change",
     "keys_of",
     "load_config",

@@ -320,7 +320,10 @@ class SharedSettings(Settings):
 
     method: str = Field("ppo", description="name of the method")
     task: str = Field("vader/movies", description="name or file of the task; several with commas")
-    model: str = Field("smollm2-135m", description="causal language model: bundled name, folder, or id on the hub")
+    model: str = Field(
+        "smollm2-135m",
+        description="causal language model: bundled name, folder, id on the hub, or api:NAME behind an API",
+    )
     seed: int = Field(0, ge=0, description="seed of everything random")
     preset: Literal["default", "paper"] = Field(
         "default", description="our settings, or the constants of arXiv 2410.11020"

@@ -22,8 +22,11 @@ from adjudge.errors import ConfigError, nearest
 
 PRESETS = ("default", "paper")
 
-MAPPINGS = ("prompt.template_options.",)
+MAPPINGS = ("prompt.template_options.", "api.options.")
 """Beginnings of keys whose last part is the user's own."""
+
+UNSHOWN = ("api.base_url", "api.key_variable", "api.options")
+"""Settings whose wrong value is not repeated in an error: it may hold a key."""
 
 RENAMED = {"ppo.init": "init"}
 """Settings of earlier versions and their current names."""
@@ -210,4 +213,5 @@ def _explain(item: Any) -> str:
         return _no_setting(key)
     if item["type"] == "model_type":
         return f"'{key}' is a group of settings, not one: write {key}.NAME=value."
-    return f"'{key}' = {item['input']!r}: {item['msg']}."
+    shown = "" if key in UNSHOWN else f" = {item['input']!r}"
+    return f"'{key}'{shown}: {item['msg']}."

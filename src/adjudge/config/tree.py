@@ -8,10 +8,14 @@ from pydantic import BaseModel
 
 from adjudge.config.groups import SharedSettings
 from adjudge.config.methods import MethodSettings
+from adjudge.config.writing import ApiConfig, WriterConfig
 
 
 class Config(MethodSettings, SharedSettings):
     """One run."""
+
+    api: ApiConfig = ApiConfig()
+    writer: WriterConfig = WriterConfig()
 
 
 def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:

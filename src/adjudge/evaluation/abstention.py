@@ -79,8 +79,12 @@ def decide(predictions: Sequence[Prediction], decision: Decision) -> list[Predic
     """Return the predictions as the rule gives them, in their order; without a rule as they are.
 
     The confidence of an answer is the probability of its word. Unreadable answers stay what they are; for
-    `abstain_share` they count as the least sure ones.
+    `abstain_share` they count as the least sure ones. Raises ConfigError for a judge that gives no probabilities.
     """
+    if decision and any(prediction.value is not None and not prediction.probabilities for prediction in predictions):
+        raise ConfigError(
+            "This judge gives no probabilities to hold answers back by: a model behind an API gives none."
+        )
     if decision.costs is not None:
         return [_cheapest(prediction, decision.costs) for prediction in predictions]
     if decision.minimum is not None:

@@ -12,7 +12,9 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
 from adjudge.experiments.same_run import Identity, difference_of
+from adjudge.experiments.sending import outgoing
 from adjudge.methods.registry import check_names, get_entry, load_reward_functions, load_reward_model, parse_name
+from adjudge.models.chat_api import Outgoing
 from adjudge.rewards.function import recorded
 from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
@@ -34,6 +36,8 @@ class Cell:
     """Fingerprint of the rows it learns from and judges."""
     functions: Mapping[str, Any]
     """The hashes of its reward functions, as a run records them."""
+    going: Outgoing | None = None
+    """What it sends to an API to judge its rows."""
 
     @property
     def identity(self) -> Identity:
@@ -125,7 +129,8 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             counts += [rows.train_count] if learns else []
             name = cell_name(seed, data.fold)
             folder = out / spec.name.replace("/", "-") / method / name
-            cells.append(Cell(_named(cell_config, method, name), (spec,), folder, rows_sha256, functions))
+            going = outgoing(cell_config, [spec], [part.rows for part in rows.parts], rows.eval_rows)
+            cells.append(Cell(_named(cell_config, method, name), (spec,), folder, rows_sha256, functions, going))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows {_judged_how(config, spec)}{trained}.")
     return cells

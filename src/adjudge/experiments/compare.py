@@ -20,6 +20,7 @@ from adjudge.experiments.cells import Cell, holds_the_same, is_finished, plan_ce
 from adjudge.experiments.dry_run import Estimate, estimate_all, planned_runs
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.process import CellProcesses
+from adjudge.experiments.sending import check_sending
 from adjudge.experiments.side_by_side import check_jobs, check_launcher, job_environments, run_side_by_side
 from adjudge.experiments.table import write_table
 from adjudge.runs.start import starting_point
@@ -66,6 +67,7 @@ def compare(
     note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
     for cell in todo:
         ensure_model(cell.config)
+    check_sending([(cell.config, cell.going, cell.folder) for cell in todo], say=True)
     if any(cell.config.init is not None for cell in todo):
         starting_point(config)
     lock = Lock(out)

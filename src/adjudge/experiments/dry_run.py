@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from adjudge.config import Config, LoopConfig, WarmStartConfig
+from adjudge.config import Config, LoopConfig, PromptSearchConfig, WarmStartConfig
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.judging import ensure_model
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.rows import RunRows, rows_for
+from adjudge.experiments.sending import note_sending, outgoing
 from adjudge.methods.registry import get_entry
 from adjudge.runs.folder import read_jsonl
 from adjudge.runs.names import shown_name
@@ -61,6 +62,8 @@ class Estimate:
     """None of a method that is done in seconds."""
     peak_rss_gib: float | None = None
     peak_gpu_gib: float | None = None
+    measured: bool = True
+    """False for a search, whose steps are not alike."""
     problem: str = ""
     """Why it could not be measured."""
 
@@ -72,9 +75,13 @@ def estimate(planned: Planned, runner: Runner) -> Estimate:
     judged, trained = sum(map(len, rows.eval_rows)), rows.train_count
     entry = get_entry(config.method)
     known = Estimate(config.task, planned.method, planned.runs, trained if entry.trains else 0, judged)
+    going = outgoing(config, specs, [part.rows for part in rows.parts], rows.eval_rows)
+    if going is not None:  # measuring would send rows
+        note_sending(config, going)
+        return known
     settings = loop_settings(config)
     if entry.trains and settings is None:
-        return known
+        return replace(known, measured=not _searches(config))
     note(f"measuring {BATCHES} batches of {config.task} {planned.method} …")
     with tempfile.TemporaryDirectory(prefix="adjudge-dry-run-") as place:
         folder = Path(place) / "run"
@@ -102,6 +109,10 @@ def loop_settings(config: Config) -> LoopConfig | None:
     """Return the settings of the method's training loop; None for a method without one."""
     groups = (getattr(config, name) for name in get_entry(config.method).settings)
     return next((group for group in groups if isinstance(group, LoopConfig)), None)
+
+
+def _searches(config: Config) -> bool:
+    return any(isinstance(getattr(config, name), PromptSearchConfig) for name in get_entry(config.method).settings)
 
 
 def measured_settings(config: Config, rows: RunRows) -> Config:

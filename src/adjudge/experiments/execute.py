@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
 from adjudge.experiments.same_run import Identity, goes_on
+from adjudge.experiments.sending import check_sending, outgoing
 from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
@@ -29,13 +30,13 @@ from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.base import check_same_model, with_absolute_model
 from adjudge.runs.environment import FILE as ENVIRONMENT
 from adjudge.runs.environment import dated, record_environment
-from adjudge.runs.folder import BEST, CHECKPOINTS, Run, read_json, read_jsonl
+from adjudge.runs.folder import BEST, CHECKPOINTS, WRITER_LOG, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.shadow import config_of_process, folder_of_process
 from adjudge.runs.start import StartingPoint, starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
-from adjudge.system.files import write_json
+from adjudge.system.files import write_bytes, write_json
 from adjudge.system.parallel import joined, world_size
 from adjudge.system.timing import timed
 from adjudge.tasks.reading.kept_rows import keep_rows
@@ -54,6 +55,7 @@ def execute(
     resume: bool = False,
     reward_functions: Sequence[RewardFunction] | None = None,
     evaluate: bool = True,
+    answers: Path | None = None,
 ) -> dict[str, Any]:
     """Train `config.method` on the tasks, judge their evaluation rows, and return the scores.
 
@@ -64,6 +66,7 @@ def execute(
     included. Its state is "interrupted" after Ctrl-C and "failed" after an error. With `resume`, a stopped run of these
     settings continues from its newest checkpoint, or from its judging. A complete run is not changed. Seconds and peak
     memory are those of this process. `reward_functions` are those of the settings, if they are loaded already.
+    `answers` is the log of another run's writer, whose calls are not made again.
     Started by `torchrun` or `accelerate launch`, several processes share the work, and the first one writes
     (`adjudge.system.parallel`).
 
@@ -72,7 +75,9 @@ def execute(
     """
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
     with joined(), folder_of_process(Path(folder), resume=resume) as own_folder:
-        return _execute(config_of_process(config), specs, own_folder, force, resume, reward_functions, evaluate)
+        return _execute(
+            config_of_process(config), specs, own_folder, force, resume, reward_functions, evaluate, answers
+        )
 
 
 def _execute(
@@ -83,6 +88,7 @@ def _execute(
     resume: bool,
     reward_functions: Sequence[RewardFunction] | None,
     evaluate: bool,
+    answers: Path | None,
 ) -> dict[str, Any]:
     config = run_settings(config, specs)
     if reward_functions is None:
@@ -90,6 +96,8 @@ def _execute(
     rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
     _check_processes(rows)
     ensure_model(config)
+    going = outgoing(config, specs, [part.rows for part in rows.parts], rows.eval_rows)
+    check_sending([(config, going, answers.parent if answers else folder)])
     start = starting_point(config)
     if start is not None:
         check_start(start, config)
@@ -111,6 +119,8 @@ def _execute(
         reward_functions=reward_functions,
         reward_model=reward_model,
     )
+    if answers is not None and not run.resumed:
+        write_bytes(run.folder / WRITER_LOG, answers.read_bytes())
     with tracked(run, specs), ended(run):
         specs = [keep_rows(spec, run.folder) for spec in specs]
         rows = rows.of(specs)
@@ -149,6 +159,8 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})
     config = with_absolute_model(config, entry.model)
+    if "writer" in entry.settings and config.writer.model is not None:
+        config = with_absolute_model(config, "writer.model")
     check_settings(config)
     check_tasks(config, specs)
     return own_settings(config, len(specs))

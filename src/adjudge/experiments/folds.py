@@ -72,11 +72,22 @@ def _summed(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "overlap_share": overlap["overlap"] / rows,
         "overlap_first": [pair for fold in folds for pair in fold["overlap_first"]],
         **({"fit": min(fits, key=_how_well)} if fits else {}),
+        **{
+            part: _total(budgets)
+            for part in ("budget", "judging")
+            if (budgets := [f[part] for f in folds if part in f])
+        },
         "seconds": seconds,
         "prompts_per_s": rows / max(seconds["evaluate"], 1e-9),
         "peak_rss_gib": max(fold["peak_rss_gib"] for fold in folds),
         **({"jobs": most} if (most := max(fold.get("jobs", 1) for fold in folds)) > 1 else {}),
     }
+
+
+def _total(budgets: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the sums of counts and prices."""
+    names = dict.fromkeys(name for each in budgets for name, value in each.items() if isinstance(value, int | float))
+    return {name: sum(each.get(name, 0) for each in budgets) for name in names}
 
 
 def _how_well(fit: Mapping[str, float]) -> tuple[float, float]:

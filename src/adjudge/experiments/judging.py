@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adjudge.config import Config
 from adjudge.errors import ModelError, nearest
 from adjudge.methods.registry import answers_likeliest, model_of
+from adjudge.models.chat_api import is_api
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.calibration import temperature_of
 from adjudge.runs.environment import jobs
@@ -36,7 +37,7 @@ def ensure_model(config: Config) -> None:
 
     refuse_random_model(config)
     name = model_of(config)
-    if not name:
+    if not name or is_api(name):
         return
     if name in BUNDLED:
         bundled_folder(name)
@@ -124,6 +125,7 @@ def judge_rows(
             "n": len(predictions),
             "dropped_rows": eval_rows.dropped if isinstance(eval_rows, KeptRows) else {},
             **{key: value for key, value in training.items() if key != "seconds"},
+            **({"judging": spent} if (spent := getattr(judge, "spent", None)) else {}),
             **score(spec, predictions, resamples=config.evaluation.resamples, temperature=temperature),
             "seconds": {**training["seconds"], "evaluate": evaluate_s},
             "prompts_per_s": len(predictions) / max(evaluate_s, 1e-9),

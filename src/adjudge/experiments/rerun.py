@@ -15,7 +15,7 @@ from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.registry import load_reward_model, reward_settings
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.environment import FILE, dated, differences, flat
-from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.runs.folder import WRITER_LOG, Run, read_json, read_jsonl
 from adjudge.runs.reward_model import REWARD_MODEL
 from adjudge.runs.tasks import read_tasks, result_folders
 from adjudge.system.console import note, warn
@@ -90,7 +90,11 @@ def rerun(
     config = with_trackers(config, report_to)
     _check_tables(folder, specs, config.data.data_dir)
     note(f"repeating {folder} → {target}")
-    execute(config, specs, target, force=force, resume=not force and _is_unfinished(target))
+    log = folder / WRITER_LOG
+    if log.is_file():
+        note(f"what a model wrote, or answered over an API, is taken from {log}: it is not asked again")
+    answers = log if log.is_file() else None
+    execute(config, specs, target, force=force, resume=not force and _is_unfinished(target), answers=answers)
     return target
 
 
@@ -150,6 +154,7 @@ def compare_runs(one: Path, other: Path) -> list[Part]:
         _fields("rows", _rows(one), _rows(other)),
         _records("demonstrations", *_both(one, other, "demonstrations.jsonl"), ""),
         *_label_priors(one, other),
+        *_instruction(one, other),
         _records("metrics.jsonl", *_both(one, other, "metrics.jsonl"), "step"),
         *_weights(one, other),
         *_calibration(one, other),
@@ -191,6 +196,14 @@ def _label_priors(one: Path, other: Path) -> Iterator[Part | None]:
     if any(path.is_file() for path in paths):
         first, second = ([dict(flat(prior)) for prior in read_json(path)["orders"]] for path in paths)
         yield _records("label_priors.json", first, second, "")
+
+
+def _instruction(one: Path, other: Path) -> Iterator[Part]:
+    """Compare the instructions that two runs found; nothing where neither searched one."""
+    paths = [folder / "instruction.txt" for folder in (one, other)]
+    if any(path.is_file() for path in paths):
+        texts = [path.read_text(encoding="utf-8") if path.is_file() else None for path in paths]
+        yield _fields("instruction.txt", *({"instruction": text} for text in texts))
 
 
 def _fields(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Part:

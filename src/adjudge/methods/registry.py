@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from adjudge.config import Config, RewardConfig, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError, nearest
+from adjudge.methods.api_limits import check_api, check_api_metrics
+from adjudge.models.chat_api import is_api
 from adjudge.runs.names import MULTI
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Entry:
     """True if it takes tasks that are answered with a number."""
     rates_labels: bool = False
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
+    takes_api: bool = False
+    """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
     apart: tuple[tuple[str, str, str], ...] = ()
     """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
@@ -70,7 +74,24 @@ def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
 def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
     """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing."""
     module = f"adjudge.methods.prompting.{_group(name)}"
-    return Entry(name, summary, source, module, ("prompt", "answer"), trains=False, trains_adapter=False, **others)
+    settings = ("prompt", "answer", "api")
+    return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
+
+
+def _search(name: str, summary: str, source: str, *, writes: bool = True, **others: Any) -> Entry:
+    """Return the entry of a method in ``methods/prompting/NAME.py`` which searches an instruction on training rows."""
+    group = _group(name)
+    settings = ("prompt", "answer", "api", *(("writer",) if writes else ()), group)
+    return Entry(
+        name,
+        summary,
+        source,
+        f"adjudge.methods.prompting.{group}",
+        settings,
+        trains_adapter=False,
+        takes_api=True,
+        **others,
+    )
 
 
 def _encoder(name: str, summary: str, source: str) -> Entry:
@@ -110,6 +131,23 @@ METHODS: dict[str, Entry] = {
                 ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
                 ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
             ),
+        ),
+        _search(
+            "bpo",
+            "an instruction rewritten from right and wrong answers, and chosen on held-out rows",
+            "arXiv 2311.04155",
+            apart=(
+                ("bpo.rewrites", "", "rewriting by a writer: BPO's trained optimiser (arXiv 2311.04155) is left out"),
+                ("bpo.select", "best", "a best-of-n search over rewrites, which is ours, not the paper's"),
+            ),
+        ),
+        _search("gepa", "an instruction evolved by a writer that reflects on wrong answers", "arXiv 2507.19457"),
+        _search(
+            "gepa-edits",
+            "GEPA's search with scripted edits, without a large model",
+            "arXiv 2507.19457",
+            writes=False,
+            apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
         ),
         _adapter(
             "sft",
@@ -263,6 +301,8 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
 def check_settings(config: Config) -> None:
     """Raise ConfigError for settings the method cannot use."""
     entry = get_entry(config.method)
+    if is_api(name := model_of(config)):
+        check_api(entry.name, name, config, [other.name for other in METHODS.values() if other.takes_api])
     if config.prompt.analysis == "before" and not entry.analysis_before:
         use = "teach" if entry.trains else "show"
         raise ConfigError(
@@ -302,6 +342,8 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
+    if is_api(model_of(config)):
+        check_api_metrics(model_of(config), specs)
     for spec in specs:
         if spec.is_number and not entry.numbers:
             others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
@@ -329,9 +371,17 @@ def model_of(config: Config) -> str:
     return str(value_of(config, key)) if key else ""
 
 
+def api_models(config: Config) -> list[str]:
+    """Return the models behind an API that the run's method may ask: its own, and the one that writes for it."""
+    names = [model_of(config), config.writer.model if "writer" in get_entry(config.method).settings else None]
+    return [name for name in names if name is not None and is_api(name)]
+
+
 def weighs_labels(config: Config) -> bool:
     """Return whether the probabilities of label words are weighed, so that the answer is the likeliest of them."""
     prompt = config.prompt
+    if is_api(model_of(config)):
+        return False
     weighed = prompt.prior != "none" or prompt.demonstration_orders > 1
     return weighed and get_entry(config.method).rows == "demonstrations"
 
@@ -396,7 +446,10 @@ def _reward_key(entry: Entry) -> str | None:
     return f"{groups[0]}.reward" if groups else None
 
 
-_READ_BY_SOME = ("prompt", "answer", "lora", "checkpoint", "guard", "init", *MethodSettings.model_fields)
+_READ_BY_SOME = (
+    *("prompt", "answer", "lora", "checkpoint", "guard", "init", "api", "writer"),
+    *MethodSettings.model_fields,
+)
 """Settings read by some methods only."""
 
 _WITHOUT_DEMONSTRATIONS = {"demonstration_orders": 1, "prior": "none", "prior_rows": 32}
@@ -432,8 +485,10 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     if entry.model != "model":
         update |= {"model": model, "preset": plain.preset}  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
-    if entry.rows != "demonstrations":
+    if entry.rows != "demonstrations" or is_api(model):
         update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
+    if not api_models(config):
+        update["api"] = plain.api
     if weighs_labels(config):
         update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}

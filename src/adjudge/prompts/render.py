@@ -131,7 +131,7 @@ class Renderer:
             parts = self._template_parts(slots=4)  # system, row, answer, text
             self._between = parts[6], parts[8]
         end_of_answer, opened = self._between
-        return self._plain.ids([closing + end_of_answer, self._asking(text), opened], NEUTRAL[0])
+        return self._plain.ids([closing + end_of_answer, user_turn(text, self.config), opened], NEUTRAL[0])
 
     def _shorten(self, fields: Mapping[str, str], most: int, room: int, size: Callable[[str], int]) -> str:
         """Return a row's input with a `size` of at most `most`, if possible; about `room` tokens are its own.
@@ -205,13 +205,11 @@ class Renderer:
 
     def _contents(self, demonstrations: Sequence[Example]) -> list[str]:
         """Return the texts of the slots before the row's: instruction, input and answer of each demonstration."""
-        contents = [f"{self.spec.instruction.strip()}\n{answer_form(self.spec, self.config.analysis)}"]
+        contents = [first_turn(self.spec, self.config)]
         limit = self.config.demonstration_tokens
         for demonstration in demonstrations:
-            if demonstration.gold is None:
-                raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
             contents.append(self._shorten(demonstration.fields, limit, limit, self._length))
-            contents.append(f"{OPENING_TAG}{answer_text(demonstration.gold, self.spec)}{CLOSING_TAG}")
+            contents.append(shown_answer(demonstration, self.spec))
         return contents
 
     def _template_parts(self, slots: int) -> list[str]:
@@ -254,14 +252,7 @@ class Renderer:
         )
 
     def _input(self, fields: Mapping[str, str]) -> str:
-        text = compiled(self.spec.template, tuple(self.spec.fields)).render(
-            {name: str(value).strip() for name, value in fields.items()}
-        )
-        return self._asking(text.strip())
-
-    def _asking(self, text: str) -> str:
-        """Return the text of a user's turn."""
-        return f"{text}\n{self._opened[1:-1]}:" if self.config.style == "chat" else text
+        return row_turn(fields, self.spec, self.config)
 
 
 @lru_cache(maxsize=8)  # once, however many tasks and judges a process has
@@ -272,6 +263,30 @@ def _warn_of_thought(tag: str, can_be_closed: bool) -> None:
         else "Use --prompt-style paper, or a model that answers at once."
     )
     warn(f"the model's chat template leaves a thought open ({tag}), so answers are written inside it. {mend}")
+
+
+def first_turn(spec: TaskSpec, config: PromptConfig) -> str:
+    """Return what begins every prompt: the instruction, and how to write an answer."""
+    return f"{spec.instruction.strip()}\n{answer_form(spec, config.analysis)}"
+
+
+def row_turn(fields: Mapping[str, str], spec: TaskSpec, config: PromptConfig) -> str:
+    """Return a row as the model reads it."""
+    values = {name: str(value).strip() for name, value in fields.items()}
+    return user_turn(compiled(spec.template, tuple(spec.fields)).render(values).strip(), config)
+
+
+def user_turn(text: str, config: PromptConfig) -> str:
+    """Return a text as a user's turn, which ends with what the model is to write first."""
+    opened = OPENING_ANALYSIS if config.analysis == "before" else OPENING_TAG
+    return f"{text}\n{opened[1:-1]}:" if config.style == "chat" else text
+
+
+def shown_answer(demonstration: Example, spec: TaskSpec) -> str:
+    """Return the answer of a worked example. Raises ConfigError without a gold answer."""
+    if demonstration.gold is None:
+        raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
+    return f"{OPENING_TAG}{answer_text(demonstration.gold, spec)}{CLOSING_TAG}"
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adjudge.report.summary import Summary, best_values, summarise
-from adjudge.report.text import count_text, seconds_text
+from adjudge.report.text import count_text, price_text, seconds_text
 
 LEFT_ALIGNED = frozenset({"task", "method"})
 """Columns aligned at the left; all others are aligned at the right."""
@@ -18,6 +18,8 @@ MIXED_COLUMNS = ["primary metric", "other metrics"]
 """Metric columns of a table whose tasks have different metrics."""
 
 AFTER_METRICS = ["unreadable", "training rows", "seconds (train / evaluate)"]
+BUDGET = ["model calls", "tokens (read / written)", "gold labels", "price"]
+"""Columns of what was counted in searches for a prompt and in judging over an API."""
 PEAK, PEAK_GPU = "peak memory (GiB)", "peak memory (GiB, host / GPU)"
 
 
@@ -33,7 +35,7 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     uneven_seeds = len({len(item.seeds) for item in summaries}) > 1
     mixed = multi_task and len({tuple(item.metric_names) for item in summaries}) > 1
     metrics = MIXED_COLUMNS if mixed else list(dict.fromkeys(name for item in summaries for name in item.metric_names))
-    head = ["task"] * multi_task + ["method", *metrics, *AFTER_METRICS]
+    head = ["task"] * multi_task + ["method", *metrics, *AFTER_METRICS, *BUDGET]
     head.append(PEAK if all(item.peak_gpu_gib is None for item in summaries) else PEAK_GPU)
     lines = []
     for item in summaries:
@@ -46,6 +48,10 @@ def table_columns(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
                 item.unreadable_text,
                 count_text(item.train_rows),
                 f"{seconds_text(item.train_s)} / {seconds_text(item.evaluate_s)}",
+                count_text(item.calls),
+                f"{count_text(item.prompt_tokens)} / {count_text(item.generated_tokens)}",
+                count_text(item.gold_labels),
+                price_text(item.price),
                 item.peak_text,
             ]
         )

@@ -32,6 +32,8 @@ class Estimated(Protocol):
     @property
     def peak_gpu_gib(self) -> float | None: ...
     @property
+    def measured(self) -> bool: ...
+    @property
     def problem(self) -> str: ...
 
 
@@ -45,11 +47,19 @@ def estimate_lines(estimates: Sequence[Estimated]) -> list[list[str]]:
             count_text(each.train_rows),
             tokens_text(each.train_tokens),
             count_text(each.judged_rows),
-            "failed" if each.problem else "seconds" if each.seconds is None else duration_text(each.seconds),
+            _time(each),
             " / ".join(f"{peak:.1f}" for peak in (each.peak_rss_gib, each.peak_gpu_gib) if peak is not None) or "–",
         ]
         for each in estimates
     ]
+
+
+def _time(each: Estimated) -> str:
+    if each.problem:
+        return "failed"
+    if each.seconds is None:
+        return "seconds" if each.measured else "not measured"
+    return duration_text(each.seconds)
 
 
 def estimate_notes(estimates: Sequence[Estimated], jobs: int = 1) -> list[str]:

@@ -56,7 +56,7 @@ from adjudge.report.summary import (
     ranked,
     summarise,
 )
-from adjudge.report.text import count_text, decimal, seconds_text, visible
+from adjudge.report.text import count_text, decimal, price_text, seconds_text, visible
 from adjudge.system.files import write_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -232,6 +232,7 @@ def environment() -> jinja2.Environment:
         "LABELS_SHOWN": LABELS_SHOWN,
         "UNREADABLE_SHARE": UNREADABLE_SHARE,
         "count_text": count_text,
+        "price_text": price_text,
         "decimal": decimal,
         "filter_link": filter_link,
         "gib_text": lambda gib: f"{gib:.2f}",

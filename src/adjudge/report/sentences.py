@@ -50,6 +50,7 @@ def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
         *apart,
         *tuned_lines(table),
         *warning_lines(table),
+        *api_lines(table),
         *beside_lines(table),
         *incomplete_lines(table),
     ]
@@ -183,6 +184,26 @@ def warning_lines(table: Mapping[str, Any]) -> list[str]:
             )
             lines.append(f"{judge}: {item.unreadable_text} of {item.n} answers are unreadable{effect}")
     return [*lines, *overlap_lines(table), *dropped_lines(table)]
+
+
+UNFINISHED = {"length": "cut off at the limit of tokens", "filter": "stopped by a content filter", "empty": "empty"}
+"""How answers over an API may end, besides by themselves."""
+
+
+def api_lines(table: Mapping[str, Any]) -> list[str]:
+    """Return what has to be known of answers over an API: how many did not end, and that they cannot be had again."""
+    rows = [row for row in table.get("rows", ()) if (row.get("judging") or {}).get("models") is not None]
+    lines = []
+    for row in rows:
+        counts = [f"{row['judging'][end]:,} {how}" for end, how in UNFINISHED.items() if row["judging"].get(end)]
+        if counts:
+            lines.append(f"{row['method']} (seed {row.get('seed')}): answers {', '.join(counts)} count as unreadable")
+    for name in dict.fromkeys(str(row["model"]) for row in rows):
+        lines.append(
+            f"{name} answered over an API: its answers cannot be had again, only replayed from writer.jsonl, and it "
+            "may have seen the judged rows in its training"
+        )
+    return lines
 
 
 def beside_lines(table: Mapping[str, Any]) -> list[str]:

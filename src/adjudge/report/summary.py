@@ -54,6 +54,13 @@ class Summary:
     prompts_per_s: float | None
     peak_rss_gib: float | None
     peak_gpu_gib: float | None = None
+    calls: float | None = None
+    """Counted calls of a model, in a search for a prompt and in judging over an API; means over seeds, as below."""
+    prompt_tokens: float | None = None
+    generated_tokens: float | None = None
+    gold_labels: float | None = None
+    """Gold answers that a search for a prompt saw, each as often as it was seen."""
+    price: float | None = None
 
     @property
     def metric_names(self) -> list[str]:
@@ -114,7 +121,18 @@ def _summary(task: str, method: str, rows: Sequence[Mapping[str, Any]], pooled: 
         prompts_per_s=_mean(row.get("prompts_per_s") for row in rows),
         peak_rss_gib=_largest(row.get("peak_rss_gib") for row in rows),
         peak_gpu_gib=_largest(row.get("peak_gpu_gib") for row in rows),
+        **{name: _mean(_spent(row, name) for row in rows) for name in SPENT},
     )
+
+
+SPENT = ("calls", "prompt_tokens", "generated_tokens", "gold_labels", "price")
+"""What was counted of a run's budget: before judging (`budget` in its scores) and in `judging`."""
+
+
+def _spent(row: Mapping[str, Any], name: str) -> float | None:
+    """Return a figure of a run's budget, its judging included; None where nothing was counted."""
+    parts = [value for part in ("budget", "judging") if (value := finite((row.get(part) or {}).get(name))) is not None]
+    return sum(parts) if parts else None
 
 
 def _largest(values: Iterable[Any]) -> float | None:

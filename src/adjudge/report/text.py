@@ -32,6 +32,13 @@ def count_text(count: float | None) -> str:
     return "–" if count is None else f"{count:,.0f}"
 
 
+def price_text(price: float | None) -> str:
+    """Format a price with two digits that count; a dash when it is unknown."""
+    if price is None:
+        return "–"
+    return f"{price:,.2f}" if price >= 1 or price == 0 else f"{price:.2g}"
+
+
 def visible(text: str) -> str:
     """Spell out control, bidi and surrogate characters, as in ``⟦U+202E⟧``.
 

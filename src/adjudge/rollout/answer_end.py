@@ -157,6 +157,19 @@ class AnalysisEnd:
         return kept[:-1] if self.text(kept).partition(CLOSING_ANALYSIS)[2] else kept
 
 
+@dataclass(frozen=True, slots=True)
+class TurnEnd(AnalysisEnd):
+    """The end of free text: the end of the turn, or `max_tokens` tokens."""
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Return whether the text ends with its latest token, ignoring the limit."""
+        return ids[-1] in self.end_ids
+
+    def inside(self, ids: Sequence[int]) -> list[int]:
+        """Return an ended text's tokens without the end of the turn."""
+        return _without_turn_end(self.end_ids, ids)
+
+
 def _without_turn_end(end_ids: Sequence[int], ids: Sequence[int]) -> list[int]:
     return list(ids[:-1] if ids and ids[-1] in end_ids else ids)
 

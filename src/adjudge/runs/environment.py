@@ -6,6 +6,7 @@ machines. docs/reference/run-folder.md describes every field.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.config import Config, value_of
+from adjudge.models.chat_api import is_api
 from adjudge.rewards.function import FUNCTIONS, recorded
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import StartingPoint, model_hashes
@@ -136,7 +138,7 @@ def environment(
         "jobs": jobs(),
         **({"processes": world_size()} if world_size() > 1 else {}),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "model": model_identity(str(value_of(config, key))) if key else None,
+        "model": _model(config, str(value_of(config, key))) if key else None,
         "data": {"rows_sha256": rows_sha256, "tasks": {spec.name: _source(spec, config) for spec in specs}},
     }
     if config.init is not None:
@@ -251,6 +253,16 @@ def describe_device(name: str) -> dict[str, Any]:
     }
 
 
+def _model(config: Config, name: str) -> dict[str, Any]:
+    """Return the model of a run; behind an API its address, since its weights are unknown."""
+    if not is_api(name):
+        return model_identity(name)
+    record = {"name": name, "api": config.api.base_url}
+    with contextlib.suppress(metadata.PackageNotFoundError):  # logged answers are read without it
+        record["client"] = f"openai {metadata.version('openai')}"
+    return record
+
+
 def model_identity(name: str) -> dict[str, Any]:
     """Return the model a name refers to now: the hub's commit, or the SHA-256 of the files in its folder.
 
@@ -269,6 +281,8 @@ def model_identity(name: str) -> dict[str, Any]:
 def _dtype(config: Config, key: str, device: Any) -> dict[str, str]:
     from adjudge.models.sources.loading import explain_dtype, resolve_dtype
 
+    if key and is_api(str(value_of(config, key))):
+        return {"name": "unknown", "why": "the model computes behind an API"}
     if key != "model":
         return {"name": "float32", "why": "only the prompted model computes in another precision"}
     name = str(resolve_dtype(config.runtime, device)).removeprefix("torch.")

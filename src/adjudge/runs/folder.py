@@ -9,7 +9,9 @@ validation.jsonl        results on held-out rows while training, if `checkpoint.
 checkpoints/            while training: the newest checkpoints; ``best``, if there is one, is kept
 failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object per judged row
+instruction.txt         the instruction that a search found; trials.jsonl has what it judged, search.json its candidates
 training.json           seconds and rows of the training (so a run can be evaluated again)
+writer.jsonl            every call of a model that writes text, or of one behind an API (see adjudge.rollout.writer)
 calibration.json        the temperature of its probabilities, if one was fitted (see adjudge.runs.calibration)
 scores.json             the result: metrics with intervals, unreadable answers, seconds, memory
 adapter/                LoRA adapter in peft's format (prompted methods), with value_head.safetensors
@@ -55,8 +57,14 @@ LOGS = ("metrics.jsonl", "timings.jsonl", "validation.jsonl")
 CHECKPOINTS, BEST = "checkpoints", "best"
 """The folder of the checkpoints, and the name of the one with the best weights."""
 
-SAME_RUN = ("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking.")
+SAME_RUN = (
+    *("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking."),
+    *("api.key_variable", "api.concurrency", "api.timeout_s", "api.retries", "api.price_"),
+)
 """Prefixes of settings in which a resumed run may differ from the stopped one."""
+
+WRITER_LOG = "writer.jsonl"
+"""The log of a writer's calls. Only `force` removes it: its answers may have been paid for."""
 
 _WRITTEN = (
     *(
@@ -70,6 +78,7 @@ _WRITTEN = (
         "scores.json",
         "task.yaml",
     ),
+    *("instruction.txt", "search.json", "trials.jsonl"),
     *("tasks.yaml", "demonstrations.jsonl", "demonstrations.safetensors", "label_priors.json"),
     *("report.html", "predictions"),
     *("adapter", "encoder", "regression", "evaluations", "tasks", TRACKING),
@@ -154,6 +163,8 @@ class Run:
                 run._sweep()
             else:
                 run._clear()
+                if force:
+                    (folder / WRITER_LOG).unlink(missing_ok=True)
             write_text(
                 folder / "config.yaml",
                 yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

@@ -8,6 +8,7 @@ Differs from arXiv 2410.11020:
    (`adjudge.evaluation.label_prior`). ``prompt.prior=none`` leaves this out (the paper).
 4. ``prompt.demonstration_choice=nearest`` shows each row the training rows nearest to it (`adjudge.prompts.nearest`).
 5. ``prompt.demonstration_orders`` averages the label probabilities over several orders of the demonstrations.
+6. A model behind an API gives no label probabilities: it has one order and no prior, and its answer is read.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from collections.abc import Sequence
 from safetensors.torch import load, save
 
 from adjudge.errors import ConfigError, RunError
+from adjudge.evaluation.api_judge import ApiJudge, api_judge
 from adjudge.evaluation.averaging import AveragedJudge
 from adjudge.evaluation.label_prior import label_prior
-from adjudge.evaluation.predict import PromptedJudge
+from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.registry import weighs_labels
+from adjudge.models.chat_api import is_api
 from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import Policy, load_policy
 from adjudge.prompts.demonstrations import choose_demonstrations, demonstration_orders, prior_rows
@@ -52,6 +55,8 @@ def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
     records = ({"id": row.id, "fields": dict(row.fields), "gold": row.gold} for row in demonstrations)
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     write_text(run.folder / DEMONSTRATIONS, lines)
+    if is_api(run.config.model):
+        return Trained([_api_judge(run, spec, demonstrations, new=True)])
     tasks = _tasks(run, load_policy(run.config), spec, demonstrations, new=True)
     if weighs_labels(run.config) and not spec.is_number:
         note(f"{spec.name}: label words are weighed, so the answer is the likeliest of them (decode=labels)")
@@ -66,14 +71,16 @@ def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
     return Trained([_judge(tasks)])
 
 
-def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[PromptedJudge]:
+def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
     """Return a finished run's judges, with its demonstrations and priors. Raises RunError when these are missing."""
     path = run.folder / DEMONSTRATIONS
     if not path.is_file():  # without them it would silently be another method
         raise RunError(f"{path} is missing: the demonstrations of the run. Evaluate few-shot again with another --out.")
     demonstrations = [Example(**record) for record in read_jsonl(path)]
+    if is_api(run.config.model):
+        return [_api_judge(run, spec, demonstrations) for spec in specs]
     policy = load_policy(run.config)
-    judges = []
+    judges: list[Judge] = []
     for spec in specs:
         tasks = _tasks(run, policy, spec, demonstrations)
         for task, prior in zip(tasks, _recorded_priors(run, spec), strict=False):
@@ -102,6 +109,13 @@ def _tasks(
     neighbours = _neighbours(run, spec, demonstrations, new=new)
     renderers = [NearestRenderer(policy.tokenizer, spec, config.prompt, neighbours, order) for order in orders]
     return [PromptedTask(policy, spec, config, renderer=renderer) for renderer in renderers]
+
+
+def _api_judge(run: Run, spec: TaskSpec, demonstrations: Sequence[Example], *, new: bool = False) -> ApiJudge:
+    """Return the judge of a model behind an API, which is shown the same rows in the same order."""
+    if run.config.prompt.demonstration_choice == "nearest" and demonstrations:
+        return api_judge(run.config, spec, run.folder, _neighbours(run, spec, demonstrations, new=new).of)
+    return api_judge(run.config, spec, run.folder, lambda rows: [demonstrations] * len(rows))
 
 
 def _neighbours(run: Run, spec: TaskSpec, rows: Sequence[Example], *, new: bool) -> Neighbours:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adjudge.config import PromptConfig
 from adjudge.errors import RunError
 from adjudge.evaluation.abstention import ALWAYS, Decision, decide
 from adjudge.evaluation.calibration import calibrated
@@ -45,7 +46,12 @@ class ServedJudge:
     @property
     def analysis(self) -> bool | str:
         """Return where the judge writes an analysis: False, True (after the answer) or ``"before"``."""
-        return self.judge.task.config.prompt.analysis if isinstance(self.judge, PromptedJudge) else False
+        return self.prompt.analysis
+
+    @property
+    def prompt(self) -> PromptConfig:
+        """Return how the judge's prompt is written; the default way for one without a prompt."""
+        return self.judge.task.config.prompt if isinstance(self.judge, PromptedJudge) else PromptConfig()
 
     def answer(self, examples: Sequence[Example], *, count_tokens: bool = False) -> list[Answered]:
         """Judge rows and return one answer per row, in order. Raises what the judge raises."""

@@ -2,6 +2,9 @@
 
 The last user message (or the prompt) is the row's text. The judge brings its own instruction, so other messages and the
 settings of sampling change nothing. For a task with several fields the text is a JSON object of them.
+
+Messages that begin with the judge's own instruction are a whole prompt (`adjudge.prompts.messages`), as an adjudge with
+``--model api:NAME`` sends it: the row is then read out of its turn.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adjudge.errors import nearest
+from adjudge.prompts.messages import asks_alike, row_of_turn
 from adjudge.ship.serving.judges import Answered, ServedJudge, answer_of
 from adjudge.ship.serving.limits import Limits, RequestError
 from adjudge.ship.serving.reading import field_row, kind_of, text_row
@@ -50,6 +54,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 """Fields with one possible value: another would ask for something that a judge does not do."""
 
+_TURNS = 2
+"""Messages of a prompt without worked examples: the instruction and the row."""
 _MOST_TOP = 20
 LEAST_LOGP = -9999.0
 """Stands for a probability of 0, whose logarithm JSON cannot hold; OpenAI and vLLM use it too."""
@@ -92,6 +98,14 @@ def chat_row(served: ServedJudge, messages: Any) -> Example:
             422, 'There is no message with "role": "user", whose content is the text to judge.', "messages"
         )
     index, content = last
+    if asks_alike(messages, served.spec, served.prompt):
+        if len(messages) > _TURNS:
+            raise RequestError(
+                422, "The judge brings its own prompt, to which no worked examples can be added.", "messages"
+            )
+        fields = row_of_turn(content, served.spec, served.prompt) if isinstance(content, str) else None
+        if fields is not None:
+            return field_row(served.spec, fields, f"messages[{index}].content")
     return _row(served, _joined(content, f"messages[{index}].content"), f"messages[{index}].content")
 
 

@@ -1,0 +1,67 @@
+"""What a run would send to an API, said before anything is run. The writer itself asks for consent once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from adjudge.config import Config
+from adjudge.errors import ConfigError
+from adjudge.methods.registry import api_models, get_entry, model_of
+from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
+from adjudge.prompts.demonstrations import choose_demonstrations
+from adjudge.prompts.messages import answer_limit, prompt_messages
+from adjudge.runs.folder import WRITER_LOG
+from adjudge.system.console import note
+from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
+
+
+def outgoing(
+    config: Config, specs: Sequence[TaskSpec], train: Sequence[Sequence[Example]], judged: Sequence[Sequence[Example]]
+) -> Outgoing | None:
+    """Return what judging these rows would send to the API of the run's model; None for a model on this machine."""
+    if not is_api(model_of(config)):
+        return None
+    parts = []
+    for spec, train_rows, rows in zip(specs, train, judged, strict=True):
+        shown: Sequence[Example] = ()
+        if get_entry(config.method).rows == "demonstrations":
+            shown = choose_demonstrations(train_rows, spec, config.prompt, config.seed)[: config.prompt.demonstrations]
+        letters = sum(
+            len(message["content"]) for row in rows for message in prompt_messages(row, spec, config.prompt, shown)
+        )
+        parts.append(Outgoing(len(rows), letters, len(rows) * answer_limit(spec, config)))
+    return reduce(add, parts)
+
+
+def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: bool = False) -> None:
+    """Raise ConfigError for what keeps runs of one model from sending their rows: consent, a key, a network.
+
+    A folder with logged answers is left to the writer: what is logged needs none of them. With `say`, say what goes.
+    """
+    for config, _, folder in runs:
+        writer = next((name for name in api_models(config) if name != model_of(config)), None)
+        if writer is not None and not (folder / WRITER_LOG).is_file():
+            check_ready(writer, config.api)
+            if not has_consent():
+                raise ConfigError(
+                    f"{writer} writes instructions for {config.method}: requests with training rows go to "
+                    f"{config.api.base_url}.\nNothing was sent. Add --send-rows if they may leave this machine."
+                )
+    parts = [(config, going) for config, going, folder in runs if going and not (folder / WRITER_LOG).is_file()]
+    if not parts:
+        return
+    config, total = parts[0][0], reduce(add, (going for _, going in parts))
+    searching = any(get_entry(config.method).trains for config, _ in parts)
+    what = "rows, besides those of a search," if searching else "rows"
+    check_consent(total, model_of(config), config.api, what)
+    if say and len(parts) > 1:
+        note(f"in all: {outgoing_line(total, model_of(config), config.api, what)}")
+
+
+def note_sending(config: Config, going: Outgoing) -> None:
+    """Say what a run would send."""
+    note(outgoing_line(going, model_of(config), config.api))
