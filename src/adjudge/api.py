@@ -24,13 +24,8 @@ from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.own_rows import as_names, as_task, chosen_tasks, file_to_judge
-from adjudge.methods.registry import (
-    entry_for,
-    function_settings,
-    parse_name,
-    refuse_functions,
-    rewarded_names,
-)
+from adjudge.methods.registry import entry_for, parse_name
+from adjudge.methods.settings import function_settings, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function

@@ -12,7 +12,8 @@ from adjudge.errors import RunError
 from adjudge.experiments import compare as comparing
 from adjudge.experiments.own_rows import Task, chosen_tasks
 from adjudge.experiments.pick_run import pick_run
-from adjudge.methods.registry import COMPARED, check_names, function_settings
+from adjudge.methods.registry import COMPARED, check_names
+from adjudge.methods.settings import function_settings
 from adjudge.runs.default_folder import comparison_folder
 from adjudge.runs.folder import read_json
 

@@ -17,7 +17,8 @@ from worlds import printed, run_world
 
 from adjudge.config import Config, load_config
 from adjudge.experiments.execute import execute
-from adjudge.methods.registry import get_entry, load_reward_functions, rewarded_names
+from adjudge.methods.registry import get_entry
+from adjudge.methods.settings import load_reward_functions, rewarded_names
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.system import parallel
 from adjudge.tasks import load_split

@@ -16,7 +16,7 @@ from adjudge.config import PromptConfig, load_config
 from adjudge.errors import ConfigError, RunError
 from adjudge.evaluation.averaging import AveragedJudge
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods.registry import check_settings, own_settings
+from adjudge.methods.settings import check_settings, own_settings
 from adjudge.models.policy import load_policy
 from adjudge.prompts.demonstrations import demonstration_orders
 from adjudge.rollout import answering

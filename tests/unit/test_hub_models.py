@@ -14,7 +14,7 @@ from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ConfigError, ModelError
 from adjudge.experiments.evaluate import evaluate_run, load_judge
 from adjudge.experiments.execute import execute
-from adjudge.methods.registry import own_settings
+from adjudge.methods.settings import own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import load_policy
 from adjudge.models.sources.hub import split_hub_id

@@ -18,7 +18,8 @@ from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.evaluation.label_prior import label_prior
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.experiments.rows import RunRows, learned_rows
-from adjudge.methods.registry import get_entry, own_settings
+from adjudge.methods.registry import get_entry
+from adjudge.methods.settings import own_settings
 from adjudge.models.policy import load_policy
 from adjudge.prompts.demonstrations import prior_rows
 from adjudge.rollout import answering

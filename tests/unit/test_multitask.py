@@ -14,7 +14,8 @@ from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.experiments.compare import compare
 from adjudge.experiments.evaluate import evaluate_run, evaluate_tasks, load_judge
 from adjudge.experiments.execute import execute
-from adjudge.methods.registry import METHODS, own_settings, parse_name
+from adjudge.methods.registry import METHODS, parse_name
+from adjudge.methods.settings import own_settings
 from adjudge.report.collect import collect
 from adjudge.report.html import render_report
 from adjudge.report.suites import suite_scores

@@ -14,7 +14,7 @@ from specs import label_task, number_task
 from adjudge.config import PromptConfig, RuntimeConfig, load_config
 from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.methods.prompting import few_shot
-from adjudge.methods.registry import check_settings, own_settings
+from adjudge.methods.settings import check_settings, own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.prompts.nearest import Neighbours, embedding

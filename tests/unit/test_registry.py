@@ -8,7 +8,8 @@ import pytest
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Method
-from adjudge.methods.registry import METHODS, check_names, check_settings, forms_apart, get_entry, own_settings
+from adjudge.methods.registry import METHODS, check_names, get_entry
+from adjudge.methods.settings import check_settings, forms_apart, own_settings
 
 
 def test_the_names_are_a_contract():

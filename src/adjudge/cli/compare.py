@@ -127,7 +127,8 @@ def compare(
     from adjudge.experiments.compare import dry_run as estimate_comparison
     from adjudge.experiments.side_by_side import check_jobs, check_launcher
     from adjudge.experiments.what_was_read import report_own_table
-    from adjudge.methods.registry import check_names, parse_name, refuse_functions, rewarded_names
+    from adjudge.methods.registry import check_names, parse_name
+    from adjudge.methods.settings import refuse_functions, rewarded_names
     from adjudge.runs.default_folder import comparison_folder
 
     chosen = check_names(options.split_list(methods, "--methods"))

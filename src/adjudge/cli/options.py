@@ -347,7 +347,7 @@ def build_config(params: Mapping[str, Any]) -> Config:
 
     values = {setting: params.get(name) for name, setting in SETTING_OF.items()}
     if params.get("reward_funcs") is not None:
-        from adjudge.methods.registry import function_settings
+        from adjudge.methods.settings import function_settings
 
         values |= function_settings(tuple(split_list(params["reward_funcs"], "--reward-funcs")))
     overrides = params["overrides"] or ()

@@ -99,7 +99,8 @@ def train(
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
-    from adjudge.methods.registry import entry_for, parse_name, refuse_functions, rewarded_names
+    from adjudge.methods.registry import entry_for, parse_name
+    from adjudge.methods.settings import refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
     from adjudge.ship.push import check_push, push_trained

@@ -13,7 +13,8 @@ from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
 from adjudge.experiments.same_run import Identity, difference_of
 from adjudge.experiments.sending import outgoing
-from adjudge.methods.registry import check_names, get_entry, load_reward_functions, load_reward_model, parse_name
+from adjudge.methods.registry import check_names, get_entry, parse_name
+from adjudge.methods.settings import load_reward_functions, load_reward_model
 from adjudge.models.chat_api import Outgoing
 from adjudge.rewards.function import recorded
 from adjudge.runs.folder import Run, is_unused

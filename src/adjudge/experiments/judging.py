@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config
 from adjudge.errors import ModelError, nearest
-from adjudge.methods.registry import answers_likeliest, model_of
+from adjudge.methods.settings import answers_likeliest, model_of
 from adjudge.models.chat_api import is_api
 from adjudge.models.sources.random_models import refuse_random
 from adjudge.runs.calibration import temperature_of

@@ -12,7 +12,7 @@ from adjudge.config import Config
 from adjudge.errors import DataError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tracked import with_trackers
-from adjudge.methods.registry import load_reward_model, reward_settings
+from adjudge.methods.settings import load_reward_model, reward_settings
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.environment import FILE, dated, differences, flat
 from adjudge.runs.folder import WRITER_LOG, Run, read_json, read_jsonl

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError
-from adjudge.methods.registry import api_models, get_entry, model_of
+from adjudge.methods.registry import get_entry
+from adjudge.methods.settings import api_models, model_of
 from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
 from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.prompts.messages import answer_limit, prompt_messages

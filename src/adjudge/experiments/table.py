@@ -11,7 +11,7 @@ from typing import Any
 
 from adjudge.experiments.cells import Cell, Result
 from adjudge.experiments.folds import pooled_results
-from adjudge.methods.registry import forms_apart
+from adjudge.methods.settings import forms_apart
 from adjudge.system.files import write_json, write_text
 from adjudge.system.memory import PEAKS
 from adjudge.version import __version__

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adjudge.config import Config, parse_config
 from adjudge.errors import AdjudgeError
-from adjudge.methods.registry import unread_groups
+from adjudge.methods.settings import unread_groups
 from adjudge.runs.folder import Run
 from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import joint_name

@@ -97,7 +97,7 @@ def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choic
 
     Raises ConfigError for a setting that none of the methods has to itself.
     """
-    chosen = {method: dict(space) for method, space in methods.items()}
+    chosen: dict[str, Space] = dict(methods)
     for key, values in given.items():
         owners = [method for method in methods if key in methods[method] or key.startswith(f"{own_group(method)}.")]
         if not owners:
@@ -107,7 +107,7 @@ def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choic
                 f"compared with other methods. Search settings of {groups}."
             )
         for method in owners:
-            chosen[method][key] = values
+            chosen[method] = {**chosen[method], key: values}
     return chosen
 
 

@@ -24,7 +24,7 @@ from adjudge.evaluation.averaging import AveragedJudge
 from adjudge.evaluation.label_prior import label_prior
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.methods.base import Method, Trained
-from adjudge.methods.registry import weighs_labels
+from adjudge.methods.settings import weighs_labels
 from adjudge.models.chat_api import is_api
 from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import Policy, load_policy
