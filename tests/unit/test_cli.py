@@ -31,7 +31,7 @@ OPTIONS = {
     "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to --force",
     "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
-    "--preset --config --prompt-style --decode --reward-funcs --out",
+    "--preset --config --prompt-style --decode --reward-funcs --send-rows --out",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --base --model --seeds --preset "
     "--config --prompt-style --decode --init --out",

@@ -91,6 +91,7 @@ def tune(
     prompt_style: options.PromptStyle = None,
     decode: options.Decode = None,
     reward_funcs: options.RewardFuncs = None,
+    send_rows: options.SendRows = False,
     out: Annotated[
         str | None,
         typer.Option(

@@ -20,6 +20,7 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import AdjudgeError, ConfigError, RunError
 from adjudge.experiments.cells import Cell
 from adjudge.experiments.process import STOP_S, cell_request, run_request
+from adjudge.models.chat_api import CONSENT
 from adjudge.runs.environment import JOBS
 from adjudge.runs.folder import Run
 from adjudge.system.console import note, warn
@@ -48,6 +49,7 @@ def run_on_ray(cells: Sequence[Cell], runtime: RuntimeConfig, begin: Begin, ende
         resources = _resources(ray, runtime)
         at_a_time = min(_places(ray, resources), len(cells), jobs or len(cells))
         note(f"{len(cells)} cells on {_described(ray)}, up to {at_a_time} at a time.")
+        variables = {JOBS: str(at_a_time)} | {key: os.environ[key] for key in (CONSENT,) if key in os.environ}
         task = ray.remote(**resources, max_calls=1, max_retries=0)(_run_cell)
         waiting, attempts = deque(cells), dict.fromkeys((cell.folder for cell in cells), 0)
         running: dict[Any, Cell] = {}
@@ -56,7 +58,7 @@ def run_on_ray(cells: Sequence[Cell], runtime: RuntimeConfig, begin: Begin, ende
                 while waiting and len(running) < (jobs or len(cells)):
                     cell = waiting.popleft()
                     attempts[cell.folder] += 1
-                    running[task.remote(_request(cell, begin(cell)), str(Path.cwd()), at_a_time)] = cell
+                    running[task.remote(_request(cell, begin(cell)), str(Path.cwd()), variables)] = cell
                 finished, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
                 for reference in finished:
                     cell = running.pop(reference)
@@ -151,13 +153,13 @@ def _request(cell: Cell, how: Mapping[str, bool]) -> dict[str, Any]:
     return cell_request(cell.config, cell.specs, cell.folder, title=cell.title, **how)
 
 
-def _run_cell(request: dict[str, Any], directory: str, jobs: int) -> str | None:
+def _run_cell(request: dict[str, Any], directory: str, variables: dict[str, str]) -> str | None:
     """Run one cell in a worker, and return why it failed, or None. Its scores are in its folder."""
     out = Path(directory, request["folder"]).parents[2]
     if not out.is_dir():
         return f"{socket.gethostname()} does not see {out}: the cluster's machines need a disk in common."
     os.chdir(directory)  # the task's files and the model may be named from here
-    os.environ[JOBS] = str(jobs)
+    os.environ.update(variables)
     try:
         run_request(request)
     except AdjudgeError as error:
