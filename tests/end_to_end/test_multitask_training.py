@@ -20,7 +20,7 @@ from adjudge.tasks.spec import TaskSpec
 
 PPO_KEYS = (
     "step task prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance "
-    "updates stopped beta lr unreadable right"
+    "updates stopped beta lr sampled_tokens unreadable right"
 )
 
 

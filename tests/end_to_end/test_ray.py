@@ -17,7 +17,8 @@ from adjudge.runs.folder import Run, read_json
 from adjudge.tasks import infer_task
 
 SETTINGS = (
-    "sft.epochs=40",
+    "sft.epochs=200",
+    "checkpoint.every_steps=10",
     "sft.min_steps=0",
     "runtime.dtype=float32",
     "runtime.threads=1",

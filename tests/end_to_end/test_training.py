@@ -35,7 +35,7 @@ BAD = ("a dull and slow film", "the plot is tired", "badly acted and dull", "nob
 SFT_KEYS = "step rows loss right grad_norm lr"
 PPO_KEYS = (
     "step prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance "
-    "updates stopped beta lr unreadable right"
+    "updates stopped beta lr sampled_tokens unreadable right"
 )
 
 

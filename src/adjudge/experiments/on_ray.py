@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from adjudge.config import RuntimeConfig
-from adjudge.errors import AdjudgeError, ConfigError, RunError
+from adjudge.errors import AdjudgeError, ConfigError, RunError, Terminated
 from adjudge.experiments.cells import Cell
 from adjudge.experiments.process import STOP_S, cell_request, run_request
 from adjudge.models.chat_api import CONSENT
@@ -27,6 +29,8 @@ from adjudge.system.console import note, warn
 
 ATTEMPTS = 3
 """Times that a cell is given out when its worker dies."""
+REACH_S = 10.0
+"""Time that a cluster has to answer."""
 ADDRESS = "RAY_ADDRESS"
 """Ray's own environment variable: where the cluster is."""
 
@@ -45,7 +49,7 @@ def run_on_ray(cells: Sequence[Cell], runtime: RuntimeConfig, begin: Begin, ende
     cell. Raises KeyboardInterrupt after Ctrl-C or SIGTERM, when all cells have finished their step and written a
     checkpoint.
     """
-    with _cluster() as ray:
+    with _cluster() as ray, _sigterm() as terminated:
         resources = _resources(ray, runtime)
         at_a_time = min(_places(ray, resources), len(cells), jobs or len(cells))
         note(f"{len(cells)} cells on {_described(ray)}, up to {at_a_time} at a time.")
@@ -71,6 +75,8 @@ def run_on_ray(cells: Sequence[Cell], runtime: RuntimeConfig, begin: Begin, ende
         except KeyboardInterrupt:
             note("stopping all runs after their step and its checkpoint.")
             _stop(ray, list(running))
+            if terminated:  # Ray makes its own exception of every signal
+                raise Terminated from None
             raise
 
 
@@ -92,27 +98,56 @@ def _imported() -> Any:
 
 
 @contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """Yield a list that is not empty once SIGTERM has come, whose own handling stays as it is."""
+    handler, came = signal.getsignal(signal.SIGTERM), []
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        handler(number, frame)
+
+    signal.signal(signal.SIGTERM, noted)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
 def _cluster() -> Iterator[Any]:
-    """Yield Ray, connected to the cluster, with our handling of SIGTERM in place of Ray's."""
+    """Yield Ray, connected to the cluster, with SIGTERM handled as before: Ray would exit at once."""
     ray = _imported()
     if ray.is_initialized():
         yield ray
         return
     address, on_sigterm = os.environ.get(ADDRESS), signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
     try:
+        _check_reachable(address)
         ray.init(address=address, include_dashboard=None if address else False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = f"{ADDRESS}={address}" if address else "a cluster of this machine's own"
         raise ConfigError(
             f"Ray cannot be reached at {where}: {_first_line(error)} `ray status` shows a cluster; without {ADDRESS} "
             "one is started on this machine."
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, on_sigterm)
+        if main:
+            signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError when nothing listens at a cluster's address: Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
 
 
 def _resources(ray: Any, runtime: RuntimeConfig) -> dict[str, float]:

@@ -13,7 +13,6 @@ from adjudge.methods.registry import get_entry
 from adjudge.methods.settings import api_models, model_of
 from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
 from adjudge.prompts.demonstrations import choose_demonstrations
-from adjudge.prompts.messages import answer_limit, prompt_messages
 from adjudge.runs.folder import WRITER_LOG
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
@@ -26,6 +25,8 @@ def outgoing(
     """Return what judging these rows would send to the API of the run's model; None for a model on this machine."""
     if not is_api(model_of(config)):
         return None
+    from adjudge.prompts.messages import answer_limit, prompt_messages  # it imports PyTorch
+
     parts = []
     for spec, train_rows, rows in zip(specs, train, judged, strict=True):
         shown: Sequence[Example] = ()
