@@ -100,7 +100,8 @@ def _imported() -> Any:
 @contextmanager
 def _sigterm() -> Iterator[list[int]]:
     """Yield a list that is not empty once SIGTERM has come, whose own handling stays as it is."""
-    handler, came = signal.getsignal(signal.SIGTERM), []
+    handler = signal.getsignal(signal.SIGTERM)
+    came: list[int] = []
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield came
         return
