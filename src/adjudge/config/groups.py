@@ -264,6 +264,9 @@ class RuntimeConfig(Settings):
         description="most rows in one pass with gradient, for every method; auto: halved when memory runs out; "
         "unset: a method's own setting alone",
     )
+    cuda_graphs: bool = Field(
+        True, description="on a GPU: capture passes and replay them, without Python between their kernels"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: str | None = Field(
         None, description="name of the one model whose own Python code may run; unset: none"

@@ -24,6 +24,7 @@ from adjudge.errors import ModelError, RunError
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
+from adjudge.models.engine.graphs import Graphs
 from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.instruction import InstructionEmbeddings, read_settings
@@ -83,6 +84,11 @@ class Policy(nn.Module):
     def packs(self) -> bool:
         """True if a batch runs without padding."""
         return self.engine.abilities.packs
+
+    @property
+    def replays(self) -> bool:
+        """True if passes are captured and replayed, on a GPU; sampling then keeps no gradient."""
+        return self.engine.replays
 
     @property
     def checkpoints(self) -> bool:
@@ -248,7 +254,7 @@ class Policy(nn.Module):
         fixed = getattr(self.engine.model, "is_quantized", False)
         if hasattr(self.lm, "merge_and_unload") and self.lm.dtype == torch.float32 and not fixed:
             self.lm = self.lm.merge_and_unload()
-            self.forget_prefix(reference=True)
+            self.engine.forget()
 
     def forget_prefix(self, *, reference: bool = False) -> None:
         """Compute the policy's shared prefix again in its next pass; call it after changing trained weights.
@@ -334,6 +340,8 @@ def load_policy(config: Config, *, adapter: bool = False) -> Policy:
     policy = Policy(lm, tokenizer, config.model, build_engine(lm, config.model))
     if config.runtime.checkpoint_activations:
         policy.checkpoint_activations()
+    if config.runtime.cuda_graphs and policy.device.type == "cuda" and config.runtime.quantization == "none":
+        policy.engine.use_graphs(Graphs(policy.engine))
     if adapter:
         torch.manual_seed(config.seed)
         policy.add_adapter(config.lora)

@@ -90,10 +90,9 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: f
         for tensor in (key, value)
     )
     folded = query_BHTF.reshape(rows, shared, group * longest, -1)
-    out = attend(
-        folded, key_BJSF, value_BJSF, attn_mask=packing.mask_BTS.repeat(1, group, 1)[:, None], scale=scale
-    ).view(rows, heads, longest, -1)
-    out_MHF = out.transpose(1, 2).flatten(0, 1)[packing.real_M]
+    bias = packing.bias(group, query.dtype)
+    out = attend(folded, key_BJSF, value_BJSF, attn_mask=bias, scale=scale).view(rows, heads, longest, -1)
+    out_MHF = packing.from_rows(out)
     if query.shape[2] > len(packing.ids_M):
         first_key, first_value = (_repeat(tensor[:, :, :common], group) for tensor in (key, value))
         first = attend(query[:, :, :common], first_key, first_value, is_causal=True, scale=scale)
