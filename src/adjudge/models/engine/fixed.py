@@ -31,7 +31,7 @@ class FixedShape(NamedTuple):
     def around(cls, rows: Rows, *, steps: int) -> FixedShape:
         """Return the shape that these rows fit into, with about `steps` sizes between a number and its double."""
         lengths = list(map(len, rows.rests))
-        count, longest = rounded(len(lengths), 1, 4), rounded(max(lengths) + 1, 16, steps)
+        count, longest = rounded(len(lengths), 1, 4), rounded(max(lengths) + 1, 32, 4)
         tokens = min(rounded(sum(lengths), 128, steps), count * longest)
         return cls(len(rows.prefix), count, longest, tokens, rounded(sum(rows.predicting), 16, steps))
 

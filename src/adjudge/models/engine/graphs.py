@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 PREFIX_MULTIPLE = 8
 """The shared prefix is cut to a multiple of this, so that a token more in it is no new shape."""
 
-STEPS_WITH_GRADIENT = 8
-STEPS_WITHOUT = 2
-"""Sizes between a number and its double. Few sizes are few captures, and more padding."""
+STEPS, FEW_STEPS = 8, 2
+"""Sizes between a number and its double: where padding costs time, and where it costs less than another capture."""
 
 MOST_AGAIN = 4
 """Tokens after which a large model's rows get a cache instead of being run again."""
@@ -158,6 +157,7 @@ class Graphs:
         self._waiting: weakref.ref[_Waiting] | None = None
         self._works = True
         self._parameters: list[nn.Parameter] = []
+        self._size = 0
         self._drops = False
         self.clear()
 
@@ -167,6 +167,7 @@ class Graphs:
         self._seen.clear()
         self._gradients.clear()
         self._parameters = list(self.engine.model.parameters())
+        self._size = sum(parameter.numel() for parameter in self._parameters)
         self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.engine.model.modules())
 
     @property
@@ -197,7 +198,8 @@ class Graphs:
     def hidden(self, rows: Rows) -> Tensor:
         """Return the last hidden states that predict each row's response, ``[M, D]``."""
         grad, count = torch.is_grad_enabled(), sum(rows.predicting)
-        shape = FixedShape.around(rows, steps=STEPS_WITH_GRADIENT if grad else STEPS_WITHOUT)
+        costly = grad or self._is_large(len(rows.prefix) + sum(map(len, rows.rests)))
+        shape = FixedShape.around(rows, steps=STEPS if costly else FEW_STEPS)
         captured = self._find(shape, grad)
         if captured is None:
             indices = shape.indices(rows).to(self.engine.device)
@@ -227,10 +229,10 @@ class Graphs:
 
     def needs_cache(self, state: Recomputed) -> bool:
         """Return whether running these rows again, token by token, costs more than keeping keys and values."""
-        if state.added < MOST_AGAIN:
-            return False
-        size = sum(parameter.numel() for parameter in self._parameters)
-        return size * sum(map(len, state.tokens)) > MANY_PRODUCTS
+        return state.added >= MOST_AGAIN and self._is_large(sum(map(len, state.tokens)))
+
+    def _is_large(self, tokens: int) -> bool:
+        return self._size * tokens > MANY_PRODUCTS
 
     @torch.no_grad()
     def _last(self, tokens: Sequence[tuple[int, ...]], count: int) -> Tensor:
