@@ -3,7 +3,8 @@
     python -m benchmarks.gpu --data-dir DIR --out runs/gpu                 # all parts, with the 135M model
     python -m benchmarks.gpu --data-dir DIR --parts exact,ppo-16 --models smollm2-135m,random:llama-2-7b
 
-Each part is a process of its own with a time limit, and leaves its result behind at once. Prompts are real rows in the
+Each part is a process of its own with a time limit, and leaves its result behind at once; ``ppo-16+judge`` are two
+parts in one process, which saves a start. Prompts are real rows in the
 paper's form (about 100 tokens, two thirds of them shared); an update takes a whole batch, four times. Speed is the
 median over the measured batches, after warm-up batches in which shapes are captured.
 
@@ -47,8 +48,11 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         began = float(os.environ["ADJUDGE_BENCH_BEGAN"])
-        result = _measure(given.one, given.models, given, began)
-        (given.out / _file(given.models, given.one)).write_text(json.dumps(result, indent=1), encoding="utf-8")
+        for part in given.one.split("+"):
+            result = _measure(part, given.models, given, began)
+            (given.out / _file(given.models, part)).write_text(json.dumps(result, indent=1), encoding="utf-8")
+            print(f"{given.models} {part}: {result['line']}", flush=True)
+            began = time.time()  # of a part that shares its process, the start is that of its loading
         return
     given.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + given.limit_s
@@ -58,7 +62,7 @@ def main() -> None:
             if left < 10:
                 print(f"{model} {part}: no time left")
                 continue
-            limit = min(left, LIMIT_S[part.split("-")[0]])
+            limit = min(left, sum(LIMIT_S[each.split("-")[0]] for each in part.split("+")))
             print(f"{model} {part}: {_run(model, part, given, limit)}", flush=True)
     print(table(given.out))
 
@@ -73,20 +77,23 @@ def _run(model: str, part: str, given: argparse.Namespace, limit_s: float) -> st
     command += ["--data-dir", given.data_dir]
     command += ["--peer-python", given.peer_python] if given.peer_python else []
     variables = {**os.environ, **child_variables(8), "ADJUDGE_BENCH_BEGAN": str(time.time())}
-    path = given.out / _file(model, part)
-    path.unlink(missing_ok=True)
-    log = path.with_suffix(".log")
+    paths = [given.out / _file(model, each) for each in part.split("+")]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    log = paths[0].with_suffix(".log")
     try:
         with log.open("w", encoding="utf-8") as output:
             done = subprocess.run(
                 command, cwd=ROOT, env=variables, stdout=output, stderr=output, timeout=limit_s, check=False
             )
     except subprocess.TimeoutExpired:
-        return f"stopped after {limit_s:.0f} s"
-    if done.returncode or not path.is_file():
+        found = [json.loads(path.read_text(encoding="utf-8"))["line"] for path in paths if path.is_file()]
+        return "\n    ".join([*found, f"stopped after {limit_s:.0f} s"])
+    found = [json.loads(path.read_text(encoding="utf-8"))["line"] for path in paths if path.is_file()]
+    if done.returncode or len(found) < len(paths):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"failed: {' / '.join(lines[-3:])[-400:]}"
-    return str(json.loads(path.read_text(encoding="utf-8")).get("line", "done"))
+        found.append(f"failed: {' / '.join(lines[-3:])[-400:]}")
+    return "\n    ".join(found)
 
 
 def _measure(part: str, model: str, given: argparse.Namespace, began: float) -> dict[str, Any]:
@@ -134,15 +141,23 @@ def specification(model: str, batch: int, given: argparse.Namespace, batches: in
 
 def _side(spec: dict[str, Any], *, adapter: bool = True, graphs: bool = True) -> Any:
     from benchmarks.ours import Side
-    from benchmarks.peers import common
 
     spec["ours"]["settings"] = [*spec["ours"]["settings"], f"runtime.cuda_graphs={str(graphs).lower()}"]
-    known = common.Spec.__dataclass_fields__
-    return Side(spec, common.Spec(**{name: value for name, value in spec.items() if name in known}), adapter=adapter)
+    return Side(spec, _known(spec), adapter=adapter)
+
+
+def _known(spec: dict[str, Any]) -> Any:
+    """Return the part of a specification that the peers know, too."""
+    from benchmarks.peers import common
+
+    fields = common.Spec.__dataclass_fields__
+    return common.Spec(**{name: value for name, value in spec.items() if name in fields})
 
 
 def _train(kind: str, model: str, batch: int, given: argparse.Namespace, began: float) -> dict[str, Any]:
     """Time PPO or SFT, the share of the product rate, and the seconds to the end of the first step."""
+    import gc
+
     import torch
 
     from benchmarks.ours import measure_sft, run_ppo
@@ -151,13 +166,18 @@ def _train(kind: str, model: str, batch: int, given: argparse.Namespace, began: 
     from benchmarks.setting import empty_model
 
     few = kind == "usual"
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     spec = specification(model, batch, given, FEW if few else MEASURED)
     spec["warmup_batches"] = FEW if few else WARM_UP
-    side = _side(spec, graphs=not few)
-    meter = _StepMeter(side.spec, began)
+    meter = _StepMeter(_known(spec), began)
     if kind == "sft":
-        measure_sft(spec, side.spec, meter)
+        measure_sft(spec, meter.spec, meter)
+        side = None
     else:
+        side = _side(spec, graphs=not few)
         run_ppo(side, meter)
     warm = spec["warmup_batches"]
     seconds = statistics.median(meter.seconds[warm:])
@@ -169,8 +189,10 @@ def _train(kind: str, model: str, batch: int, given: argparse.Namespace, began: 
         "peak_gib": peak,
         "first_step_s": meter.first_s,
     }
-    policy = side.judge.task.policy
-    if kind != "sft":
+    replays = ""
+    if side is not None:
+        policy = side.judge.task.policy
+        replays = f"; {policy.engine.graphs.replays} replays" if policy.engine.graphs is not None else ""
         folder = Path(spec["model"])
         shape = given.out / f"shape-{model.removeprefix('random:')}"
         shapes, head = linear_shapes(empty_model(folder if folder.is_dir() else shape.resolve()))
@@ -182,11 +204,10 @@ def _train(kind: str, model: str, batch: int, given: argparse.Namespace, began: 
     share = (
         f", {100 * result['share']:.0f} % of {result['product_rate'] / 1e12:.0f} TFLOP/s" if "share" in result else ""
     )
-    replays = policy.engine.graphs.replays if policy.engine.graphs is not None else 0
     stages = ", ".join(f"{name} {1000 * value:.0f}" for name, value in meter.stages[-1].items())
     result["line"] = (
         f"{batch / seconds:.1f} rows/s{share}, {peak:.1f} GiB, first step after {meter.first_s:.0f} s; "
-        f"last batch in ms: {stages}; {replays} replays"
+        f"last batch in ms: {stages}{replays}"
     )
     return result
 

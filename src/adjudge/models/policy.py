@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from adjudge.config import Config, EmbeddingConfig, LoraConfig
 from adjudge.errors import ModelError, RunError
+from adjudge.models.acting import acting_adapter
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
@@ -289,14 +290,8 @@ class Policy(nn.Module):
         """Within this block the policy is the reference policy: adapters off, or the frozen SFT adapter."""
         without = nullcontext() if self.embeddings is None else self.embeddings.acting_as("reference")
         with self.engine.prefixes.acting_as(REFERENCE), without:
-            if "reference" in getattr(self.lm, "peft_config", {}):
-                self.lm.set_adapter("reference")
-                try:
-                    yield
-                finally:
-                    self.lm.set_adapter("default")
-            elif hasattr(self.lm, "disable_adapter"):
-                with self.lm.disable_adapter():
+            if hasattr(self.lm, "peft_config"):
+                with acting_adapter(self.engine.model, "reference" if "reference" in self.lm.peft_config else None):
                     yield
             else:
                 yield

@@ -53,7 +53,7 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
             answer_A, beginning_A = answer_A[alive], torch.tensor([distinct[pair] for pair in longer])
             parent_K, fed_K = torch.tensor(list(distinct), device=device).unbind(1)
             _, state = policy.extend(state.keep(parent_K), fed_K[:, None])
-        finish_drawing(policy, state, sampling)
+        finish_drawing(sampling)
         logp_NR, value_NR, entropy_NR = (
             torch.stack([torch.zeros(len(ids)).index_copy(0, column[0], column[part]) for column in columns], dim=1)
             for part in (1, 2, 3)

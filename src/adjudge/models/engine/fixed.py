@@ -43,28 +43,25 @@ class FixedShape(NamedTuple):
 
     def indices(self, rows: Rows) -> Tensor:
         """Return ids, positions, grid, lengths, cells and requested tokens of these rows in one tensor on the CPU."""
-        length_B = torch.tensor([len(rest) for rest in rows.rests])
-        begin_B = length_B.cumsum(0) - length_B
-        row_M = torch.arange(len(length_B)).repeat_interleave(length_B)
-        column_M = torch.arange(len(row_M)) - begin_B[row_M]
-        grid_BT = begin_B[:, None] + torch.arange(self.longest).minimum(length_B[:, None] - 1)
-        predicting_B = torch.tensor(rows.predicting)
-        wanted_K = (column_M >= (length_B - predicting_B)[row_M]).nonzero().squeeze(1)
-        ids = [*rows.prefix, *(token for rest in rows.rests for token in rest)]
-        parts = (
-            torch.tensor(ids),
-            torch.cat([torch.arange(self.common), self.common + column_M]),
-            grid_BT.flatten(),
-            length_B,
-            row_M * self.longest + column_M,
-            wanted_K,
-        )
-        filled = torch.zeros(sum(self.sizes), dtype=torch.long)
-        places = filled.split(self.sizes)
-        places[4].fill_(self.longest - 1)  # a cell of padding, which has no gradient
-        for place, part in zip(places, parts, strict=True):
-            place[: len(part)] = part
-        return filled
+        # Lists, not tensors: a tensor's functions wake all threads for a few hundred numbers.
+        ids, positions = list(rows.prefix), list(range(self.common))
+        grid: list[int] = []
+        cells: list[int] = []
+        wanted: list[int] = []
+        begin = 0
+        for row, (rest, predicting) in enumerate(zip(rows.rests, rows.predicting, strict=True)):
+            length = len(rest)
+            ids += rest
+            positions += range(self.common, self.common + length)
+            grid += range(begin, begin + length)
+            grid += [begin + length - 1] * (self.longest - length)
+            cells += range(row * self.longest, row * self.longest + length)
+            wanted += range(begin + length - predicting, begin + length)
+            begin += length
+        lengths = list(map(len, rows.rests))
+        padding = self.longest - 1  # the first row's last cell, which has no gradient
+        parts = zip((ids, positions, grid, lengths, cells, wanted), (0, 0, 0, 0, padding, 0), self.sizes, strict=True)
+        return torch.tensor([number for part, fill, size in parts for number in [*part, *[fill] * (size - len(part))]])
 
     def unpack(self, indices: Tensor) -> tuple[Tensor, Tensor, Packing]:
         """Return ids and positions of the whole sequence, and its packing, as views of `indices` on any device."""

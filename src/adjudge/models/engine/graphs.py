@@ -65,6 +65,13 @@ def capture_on_gpu(work: Callable[[], None], pool: Any) -> Graph:
     return graph
 
 
+def _mend_generator(device: torch.device) -> None:
+    """Give a GPU's generator back to ordinary passes: a capture that failed leaves it waiting for a replay."""
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[device.index or 0]
+        generator.graphsafe_set_state(generator.clone_state())
+
+
 @dataclass(slots=True)
 class Recomputed(Prefilled):
     """Prompts without a cache: a further token runs the whole row again. `cache`, masks and positions are empty."""
@@ -166,6 +173,7 @@ class Graphs:
         self._captured.clear()
         self._seen.clear()
         self._gradients.clear()
+        self._pools.clear()  # memory that no graph uses any more cannot be captured into again
         self._parameters = list(self.engine.model.parameters())
         self._size = sum(parameter.numel() for parameter in self._parameters)
         self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.engine.model.modules())
@@ -259,6 +267,7 @@ class Graphs:
                 self._captured[key] = _Captured(self, shape, trained, grad=grad)
             except RuntimeError as error:
                 self._works = False
+                _mend_generator(self.engine.device)
                 reason = " ".join(str(error).split())[:200]
                 note(f"passes cannot be captured as CUDA graphs here ({reason}); going on without, slower.")
                 return None
