@@ -96,6 +96,8 @@ class _Captured:
     def __init__(self, graphs: Graphs, shape: FixedShape, trained: Sequence[nn.Parameter], *, grad: bool) -> None:
         self.graphs, self.shape, self.trained = graphs, shape, trained
         self.indices = torch.zeros(sum(shape.sizes), dtype=torch.long, device=graphs.engine.device)
+        if grad:
+            graphs.gradients(trained)
         self.hidden = torch.empty(0)
         self.grad_hidden = torch.empty(0)
         self.backward: Graph | None = None
@@ -161,6 +163,7 @@ class Graphs:
         self._seen: set[Any] = set()
         self._pools: dict[bool, Any] = {}
         self._gradients: dict[tuple[int, ...], list[Tensor]] = {}
+        self._nodes: list[Any] = []
         self._waiting: weakref.ref[_Waiting] | None = None
         self._works = True
         self._parameters: list[nn.Parameter] = []
@@ -173,6 +176,7 @@ class Graphs:
         self._captured.clear()
         self._seen.clear()
         self._gradients.clear()
+        self._nodes.clear()
         self._pools.clear()  # memory that no graph uses any more cannot be captured into again
         self._parameters = list(self.engine.model.parameters())
         self._size = sum(parameter.numel() for parameter in self._parameters)
@@ -201,6 +205,8 @@ class Graphs:
         key = tuple(map(id, trained))
         if key not in self._gradients:
             self._gradients[key] = [torch.zeros_like(parameter) for parameter in trained]
+            # Gradients are added up on the stream on which these nodes are made; a capture has another one.
+            self._nodes += [parameter.expand_as(parameter).grad_fn for parameter in trained]
         return self._gradients[key]
 
     def hidden(self, rows: Rows) -> Tensor:
