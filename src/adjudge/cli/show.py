@@ -80,6 +80,7 @@ def show_table(table: Mapping[str, Any]) -> None:
 
     The last two are printed for a single method; table.md has them for several.
     """
+    from adjudge.report.across import tables_across
     from adjudge.report.certainty import certainties, certainty_columns, certainty_line
     from adjudge.report.columns import without_dashes
     from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
@@ -98,6 +99,9 @@ def show_table(table: Mapping[str, Any]) -> None:
     for scores in suite_scores(table):
         console.print()
         show(text_table(*without_dashes(*suite_columns(scores))), suite_lines(scores))
+    for across in tables_across(table):
+        console.print()
+        show(text_table(across.head, across.lines), across.notes)
     if len({str(row["method"]) for row in table["rows"]}) == 1:
         for task in dict.fromkeys(str(row["task"]) for row in table["rows"]):
             if sure := certainties(table, task):

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from adjudge.report.across import tables_across
 from adjudge.report.certainty import (
     CHART,
     TITLES,
@@ -131,6 +132,7 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
                 (*without_dashes(*suite_columns(scores)), suite_lines(scores), len(scores[0].averages))
                 for scores in suite_scores(collection.table)
             ],
+            across=tables_across(collection.table),
             methods=collection.methods,
             scored_methods=[m for m in collection.methods if any(view.has_figure(m) for view in views)],
             colour=lambda method: method_colour(method, collection.methods),

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from adjudge.report.across import tables_across
 from adjudge.report.certainty import certainties, certainty_columns, certainty_line
 from adjudge.report.columns import LEFT_ALIGNED, table_columns, without_dashes
 from adjudge.report.labels import label_columns, label_figures, label_line
@@ -22,6 +23,9 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
     for scores in suite_scores(table):
         head, lines = without_dashes(*suite_columns(scores))
         parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", *_bullets(suite_lines(scores)), ""]))
+    for across in tables_across(table):
+        drawn = aligned(across.head, across.lines, left=across.head[:1])
+        parts.append("\n".join([*drawn, "", *_bullets(across.notes), ""]))
     tasks = list(dict.fromkeys(str(row["task"]) for row in table.get("rows", ())))
     for task in tasks:
         if figures := label_figures(table, task):
