@@ -211,6 +211,15 @@ def test_nothing_in_a_captured_pass_waits_for_the_gpu(tiny_llama: Path) -> None:
     assert waits.found == []
 
 
+def test_the_pass_not_used_for_longest_makes_room(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST_CAPTURED", 1)
+    policy, usual = replaying(tiny_llama), trained_looking(tiny_llama)
+    longer = [[*prompt, *range(60, 100)] for prompt in PROMPTS]
+    for prompts in (PROMPTS, PROMPTS, longer, longer, PROMPTS):  # each but the first of a shape is captured
+        assert_equal(figures(policy, prompts), figures(usual, prompts))
+    assert policy.engine.graphs.replays == 3
+
+
 def test_dropout_runs_as_usual(tiny_llama: Path) -> None:
     policy = replaying(tiny_llama)
     policy.engine.model.add_module("drops", torch.nn.Dropout(0.5))

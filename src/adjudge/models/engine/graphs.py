@@ -46,6 +46,10 @@ MANY_PRODUCTS = 2e12
 """Multiplications from which a pass counts as large: a few milliseconds of a large GPU."""
 
 
+MOST_CAPTURED = 64
+"""Passes that are kept; the one that was not used for longest makes room. Each takes some tens of MiB."""
+
+
 class Graph(Protocol):
     """What was captured."""
 
@@ -269,6 +273,8 @@ class Graphs:
             if key not in self._seen:
                 self._seen.add(key)
                 return None
+            while len(self._captured) >= MOST_CAPTURED:
+                self._captured.pop(next(iter(self._captured)))
             try:
                 self._captured[key] = _Captured(self, shape, trained, grad=grad)
             except RuntimeError as error:
@@ -277,7 +283,8 @@ class Graphs:
                 reason = " ".join(str(error).split())[:200]
                 note(f"passes cannot be captured as CUDA graphs here ({reason}); going on without, slower.")
                 return None
-        return self._captured[key]
+        captured = self._captured[key] = self._captured.pop(key)  # the latest is last
+        return captured
 
     def _network(self) -> Any:
         """Return what tells apart the networks that share these weights: the adapter that acts, or none."""
