@@ -19,7 +19,6 @@ from adjudge.cli import main as command_line
 from adjudge.experiments import cell_server
 from adjudge.runs.folder import Run
 
-
 PAUSE_S = "PAUSE_AFTER_STEP_S"
 """The environment variable with the seconds to sleep after each step, so that a signal finds a run at work."""
 
@@ -53,8 +52,8 @@ class _Forked:
             self._serve(arguments, env, requests, replies)
         os.close(requests[0])
         os.close(replies[1])
-        self.stdin = open(requests[1], "w", encoding="utf-8")  # noqa: SIM115
-        self.stdout = open(replies[0], encoding="utf-8")  # noqa: SIM115
+        self.stdin = os.fdopen(requests[1], "w", encoding="utf-8")
+        self.stdout = os.fdopen(replies[0], encoding="utf-8")
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process lives."""

@@ -6,6 +6,7 @@ process with its own signals, exit code, output files and environment. It starts
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -125,6 +126,7 @@ def _run(program: str, arguments: tuple[str, ...], environment: dict[str, str], 
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     # tqdm's own lock is shared by all forks: a command killed while holding it would block the later ones.
     tqdm.set_lock(threading.RLock())
+    gc.freeze()  # looking through what was there before the fork would copy its memory
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job that a shell started with "&"
     os.chdir(folder)
     os.environ.clear()
