@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import gc
 import json
 import os
 import random
@@ -383,6 +384,7 @@ def main() -> None:
     SETTINGS["checkpoint.every_steps"] = given.every_steps
     methods = given.methods.split(",")
     torch.set_num_threads(1)  # before anything computes: threads do not survive a fork
+    gc.freeze()
     # tqdm's own lock is shared between processes: a run killed while it holds the lock would block all later ones.
     tqdm.set_lock(threading.RLock())
     with tempfile.TemporaryDirectory(prefix="kill-") as made:
