@@ -71,7 +71,10 @@ def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
 
 
 def _search(name: str, summary: str, source: str, *, writes: bool = True, **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/prompting/NAME.py`` which searches an instruction on training rows."""
+    """Return the entry of a method in ``methods/prompting/NAME.py`` which sets something on training rows.
+
+    With `writes`, a writer helps it.
+    """
     group = _group(name)
     settings = ("prompt", "answer", "api", *(("writer",) if writes else ()), group)
     return Entry(
@@ -140,6 +143,17 @@ METHODS: dict[str, Entry] = {
             "arXiv 2507.19457",
             writes=False,
             apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
+        ),
+        _search(
+            "prp",
+            "pairwise ranking: the untrained model compares candidates, or rows with anchors",
+            "arXiv 2306.17563",
+            writes=False,
+            rates_labels=True,
+            apart=(
+                ("prp.wins", "probability", "comparisons by mean probability, which is ours, not the paper's"),
+                ("prp.orders", "random", "one order per pair, drawn at random, where the paper asks both"),
+            ),
         ),
         _adapter(
             "sft",

@@ -64,7 +64,7 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
-    if is_api(model_of(config)):
+    if is_api(model_of(config)) and not entry.rates_labels:
         check_api_metrics(model_of(config), specs)
     for spec in specs:
         if spec.is_number and not entry.numbers:
