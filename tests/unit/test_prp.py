@@ -206,9 +206,9 @@ def test_what_cannot_be_compared_is_refused(judge: Any, tmp_path: Path) -> None:
         judge(FILMS, [film(1)])
     with pytest.raises(DataError, match="have the texts of the 1 anchors"):
         judge(FILMS, [film(1), film(1)])
-    with pytest.raises(ConfigError, match="prp.wins=probability needs the probabilities"):
+    with pytest.raises(ConfigError, match=r"prp.wins=probability needs the probabilities"):
         judge(FILMS, [film(1), film(99)], "prp.mode=generation", "prp.wins=probability")
-    with pytest.raises(ConfigError, match="prp.mode=scoring needs the probabilities of words"):
+    with pytest.raises(ConfigError, match=r"prp.mode=scoring needs the probabilities of words"):
         judge(FILMS, [film(1), film(99)], "prp.mode=scoring", "model=api:x")
     mistakes = mistakes_of({**OPTIONS.model_dump(mode="json"), "choices": ["a", "d"]})
     assert any("'choices' has 'd'" in each for each in mistakes)
@@ -228,5 +228,5 @@ def test_a_model_judges_alike_after_loading(tiny_llama: Path, tmp_path: Path) ->
     with pytest.raises(RunError, match="which are not those of mine"):
         load_one("prp", run, OPTIONS)
     (run.folder / "comparisons.json").unlink()
-    with pytest.raises(RunError, match="comparisons.json is missing"):
+    with pytest.raises(RunError, match=r"comparisons.json is missing"):
         load_one("prp", run, spec)

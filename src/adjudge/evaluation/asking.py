@@ -22,7 +22,8 @@ from adjudge.runs.folder import WRITER_LOG, Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
-Mode = Literal["scoring", "generation"]
+Mode = Literal["scoring", "generation", "run"]
+"""The likeliest word, an answer that is read, or as the run's own settings say."""
 COUNTED = ("calls", "prompt_tokens", "generated_tokens")
 
 
@@ -76,7 +77,9 @@ class Asker:
         self.spent = Spent()
         """What has been asked since it was last replaced."""
 
-    def ask(self, spec: TaskSpec, rows: Sequence[Example], mode: Mode, title: str) -> list[Prediction]:
+    def ask(
+        self, spec: TaskSpec, rows: Sequence[Example], mode: Mode, title: str, *, probabilities: bool = False
+    ) -> list[Prediction]:
         """Return the answers to questions, in their order; with ``scoring`` each has the probability of every word.
 
         Raises what judging raises.
@@ -86,7 +89,7 @@ class Asker:
         judge = self.judge(spec, mode)
         if self.policy is not None:
             self.policy.forget_prefix()  # so that no answer depends, to the last bit, on what was asked before
-        predictions = judge.judge(rows, probabilities=mode == "scoring", title=title)
+        predictions = judge.judge(rows, probabilities=probabilities or mode == "scoring", title=title)
         self.spent.add(self._tokens(judge, rows, predictions))
         return predictions
 
@@ -94,9 +97,11 @@ class Asker:
         """Return the judge of a question."""
         key = (spec.model_dump_json(), mode)
         if key not in self._judges:
-            decode = "labels" if mode == "scoring" else "greedy"
-            evaluation = self.config.evaluation.model_copy(update={"decode": decode})
-            config = self.config.model_copy(update={"evaluation": evaluation})
+            config = self.config
+            if mode != "run":
+                decode = "labels" if mode == "scoring" else "greedy"
+                evaluation = config.evaluation.model_copy(update={"decode": decode})
+                config = config.model_copy(update={"evaluation": evaluation})
             self._judges[key] = (
                 ApiJudge(self._writer, spec, config)
                 if self._writer is not None
