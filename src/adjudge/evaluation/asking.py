@@ -14,8 +14,10 @@ from adjudge.config import Config
 from adjudge.errors import ConfigError
 from adjudge.evaluation.api_judge import ApiJudge
 from adjudge.evaluation.predict import Judge, PromptedJudge
-from adjudge.models.chat_api import cost, is_api
+from adjudge.models.chat_api import Outgoing, cost, is_api
 from adjudge.models.policy import Policy, load_policy
+from adjudge.prompts.messages import answer_limit
+from adjudge.prompts.render import answer_form
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.rollout.writer import ApiSource, Writer
 from adjudge.runs.folder import WRITER_LOG, Run
@@ -64,6 +66,12 @@ class Spent:
         return record
 
 
+def questions_out(spec: TaskSpec, config: Config, count: int, characters: int) -> Outgoing:
+    """Return what `count` questions would send to an API, whose rows have so many characters in all."""
+    instruction = sum(len(turn) for turn in (spec.instruction, spec.template, answer_form(spec)))
+    return Outgoing(count, count * instruction + characters, count * answer_limit(spec, config))
+
+
 class Asker:
     """The run's model, asked questions. One per run: its policy is loaded once, and an API's calls are in one log."""
 
@@ -103,7 +111,7 @@ class Asker:
                 evaluation = config.evaluation.model_copy(update={"decode": decode})
                 config = config.model_copy(update={"evaluation": evaluation})
             self._judges[key] = (
-                ApiJudge(self._writer, spec, config)
+                ApiJudge(self._writer, spec, config, what="questions about rows")
                 if self._writer is not None
                 else PromptedJudge(PromptedTask(self._local(), spec, config))
             )

@@ -85,6 +85,14 @@ def sliding(count: int, passes: int) -> Ranker:
     return Ranking(order, _by_rank(order))
 
 
+def most_pairs(count: int, ranking: str, passes: int) -> int:
+    """Return how many pairs of `count` items a ranker compares at most."""
+    every = count * (count - 1) // 2
+    if ranking != "sliding":
+        return every  # heapsort needs no pair twice
+    return sum(count - 1 - top for top in range(min(passes, max(0, count - 1))))
+
+
 def advance(rankers: Sequence[Ranker], compare: Callable[[list[tuple[int, Pair]]], Sequence[float]]) -> list[Ranking]:
     """Run rankers together to their ends; `compare` gets pairs with the index of their ranker, and returns outcomes.
 

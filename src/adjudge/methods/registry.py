@@ -43,6 +43,8 @@ class Entry:
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     takes_api: bool = False
     """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
+    many_questions: bool = False
+    """True if it asks its model several questions per row; `Method.outgoing` then says how many."""
     needs: tuple[str, ...] = ()
     """Settings that must be set: without them it has nothing to work with."""
     apart: tuple[tuple[str, str, str], ...] = ()
@@ -153,6 +155,7 @@ METHODS: dict[str, Entry] = {
             groups=("give",),
             rows="none",
             numbers=False,
+            many_questions=True,
             needs=("give.triples",),
             apart=(
                 (
@@ -169,6 +172,7 @@ METHODS: dict[str, Entry] = {
             "arXiv 2306.17563",
             writes=False,
             rates_labels=True,
+            many_questions=True,
             apart=(
                 ("prp.wins", "probability", "comparisons by mean probability, which is ours, not the paper's"),
                 ("prp.orders", "random", "one order per pair, drawn at random, where the paper asks both"),

@@ -24,14 +24,15 @@ from typing import Any
 
 from torch import Tensor
 
-from adjudge.config import GiveConfig
+from adjudge.config import Config, GiveConfig
 from adjudge.errors import RunError
-from adjudge.evaluation.asking import Asker, Spent, asking_mode
-from adjudge.evaluation.knowledge import Embed, Facts, Finder, Known
+from adjudge.evaluation.asking import Asker, Spent, asking_mode, questions_out
+from adjudge.evaluation.knowledge import Embed, Facts, Finder, Known, truth_task
 from adjudge.evaluation.pairwise import row_text
 from adjudge.evaluation.predict import Judge
 from adjudge.evaluation.triples import Graph, Triple, read_triples
 from adjudge.methods.base import Method, Trained
+from adjudge.models.chat_api import Outgoing
 from adjudge.models.encoder import load_encoder
 from adjudge.prompts.answers import answer_text
 from adjudge.runs.folder import Run
@@ -177,4 +178,24 @@ def _embed(run: Run) -> Embed:
     return embed
 
 
-METHOD = Method(build_judges, load_judges)
+def outgoing(config: Config, spec: TaskSpec, _train: Sequence[Example], judged: Sequence[Example]) -> Outgoing:
+    """Return what a run would send to an API, at most. Raises DataError for triples with mistakes."""
+    settings, graph = config.give, Graph(read_triples(Path(str(config.give.triples)).expanduser()))
+    texts = [row_text(row, spec) for row in judged]
+    letters = sum(map(len, texts))
+    if settings.use == "paste":
+        pasted = sum(len(t.text) for text in texts for t in graph.touching(graph.entities(text))[: settings.facts])
+        return questions_out(spec, config, len(judged), letters + pasted)
+    longest = max(len(triple.text) for triple in graph.triples)
+    asked = 0
+    for text in texts:
+        count = min(settings.entities, len(graph.entities(text)))
+        relations = len(graph.relations_in(text)) + len(graph.relations)
+        joins, size = count * (count - 1) // 2, 1 + settings.neighbours
+        pairs = size * (size + 2)  # of two groups, and of both with a node between them
+        asked += count * settings.neighbours + joins * (pairs * (relations + 1) + 1)
+    answers = questions_out(spec, config, 3 * len(judged), 3 * (letters + 3 * settings.facts * longest * len(judged)))
+    return answers + questions_out(truth_task(), config, asked, asked * longest)
+
+
+METHOD = Method(build_judges, load_judges, outgoing)

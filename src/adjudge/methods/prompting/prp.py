@@ -18,14 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from adjudge.config import PromptConfig, PrpConfig
+from adjudge.config import Config, PromptConfig, PrpConfig
 from adjudge.errors import ConfigError, DataError, RunError
-from adjudge.evaluation.asking import Asker, asking_mode
+from adjudge.evaluation.asking import Asker, asking_mode, questions_out
 from adjudge.evaluation.pairwise import Comparer, group_texts, pair_task
 from adjudge.evaluation.predict import Judge
 from adjudge.evaluation.ranked_judge import Fitted, Kind, RankedJudge, anchor_scores, rank, report_conflicts
-from adjudge.evaluation.ranking import threshold
+from adjudge.evaluation.ranking import most_pairs, threshold
 from adjudge.methods.base import Method, Trained
+from adjudge.models.chat_api import Outgoing
 from adjudge.prompts.demonstrations import choose_demonstrations
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.tasks import read_tasks
@@ -185,4 +186,26 @@ def _restored(record: dict[str, Any]) -> Fitted:
     return Fitted(record["kind"], anchors, record["top"], record["cut"], curve)
 
 
-METHOD = Method(fit_judge, load_judges)
+def outgoing(config: Config, spec: TaskSpec, train: Sequence[Example], judged: Sequence[Example]) -> Outgoing:
+    """Return what a run would send to an API, at most. Raises ConfigError for a task with nothing to compare."""
+    settings, rows = config.prp, [row for row in train if row.gold is not None]
+    kind, orders = kind_of(spec, rows), 2 if settings.orders == "both" else 1
+    fit_rows = rows[: settings.fit_rows] if kind == "anchors" else take_rows(rows, settings.fit_rows, config.seed)
+    if kind == "choices" or (kind == "groups" and is_top(settings, rows, spec)):
+        fit_rows = []
+    if kind == "anchors":
+        per_row = [min(settings.anchors, max(1, len(rows) // 2))] * (len(judged) + len(fit_rows))
+        units = [[row] for row in (*fit_rows, *judged)]
+    else:
+        parts = (judged, fit_rows) if kind == "groups" else ()
+        units = [[row] for row in judged] if kind == "choices" else []
+        units += [[part[index] for index in unit] for part in parts for unit in by_unit(part).values()]
+        counts = [len(spec.choices) if kind == "choices" else len(unit) for unit in units]
+        per_row = [most_pairs(count, settings.ranking, settings.passes) for count in counts]
+    questions = [orders * pairs for pairs in per_row]
+    longest = [max(sum(map(len, row.fields.values())) for row in unit) for unit in units]
+    characters = sum(2 * count * length for count, length in zip(questions, longest, strict=True))
+    return questions_out(pair_task(spec, settings.question), config, sum(questions), characters)
+
+
+METHOD = Method(fit_judge, load_judges, outgoing)
