@@ -65,6 +65,7 @@ class _Join:
     right: list[str]
     relations: list[str] = field(default_factory=list)
     found: bool = False
+    """Whether a statement got a Yes; a relation that the model merely names joins nothing."""
 
     def pairs(self) -> list[tuple[str, str]]:
         return [(head, tail) for head in self.left for tail in self.right if head != tail]
@@ -182,13 +183,13 @@ class Finder:
             answers = {triple: judged[triple] for triple in join.statements()}
             pairs = set(join.pairs())
             named = {t for t in related if (t.head, t.tail) in pairs and t not in answers}  # what is judged is judged
-            true = named | {triple for triple, answer in answers.items() if answer == YES}
-            join.found = bool(true)
-            join.known.true |= true
+            yes = {triple for triple, answer in answers.items() if answer == YES}
+            join.found = bool(yes)
+            join.known.true |= yes | named
             join.known.false |= {triple for triple, answer in answers.items() if answer == NO}
 
     def _go_around(self, joins: Sequence[tuple[str, _Join]]) -> None:
-        """Join groups by a node between them, where no statement joins them: the model picks the most useful one."""
+        """Join groups by a node between them, where no statement got a Yes: the model picks the most useful one."""
         between = [
             (text, join, found[: self._config.paths])
             for text, join in joins

@@ -2,7 +2,7 @@
 
 1. The graph's nodes that a row names are its entities. Each makes a group with the nodes nearest to it.
 2. For two groups the model judges statements that could join them: a member, a relation, a member. Yes makes a fact,
-   No its opposite, Maybe neither. Where nothing joins them, a node between them in the graph does.
+   No its opposite, Maybe neither. Where none gets a Yes, a node between them in the graph does.
 3. Three answers, each with the one before: from the model's facts, with what it holds to be false, with the triples
    of the graph. A set that is empty asks for no answer. A row without entities is judged as by zero-shot.
 
