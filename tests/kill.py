@@ -54,6 +54,7 @@ import adjudge.methods.ppo
 import adjudge.methods.prompting.bpo
 import adjudge.methods.prompting.gepa
 import adjudge.methods.prompting.gepa_edits
+import adjudge.methods.prompting.prp
 import adjudge.methods.reinforce
 import adjudge.methods.reward_model
 import adjudge.methods.rloo
@@ -72,7 +73,7 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
-    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie", "bpo", "gepa", "gepa-edits"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie", "bpo", "gepa", "gepa-edits", "prp"),
     *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
@@ -132,6 +133,9 @@ SETTINGS: dict[str, Any] = {
     "bpo.rewrites": 2,
     "gepa.calls": 24,
     "gepa_edits.calls": 36,
+    "prp.anchors": 2,
+    "prp.fit_rows": 4,
+    "prp.wins": "probability",
     "writer.max_tokens": 16,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
@@ -236,6 +240,7 @@ def results(folder: Path) -> list[Path]:
         "rows.csv",
         "rows.json",
         "instruction.txt",
+        "comparisons.json",
         "search.json",
         "trials.jsonl",
         "writer.jsonl",

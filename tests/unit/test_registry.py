@@ -19,6 +19,8 @@ def test_the_names_are_a_contract():
         "bpo",
         "gepa",
         "gepa-edits",
+        "give",
+        "prp",
         "sft",
         "ppo",
         "reinforce",
@@ -43,7 +45,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name not in ("zero-shot", "few-shot"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot", "give"))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,11 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         ("sft", "data.drop_overlap=true", True),
         ("sft", "prompt.analysis=true", True),
         ("zero-shot", "answer.analysis_tokens=9", True),
+        ("give", "data.train_rows=9", False),
+        ("give", "give.use=paste", True),
+        ("give", "prp.anchors=3", False),
+        ("prp", "prp.anchors=3", True),
+        ("prp", "writer.model=other", False),
         ("encoder", "prompt.style=paper", False),
         ("encoder", "prompt.analysis=true", False),
         ("encoder", "prompt.analysis=before", False),
@@ -123,6 +130,9 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
         ("sft", "sft.epochs=3", []),
         ("swie", "swie.strength=0", ["swie.strength=0.0"]),
         ("swie", "swie.strength=1", []),
+        ("prp", "prp.wins=agreed", []),
+        ("prp", "prp.wins=probability", ["prp.wins=probability"]),
+        ("give", "give.use=paste", ["give.use=paste"]),
         ("few-shot", "prompt.prior=none", []),
         ("few-shot", "prompt.prior=training-rows", ["prompt.prior=training-rows"]),
         ("sft", "prompt.prior=training-rows", []),

@@ -1,5 +1,6 @@
 """Every setting of a run: one frozen tree, its loading, and its presets."""
 
+from adjudge.config.comparing import GiveConfig, PrpConfig
 from adjudge.config.groups import (
     AnswerConfig,
     CheckpointConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "EvaluationConfig",
     "ExactConfig",
     "GepaConfig",
+    "GiveConfig",
     "GrpoConfig",
     "GuardConfig",
     "LoopConfig",
@@ -66,6 +68,7 @@ __all__ = [
     "PreferenceConfig",
     "PromptConfig",
     "PromptSearchConfig",
+    "PrpConfig",
     "ReinforceConfig",
     "RewardConfig",
     "RewardModelConfig",

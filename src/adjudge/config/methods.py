@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from adjudge.config.comparing import GiveConfig, PrpConfig
 from adjudge.config.groups import EmbeddingConfig, OptimizerConfig, Settings
 from adjudge.config.rewards import RewardConfig
 
@@ -400,6 +401,8 @@ class MethodSettings(Settings):
     bpo: BpoConfig = BpoConfig()
     gepa: GepaConfig = GepaConfig()
     gepa_edits: GepaEditsConfig = GepaEditsConfig()
+    prp: PrpConfig = PrpConfig()
+    give: GiveConfig = GiveConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
     encoder: EncoderConfig = EncoderConfig()

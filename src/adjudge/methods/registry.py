@@ -43,6 +43,10 @@ class Entry:
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     takes_api: bool = False
     """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
+    many_questions: bool = False
+    """True if it asks its model several questions per row; `Method.outgoing` then says how many."""
+    needs: tuple[str, ...] = ()
+    """Settings that must be set: without them it has nothing to work with."""
     apart: tuple[tuple[str, str, str], ...] = ()
     """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
@@ -63,15 +67,18 @@ def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
     return _adapter(name, summary, source, analysis_before=False, numbers=False, **others)
 
 
-def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
+def _prompting(name: str, summary: str, source: str, *, groups: tuple[str, ...] = (), **others: Any) -> Entry:
     """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing."""
     module = f"adjudge.methods.prompting.{_group(name)}"
-    settings = ("prompt", "answer", "api")
+    settings = ("prompt", "answer", "api", *groups)
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
 
 
 def _search(name: str, summary: str, source: str, *, writes: bool = True, **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/prompting/NAME.py`` which searches an instruction on training rows."""
+    """Return the entry of a method in ``methods/prompting/NAME.py`` which sets something on training rows.
+
+    With `writes`, a writer helps it.
+    """
     group = _group(name)
     settings = ("prompt", "answer", "api", *(("writer",) if writes else ()), group)
     return Entry(
@@ -140,6 +147,36 @@ METHODS: dict[str, Entry] = {
             "arXiv 2507.19457",
             writes=False,
             apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
+        ),
+        _prompting(
+            "give",
+            "the untrained model answers from a graph of facts, whose gaps it fills",
+            "arXiv 2410.08475",
+            groups=("give",),
+            rows="none",
+            numbers=False,
+            many_questions=True,
+            needs=("give.triples",),
+            apart=(
+                (
+                    "give.use",
+                    "progressive",
+                    "after GIVE: entities are matched by name, relations chosen from the graph",
+                ),
+                ("give.use", "paste", "a control for GIVE: triples that name an entity are pasted, nothing is asked"),
+            ),
+        ),
+        _search(
+            "prp",
+            "pairwise ranking: the untrained model compares candidates, or rows with anchors",
+            "arXiv 2306.17563",
+            writes=False,
+            rates_labels=True,
+            many_questions=True,
+            apart=(
+                ("prp.wins", "probability", "comparisons by mean probability, which is ours, not the paper's"),
+                ("prp.orders", "random", "one order per pair, drawn at random, where the paper asks both"),
+            ),
         ),
         _adapter(
             "sft",

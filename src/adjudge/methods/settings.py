@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, RewardConfig, value_of
+from adjudge.config import Config, RewardConfig, keys_of, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
@@ -32,6 +32,9 @@ def check_settings(config: Config) -> None:
             f"alone would teach the model to skip analyses. Leave {entry.name} out, or use prompt.analysis=true: the "
             "analysis then follows the judgement."
         )
+    for key in entry.needs:
+        if value_of(config, key) is None:
+            raise ConfigError(f"{entry.name} needs {key}: {keys_of()[key]}. Add {key}=… to the command.")
     if entry.rows == "demonstrations":
         _check_demonstrations(config)
     if config.init is not None and not entry.trains_adapter:
@@ -64,10 +67,14 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
-    if is_api(model_of(config)):
+    if is_api(model_of(config)) and not entry.rates_labels:
         check_api_metrics(model_of(config), specs)
     for spec in specs:
         if spec.is_number and not entry.numbers:
+            if not entry.trains:
+                raise ConfigError(
+                    f"{spec.name} is answered with a number, and {entry.name} judges labels. Use another method."
+                )
             others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
             raise ConfigError(
                 f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "

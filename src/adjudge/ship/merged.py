@@ -56,7 +56,8 @@ def merged_model(run: Run) -> tuple[Any, Any]:
     """
     from peft import PeftModel
 
-    if get_entry(run.config.method).rates_labels:
+    entry = get_entry(run.config.method)
+    if entry.rates_labels and entry.trains_adapter:
         raise RunError(
             f"{run.folder} is a {run.config.method}: it rates answers with a head, which a language model has no place "
             "for, and writes none. Take it elsewhere as it is: its adapter folder, with judge.json."

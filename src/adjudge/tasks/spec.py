@@ -194,6 +194,8 @@ class TaskSpec(_Part):
     number: NumberAnswer | None = None
     metrics: tuple[str, ...]
     """Names from `adjudge.tasks.scoring.metrics`, the primary one first."""
+    choices: tuple[str, ...] = ()
+    """Fields whose texts the answer chooses from, in the order of the answer words; empty where it does not."""
     group: str | None = None
     """The source's column whose equal values mark rows to be scored together."""
     tags: dict[str, str] = Field(default_factory=dict)

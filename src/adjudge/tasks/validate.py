@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -179,7 +179,26 @@ def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
             for name in optional
             if name not in names
         ]
+    mistakes += _choice_mistakes(tree, names)
     return mistakes + template_mistakes(template, names) if isinstance(template, str) else mistakes
+
+
+def _choice_mistakes(tree: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    choices, labels = tree.get("choices"), tree.get("labels")
+    if not choices or not isinstance(choices, list | tuple):
+        return []
+    mistakes = [
+        f"'choices' has '{name}', which is not among the fields.{nearest(str(name), names)}"
+        for name in choices
+        if name not in names
+    ]
+    words = len({str(word) for word in labels.values()}) if isinstance(labels, Mapping) else 0
+    if len(set(choices)) != len(choices) or len(choices) != words:
+        mistakes.append(
+            f"'choices' has {len(choices)} fields and there are {words} answer words: name one field per answer word, "
+            "in their order."
+        )
+    return mistakes
 
 
 def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
