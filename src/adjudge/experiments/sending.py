@@ -13,6 +13,7 @@ from adjudge.methods.registry import get_entry
 from adjudge.methods.settings import api_models, model_of
 from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
 from adjudge.prompts.demonstrations import choose_demonstrations
+from adjudge.prompts.explanations import with_placeholders
 from adjudge.runs.folder import WRITER_LOG
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
@@ -32,6 +33,7 @@ def outgoing(
         shown: Sequence[Example] = ()
         if get_entry(config.method).rows == "demonstrations":
             shown = choose_demonstrations(train_rows, spec, config.prompt, config.seed)[: config.prompt.demonstrations]
+            shown = with_placeholders(shown, config.prompt, config.answer.analysis_tokens)
         letters = sum(
             len(message["content"]) for row in rows for message in prompt_messages(row, spec, config.prompt, shown)
         )
@@ -49,8 +51,9 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
         if writer is not None and not (folder / WRITER_LOG).is_file():
             check_ready(writer, config.api)
             if not has_consent():
+                writes = get_entry(config.method).writes
                 raise ConfigError(
-                    f"{writer} writes instructions for {config.method}: requests with training rows go to "
+                    f"{writer} writes {writes} for {config.method}: requests with training rows go to "
                     f"{config.api.base_url}.\nNothing was sent. Add --send-rows if they may leave this machine."
                 )
     parts = [(config, going) for config, going, folder in runs if going and not (folder / WRITER_LOG).is_file()]

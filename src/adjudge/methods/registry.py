@@ -41,6 +41,10 @@ class Entry:
     """True if it takes tasks that are answered with a number."""
     rates_labels: bool = False
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
+    explains: bool = False
+    """True if its demonstrations have explanations, as ``prompt.explanations`` says."""
+    writes: str = "instructions"
+    """What its writer writes, where ``settings`` has one."""
     takes_api: bool = False
     """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
     apart: tuple[tuple[str, str, str], ...] = ()
@@ -63,10 +67,10 @@ def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
     return _adapter(name, summary, source, analysis_before=False, numbers=False, **others)
 
 
-def _prompting(name: str, summary: str, source: str, **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing."""
+def _prompting(name: str, summary: str, source: str, groups: tuple[str, ...] = (), **others: Any) -> Entry:
+    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing; it reads `groups` too."""
     module = f"adjudge.methods.prompting.{_group(name)}"
-    settings = ("prompt", "answer", "api")
+    settings = ("prompt", "answer", "api", *groups)
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
 
 
@@ -122,6 +126,22 @@ METHODS: dict[str, Entry] = {
                 ("prompt.prior", "content-free", "contextual calibration (arXiv 2102.09690)"),
                 ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
                 ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
+            ),
+        ),
+        _prompting(
+            "nle",
+            "few-shot with an explanation of each example, and one of its own before each answer",
+            "arXiv 2311.07556",
+            ("writer",),
+            rows="demonstrations",
+            explains=True,
+            writes="explanations",
+            apart=(
+                ("prompt.explanations", "none", "few-shot, without explanations"),
+                ("prompt.explanation_control", "another", "a control: every explanation is that of another example"),
+                ("prompt.explanation_control", "empty", "a control: the place of an explanation is left empty"),
+                ("prompt.prior", "content-free", "contextual calibration (arXiv 2102.09690)"),
+                ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
             ),
         ),
         _search(
