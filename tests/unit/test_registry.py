@@ -16,6 +16,7 @@ def test_the_names_are_a_contract():
     assert list(METHODS) == [
         "zero-shot",
         "few-shot",
+        "nle",
         "bpo",
         "gepa",
         "gepa-edits",
@@ -43,7 +44,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name not in ("zero-shot", "few-shot"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle"))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,11 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         ("few-shot", "data.train_rows=9", True),
         ("few-shot", "prompt.prior=content-free", True),
         ("few-shot", "prompt.demonstration_orders=2", True),
+        ("few-shot", "prompt.explanations=file", False),
+        ("nle", "prompt.explanations=file", True),
+        ("nle", "prompt.explanation_control=another", True),
+        ("nle", "writer.model=other", True),
+        ("nle", "writer.temperature=0.1", False),
         ("sft", "prompt.prior=content-free", False),
         ("zero-shot", "prompt.demonstration_orders=2", False),
         ("zero-shot", "data.drop_overlap=true", False),
@@ -125,6 +131,8 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
         ("swie", "swie.strength=1", []),
         ("few-shot", "prompt.prior=none", []),
         ("few-shot", "prompt.prior=training-rows", ["prompt.prior=training-rows"]),
+        ("nle", "prompt.explanations=none", ["prompt.explanations=none", "prompt.prior=training-rows"]),
+        ("nle", "prompt.explanation_control=empty", ["prompt.explanation_control=empty", "prompt.prior=training-rows"]),
         ("sft", "prompt.prior=training-rows", []),
         ("ppo", "ppo.clip=0.1", []),
         ("ppo", "ppo.values=vine", ["ppo.values=vine"]),
