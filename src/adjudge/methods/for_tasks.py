@@ -1,4 +1,4 @@
-"""What settings become that are left to the tasks of a run, and which a method with explanations reads."""
+"""What settings become that are left to the tasks of a run, and which of them a method with explanations reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, PromptConfig, WriterConfig
-from adjudge.errors import ConfigError
+from adjudge.errors import ConfigError, nearest
 from adjudge.methods.registry import get_entry
 from adjudge.system.files import sha256_of
 
@@ -19,11 +19,43 @@ _EXPLAINING = ("explanations", "explanations_file", "explanations_sha256", "expl
 
 
 def settled(config: Config, specs: Sequence[TaskSpec]) -> Config:
-    """Return the settings with what is left to the tasks decided. Raises ConfigError for a file that is not there."""
+    """Return the settings with what is left to the tasks decided.
+
+    Raises ConfigError for a file that is not there, and for a task without steps where the method needs them.
+    """
+    entry = get_entry(config.method)
+    if entry.stepwise:
+        return _with_steps(config, specs[0])
+    return _explained(config, specs) if entry.explains else config
+
+
+def check_lines(lines: str | None, spec: TaskSpec) -> None:
+    """Raise ConfigError when there is no field with this name, whose lines were to be the steps."""
+    if lines is not None and lines not in spec.fields:
+        raise ConfigError(f"iip.lines={lines}: {spec.name} has no such field.{nearest(lines, spec.fields)}")
+
+
+def _with_steps(config: Config, spec: TaskSpec) -> Config:
+    steps = config.iip
+    check_lines(steps.lines, spec)
+    if steps.lines is not None and steps.steps is not None:
+        raise ConfigError("iip.lines and iip.steps both say what the steps are. Give one of them.")
+    if steps.lines is None and steps.steps is None:
+        if spec.procedure is None:
+            raise ConfigError(
+                f"{spec.name} has no procedure, so there are no steps to take. Give questions, as in "
+                "iip.steps='[\"What is praised?\", \"What is criticised?\"]', or a 'procedure' in the task file, or "
+                f"leave {config.method} out."
+            )
+        own = spec.procedure
+        found = {"lines": own.lines} if own.lines is not None else {"steps": own.steps}
+        steps = steps.model_copy(update=found)
+    return config.model_copy(update={"iip": steps})
+
+
+def _explained(config: Config, specs: Sequence[TaskSpec]) -> Config:
     from adjudge.prompts.explanations import has_examples
 
-    if not get_entry(config.method).explains:
-        return config
     prompt, update = config.prompt, dict[str, Any]()
     if prompt.explanations_file is not None:
         path = Path(prompt.explanations_file).expanduser().absolute()

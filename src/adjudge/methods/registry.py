@@ -43,6 +43,8 @@ class Entry:
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     explains: bool = False
     """True if its demonstrations have explanations, as ``prompt.explanations`` says."""
+    stepwise: bool = False
+    """True if it takes the steps of a task's procedure before each judgement."""
     writes: str = "instructions"
     """What its writer writes, where ``settings`` has one."""
     takes_api: bool = False
@@ -160,6 +162,18 @@ METHODS: dict[str, Entry] = {
             "arXiv 2507.19457",
             writes=False,
             apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
+        ),
+        _prompting(
+            "iip",
+            "a program given line by line, or questions answered one by one, before each judgement",
+            "arXiv 2410.06667",
+            ("iip",),
+            rows="none",
+            stepwise=True,
+            apart=(
+                ("iip.lines", "", "a reconstruction of IIP (arXiv 2410.06667), whose prompts are not published"),
+                ("iip.steps", "", "stepwise prompting by a procedure, which is ours, not IIP"),
+            ),
         ),
         _adapter(
             "sft",
