@@ -9,6 +9,7 @@ from fake_api import fake_api, last_turn, reply
 from fake_method import reviews
 
 from adjudge.config import load_config
+from adjudge.errors import ConfigError
 from adjudge.experiments.compare import compare
 from adjudge.experiments.evaluate import evaluate_run, load_judge
 from adjudge.experiments.execute import execute
@@ -99,6 +100,18 @@ def test_an_exact_oracle_is_right_at_every_length_with_one_call_per_line_and_one
         assert table["apart"][0]["setting"] == "iip.lines=program"
         evaluate_run(run.folder)  # from the log
         assert len(api.bodies) == row["judging"]["calls"]
+
+
+def test_what_is_sent_is_said_before_with_its_steps(tmp_path):
+    with fake_api(oracle()) as api:
+        every = config("api:small", "iip", f"api.base_url={api.url}", "data.eval_rows=6")
+        with pytest.raises(ConfigError, match=r"(\d+) rows and their steps go to") as caught:
+            execute(every, load_task("code/exec"), tmp_path / "run")
+        assert api.bodies == []
+        with consent():
+            execute(every, load_task("code/exec"), tmp_path / "run")
+        said = int(str(caught.value).partition(" rows and their steps")[0].split()[-1])
+        assert said == sum(int(each.tags["Lines"]) + 1 for each in Run.open(tmp_path / "run").predictions("dev"))
 
 
 def test_an_error_at_a_line_is_carried_to_the_end(tmp_path):

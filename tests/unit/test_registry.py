@@ -20,6 +20,7 @@ def test_the_names_are_a_contract():
         "bpo",
         "gepa",
         "gepa-edits",
+        "iip",
         "sft",
         "ppo",
         "reinforce",
@@ -44,7 +45,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle", "iip"))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,9 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         ("nle", "prompt.explanation_control=another", True),
         ("nle", "writer.model=other", True),
         ("nle", "writer.temperature=0.1", False),
+        ("iip", "iip.max_tokens=9", True),
+        ("iip", "data.train_rows=9", False),
+        ("zero-shot", "iip.max_tokens=9", False),
         ("sft", "prompt.prior=content-free", False),
         ("zero-shot", "prompt.demonstration_orders=2", False),
         ("zero-shot", "data.drop_overlap=true", False),

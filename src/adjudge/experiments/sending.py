@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError
+from adjudge.methods.for_tasks import longest_step, steps_before
 from adjudge.methods.registry import get_entry
 from adjudge.methods.settings import api_models, model_of
 from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
@@ -34,10 +35,13 @@ def outgoing(
         if get_entry(config.method).rows == "demonstrations":
             shown = choose_demonstrations(train_rows, spec, config.prompt, config.seed)[: config.prompt.demonstrations]
             shown = with_placeholders(shown, config.prompt, config.answer.analysis_tokens)
+        steps = [steps_before(config, row) for row in rows]  # each about as long as the row's prompt
         letters = sum(
-            len(message["content"]) for row in rows for message in prompt_messages(row, spec, config.prompt, shown)
+            (1 + count) * sum(len(message["content"]) for message in prompt_messages(row, spec, config.prompt, shown))
+            for row, count in zip(rows, steps, strict=True)
         )
-        parts.append(Outgoing(len(rows), letters, len(rows) * answer_limit(spec, config)))
+        written = len(rows) * answer_limit(spec, config) + sum(steps) * longest_step(config)
+        parts.append(Outgoing(len(rows) + sum(steps), letters, written))
     return reduce(add, parts)
 
 
@@ -61,7 +65,8 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
         return
     config, total = parts[0][0], reduce(add, (going for _, going in parts))
     searching = any(get_entry(config.method).trains for config, _ in parts)
-    what = "rows, besides those of a search," if searching else "rows"
+    stepwise = any(get_entry(config.method).stepwise for config, _ in parts)
+    what = "rows, besides those of a search," if searching else "rows and their steps" if stepwise else "rows"
     check_consent(total, model_of(config), config.api, what)
     if say and len(parts) > 1:
         note(f"in all: {outgoing_line(total, model_of(config), config.api, what)}")

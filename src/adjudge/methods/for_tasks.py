@@ -13,6 +13,7 @@ from adjudge.system.files import sha256_of
 
 if TYPE_CHECKING:
     from adjudge.tasks.spec import TaskSpec
+    from adjudge.types import Example
 
 _EXPLAINING = ("explanations", "explanations_file", "explanations_sha256", "explanation_control")
 """Settings of `PromptConfig` that only a method with explanations reads."""
@@ -33,6 +34,20 @@ def check_lines(lines: str | None, spec: TaskSpec) -> None:
     """Raise ConfigError when there is no field with this name, whose lines were to be the steps."""
     if lines is not None and lines not in spec.fields:
         raise ConfigError(f"iip.lines={lines}: {spec.name} has no such field.{nearest(lines, spec.fields)}")
+
+
+def steps_before(config: Config, row: Example) -> int:
+    """Return how many calls of at most `longest_step` tokens a row takes before its judgement."""
+    if not get_entry(config.method).stepwise:
+        return 0
+    if config.iip.lines is None:
+        return len(config.iip.steps or ())
+    return sum(bool(line.strip()) for line in row.fields[config.iip.lines].splitlines())
+
+
+def longest_step(config: Config) -> int:
+    """Return the most tokens of an answer to a step."""
+    return config.iip.max_tokens
 
 
 def _with_steps(config: Config, spec: TaskSpec) -> Config:
