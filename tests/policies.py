@@ -71,6 +71,9 @@ class Scripted:
     def eval(self) -> Scripted:
         return self
 
+    def forget_prefix(self) -> None:
+        """There is none."""
+
     def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> ScriptState:
         scripts = self._calls[len(self.prompts)]
         assert len(scripts) == len(prompts)

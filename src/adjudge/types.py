@@ -30,6 +30,13 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Explained(Example):
+    """A worked example with an explanation of its gold answer, which is shown before the answer."""
+
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One rendered prompt: the token ids up to and including the opened answer slot."""
 

@@ -12,7 +12,7 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.evaluate import evaluate_run, load_judge
 from adjudge.experiments.execute import execute
 from adjudge.experiments.rerun import compare_runs, rerun
-from adjudge.methods.prompting import few_shot
+from adjudge.methods.prompting import showing
 from adjudge.runs.folder import Run
 from adjudge.ship.export import export_judge
 from adjudge.ship.serving.judges import ServedJudge
@@ -24,7 +24,7 @@ WEIGHED = ["prompt.prior=training-rows", "prompt.prior_rows=4", "prompt.demonstr
 @pytest.fixture
 def run(request, tiny_llama: Path, tiny_bert: Path, tmp_path: Path, monkeypatch) -> Run:
     """A finished run with the choice of demonstrations that the test names."""
-    monkeypatch.setattr(few_shot, "ENCODER", str(tiny_bert))
+    monkeypatch.setattr(showing, "ENCODER", str(tiny_bert))
     plain = ["method=few-shot", f"model={tiny_llama}", "prompt.demonstrations=2", "evaluation.resamples=100"]
     overrides = [*plain, "runtime.dtype=float32", *WEIGHED, f"prompt.demonstration_choice={request.param}"]
     execute(load_config(overrides=overrides), reviews(tmp_path), tmp_path / "run")

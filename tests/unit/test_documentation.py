@@ -21,7 +21,17 @@ from adjudge.tasks import list_tasks, load_task
 from adjudge.tasks.reading.hooks import HOOKS
 from adjudge.tasks.scoring.metrics import METRICS
 from adjudge.tasks.scoring.suites import SUITES
-from adjudge.tasks.spec import FileSource, Generation, HubSource, LabelText, TableSource, TaskSpec, VaderSource
+from adjudge.tasks.spec import (
+    FileSource,
+    GeneratedSource,
+    Generation,
+    HubSource,
+    LabelText,
+    Procedure,
+    TableSource,
+    TaskSpec,
+    VaderSource,
+)
 from adjudge.tasks.task_yaml import read_tree
 from adjudge.tasks.validate import mistakes_of
 
@@ -178,7 +188,7 @@ def test_generated_parts_are_up_to_date():
 
 def test_the_table_of_tasks_is_that_of_the_catalogue():
     rows = re.findall(
-        r"^\| `((?:glue|superglue|vader)/[\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$",
+        r"^\| `((?:code|glue|superglue|vader)/[\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$",
         text_of(REFERENCE / "tasks.md"),
         re.MULTILINE,
     )
@@ -219,7 +229,8 @@ def test_the_names_of_the_package_are_described():
 
 def test_the_fields_of_a_task_file_are_all_described():
     page = text_of(REFERENCE / "task-files.md")
-    for part in (TaskSpec, FileSource, HubSource, VaderSource, TableSource, Generation, LabelText):
+    sources = (FileSource, HubSource, VaderSource, GeneratedSource, TableSource)
+    for part in (TaskSpec, *sources, Generation, LabelText, Procedure):
         assert [name for name in part.model_fields if f"`{name}`" not in page] == [], part.__name__
     assert [name for name in HOOKS if f"`{name}`" not in page] == []
     examples = blocks(REFERENCE / "task-files.md", "yaml")

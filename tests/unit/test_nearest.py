@@ -13,7 +13,7 @@ from specs import label_task, number_task
 
 from adjudge.config import PromptConfig, RuntimeConfig, load_config
 from adjudge.errors import ConfigError, DataError, RunError
-from adjudge.methods.prompting import few_shot
+from adjudge.methods.prompting import showing
 from adjudge.methods.settings import check_settings, own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.prompts.demonstrations import choose_demonstrations
@@ -77,7 +77,7 @@ def test_a_pair_of_texts_is_as_near_as_its_fields_on_average(tiny_bert: Path) ->
 
 @pytest.fixture
 def build(tiny_llama: Path, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(few_shot, "ENCODER", str(tiny_bert))
+    monkeypatch.setattr(showing, "ENCODER", str(tiny_bert))
 
     def built(*overrides: str, spec: TaskSpec = SPEC, rows: Sequence[Example] = ROWS) -> tuple[Run, Any]:
         plain = ["method=few-shot", f"model={tiny_llama}", "runtime.dtype=float32", "prompt.demonstrations=2"]

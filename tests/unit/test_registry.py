@@ -16,11 +16,13 @@ def test_the_names_are_a_contract():
     assert list(METHODS) == [
         "zero-shot",
         "few-shot",
+        "nle",
         "bpo",
         "gepa",
         "gepa-edits",
         "give",
         "prp",
+        "iip",
         "sft",
         "ppo",
         "reinforce",
@@ -45,7 +47,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name not in ("zero-shot", "few-shot", "give"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle", "iip", "give"))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,14 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         ("few-shot", "data.train_rows=9", True),
         ("few-shot", "prompt.prior=content-free", True),
         ("few-shot", "prompt.demonstration_orders=2", True),
+        ("few-shot", "prompt.explanations=file", False),
+        ("nle", "prompt.explanations=file", True),
+        ("nle", "prompt.explanation_control=another", True),
+        ("nle", "writer.model=other", True),
+        ("nle", "writer.temperature=0.1", False),
+        ("iip", "iip.max_tokens=9", True),
+        ("iip", "data.train_rows=9", False),
+        ("zero-shot", "iip.max_tokens=9", False),
         ("sft", "prompt.prior=content-free", False),
         ("zero-shot", "prompt.demonstration_orders=2", False),
         ("zero-shot", "data.drop_overlap=true", False),
@@ -135,6 +145,8 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
         ("give", "give.use=paste", ["give.use=paste"]),
         ("few-shot", "prompt.prior=none", []),
         ("few-shot", "prompt.prior=training-rows", ["prompt.prior=training-rows"]),
+        ("nle", "prompt.explanations=none", ["prompt.explanations=none", "prompt.prior=training-rows"]),
+        ("nle", "prompt.explanation_control=empty", ["prompt.explanation_control=empty", "prompt.prior=training-rows"]),
         ("sft", "prompt.prior=training-rows", []),
         ("ppo", "ppo.clip=0.1", []),
         ("ppo", "ppo.values=vine", ["ppo.values=vine"]),

@@ -21,6 +21,7 @@ source: {table: {train: rows.csv}}
 """
 
 EXPECTED = {
+    "code/exec": ("False", "True"),
     "glue/ax": ("Entailment", "Contradiction", "Neutral"),
     "glue/cola": ("No", "Yes"),
     "glue/mnli": ("Entailment", "Contradiction", "Neutral"),

@@ -133,6 +133,8 @@ def _sources(spec: TaskSpec) -> str:
         sources.append(f"--data-dir DIR ({source.files.folder})")
     if source.vader:
         sources.append("adjudge fetch vader")
+    if source.generated:
+        sources.append(f"a generator ({source.generated.generator})")
     if source.table:
         sources.append(source.table.train)
     if source.hub:
@@ -150,7 +152,8 @@ def _example(spec: TaskSpec, data_dir: str | None) -> tuple[Example, str]:
     from adjudge.types import Example
 
     placeholder = Example("", {field: f"⟨{field}⟩" for field in spec.fields})
-    if data_dir is None and spec.source.vader is None and spec.source.table is None:
+    source = spec.source
+    if data_dir is None and source.vader is None and source.generated is None and source.table is None:
         return placeholder, "the first row with --data-dir"
     try:
         return load_split(spec, "dev", data_dir)[0], "the first dev row"

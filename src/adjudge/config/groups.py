@@ -119,6 +119,18 @@ class PromptConfig(Settings):
     prior_rows: int = Field(
         32, ge=1, description="most training rows of prompt.prior=training-rows; their gold answers are not read"
     )
+    explanations: Literal["none", "file", "zero-shot", "few-shot"] | None = Field(
+        None,
+        description="explanations of the demonstrations: none, of the file's own examples (file), or written by a "
+        "model, without or after these; unset: few-shot, and zero-shot for a task without such examples",
+    )
+    explanations_file: str | None = Field(
+        None, description="YAML file of explained examples; unset: those that come with adjudge for the task"
+    )
+    explanations_sha256: str | None = Field(None, description="hash of that file; a run records it")
+    explanation_control: Literal["none", "another", "empty"] = Field(
+        "none", description="control: each demonstration has another one's explanation (another), or none in its place"
+    )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
     template_options: dict[str, bool | int | float | str] = Field(
         {}, description="options of the model's chat template, such as {enable_thinking: false}"

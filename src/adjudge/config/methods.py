@@ -348,6 +348,16 @@ class GepaEditsConfig(GepaConfig):
     """GEPA's search with scripted edits in place of reflection."""
 
 
+class IipConfig(Settings):
+    """Steps before each judgement: a program's lines, or questions (arXiv 2410.06667)."""
+
+    lines: str | None = Field(None, description="field of a row that is given line by line; unset: the task's")
+    steps: tuple[str, ...] | None = Field(
+        None, description="questions that are answered before the judgement, one by one; unset: the task's procedure"
+    )
+    max_tokens: int = Field(32, ge=1, description="longest answer to a step")
+
+
 class FloorConfig(Settings):
     """What the floors read: logistic regression on features that are not trained."""
 
@@ -403,6 +413,7 @@ class MethodSettings(Settings):
     gepa_edits: GepaEditsConfig = GepaEditsConfig()
     prp: PrpConfig = PrpConfig()
     give: GiveConfig = GiveConfig()
+    iip: IipConfig = IipConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
     encoder: EncoderConfig = EncoderConfig()

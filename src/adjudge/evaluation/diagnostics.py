@@ -13,8 +13,11 @@ from adjudge.evaluation.statistics import Runs, metric_interval
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
-CATEGORIES = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge")
-"""Tags which hold phenomena, separated by SEPARATOR. A further tag, ``Domain``, is a sentence's origin."""
+CATEGORIES = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge", "Lines")
+"""Tags which hold phenomena, separated by SEPARATOR; ``Lines`` is the length of a program.
+
+A further tag, ``Domain``, is a sentence's origin.
+"""
 
 SEPARATOR = ";"
 

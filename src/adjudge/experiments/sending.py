@@ -9,10 +9,12 @@ from pathlib import Path
 
 from adjudge.config import Config
 from adjudge.errors import ConfigError
+from adjudge.methods.for_tasks import longest_step, steps_before
 from adjudge.methods.registry import get_entry
 from adjudge.methods.settings import api_models, model_of
 from adjudge.models.chat_api import Outgoing, check_consent, check_ready, has_consent, is_api, outgoing_line
 from adjudge.prompts.demonstrations import choose_demonstrations
+from adjudge.prompts.explanations import with_placeholders
 from adjudge.runs.folder import WRITER_LOG
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
@@ -36,10 +38,14 @@ def outgoing(
         shown: Sequence[Example] = ()
         if entry.rows == "demonstrations":
             shown = choose_demonstrations(train_rows, spec, config.prompt, config.seed)[: config.prompt.demonstrations]
+            shown = with_placeholders(shown, config.prompt, config.answer.analysis_tokens)
+        steps = [steps_before(config, row) for row in rows]  # each about as long as the row's prompt
         letters = sum(
-            len(message["content"]) for row in rows for message in prompt_messages(row, spec, config.prompt, shown)
+            (1 + count) * sum(len(message["content"]) for message in prompt_messages(row, spec, config.prompt, shown))
+            for row, count in zip(rows, steps, strict=True)
         )
-        parts.append(Outgoing(len(rows), letters, len(rows) * answer_limit(spec, config)))
+        written = len(rows) * answer_limit(spec, config) + sum(steps) * longest_step(config)
+        parts.append(Outgoing(len(rows) + sum(steps), letters, written))
     return reduce(add, parts)
 
 
@@ -53,8 +59,9 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
         if writer is not None and not (folder / WRITER_LOG).is_file():
             check_ready(writer, config.api)
             if not has_consent():
+                writes = get_entry(config.method).writes
                 raise ConfigError(
-                    f"{writer} writes instructions for {config.method}: requests with training rows go to "
+                    f"{writer} writes {writes} for {config.method}: requests with training rows go to "
                     f"{config.api.base_url}.\nNothing was sent. Add --send-rows if they may leave this machine."
                 )
     parts = [(config, going) for config, going, folder in runs if going and not (folder / WRITER_LOG).is_file()]
@@ -63,8 +70,10 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
     config, total = parts[0][0], reduce(add, (going for _, going in parts))
     entries = [get_entry(config.method) for config, _ in parts]
     searching = any(entry.trains and not entry.many_questions for entry in entries)
-    what = "questions about rows, at most," if any(entry.many_questions for entry in entries) else "rows"
-    what = f"{what}{',' * (what == 'rows')} besides those of a search," if searching else what
+    what = "rows and their steps" if any(entry.stepwise for entry in entries) else "rows"
+    if any(entry.many_questions for entry in entries):
+        what = "questions about rows, at most," if what == "rows" else f"questions about {what}, at most,"
+    what = f"{what}{',' * (not what.endswith(','))} besides those of a search," if searching else what
     check_consent(total, model_of(config), config.api, what)
     if say and len(parts) > 1:
         note(f"in all: {outgoing_line(total, model_of(config), config.api, what)}")

@@ -41,6 +41,12 @@ class Entry:
     """True if it takes tasks that are answered with a number."""
     rates_labels: bool = False
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
+    explains: bool = False
+    """True if its demonstrations have explanations, as ``prompt.explanations`` says."""
+    stepwise: bool = False
+    """True if it takes the steps of a task's procedure before each judgement."""
+    writes: str = "instructions"
+    """What its writer writes, where ``settings`` has one."""
     takes_api: bool = False
     """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
     many_questions: bool = False
@@ -68,19 +74,19 @@ def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
 
 
 def _prompting(name: str, summary: str, source: str, *, groups: tuple[str, ...] = (), **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing."""
+    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing; it reads `groups` too."""
     module = f"adjudge.methods.prompting.{_group(name)}"
     settings = ("prompt", "answer", "api", *groups)
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
 
 
-def _search(name: str, summary: str, source: str, *, writes: bool = True, **others: Any) -> Entry:
+def _search(name: str, summary: str, source: str, *, helped: bool = True, **others: Any) -> Entry:
     """Return the entry of a method in ``methods/prompting/NAME.py`` which sets something on training rows.
 
-    With `writes`, a writer helps it.
+    A writer may be what helps it.
     """
     group = _group(name)
-    settings = ("prompt", "answer", "api", *(("writer",) if writes else ()), group)
+    settings = ("prompt", "answer", "api", *(("writer",) if helped else ()), group)
     return Entry(
         name,
         summary,
@@ -131,6 +137,22 @@ METHODS: dict[str, Entry] = {
                 ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
             ),
         ),
+        _prompting(
+            "nle",
+            "few-shot with an explanation of each example, and one of its own before each answer",
+            "arXiv 2311.07556",
+            groups=("writer",),
+            rows="demonstrations",
+            explains=True,
+            writes="explanations",
+            apart=(
+                ("prompt.explanations", "none", "few-shot, without explanations"),
+                ("prompt.explanation_control", "another", "a control: every explanation is that of another example"),
+                ("prompt.explanation_control", "empty", "a control: the place of an explanation is left empty"),
+                ("prompt.prior", "content-free", "contextual calibration (arXiv 2102.09690)"),
+                ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
+            ),
+        ),
         _search(
             "bpo",
             "an instruction rewritten from right and wrong answers, and chosen on held-out rows",
@@ -145,7 +167,7 @@ METHODS: dict[str, Entry] = {
             "gepa-edits",
             "GEPA's search with scripted edits, without a large model",
             "arXiv 2507.19457",
-            writes=False,
+            helped=False,
             apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
         ),
         _prompting(
@@ -166,11 +188,23 @@ METHODS: dict[str, Entry] = {
                 ("give.use", "paste", "a control for GIVE: triples that name an entity are pasted, nothing is asked"),
             ),
         ),
+        _prompting(
+            "iip",
+            "a program given line by line, or questions answered one by one, before each judgement",
+            "arXiv 2410.06667",
+            groups=("iip",),
+            rows="none",
+            stepwise=True,
+            apart=(
+                ("iip.lines", "", "a reconstruction of IIP (arXiv 2410.06667), whose prompts are not published"),
+                ("iip.steps", "", "stepwise prompting by a procedure, which is ours, not IIP"),
+            ),
+        ),
         _search(
             "prp",
             "pairwise ranking: the untrained model compares candidates, or rows with anchors",
             "arXiv 2306.17563",
-            writes=False,
+            helped=False,
             rates_labels=True,
             many_questions=True,
             apart=(

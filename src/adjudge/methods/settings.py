@@ -10,6 +10,7 @@ from adjudge.config import Config, RewardConfig, keys_of, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
+from adjudge.methods.for_tasks import with_explanations
 from adjudge.methods.registry import METHODS, Entry, adapter_names, get_entry
 from adjudge.models.chat_api import is_api
 from adjudge.runs.names import MULTI
@@ -25,17 +26,20 @@ def check_settings(config: Config) -> None:
     entry = get_entry(config.method)
     if is_api(name := model_of(config)):
         check_api(entry.name, name, config, [other.name for other in METHODS.values() if other.takes_api])
-    if config.prompt.analysis == "before" and not entry.analysis_before:
+    unexplained = entry.explains and config.prompt.explanations == "none"
+    if config.prompt.analysis == "before" and (not entry.analysis_before or unexplained):
         use = "teach" if entry.trains else "show"
+        explaining = "" if entry.trains else f" Or show explanations: {', '.join(_explaining())}."
         raise ConfigError(
             f"{entry.name} cannot go with prompt.analysis=before: the rows have no analyses to {use}, and judgements "
             f"alone would teach the model to skip analyses. Leave {entry.name} out, or use prompt.analysis=true: the "
-            "analysis then follows the judgement."
+            f"analysis then follows the judgement.{explaining}"
         )
     for key in entry.needs:
         if value_of(config, key) is None:
             raise ConfigError(f"{entry.name} needs {key}: {keys_of()[key]}. Add {key}=… to the command.")
     if entry.rows == "demonstrations":
+        config = with_explanations(config)
         _check_demonstrations(config)
     if config.init is not None and not entry.trains_adapter:
         raise ConfigError(
@@ -44,9 +48,18 @@ def check_settings(config: Config) -> None:
         )
 
 
+def _explaining() -> list[str]:
+    return [entry.name for entry in METHODS.values() if entry.explains]
+
+
 def _check_demonstrations(config: Config) -> None:
     from adjudge.prompts.demonstrations import demonstration_orders
 
+    if config.prompt.explanation_control == "another" and 0 < config.prompt.demonstrations < 2:
+        raise ConfigError(
+            "prompt.explanation_control=another gives each demonstration another one's explanation, and there is one "
+            "alone. Raise prompt.demonstrations."
+        )
     if config.prompt.analysis and config.prompt.demonstration_orders > 1:
         raise ConfigError(
             "prompt.demonstration_orders averages the answers to several prompts, and an analysis "
@@ -208,7 +221,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     of them (``evaluation.decode=labels``).
     """
     entry = get_entry(config.method)
-    plain = Config()
+    config, plain = with_explanations(config), Config()
     update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config.method)}
     model = model_of(config)
     if entry.model != "model":

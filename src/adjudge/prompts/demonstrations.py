@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, DataError, nearest
+from adjudge.prompts.explanations import explained_examples
 from adjudge.tasks.reading.same_text import text_key
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
@@ -30,9 +31,12 @@ def choose_demonstrations(
     ``random`` draws rows by the seed, and keeps the order of the draw. ``nearest`` returns every labelled row, for each
     judged row to have its own (`adjudge.prompts.nearest`).
 
+    With ``explanations=file`` they are chosen among the examples of that file, in place of the training rows.
+
     Raises DataError when there are too few labelled rows, or a gold answer is not an answer of the task.
     """
-    rows = [example for example in train if example.gold is not None]
+    own_examples = config.explanations == "file"
+    rows = [row for row in (explained_examples(spec, config) if own_examples else train) if row.gold is not None]
     count = config.demonstrations
     for row in rows:
         if not spec.is_number and row.gold not in spec.words:
@@ -41,8 +45,9 @@ def choose_demonstrations(
             )
     if len(rows) < count:
         raise DataError(
-            f"{spec.name}: {count} demonstrations were requested, but there are {len(rows)} labelled training rows. "
-            "Raise --train-rows, or lower prompt.demonstrations."
+            f"{spec.name}: {count} demonstrations were requested, but there are {len(rows)} "
+            + ("explained examples. " if own_examples else "labelled training rows. Raise --train-rows, or ")
+            + f"{'Lower' if own_examples else 'lower'} prompt.demonstrations."
         )
     if config.demonstration_choice == "first" or count == 0:
         return rows[:count]

@@ -35,7 +35,7 @@ from adjudge.prompts.chat import (
 from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.template import compiled
-from adjudge.types import Example, Prompt
+from adjudge.types import Example, Explained, Prompt
 
 _SLOT = "adjudge-slot-{}-of-the-prompt"
 _SLOTS = re.compile(_SLOT.format(r"(\d+)"))
@@ -283,10 +283,13 @@ def user_turn(text: str, config: PromptConfig) -> str:
 
 
 def shown_answer(demonstration: Example, spec: TaskSpec) -> str:
-    """Return the answer of a worked example. Raises ConfigError without a gold answer."""
+    """Return the answer of a worked example, after any explanation. Raises ConfigError without a gold answer."""
     if demonstration.gold is None:
         raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
-    return f"{OPENING_TAG}{answer_text(demonstration.gold, spec)}{CLOSING_TAG}"
+    answer = f"{OPENING_TAG}{answer_text(demonstration.gold, spec)}{CLOSING_TAG}"
+    if isinstance(demonstration, Explained):
+        return f"{OPENING_ANALYSIS}{demonstration.explanation}{CLOSING_ANALYSIS}\n{answer}"
+    return answer
 
 
 def answer_form(spec: TaskSpec, analysis: bool | Literal["before"] = False) -> str:

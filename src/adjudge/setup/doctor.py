@@ -336,8 +336,11 @@ def _plans(machine: Sequence[Finding], data_dir: str | None) -> Iterator[Plan]:
     by_name = {finding.name: finding for finding in machine}
     reachable = by_name["hub"].values.get("reachable", False)
     fetched = by_name["rated sentences"].state == "ok"
-    for name in list_tasks():
-        yield _task_plan(load_task(name), data_dir, fetched=fetched, reachable=reachable)
+    for spec in map(load_task, list_tasks()):
+        if spec.source.generated is not None:
+            yield Plan(spec.name, True, "its rows are made when they are needed")
+        else:
+            yield _task_plan(spec, data_dir, fetched=fetched, reachable=reachable)
     yield Plan(
         "a model from the hub",
         reachable,

@@ -129,6 +129,27 @@ class TableSource(_Part):
             raise ValueError(str(error)) from None
 
 
+class GeneratedSource(_Part):
+    """Rows that are made by a seeded generator, without any file."""
+
+    generator: Literal["programs"]
+    """``programs``: straight-line programs over whole numbers that print True or False (`adjudge.tasks.programs`)."""
+    train: int = Field(1000, ge=1, le=100_000)
+    """Number of training rows."""
+    dev: int = Field(400, ge=1, le=100_000)
+    """Number of dev rows."""
+    seed: int = 0
+    lines: tuple[int, int] = (1, 6)
+    """Lines of the shortest and of the longest program."""
+
+    @field_validator("lines")
+    @classmethod
+    def _ordered(cls, lines: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= lines[0] <= lines[1] <= 6:
+            raise ValueError("the shortest and the longest program have 1 to 6 lines, as in [1, 6]")
+        return lines
+
+
 class Source(_Part):
     """The places a task's rows can come from; the first one available is used."""
 
@@ -140,6 +161,7 @@ class Source(_Part):
     files: FileSource | None = None
     hub: HubSource | None = None
     vader: VaderSource | None = None
+    generated: GeneratedSource | None = None
     table: TableSource | None = None
 
 
@@ -169,6 +191,15 @@ class Generation(_Part):
     """Draw from this many likeliest tokens; 0: no limit."""
     max_tokens: int = Field(40, ge=1)
     """Longest text; one that has not ended by then is dropped."""
+
+
+class Procedure(_Part):
+    """Steps before the judgement, for methods that take them one by one: the lines of a field, or questions."""
+
+    lines: str | None = None
+    """The field whose lines are the steps: a program."""
+    steps: tuple[str, ...] = ()
+    """Questions about the row, each of which is answered before the next."""
 
 
 class TaskSpec(_Part):
@@ -204,6 +235,8 @@ class TaskSpec(_Part):
     """The answer word that counts as positive in F1; the second label by default."""
     generate: Generation | None = None
     """How `adjudge generate` writes its rows; None: in a form for any labels."""
+    procedure: Procedure | None = None
+    """How it is judged step by step; None: at once."""
     source: Source
 
     @property

@@ -15,10 +15,12 @@ from adjudge.system.text import quoted
 from adjudge.tasks.answer_words import folded, label_key, unreadable_mark
 from adjudge.tasks.spec import (
     FileSource,
+    GeneratedSource,
     Generation,
     HubSource,
     LabelText,
     NumberAnswer,
+    Procedure,
     Source,
     TableSource,
     TaskSpec,
@@ -34,7 +36,9 @@ _PARTS: dict[str, type[BaseModel]] = {
     "source.files": FileSource,
     "source.hub": HubSource,
     "source.vader": VaderSource,
+    "source.generated": GeneratedSource,
     "source.table": TableSource,
+    "procedure": Procedure,
     "generate": Generation,
     "generate.labels": LabelText,
 }
@@ -47,6 +51,9 @@ RESERVED = (
     *("self", "loop", "super", "caller", "varargs", "kwargs"),
 )
 """Names reserved by Jinja."""
+
+MOST_STEPS = 12
+"""Most questions of a procedure: every row is asked each of them."""
 
 _TYPES = {
     "model_type": "a mapping of keys",
@@ -68,7 +75,7 @@ _PURPOSES = {
     "instruction": "what the model is asked to judge.",
     "template": "how a row is written out, for example 'Sentence: {{ sentence }}'.",
     "metrics": "a list; the first one ranks methods.",
-    "source": "where the rows come from (files, hub, vader or table).",
+    "source": "where the rows come from (files, hub, vader, generated or table).",
     "low": "the smallest number an answer can be.",
     "high": "the largest number an answer can be.",
     "train": "the file with the training rows.",
@@ -78,6 +85,7 @@ _PURPOSES = {
     "revision": "the commit of the data set, so that the rows cannot change.",
     "part": "movies, tweets, news or products.",
     "prompt": "what stands before a generated text of this label.",
+    "generator": "what makes the rows: programs.",
 }
 """The purpose of each required key."""
 
@@ -117,6 +125,7 @@ def mistakes_of(tree: Mapping[str, Any]) -> list[str]:
     mistakes += _answer_mistakes(tree)
     mistakes += _metric_mistakes(tree)
     mistakes += _source_mistakes(tree)
+    mistakes += _procedure_mistakes(tree)
     mistakes += _generate_mistakes(tree)
     return list(dict.fromkeys(mistakes))
 
@@ -297,7 +306,7 @@ def _source_mistakes(tree: Mapping[str, Any]) -> list[str]:
     if not isinstance(source, Mapping):
         return []
     if not any(source.get(name) is not None for name in Source.model_fields if name != "hook"):
-        return ["'source' is empty: give files, hub, vader or table."]
+        return ["'source' is empty: give files, hub, vader, generated or table."]
     hub, labels, mistakes = source.get("hub"), tree.get("labels"), _hook_mistakes(source)
     if isinstance(hub, Mapping) and isinstance(labels, Mapping):
         order = hub.get("labels") or ()
@@ -309,7 +318,26 @@ def _source_mistakes(tree: Mapping[str, Any]) -> list[str]:
     vader = source.get("vader")
     if isinstance(vader, Mapping) and isinstance(labels, Mapping) and set(labels) != {"positive", "negative"}:
         mistakes.append("'labels' of a task with 'source.vader' must be positive and negative, made from the ratings.")
+    generated = source.get("generated")
+    if isinstance(generated, Mapping) and (not isinstance(labels, Mapping) or set(labels) != {"True", "False"}):
+        mistakes.append("'labels' of a task with 'source.generated' must be True and False, which the programs print.")
     return mistakes
+
+
+def _procedure_mistakes(tree: Mapping[str, Any]) -> list[str]:
+    block, fields = tree.get("procedure"), tree.get("fields")
+    if not isinstance(block, Mapping):
+        return []
+    lines, steps = block.get("lines"), block.get("steps")
+    if (lines is None) == (not steps):
+        return ["'procedure' needs either 'lines', a field that is read line by line, or 'steps', a list of questions."]
+    if isinstance(steps, list | tuple) and len(steps) > MOST_STEPS:
+        return [f"'procedure.steps' has {len(steps)} questions; {MOST_STEPS} are the most."]
+    if isinstance(steps, list | tuple) and not all(isinstance(step, str) and step.strip() for step in steps):
+        return ["'procedure.steps' has an empty question."]
+    if isinstance(lines, str) and isinstance(fields, Mapping) and lines not in fields:
+        return [f"'procedure.lines' is '{lines}', which is not among the fields.{nearest(lines, map(str, fields))}"]
+    return []
 
 
 def _generate_mistakes(tree: Mapping[str, Any]) -> list[str]:

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adjudge.config import Config, PromptSearchConfig
+from adjudge.config import PromptSearchConfig
 from adjudge.errors import DataError, RunError
 from adjudge.evaluation.predict import Judge
 from adjudge.evaluation.trials import Trials, instructed_judge
 from adjudge.methods.base import Trained
+from adjudge.methods.prompting.writing import writer_of
 from adjudge.models.chat_api import is_api
 from adjudge.models.policy import Policy, load_policy
-from adjudge.rollout.writer import ApiSource, Ask, LocalSource, Source, Spent, Writer
-from adjudge.runs.folder import WRITER_LOG, Run
+from adjudge.rollout.writer import Ask, Spent, Writer
+from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json, write_text
@@ -48,7 +49,7 @@ class Search:
         The writer is the judging model itself unless ``writer.model`` is set. Raises what asking it raises.
         """
         if self.writer is None:
-            self.writer = Writer(_source(self.run.config, self.policy), self.run.folder / WRITER_LOG)
+            self.writer = writer_of(self.run, self.policy)
         settings, first = self.run.config.writer, 1000 * self.run.config.seed + self.writer.spent.calls
         asks = [
             Ask([{"role": "user", "content": request}], settings.max_tokens, settings.temperature, first + number)
@@ -133,12 +134,3 @@ def shown_row(row: Example) -> str:
         plain = " ".join(text.split())
         lines.append(f"{name}: {plain if len(plain) <= _SHOWN_CHARACTERS else plain[:_SHOWN_CHARACTERS] + ' …'}")
     return "\n".join(lines)
-
-
-def _source(config: Config, policy: Policy | None) -> Source:
-    name = config.writer.model or config.model
-    if is_api(name):
-        return ApiSource(name, config.api)
-    if policy is None or name != config.model:
-        policy = load_policy(config.model_copy(update={"model": name}))
-    return LocalSource(policy, config.prompt)

@@ -9,6 +9,7 @@ from typing import Any
 from adjudge.errors import DataError, nearest
 from adjudge.system.console import warn
 from adjudge.tasks.reading.bad_rows import OnBadRows
+from adjudge.tasks.reading.generated import load_generated
 from adjudge.tasks.reading.hooks import hook_named
 from adjudge.tasks.reading.hub import load_from_hub
 from adjudge.tasks.reading.located import located
@@ -28,9 +29,9 @@ def load_split(
     """Return the checked rows of one split, in file order.
 
     The first available source is used: `data_dir` (the official download layout, else the hub's Parquet files), the
-    fetched ratings, the user's table, the hub. A table that is gone from its path is looked for by name in `data_dir`.
-    `bad_rows` is for the rows of a user's table: an error for the first, or "drop", which lists them and returns
-    `KeptRows`.
+    fetched ratings, rows that are made, the user's table, the hub. A table that is gone from its path is looked for by
+    name in `data_dir`. `bad_rows` is for the rows of a user's table: an error for the first, or "drop", which lists
+    them and returns `KeptRows`.
 
     Raises DataError when no source has the rows (listing every path tried and what to do), or when a row does not fit
     the task (with file, line and field).
@@ -40,6 +41,8 @@ def load_split(
         return _from_folder(spec, split, Path(data_dir))
     if source.vader is not None:
         return load_vader(spec, source.vader, split)
+    if source.generated is not None:
+        return load_generated(spec, source.generated, split)
     if source.table is not None:
         return load_table(spec, source.table, split, bad_rows)
     if source.hub is not None:

@@ -1,0 +1,103 @@
+"""A judge that takes steps before each judgement: the model is asked one by one, and what it says is carried on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from adjudge.config import Config
+from adjudge.errors import ConfigError
+from adjudge.evaluation.api_judge import READABLE, ApiJudge
+from adjudge.evaluation.predict import PromptedJudge
+from adjudge.models.chat_api import cost, is_api
+from adjudge.models.policy import Policy
+from adjudge.prompts.steps import Progress, Steps
+from adjudge.rollout.writer import Ask, Spent, Writer
+from adjudge.system.parallel import world_size
+from adjudge.types import Example, Prediction
+
+READ_ENDS = (READABLE, "length")
+"""Ends of an answer to a step that is read; a filtered or an empty one is not."""
+
+
+class StepwiseJudge:
+    """Asks a model the steps of each row, and judges the row with what it answered below it.
+
+    A row with n steps takes n + 1 calls.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        steps: Steps,
+        judge: PromptedJudge | ApiJudge,
+        notes_field: str,
+        config: Config,
+        max_tokens: int,
+        policy: Policy | None = None,
+    ) -> None:
+        """Ask the steps by `writer`, and judge by `judge`, whose task has the field for the notes."""
+        self.writer, self.steps, self.judge_with_notes = writer, steps, judge
+        self._field, self._config, self._max_tokens, self._policy = notes_field, config, max_tokens, policy
+        self.spent: dict[str, Any] = {}
+        """What the latest judging took, and how many steps could not be read."""
+
+    def judge(
+        self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
+    ) -> list[Prediction]:
+        """Judge each row; see `Judge.judge`. Raises what asking the model raises."""
+        if world_size() > 1:
+            raise ConfigError("The steps of a row are asked by one process: start it without torchrun or accelerate.")
+        self.writer.spent = Spent()
+        rows = self.walk(examples, title)
+        asked = self.writer.spent  # a judge with the same writer counts anew
+        noted = [self.noted(progress) for progress in rows]
+        if self._policy is not None:
+            self._policy.forget_prefix()  # the answers do not depend on whether steps were asked or replayed
+        judged = self.judge_with_notes.judge(noted, probabilities=probabilities, title=title)
+        self.spent = self._spent(asked, noted, judged)
+        self.spent["unread_steps"] = sum(progress.unread for progress in rows)
+        return [
+            Prediction.of(example, each.text, each.value, each.probabilities)
+            for example, each in zip(examples, judged, strict=True)
+        ]
+
+    def walk(self, examples: Sequence[Example], title: str = "judging") -> list[Progress]:
+        """Take all steps of each row, and return how that went."""
+        api = self._config.api
+        of_api = is_api(self.writer.source.name)
+        limit = max(self._max_tokens, (api.max_tokens or 0) if of_api else 0)  # some models think in tokens that count
+        temperature = None if of_api and api.temperature is None else 0.0
+        rows = [self.steps.begin(example) for example in examples]
+        number = 1
+        while waiting := [progress for progress in rows if progress.done < len(progress.steps)]:
+            asks = [Ask(self.steps.turns(progress), limit, temperature) for progress in waiting]
+            written = self.writer.write(asks, what="steps of rows", title=f"{title}, step {number}")
+            for progress, each in zip(waiting, written, strict=True):
+                self.steps.take(progress, each.text if each.end in READ_ENDS else None)
+            number += 1
+        return rows
+
+    def noted(self, progress: Progress) -> Example:
+        """Return a row with the notes of its steps."""
+        fields = {**progress.row.fields, self._field: self.steps.notes(progress)}
+        return replace(progress.row, fields=fields)
+
+    def _spent(self, asked: Spent, noted: Sequence[Example], judged: Sequence[Prediction]) -> dict[str, Any]:
+        final, record = self.judge_with_notes, dict[str, Any]()
+        if isinstance(final, ApiJudge):
+            record = dict(final.spent)  # with how the answers ended
+            calls, read, written = (int(record[name]) for name in ("calls", "prompt_tokens", "generated_tokens"))
+        else:
+            ids = final.task.policy.tokenizer([each.text for each in judged], add_special_tokens=False).input_ids
+            calls, read, written = len(noted), sum(final.prompt_tokens(noted)), sum(map(len, ids))
+        record |= {
+            "calls": asked.calls + calls,
+            "prompt_tokens": asked.prompt_tokens + read,
+            "generated_tokens": asked.generated_tokens + written,
+        }
+        if is_api(self.writer.source.name):
+            price = cost(record["prompt_tokens"], record["generated_tokens"], self._config.api)
+            record |= {"price": price} if price is not None else {}
+        return record
