@@ -49,6 +49,7 @@ import adjudge.methods.exact
 import adjudge.methods.floors.linear
 import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
+import adjudge.methods.head
 import adjudge.methods.ppo
 import adjudge.methods.prompting.bpo
 import adjudge.methods.prompting.gepa
@@ -71,7 +72,7 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
-    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie", "bpo", "gepa", "gepa-edits"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model", "head", "swie", "bpo", "gepa", "gepa-edits"),
     *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
@@ -124,6 +125,9 @@ SETTINGS: dict[str, Any] = {
     "reward_model.batch_size": 4,
     "reward_model.micro_batch_size": 2,
     "reward_model.optimizer.lr": 1e-3,
+    "head.batch_size": 4,
+    "head.micro_batch_size": 2,
+    "head.optimizer.lr": 1e-2,
     "swie.batch_size": 4,
     "swie.micro_batch_size": 2,
     "swie.optimizer.lr": 1e-2,
@@ -230,6 +234,7 @@ def results(folder: Path) -> list[Path]:
         "adapter_model.safetensors",
         "instruction_embeddings.safetensors",
         "value_head.safetensors",
+        "classification_head.safetensors",
         "model.safetensors",
         "validation.jsonl",
         "rows.csv",

@@ -310,6 +310,18 @@ class RewardModelConfig(LoopConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
 
+class HeadConfig(LoopConfig):
+    """LoRA layers and a classification head on the policy, or a regression head for numbers."""
+
+    epochs: int = Field(2, ge=1, description="passes over the training rows")
+    micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
+    )
+    head_lr: float = Field(1e-3, gt=0, description="peak learning rate of the head")
+    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
+
+
 class PromptSearchConfig(Settings):
     """What the methods read which search an instruction: they choose it on held-out training rows."""
 
@@ -397,6 +409,7 @@ class MethodSettings(Settings):
     sppo: SppoConfig = SppoConfig()
     swie: SwieConfig = SwieConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
+    head: HeadConfig = HeadConfig()
     bpo: BpoConfig = BpoConfig()
     gepa: GepaConfig = GepaConfig()
     gepa_edits: GepaEditsConfig = GepaEditsConfig()

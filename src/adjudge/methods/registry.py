@@ -34,7 +34,7 @@ class Entry:
     model: str = "model"
     """The setting that names its model; "" for a method without one."""
     trains_adapter: bool = True
-    """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
+    """True if its LoRA layers can start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
@@ -208,6 +208,15 @@ METHODS: dict[str, Entry] = {
             apart=(("swie.strength", "0.0", "SFT"),),
         ),
         _adapter(
+            "head",
+            "LoRA layers and a classification head in place of written answers",
+            "arXiv 2106.09685",
+            samples=False,
+            trains_adapter=False,
+            analysis_before=False,
+            rates_labels=True,
+        ),
+        _adapter(
             "reward-model",
             "a reward for each answer, learned from pairs; judges by the highest",
             "arXiv 2405.19763",
@@ -234,7 +243,7 @@ COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 
 
 def adapter_names() -> list[str]:
-    """Return the methods which train an adapter. They can start from a run, and learn several tasks."""
+    """Return the methods whose adapter can start from a run, and learn several tasks."""
     return [entry.name for entry in METHODS.values() if entry.trains_adapter]
 
 
