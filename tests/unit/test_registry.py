@@ -34,6 +34,7 @@ def test_the_names_are_a_contract():
         "reward-model",
         "tfidf",
         "linear",
+        "head",
         "encoder",
     ]
 

@@ -374,8 +374,12 @@ class TfidfConfig(FloorConfig):
 
 
 class LinearConfig(FloorConfig):
-    """Logistic regression on the vectors of a frozen encoder (ridge regression for numbers)."""
+    """Logistic regression on the vectors of a frozen encoder or policy (ridge regression for numbers)."""
 
+    states: Literal["encoder", "policy"] = Field(
+        "encoder",
+        description="vectors of the encoder linear.model, or the policy's last state at the end of the row's prompt",
+    )
     model: str = Field("minilm-l6", description="encoder id or folder")
     max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
 

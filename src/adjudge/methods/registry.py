@@ -33,6 +33,8 @@ class Entry:
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
     """The setting that names its model; "" for a method without one."""
+    policy_if: tuple[str, str] | None = None
+    """Setting and value with which it prompts the policy (``model``), in place of a model of its own."""
     trains_adapter: bool = True
     """True if its LoRA layers can start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
@@ -95,11 +97,11 @@ def _encoder(name: str, summary: str, source: str) -> Entry:
     )
 
 
-def _floor(name: str, summary: str, source: str, model: str = "") -> Entry:
+def _floor(name: str, summary: str, source: str, model: str = "", **others: Any) -> Entry:
     """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
     group = _group(name)
     module = f"adjudge.methods.floors.{group}"
-    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False)
+    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False, **others)
 
 
 def _group(name: str) -> str:
@@ -208,15 +210,6 @@ METHODS: dict[str, Entry] = {
             apart=(("swie.strength", "0.0", "SFT"),),
         ),
         _adapter(
-            "head",
-            "LoRA layers and a classification head in place of written answers",
-            "arXiv 2106.09685",
-            samples=False,
-            trains_adapter=False,
-            analysis_before=False,
-            rates_labels=True,
-        ),
-        _adapter(
             "reward-model",
             "a reward for each answer, learned from pairs; judges by the highest",
             "arXiv 2405.19763",
@@ -227,9 +220,20 @@ METHODS: dict[str, Entry] = {
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
             "linear",
-            "logistic regression on a frozen encoder's vectors: a floor, in seconds",
+            "logistic regression on a frozen model's vectors: a floor, in seconds",
             "arXiv 1908.10084",
             model="linear.model",
+            policy_if=("linear.states", "policy"),
+            apart=(("linear.states", "policy", "a linear probe of the policy's states (arXiv 1610.01644)"),),
+        ),
+        _adapter(
+            "head",
+            "LoRA layers and a classification head in place of written answers",
+            "arXiv 2106.09685",
+            samples=False,
+            trains_adapter=False,
+            analysis_before=False,
+            rates_labels=True,
         ),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
