@@ -35,6 +35,7 @@ def test_the_names_are_a_contract():
         "tfidf",
         "linear",
         "head",
+        "setfit",
         "encoder",
     ]
 

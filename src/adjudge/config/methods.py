@@ -384,6 +384,17 @@ class LinearConfig(FloorConfig):
     max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
 
 
+class SetfitConfig(Settings):
+    """SetFit (arXiv 2209.11055): an encoder tuned on pairs of texts, and a logistic regression."""
+
+    model: str = Field("minilm-l6", description="encoder id or folder")
+    max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
+    iterations: int = Field(20, ge=1, description="pairs of each kind per row: of the same label, and of different ones")
+    epochs: int = Field(1, ge=1, description="passes over the pairs")
+    batch_size: int = Field(16, ge=1, description="pairs per step")
+    lr: float = Field(2e-5, gt=0, description="peak learning rate of the encoder")
+
+
 class EncoderConfig(LoopConfig):
     """A fine-tuned encoder with a classification or regression head: the baseline to beat."""
 
@@ -419,4 +430,5 @@ class MethodSettings(Settings):
     gepa_edits: GepaEditsConfig = GepaEditsConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
+    setfit: SetfitConfig = SetfitConfig()
     encoder: EncoderConfig = EncoderConfig()

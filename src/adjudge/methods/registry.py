@@ -88,13 +88,12 @@ def _search(name: str, summary: str, source: str, *, writes: bool = True, **othe
     )
 
 
-def _encoder(name: str, summary: str, source: str) -> Entry:
+def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, **others: Any) -> Entry:
     """Return the entry of an encoder method in ``methods/NAME.py``; its settings name its model."""
     group = _group(name)
-    settings = (group, "checkpoint")
-    return Entry(
-        name, summary, source, f"adjudge.methods.{group}", settings, model=f"{group}.model", trains_adapter=False
-    )
+    settings = (group, *(("checkpoint",) if checkpoints else ()))
+    module, model = f"adjudge.methods.{group}", f"{group}.model"
+    return Entry(name, summary, source, module, settings, model=model, trains_adapter=False, **others)
 
 
 def _floor(name: str, summary: str, source: str, model: str = "", **others: Any) -> Entry:
@@ -234,6 +233,13 @@ METHODS: dict[str, Entry] = {
             trains_adapter=False,
             analysis_before=False,
             rates_labels=True,
+        ),
+        _encoder(
+            "setfit",
+            "an encoder tuned on pairs of texts, and a logistic regression: for few rows",
+            "arXiv 2209.11055",
+            checkpoints=False,
+            numbers=False,
         ),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )

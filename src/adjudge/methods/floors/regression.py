@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,28 @@ def fit_floor(
     if standardise:  # of the features as they are
         coef_LF = fitted.coef_LF / scale_F
         fitted = Fitted(coef_LF, fitted.intercept_L - coef_LF @ centre_F)
-    with whole_folder(run.folder / FOLDER) as temporary:
-        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
-        write_json(temporary / STORED, {**stored, "words": list(task.words)})
+    save_regression(run, fitted, task, stored, arrays)
     run.log({"step": 1, "rows": len(part.rows), "features": features_NF.shape[1], "c": c, "held_out": held_out})
     return Trained([RegressionJudge(features, fitted, task)], len(part.rows))
+
+
+def save_regression(
+    run: Run,
+    fitted: Fitted,
+    task: TaskSpec,
+    stored: dict[str, Any],
+    arrays: dict[str, Array],
+    also: Callable[[Path], None] | None = None,
+) -> None:
+    """Save a linear model, and what its features need, to the run folder: whole or not at all.
+
+    `also` saves more into the same folder.
+    """
+    with whole_folder(run.folder / FOLDER) as temporary:
+        if also is not None:
+            also(temporary)
+        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
+        write_json(temporary / STORED, {**stored, "words": list(task.words)})
 
 
 def load_floor(
