@@ -74,7 +74,18 @@ from adjudge.tasks import infer_task
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
     *("dpo", "tdpo", "spin", "sppo", "reward-model", "head", "swie", "bpo", "gepa", "gepa-edits"),
-    *("encoder", "tfidf", "linear", "setfit", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
+    *(
+        "encoder",
+        "tfidf",
+        "linear",
+        "setfit",
+        "multi-ppo",
+        "multi-spin",
+        "learned-ppo",
+        "vine-ppo",
+        "noisy-sft",
+        "generate",
+    ),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
 FORMS: dict[str, dict[str, Any]] = {

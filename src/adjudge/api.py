@@ -363,7 +363,7 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
-_SHORT = {name: f"data.{name}" for name in ("train_rows", "eval_rows", "data_dir", "folds")}
+_SHORT = {name: f"data.{name}" for name in ("train_rows", "shots", "eval_rows", "data_dir", "folds")}
 
 
 def named_settings(options: Mapping[str, Any]) -> dict[str, Any]:

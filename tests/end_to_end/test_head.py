@@ -128,13 +128,12 @@ def test_a_head_that_is_gone_damaged_or_of_other_labels_is_an_error(run: Run, tm
     shutil.copytree(run.folder, tmp_path / "run")
     broken = Run.open(tmp_path / "run")
     (spec,) = read_tasks(run.folder)
-    with pytest.raises(RunError, match="its head answers .*, but the task mine wants Yes, No"):
+    with pytest.raises(RunError, match=r"its head answers .*, but the task mine wants Yes, No"):
         load_one("head", broken, label_task("Yes", "No"))
     weights = broken.folder / "adapter" / "classification_head.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(RunError, match="is damaged, or of another model"):
         load_one("head", broken, spec)
     weights.unlink()
-    with pytest.raises(RunError, match="holds no classification head: classification_head.safetensors is missing"):
+    with pytest.raises(RunError, match=r"holds no classification head: classification_head.safetensors is missing"):
         load_one("head", broken, spec)
-

@@ -15,7 +15,6 @@ from specs import label_task
 import adjudge
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError
-from adjudge.methods.settings import check_tasks
 from adjudge.runs.folder import Run
 from adjudge.runs.portable import write_portable
 from adjudge.types import Example
@@ -52,16 +51,14 @@ def test_it_learns_and_judges_the_same_again_and_elsewhere(tiny_bert: Path, tmp_
         assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
 
 
-def test_what_it_cannot_learn_from_is_named(
-    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_cannot_learn_from_is_named(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(tmp_path / "run", tiny_bert)
     with pytest.raises(DataError, match="all 6 training rows have one label, and setfit pairs rows of two"):
         train_one("setfit", run, LABELS, ROWS[::2])
     with pytest.raises(DataError, match=r"the gold answer None is none of Bad, Good, Mixed"):
         train_one("setfit", run, LABELS, [*ROWS, Example("t:99", {"text": "film"})])
     monkeypatch.setattr("adjudge.methods.setfit.MOST_ROWS", 10)
-    with pytest.raises(DataError, match="12 are more than 10. Give it some of them: --shots 64"):
+    with pytest.raises(DataError, match=r"12 are more than 10. Give it some of them: --shots 64"):
         train_one("setfit", run, LABELS, ROWS)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "setfit", None)

@@ -86,6 +86,15 @@ TrainRows = Annotated[
         rich_help_panel=ROWS,
     ),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Few rows: K training rows of each label, drawn by the seed.",
+        show_default="all rows",
+        rich_help_panel=ROWS,
+    ),
+]
 EvalRows = Annotated[
     int | None,
     typer.Option(
@@ -320,6 +329,7 @@ SETTING_OF = {
     "mixture": "data.mixture",
     "data_dir": "data.data_dir",
     "train_rows": "data.train_rows",
+    "shots": "data.shots",
     "eval_rows": "data.eval_rows",
     "split": "data.split",
     "folds": "data.folds",

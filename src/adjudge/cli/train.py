@@ -45,6 +45,7 @@ def train(
     mixture: options.Mixture = None,
     data_dir: options.DataDir = None,
     train_rows: options.TrainRows = None,
+    shots: options.Shots = None,
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     data: options.Data = None,

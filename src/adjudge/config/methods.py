@@ -389,7 +389,7 @@ class SetfitConfig(Settings):
 
     model: str = Field("minilm-l6", description="encoder id or folder")
     max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
-    iterations: int = Field(20, ge=1, description="pairs of each kind per row: of the same label, and of different ones")
+    iterations: int = Field(20, ge=1, description="pairs per row, of one label and again of two labels")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
     batch_size: int = Field(16, ge=1, description="pairs per step")
     lr: float = Field(2e-5, gt=0, description="peak learning rate of the encoder")

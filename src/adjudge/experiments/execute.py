@@ -18,7 +18,14 @@ from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import entry_for, get_entry
-from adjudge.methods.settings import check_settings, check_tasks, load_reward_functions, load_reward_model, model_key, own_settings
+from adjudge.methods.settings import (
+    check_settings,
+    check_tasks,
+    load_reward_functions,
+    load_reward_model,
+    model_key,
+    own_settings,
+)
 from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.base import check_same_model, with_absolute_model
 from adjudge.runs.environment import FILE as ENVIRONMENT

@@ -310,7 +310,8 @@ def adapter_loop(
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
     value head is trained too, without `value_bias` its weight alone. With several `iterations` the reference moves
     (`AdapterLoop.begins_iteration`). `embeddings` are added to the layers. `add_to` adds the method's own modules to
-    the policy and returns their parameter groups. `carry` holds its additional state; `judge_of` makes its judges. Raises ConfigError, DataError, ModelError, RunError.
+    the policy and returns their parameter groups. `carry` holds the method's additional state; `judge_of` makes its
+    judges. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)

@@ -120,7 +120,8 @@ def _tune(run: Run, encoder: Encoder, texts: Sequence[str], targets: Sequence[in
             trainer.add_callback(_steps_to(bar.advance))
             trainer.train()
         _take_weights(encoder, reader.auto_model)
-        losses = [record["embedding_loss"] for record in trainer.st_trainer.state.log_history if "embedding_loss" in record]
+        history = trainer.st_trainer.state.log_history
+        losses = [record["embedding_loss"] for record in history if "embedding_loss" in record]
     pairs = arguments.max_steps * arguments.embedding_batch_size
     return {"pairs": pairs, "first_loss": float(losses[0]), "loss": float(losses[-1])}, model.model_head
 

@@ -79,6 +79,8 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
         by_label.append(f"data.sampling={config.data.sampling}")
     if entry.trains and config.calibration.rows:
         by_label.append("calibration.rows")
+    if entry.rows != "none" and config.data.shots is not None:
+        by_label.append("data.shots")
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
@@ -229,7 +231,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
-        unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
+        unread |= {"train_rows": None, "shots": None, "drop_overlap": plain.data.drop_overlap}
     if not entry.trains:
         unread["sampling"] = plain.data.sampling
         update["calibration"] = plain.calibration

@@ -80,4 +80,3 @@ def head_logits(policy: Policy, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Return the logits of the policy's head for each prompt, float32 ``[B, L]``."""
     logits_BL: Tensor = head_of(policy).score(last_states(policy, prompts))
     return logits_BL
-
