@@ -172,8 +172,8 @@ Encoding = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        metavar="labels|number",
-        help="Whether the label column holds classes or a number.",
+        metavar="labels|ordered|number",
+        help="Whether the label column holds classes, classes in an order, or a number.",
         show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
