@@ -130,6 +130,10 @@ class PromptConfig(Settings):
         32, ge=1, description="most training rows of prompt.prior=training-rows; their gold answers are not read"
     )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
+    truncation: Literal["end", "start", "middle"] = Field(
+        "end",
+        description="where a text that is too long is cut: its end, its start, or its middle (both ends are kept)",
+    )
     template_options: dict[str, bool | int | float | str] = Field(
         {}, description="options of the model's chat template, such as {enable_thinking: false}"
     )
