@@ -50,6 +50,7 @@ import adjudge.methods.exact
 import adjudge.methods.floors.linear
 import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
+import adjudge.methods.head
 import adjudge.methods.ppo
 import adjudge.methods.prompting.bpo
 import adjudge.methods.prompting.gepa
@@ -58,6 +59,7 @@ import adjudge.methods.prompting.prp
 import adjudge.methods.reinforce
 import adjudge.methods.reward_model
 import adjudge.methods.rloo
+import adjudge.methods.setfit
 import adjudge.methods.sft
 import adjudge.methods.spin
 import adjudge.methods.sppo
@@ -73,8 +75,9 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
-    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie", "bpo", "gepa", "gepa-edits", "prp"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model", "head", "swie", "bpo", "gepa", "gepa-edits", "prp"),
+    *("encoder", "tfidf", "linear", "setfit", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo"),
+    *("noisy-sft", "generate"),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
 FORMS: dict[str, dict[str, Any]] = {
@@ -126,10 +129,14 @@ SETTINGS: dict[str, Any] = {
     "reward_model.batch_size": 4,
     "reward_model.micro_batch_size": 2,
     "reward_model.optimizer.lr": 1e-3,
+    "head.batch_size": 4,
+    "head.micro_batch_size": 2,
+    "head.optimizer.lr": 1e-2,
     "swie.batch_size": 4,
     "swie.micro_batch_size": 2,
     "swie.optimizer.lr": 1e-2,
     "encoder.batch_size": 4,
+    "setfit.iterations": 1,
     "bpo.rewrites": 2,
     "gepa.calls": 24,
     "gepa_edits.calls": 36,
@@ -155,7 +162,8 @@ def make_models(folder: Path) -> dict[str, str]:
     )
     torch.manual_seed(0)
     BertForSequenceClassification(bert).save_pretrained(folder / "bert")
-    return {"model": str(folder / "llama"), "encoder.model": str(folder / "bert"), "linear.model": str(folder / "bert")}
+    bert_of = {f"{group}.model": str(folder / "bert") for group in ("encoder", "linear", "setfit")}
+    return {"model": str(folder / "llama"), **bert_of}
 
 
 def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
@@ -235,6 +243,7 @@ def results(folder: Path) -> list[Path]:
         "adapter_model.safetensors",
         "instruction_embeddings.safetensors",
         "value_head.safetensors",
+        "classification_head.safetensors",
         "model.safetensors",
         "validation.jsonl",
         "rows.csv",
@@ -397,6 +406,8 @@ def main() -> None:
         data = write_reviews(Path(made) / "reviews.csv", 40)
         if any(method.startswith("learned-") for method in methods):
             make_reward_model(models, data)
+        if "setfit" in methods:
+            import setfit  # noqa: F401 (once, before the forks: it takes seconds)
         if "generate" in methods:
             save_writing_model(data.parent / "writing")
         for place, method in enumerate(methods):

@@ -38,6 +38,8 @@ def test_the_names_are_a_contract():
         "reward-model",
         "tfidf",
         "linear",
+        "head",
+        "setfit",
         "encoder",
     ]
 

@@ -86,6 +86,15 @@ TrainRows = Annotated[
         rich_help_panel=ROWS,
     ),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Few rows: K training rows of each label, drawn by the seed.",
+        show_default="all rows",
+        rich_help_panel=ROWS,
+    ),
+]
 EvalRows = Annotated[
     int | None,
     typer.Option(
@@ -163,8 +172,8 @@ Encoding = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        metavar="labels|number",
-        help="Whether the label column holds classes or a number.",
+        metavar="labels|ordered|number",
+        help="Whether the label column holds classes, classes in an order, or a number.",
         show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
@@ -320,6 +329,7 @@ SETTING_OF = {
     "mixture": "data.mixture",
     "data_dir": "data.data_dir",
     "train_rows": "data.train_rows",
+    "shots": "data.shots",
     "eval_rows": "data.eval_rows",
     "split": "data.split",
     "folds": "data.folds",

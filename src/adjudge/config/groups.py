@@ -29,6 +29,9 @@ class DataConfig(Settings):
     train_rows: int | None = Field(
         None, ge=1, description="training rows drawn by the seed, of a mixture's tasks together; all when unset"
     )
+    shots: int | None = Field(
+        None, ge=1, description="few rows: this many training rows of each label, drawn by the seed, per task"
+    )
     mixture: str | None = Field(
         None,
         description="several tasks: proportional, equal, temperature=T, or rows=A,B (of each task); "
@@ -65,6 +68,13 @@ class DataConfig(Settings):
         if mixture is not None and not _MIXTURE.fullmatch(mixture):
             raise ValueError("write proportional, equal, temperature=T with a T from 1, or rows=A,B")
         return mixture
+
+    @field_validator("shots")
+    @classmethod
+    def _in_place_of_a_number(cls, shots: int | None, info: ValidationInfo) -> int | None:
+        if shots is not None and info.data.get("train_rows") is not None:
+            raise ValueError("it counts rows of each label, so data.train_rows (--train-rows) cannot go with it")
+        return shots
 
     @field_validator("folds")
     @classmethod
@@ -132,6 +142,10 @@ class PromptConfig(Settings):
         "none", description="control: each demonstration has another one's explanation (another), or none in its place"
     )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
+    truncation: Literal["end", "start", "middle"] = Field(
+        "end",
+        description="where a text that is too long is cut: its end, its start, or its middle (both ends are kept)",
+    )
     template_options: dict[str, bool | int | float | str] = Field(
         {}, description="options of the model's chat template, such as {enable_thinking: false}"
     )

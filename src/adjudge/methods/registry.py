@@ -33,8 +33,10 @@ class Entry:
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
     """The setting that names its model; "" for a method without one."""
+    policy_if: tuple[str, str] | None = None
+    """Setting and value with which it prompts the policy (``model``), in place of a model of its own."""
     trains_adapter: bool = True
-    """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
+    """True if its LoRA layers can start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
@@ -99,20 +101,19 @@ def _search(name: str, summary: str, source: str, *, helped: bool = True, **othe
     )
 
 
-def _encoder(name: str, summary: str, source: str) -> Entry:
+def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, **others: Any) -> Entry:
     """Return the entry of an encoder method in ``methods/NAME.py``; its settings name its model."""
     group = _group(name)
-    settings = (group, "checkpoint")
-    return Entry(
-        name, summary, source, f"adjudge.methods.{group}", settings, model=f"{group}.model", trains_adapter=False
-    )
+    settings = (group, *(("checkpoint",) if checkpoints else ()))
+    module, model = f"adjudge.methods.{group}", f"{group}.model"
+    return Entry(name, summary, source, module, settings, model=model, trains_adapter=False, **others)
 
 
-def _floor(name: str, summary: str, source: str, model: str = "") -> Entry:
+def _floor(name: str, summary: str, source: str, model: str = "", **others: Any) -> Entry:
     """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
     group = _group(name)
     module = f"adjudge.methods.floors.{group}"
-    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False)
+    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False, **others)
 
 
 def _group(name: str) -> str:
@@ -289,9 +290,27 @@ METHODS: dict[str, Entry] = {
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
             "linear",
-            "logistic regression on a frozen encoder's vectors: a floor, in seconds",
+            "logistic regression on a frozen model's vectors: a floor, in seconds",
             "arXiv 1908.10084",
             model="linear.model",
+            policy_if=("linear.states", "policy"),
+            apart=(("linear.states", "policy", "a linear probe of the policy's states (arXiv 1610.01644)"),),
+        ),
+        _adapter(
+            "head",
+            "LoRA layers and a classification head in place of written answers",
+            "arXiv 2106.09685",
+            samples=False,
+            trains_adapter=False,
+            analysis_before=False,
+            rates_labels=True,
+        ),
+        _encoder(
+            "setfit",
+            "an encoder tuned on pairs of texts, and a logistic regression: for few rows",
+            "arXiv 2209.11055",
+            checkpoints=False,
+            numbers=False,
         ),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
@@ -305,7 +324,7 @@ COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 
 
 def adapter_names() -> list[str]:
-    """Return the methods which train an adapter. They can start from a run, and learn several tasks."""
+    """Return the methods whose adapter can start from a run, and learn several tasks."""
     return [entry.name for entry in METHODS.values() if entry.trains_adapter]
 
 

@@ -99,6 +99,8 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
         by_label.append(f"data.sampling={config.data.sampling}")
     if entry.trains and config.calibration.rows:
         by_label.append("calibration.rows")
+    if entry.rows != "none" and config.data.shots is not None:
+        by_label.append("data.shots")
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
@@ -109,8 +111,18 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
 
 def model_of(config: Config) -> str:
     """Return the model of the run's method; "" for a method without one."""
-    key = get_entry(config.method).model
+    key = model_key(config)
     return str(value_of(config, key)) if key else ""
+
+
+def model_key(config: Config) -> str:
+    """Return the setting that names the model of the run's method; "" for a method without one."""
+    entry = get_entry(config.method)
+    return "model" if _prompts_policy(entry, config) else entry.model
+
+
+def _prompts_policy(entry: Entry, config: Config) -> bool:
+    return entry.policy_if is not None and value_of(config, entry.policy_if[0]) == entry.policy_if[1]
 
 
 def api_models(config: Config) -> list[str]:
@@ -208,9 +220,11 @@ def forms_apart(config: Config) -> list[dict[str, str]]:
     return forms
 
 
-def unread_groups(method: str) -> list[str]:
-    """Return the groups of settings that a method never reads."""
-    return [name for name in _READ_BY_SOME if name not in get_entry(method).settings]
+def unread_groups(config: Config) -> list[str]:
+    """Return the groups of settings that the run's method never reads."""
+    entry = get_entry(config.method)
+    read = {*entry.settings, *(("prompt", "answer") if _prompts_policy(entry, config) else ())}
+    return [name for name in _READ_BY_SOME if name not in read]
 
 
 def own_settings(config: Config, tasks: int = 1) -> Config:
@@ -222,10 +236,12 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     """
     entry = get_entry(config.method)
     config, plain = with_explanations(config), Config()
-    update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config.method)}
+    update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config)}
     model = model_of(config)
     if entry.model != "model":
-        update |= {"model": model, "preset": plain.preset}  # no preset changes it
+        update["model"] = model
+        if model_key(config) != "model":
+            update["preset"] = plain.preset  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
     if entry.rows != "demonstrations" or is_api(model):
         update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
@@ -235,7 +251,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
-        unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
+        unread |= {"train_rows": None, "shots": None, "drop_overlap": plain.data.drop_overlap}
     if not entry.trains:
         unread["sampling"] = plain.data.sampling
         update["calibration"] = plain.calibration

@@ -26,6 +26,12 @@ def check_rewards(config: RewardConfig, specs: Sequence[TaskSpec]) -> None:
     for spec in specs:
         if config.balance:
             need_labels(spec, "reward.balance")
+        if config.distance in ("linear", "quadratic") and not spec.ordered:
+            raise ConfigError(
+                f"reward.distance={config.distance} is for labels in an order, which those of {spec.name} have not. "
+                "Give your own table --kind ordered, a task file 'ordered: true', or leave it unset: numbers pay by "
+                "their distance anyway."
+            )
         check_metric(config, spec)
 
 

@@ -30,7 +30,7 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
         raise DataError(
             f"{spec.name}: the gold answer {gold!r} is none of its answer words.{nearest(str(gold), spec.words)}"
         )
-    return match_reward(judgement, str(gold), config)
+    return match_reward(judgement, str(gold), spec, config)
 
 
 def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:

@@ -2,7 +2,7 @@
 
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
-from adjudge.tasks.reading.draw import take_rows
+from adjudge.tasks.reading.draw import take_rows, take_shots
 from adjudge.tasks.reading.folds import deal_folds, has_own_dev, rows_to_fold
 from adjudge.tasks.reading.given_rows import given_examples
 from adjudge.tasks.reading.judged_file import on_file
@@ -40,6 +40,7 @@ __all__ = [
     "spec_to_yaml",
     "table_format",
     "take_rows",
+    "take_shots",
     "validate_task",
     "without_overlap",
 ]

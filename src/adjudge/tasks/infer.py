@@ -41,8 +41,9 @@ def infer_task(
     answer word is the label with "_" written as a space, or the class's name where a Parquet file has it.
 
     `labels` fixes order and words. It is a list of ``raw`` or ``raw=Word``, or a mapping of raw label to word; raw
-    labels with one word are one label. `kind` is "labels" or "number". Without both, a column of numbers with decimals,
-    or with more than 10 different whole numbers, becomes a number task between its smallest and largest value.
+    labels with one word are one label. `kind` is "labels", "number", or "ordered": labels in the order of `labels`,
+    or of their numbers, in which near is less wrong. Without both, a column of numbers with decimals, or with
+    more than 10 different whole numbers, becomes a number task between its smallest and largest value.
 
     `instruction` replaces the sentence that asks for the answer. `separator` and `encoding` say how the files are
     written, where they do not tell. With "drop", `bad_rows` do not count; the rows are loaded with the setting
@@ -56,7 +57,7 @@ def infer_task(
     _check_names(paths[0], text, label)
     form = table_format(separator, encoding)
     gold = read_gold(paths, text, label, form, bad_rows)
-    decimal = gold.read_decimal_commas() if labels is None and kind != "labels" else "."
+    decimal = gold.read_decimal_commas() if labels is None and kind not in ("labels", "ordered") else "."
     fields = _field_names(text)
     titles = [_human(name) for name in _short_names(text)]
     label_title = _human(_short_names([label])[0])
@@ -91,7 +92,8 @@ def _answers(
     path: Path, gold: GoldColumn, labels: Sequence[str] | Mapping[str, str] | None, kind: str | None, question: str
 ) -> dict[str, Any]:
     """Return the part of a task that says what is answered: labels or a number, metrics, instruction."""
-    if kind_of(gold, kind, labels) == "number":
+    found = kind_of(gold, kind, labels)
+    if found == "number":
         number = number_answer(gold)
         form = {0: "whole number", 1: "number with one decimal"}.get(
             number["decimals"], f"number with {number['decimals']} decimals"
@@ -105,7 +107,8 @@ def _answers(
     quoted = [f'"{word}"' for word in dict.fromkeys(words.values())]
     return {
         "labels": words,
-        "metrics": ["accuracy", "macro_f1"],
+        **({"ordered": True} if found == "ordered" else {}),
+        "metrics": [*(["quadratic_kappa"] if found == "ordered" else []), "accuracy", "macro_f1"],
         "instruction": f"Judge {question}. Answer {_and(quoted, 'or')}.",
     }
 

@@ -222,6 +222,8 @@ class TaskSpec(_Part):
 
     Raw labels with the same word are one label.
     """
+    ordered: bool = False
+    """True if the labels are listed in an order in which near is less wrong, such as Poor, Fair, Good."""
     number: NumberAnswer | None = None
     metrics: tuple[str, ...]
     """Names from `adjudge.tasks.scoring.metrics`, the primary one first."""

@@ -284,10 +284,14 @@ def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
             fitting = ", ".join(other for other, metric in METRICS.items() if metric.kind == kind)
             answers = "numbers" if kind == "number" else "labels"
             mistakes.append(f"'metrics' has '{name}', which does not fit answers that are {answers}. Use: {fitting}.")
+        elif METRICS[name].ordered and tree.get("ordered") is not True:
+            mistakes.append(f"'metrics' has '{name}', which is for labels in an order: write 'ordered: true'.")
         elif METRICS[name].grouped and not _has_groups(tree):
             mistakes.append(
                 f"'metrics' has '{name}', which scores groups of rows: name the column that groups them as 'group'."
             )
+    if kind == "number" and tree.get("ordered"):
+        mistakes.append("'ordered' is for labels: numbers have their order.")
     if kind == "number" and tree.get("group") is not None:
         mistakes.append("'group' is only for tasks with labels: no metric of numbers scores groups.")
     mistakes += [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,20 @@ class RegressionJudge:
 
 
 def fit_floor(
-    run: Run, part: TaskRows, features: Features, c: float | None, stored: dict[str, Any], arrays: dict[str, Array]
+    run: Run,
+    part: TaskRows,
+    features: Features,
+    c: float | None,
+    stored: dict[str, Any],
+    arrays: dict[str, Array],
+    *,
+    standardise: bool = False,
 ) -> Trained:
     """Fit on the rows of one task, save everything to the run folder, and return the judge.
 
-    `stored` and `arrays` are what the features need to be built again. Raises DataError for a row without a gold
-    answer or with an unknown one.
+    `stored` and `arrays` are what the features need to be built again. With `standardise`, each feature is fitted as
+    its distance from the mean in standard deviations, divided by the root of their number. Raises DataError for a row
+    without a gold answer or with an unknown one.
     """
     task = part.spec
     run.rewind({})  # a killed fit is repeated whole
@@ -83,20 +92,43 @@ def fit_floor(
     target_N = np.array([target_of(row, task) for row in part.rows])
     with progress(run.config.method, len(part.rows)) as bar:
         features_NF = features(part.rows, bar.advance)
+    centre_F, scale_F = _centre_and_scale(features_NF) if standardise else (0.0, 1.0)
+    if standardise:
+        features_NF = (features_NF - centre_F) / scale_F
     fit = fit_number if task.is_number else fit_labels
     held_out = None
     if c is None:
         c, held_out = choose_c(fit, features_NF, target_N, len(task.words), run.config.seed)
     fitted = fit(features_NF, target_N, len(task.words), c)
-    with whole_folder(run.folder / FOLDER) as temporary:
-        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
-        write_json(temporary / STORED, {**stored, "words": list(task.words)})
+    if standardise:  # of the features as they are
+        coef_LF = fitted.coef_LF / scale_F
+        fitted = Fitted(coef_LF, fitted.intercept_L - coef_LF @ centre_F)
+    save_regression(run, fitted, task, stored, arrays)
     run.log({"step": 1, "rows": len(part.rows), "features": features_NF.shape[1], "c": c, "held_out": held_out})
     return Trained([RegressionJudge(features, fitted, task)], len(part.rows))
 
 
+def save_regression(
+    run: Run,
+    fitted: Fitted,
+    task: TaskSpec,
+    stored: dict[str, Any],
+    arrays: dict[str, Array],
+    also: Callable[[Path], None] | None = None,
+) -> None:
+    """Save a linear model, and what its features need, to the run folder: whole or not at all.
+
+    `also` saves more into the same folder.
+    """
+    with whole_folder(run.folder / FOLDER) as temporary:
+        if also is not None:
+            also(temporary)
+        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
+        write_json(temporary / STORED, {**stored, "words": list(task.words)})
+
+
 def load_floor(
-    run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array]], Features]
+    run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array], TaskSpec], Features]
 ) -> list[RegressionJudge]:
     """Return a finished run's judges. Raises RunError when its files are missing, damaged, or for other labels."""
     folder = run.part(FOLDER)
@@ -113,8 +145,13 @@ def load_floor(
                 f"{folder}: it answers {', '.join(stored.get('words', ())) or 'with a number'}, "
                 f"but the task {task.name} wants {', '.join(task.words) or 'a number'}."
             )
-    features = features_of(stored, arrays)
-    return [RegressionJudge(features, fitted, task) for task in specs]
+    return [RegressionJudge(features_of(stored, arrays, task), fitted, task) for task in specs]
+
+
+def _centre_and_scale(features_NF: Array) -> tuple[Array, Array]:
+    """Return each feature's mean and standard deviation, times the root of their number; 1 where it never changes."""
+    scale_F = features_NF.std(0) * np.sqrt(features_NF.shape[1])
+    return features_NF.mean(0), np.where(scale_F > 0, scale_F, 1.0)
 
 
 def fit_labels(features_NF: Any, target_N: Array, labels: int, c: float) -> Fitted:

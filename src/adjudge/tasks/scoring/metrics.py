@@ -9,7 +9,7 @@ A label is encoded as its index in the task's words, 0 … L−1; a prediction o
 
 **An unreadable answer always counts as wrong.** It is a class of its own, different from every gold answer. For ``f1``
 it is whichever of positive and negative is wrong. For number tasks it becomes the end of the range farther from the
-gold.
+gold, and for ``quadratic_kappa`` the first or the last label, whichever is farther.
 
 An undefined metric is 0, such as a correlation with predictions that are all equal, or F1 without any positive.
 """
@@ -56,6 +56,8 @@ class Metric:
     kind: Literal["labels", "number"]
     measure: Callable[[TaskSpec, Sequence[Prediction]], Measured]
     higher_is_better: bool = True
+    ordered: bool = False
+    """True if it is for labels in an order (`TaskSpec.ordered`)."""
     grouped: bool = False
     """True if it scores groups of rows; then every row must belong to a group."""
     needs_probabilities: bool = False
@@ -169,6 +171,23 @@ def matthews(confusion_SLP: Array, positive: int) -> Array:
     return _ratio(above_S, np.sqrt((rows_S**2 - (gold_SL**2).sum(-1)) * (rows_S**2 - (pred_SP**2).sum(-1))))
 
 
+def quadratic_kappa(confusion_SLP: Array, positive: int) -> Array:
+    """Return Cohen's kappa of ordered labels, each mistake weighted by the square of its distance.
+
+    An unreadable answer is the first or the last label, whichever is farther from the gold. Source: Cohen (1968).
+    """
+    labels = confusion_SLP.shape[1]
+    index_L = np.arange(labels)
+    confusion_SLL = confusion_SLP[:, :, :-1].astype(np.float64)
+    farther_L = np.where(index_L >= labels - 1 - index_L, 0, labels - 1)
+    confusion_SLL[:, index_L, farther_L] += confusion_SLP[:, :, -1]
+    weight_LL = (index_L[:, None] - index_L) ** 2
+    by_chance_SLL = confusion_SLL.sum(2)[:, :, None] * confusion_SLL.sum(1)[:, None, :]
+    rows_S = confusion_SLL.sum((1, 2))
+    mistakes_S, chance_S = ((weight_LL * part).sum((1, 2)) for part in (confusion_SLL, by_chance_SLL))
+    return np.where(chance_S > 0, 1.0 - _ratio(mistakes_S * rows_S, chance_S), 0.0)
+
+
 def pearson(gold_SN: Array, pred_SN: Array) -> Array:
     """Return the linear correlation."""
     gold_SN, pred_SN = gold_SN.astype(np.float64), pred_SN.astype(np.float64)
@@ -261,6 +280,7 @@ METRICS: dict[str, Metric] = {
         Metric("f1", "F1", "labels", _of_labels(f1)),
         Metric("macro_f1", "Macro F1", "labels", _of_labels(macro_f1)),
         Metric("matthews", "Matthews correlation", "labels", _of_labels(matthews)),
+        Metric("quadratic_kappa", "Quadratic weighted kappa", "labels", _of_labels(quadratic_kappa), ordered=True),
         Metric("pearson", "Pearson correlation", "number", _of_numbers(pearson)),
         Metric("spearman", "Spearman correlation", "number", _of_numbers(spearman)),
         Metric("mae", "Mean absolute error", "number", _of_numbers(mae), higher_is_better=False),
