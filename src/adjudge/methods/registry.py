@@ -229,6 +229,9 @@ METHODS: dict[str, Entry] = {
 ASKED = "zero-shot"
 """The method which asks a model as it is."""
 
+AUDITING = "linear"
+"""The method which `adjudge audit` judges rows with by default: it costs seconds."""
+
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""
 
