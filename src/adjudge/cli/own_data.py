@@ -39,6 +39,12 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     They come from the user's own table, from a data set, from --task, or from the configuration.
     Raises ConfigError when the parameters contradict each other, TaskError and DataError as the tasks do.
     """
+    from adjudge.tasks import with_slices
+
+    return [with_slices(spec, config.data.slices) for spec in _named_tasks(params, config)]
+
+
+def _named_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.errors import ConfigError
     from adjudge.tasks import infer_task, load_task
 

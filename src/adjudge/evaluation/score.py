@@ -9,6 +9,7 @@ from typing import Any
 from adjudge.errors import DataError
 from adjudge.evaluation.calibration import probability_scores
 from adjudge.evaluation.diagnostics import diagnose
+from adjudge.evaluation.slices import slice_scores
 from adjudge.evaluation.statistics import metric_interval
 from adjudge.tasks.reading.groups import by_unit, is_grouped
 from adjudge.tasks.spec import TaskSpec
@@ -36,7 +37,8 @@ def score(
       readable), its share of all rows, and whether every readable prediction is this word, a constant judge;
     - ``probabilities`` where every row has label probabilities (see `adjudge.evaluation.calibration`); with a
       `temperature`, before and after it;
-    - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`).
+    - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`);
+    - ``slices`` where the task has some (see `adjudge.evaluation.slices.slice_scores`).
 
     Raises DataError when there are no predictions, or for one without a gold answer.
     """
@@ -61,6 +63,8 @@ def score(
         scores["probabilities"] = probabilities
     if phenomena := diagnose(spec, [predictions], resamples=resamples, seed=seed):
         scores["diagnostics"] = phenomena
+    if slices := slice_scores(spec, [predictions], resamples=resamples, seed=seed):
+        scores["slices"] = slices
     return scores
 
 

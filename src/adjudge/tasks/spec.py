@@ -198,6 +198,8 @@ class TaskSpec(_Part):
     """The source's column whose equal values mark rows to be scored together."""
     tags: dict[str, str] = Field(default_factory=dict)
     """Maps a tag to the source's column. Tags are kept for reports and submissions and never shown to a model."""
+    slices: tuple[str, ...] = ()
+    """Tags whose values are slices: the rows of each are also scored apart. A cell may hold several, with ``|``."""
     positive: str | None = None
     """The answer word that counts as positive in F1; the second label by default."""
     generate: Generation | None = None
