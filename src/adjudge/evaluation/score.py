@@ -12,8 +12,9 @@ from adjudge.evaluation.diagnostics import diagnose
 from adjudge.evaluation.slices import slice_scores
 from adjudge.evaluation.statistics import metric_interval
 from adjudge.tasks.reading.groups import by_unit, is_grouped
+from adjudge.tasks.sets import members
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Prediction
+from adjudge.types import Prediction, Value
 
 
 def score(
@@ -69,9 +70,12 @@ def score(
 
 
 def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, dict[str, float | int | None]]:
-    gold = Counter(p.gold for p in predictions)
-    predicted = Counter(p.value for p in predictions)
-    right = Counter(p.gold for p in predictions if p.value == p.gold)
+    def named(value: Value | None) -> Sequence[Value | None]:
+        return members(str(value)) if spec.several and value is not None else [value]
+
+    gold = Counter(name for p in predictions for name in named(p.gold))
+    predicted = Counter(name for p in predictions for name in named(p.value))
+    right = Counter(name for p in predictions for name in named(p.gold) if name in named(p.value))
     return {
         word: {
             "recall": right[word] / gold[word] if gold[word] else None,
@@ -80,7 +84,7 @@ def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, d
             "gold": gold[word],
             "predicted": predicted[word],
         }
-        for word in spec.words
+        for word in spec.names
     }
 
 

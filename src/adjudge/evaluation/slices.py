@@ -30,7 +30,7 @@ def slice_scores(spec: TaskSpec, runs: Runs, *, resamples: int, seed: int = 0) -
     scores = []
     for tag in spec.slices:
         rows_of = _rows_by_slice(runs[0], tag)
-        if not set(rows_of) - {None}:
+        if not any(rows_of):  # None is the rows without a value
             continue
         for name in _largest(spec, tag, rows_of):
             part = [[run[index] for index in rows_of[name]] for run in runs]
@@ -48,7 +48,7 @@ def _rows_by_slice(rows: Sequence[Prediction], tag: str) -> dict[str | None, lis
     rows_of: dict[str | None, list[int]] = {}
     for indices in by_unit(rows).values():
         names = {name for index in indices for name in names_in(rows[index].tags.get(tag, ""))}
-        for name in names or {None}:
+        for name in names or (None,):
             rows_of.setdefault(name, []).extend(indices)
     return rows_of
 
@@ -57,5 +57,5 @@ def _largest(spec: TaskSpec, tag: str, rows_of: dict[str | None, list[int]]) -> 
     sizes = Counter({name: len(indices) for name, indices in rows_of.items() if name is not None})
     if len(sizes) > MOST:
         warn(f"{spec.name}: '{tag}' has {len(sizes):,} values; the {MOST} most frequent ones are scored as slices.")
-    names: list[str | None] = sorted(name for name, _ in sizes.most_common(MOST))
-    return [*names, None] if None in rows_of else names
+    names = sorted(name for name, _ in sizes.most_common(MOST))
+    return [*names, *([None] if None in rows_of else [])]

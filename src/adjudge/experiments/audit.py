@@ -61,6 +61,8 @@ def audit(
     out = Path(out)
     if spec.is_number:
         raise ConfigError(f"{spec.name} is answered with a number: an audit is of labels.")
+    if spec.several:
+        raise ConfigError(f"{spec.name} is answered with sets of labels: an audit is of one label per row.")
     if not 0 <= plant < 0.5:
         raise ConfigError(f"--plant {plant}: give a share from 0 to 0.5, as in 0.05.")
     import_cleanlab()

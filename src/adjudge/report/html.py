@@ -304,7 +304,7 @@ def _predictions_by_method(runs: Sequence[RunRecord]) -> dict[str, list[Predicti
 
 
 def _confusions(methods: Sequence[str], spec: TaskSpec | None, runs: Sequence[RunRecord]) -> list[Confusion]:
-    if _is_number_task(spec, runs):
+    if _is_number_task(spec, runs) or (spec is not None and spec.several):
         return []
     words = spec.words if spec else ()
     matrices = [
