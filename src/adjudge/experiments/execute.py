@@ -18,7 +18,14 @@ from adjudge.experiments.temperature import calibrate_trained
 from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.registry import entry_for, get_entry
-from adjudge.methods.settings import check_settings, check_tasks, load_reward_functions, load_reward_model, own_settings
+from adjudge.methods.settings import (
+    check_settings,
+    check_tasks,
+    for_sets,
+    load_reward_functions,
+    load_reward_model,
+    own_settings,
+)
 from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.base import check_same_model, with_absolute_model
 from adjudge.runs.environment import FILE as ENVIRONMENT
@@ -155,6 +162,7 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     if "writer" in entry.settings and config.writer.model is not None:
         config = with_absolute_model(config, "writer.model")
     check_settings(config)
+    config = for_sets(config, specs)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
 

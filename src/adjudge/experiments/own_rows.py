@@ -39,10 +39,13 @@ def own_task(data: Any, **options: Any) -> Iterator[TaskSpec]:
     for option in ("separator", "encoding"):
         if options.get(option) is not None:
             raise ConfigError(f"{option} is for a file; the rows that are given need none.")
-    given = _given(data, dev, text, label, more)
+    columns = [*label] if isinstance(label, list | tuple) else []  # of yes and no, one per label
+    given = _given(data, dev, text, columns[0] if columns else label, [*columns[1:], *more])
     first = given["train"]
     with written_rows({split: each.table for split, each in given.items()}) as files:
-        spec = infer_task(files["train"], first.text, first.label, dev=files.get("dev"), **options)
+        spec = infer_task(
+            files["train"], first.text, label if columns else first.label, dev=files.get("dev"), **options
+        )
         yield with_table(spec, {"test": str(files["test"].resolve())} if "test" in files else {})
 
 

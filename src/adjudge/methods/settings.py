@@ -211,6 +211,13 @@ def forms_apart(config: Config) -> list[dict[str, str]]:
     return forms
 
 
+def for_sets(config: Config, specs: Sequence[TaskSpec]) -> Config:
+    """Return the settings of a run on tasks with sets of labels in words, whose answers are read and not weighed."""
+    if not any(spec.several == "words" for spec in specs):
+        return config
+    return config.model_copy(update={"prompt": config.prompt.model_copy(update=_WITHOUT_DEMONSTRATIONS)})
+
+
 def unread_groups(method: str) -> list[str]:
     """Return the groups of settings that a method never reads."""
     return [name for name in _READ_BY_SOME if name not in get_entry(method).settings]

@@ -44,6 +44,9 @@ def set_answers(
                 column.counts[part] = column.counts.get(part, 0) + 1
             column.rows += found is not None
         bad.end(quiet=True)
+    if len(label) == 1 and len(column.counts) < 2 and labels is None:
+        there = f"'{next(iter(column.counts))}' alone" if column.counts else "no label"
+        raise DataError(f"{paths[0]}: column '{label[0]}' has {there}: at least two labels are needed.")
     if len(label) > 1:
         words = {name: name.replace("_", " ").strip() for name in label}
         if labels is not None:
