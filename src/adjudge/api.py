@@ -278,7 +278,7 @@ def train(
     options |= overrides
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+    with chosen_tasks(task, own, options) as specs:
         return _run(
             method,
             specs,
@@ -327,7 +327,7 @@ def evaluate(
     options |= overrides
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+    with chosen_tasks(task, own, options) as specs:
         return _run(method, specs, out, preset, options, force=force)
 
 

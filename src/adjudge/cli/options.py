@@ -140,7 +140,14 @@ Text = Annotated[
         rich_help_panel=OWN,
     ),
 ]
-Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COL",
+        help="Column with the right answer; with --kind several or passes also COL,COL, with yes or no each.",
+        rich_help_panel=OWN,
+    ),
+]
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -172,8 +179,9 @@ Encoding = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        metavar="labels|ordered|number",
-        help="Whether the label column holds classes, classes in an order, or a number.",
+        metavar="labels|ordered|number|several|passes",
+        help="Whether the label column holds classes, classes in an order, a number, or several labels a|b: answered "
+        "in words (several) or asked label by label (passes).",
         show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),

@@ -22,6 +22,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
+def _split(names: Any) -> Any:
+    """Return the parts of a text with commas; anything else, such as a list, as it is."""
+    return tuple(part.strip() for part in names.split(",")) if isinstance(names, str) else names
+
+
 class DataConfig(Settings):
     """Which rows: where they lie and how many are used."""
 
@@ -60,7 +65,17 @@ class DataConfig(Settings):
         description="rows of your own table that cannot be read: error stops at the first; "
         "drop lists them and goes on without them",
     )
+    slices: tuple[str, ...] = Field(
+        (),
+        description="columns of the rows, such as topic, whose values are also scored apart; "
+        "several columns with commas, several values in a cell with |",
+    )
     drop_overlap: bool = Field(False, description="drop the training rows whose texts are in the judged split too")
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _listed(cls, slices: Any) -> Any:
+        return _split(slices)
 
     @field_validator("mixture")
     @classmethod
@@ -329,11 +344,7 @@ class TrackingConfig(Settings):
     @field_validator("report_to", mode="before")
     @classmethod
     def _listed(cls, report_to: Any) -> Any:
-        if report_to is None or report_to == "none":
-            return ()
-        if isinstance(report_to, str):
-            return tuple(part.strip() for part in report_to.split(","))
-        return report_to
+        return () if report_to is None or report_to == "none" else _split(report_to)
 
     @field_validator("report_to")
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from adjudge.tasks.sets import marginals
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
 from adjudge.types import Example, Prediction
 
@@ -25,6 +26,7 @@ def predictions_of(
     predictions = []
     for example, row, best in zip(examples, logits_NL.softmax(-1).tolist(), logits_NL.argmax(-1).tolist(), strict=True):
         shares = dict(zip(words, row, strict=True)) if probabilities else {}
+        shares = marginals(shares, task.names) if task.several and shares else shares
         predictions.append(Prediction.of(example, words[best], words[best], shares))
     return predictions
 

@@ -22,6 +22,7 @@ from adjudge.methods.registry import entry_for, get_entry
 from adjudge.methods.settings import (
     check_settings,
     check_tasks,
+    for_sets,
     load_reward_functions,
     load_reward_model,
     model_key,
@@ -163,7 +164,7 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     if "writer" in entry.settings and config.writer.model is not None:
         config = with_absolute_model(config, "writer.model")
     check_settings(config)
-    config = settled(config, specs)
+    config = for_sets(settled(config, specs), specs)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
 

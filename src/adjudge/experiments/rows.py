@@ -149,6 +149,15 @@ def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True)
 
     With ``data.folds``, read the rows that the folds are made of. Raises what reading the data raises.
     """
+    from adjudge.tasks import check_slices
+
+    pools = _load_pools(config, specs, train=train)
+    for spec, rows in zip(specs, pools.eval_rows, strict=True):
+        check_slices(spec, rows)
+    return pools
+
+
+def _load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool) -> Pools:
     from adjudge.tasks import load_split, rows_to_fold
 
     data = config.data

@@ -41,6 +41,10 @@ class Entry:
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
     """True if it takes tasks that are answered with a number."""
+    lists_answers: bool = False
+    """True if it weighs all answers of a label task against each other, so that these must be few."""
+    takes_sets: bool = False
+    """True if it learns and judges sets of labels (`several`) in its own way, whichever that is."""
     rates_labels: bool = False
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     explains: bool = False
@@ -60,8 +64,10 @@ class Entry:
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
+        from adjudge.methods.passes import in_passes
+
         method: Method = importlib.import_module(self.module).METHOD
-        return method
+        return method if self.takes_sets else in_passes(method)
 
 
 def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **others: Any) -> Entry:
@@ -72,7 +78,7 @@ def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **ot
 
 def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
     """Return the entry of an adapter method that learns which of two label answers is right."""
-    return _adapter(name, summary, source, analysis_before=False, numbers=False, **others)
+    return _adapter(name, summary, source, analysis_before=False, numbers=False, lists_answers=True, **others)
 
 
 def _prompting(name: str, summary: str, source: str, *, groups: tuple[str, ...] = (), **others: Any) -> Entry:
@@ -106,6 +112,7 @@ def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, 
     group = _group(name)
     settings = (group, *(("checkpoint",) if checkpoints else ()))
     module, model = f"adjudge.methods.{group}", f"{group}.model"
+    others = {"lists_answers": True, **others}
     return Entry(name, summary, source, module, settings, model=model, trains_adapter=False, **others)
 
 
@@ -113,6 +120,7 @@ def _floor(name: str, summary: str, source: str, model: str = "", **others: Any)
     """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
     group = _group(name)
     module = f"adjudge.methods.floors.{group}"
+    others = {"takes_sets": True, **others}
     return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False, **others)
 
 
@@ -238,6 +246,7 @@ METHODS: dict[str, Entry] = {
             "GRPO with own answers that were refined after a critique",
             "arXiv 2506.03106",
             numbers=False,
+            lists_answers=True,
             apart=(
                 ("critique_grpo.critique", "gold", "grpo+gold: the critique holds the right answer"),
                 ("critique_grpo.critique", "quote", "Critique-GRPO with critiques by a template of ours"),
@@ -251,6 +260,7 @@ METHODS: dict[str, Entry] = {
             "the exact expected reward over the labels, nothing sampled",
             "arXiv 1706.05374",
             analysis_before=False,
+            lists_answers=True,
         ),
         _pairs(
             "dpo",
@@ -318,6 +328,9 @@ METHODS: dict[str, Entry] = {
 
 ASKED = "zero-shot"
 """The method which asks a model as it is."""
+
+AUDITING = "linear"
+"""The method which `adjudge audit` judges rows with by default: it costs seconds."""
 
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""

@@ -14,6 +14,8 @@ from adjudge.methods.for_tasks import with_explanations
 from adjudge.methods.registry import METHODS, Entry, adapter_names, get_entry
 from adjudge.models.chat_api import is_api
 from adjudge.runs.names import MULTI
+from adjudge.tasks.passes import asked_task
+from adjudge.tasks.sets import MOST_LISTED
 
 if TYPE_CHECKING:
     from adjudge.rewards.function import RewardFunction
@@ -93,6 +95,11 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
                 f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
                 f"between numbers near is good. Use another method, such as {', '.join(others)}."
             )
+        if spec.several == "words":
+            _check_sets(config, entry, spec)
+        if spec.several and entry.trains and config.calibration.rows:
+            need_labels(spec, "calibration.rows")
+    specs = [asked_task(spec) for spec in specs]
     weighted = [name for name in entry.settings if getattr(getattr(config, name), "class_weight", None) is not None]
     by_label = [f"{name}.class_weight" for name in weighted]
     if entry.trains and config.data.sampling != "all":
@@ -107,6 +114,22 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     reward = reward_settings(config)
     if reward is not None:
         check_rewards(reward, specs)
+
+
+def _check_sets(config: Config, entry: Entry, spec: TaskSpec) -> None:
+    """Raise ConfigError for a method, or a way to answer, that lists all sets of labels where these are too many."""
+    if spec.lists_all:
+        return
+    by_label = config.evaluation.decode == "labels" and entry.model == "model"
+    if not (entry.lists_answers or by_label):
+        return
+    what = f"{entry.name} weighs" if entry.lists_answers else "evaluation.decode=labels weighs"
+    reading = [other.name for other in METHODS.values() if other.trains_adapter and not other.lists_answers][:3]
+    raise ConfigError(
+        f"{spec.name}: {what} every set of its {len(spec.names)} labels, which are 2^{len(spec.names)}; up to "
+        f"{MOST_LISTED} labels can be weighed so. Ask label by label (several: passes in the task, --kind passes), or "
+        f"take a method that reads answers, such as {', '.join(reading)}, with evaluation.decode=greedy."
+    )
 
 
 def model_of(config: Config) -> str:
@@ -218,6 +241,13 @@ def forms_apart(config: Config) -> list[dict[str, str]]:
         if str(now) == value or (not value and now is not None):
             forms.append({"setting": f"{key}={now}", "is": what})
     return forms
+
+
+def for_sets(config: Config, specs: Sequence[TaskSpec]) -> Config:
+    """Return the settings of a run on tasks with sets of labels in words, whose answers are read and not weighed."""
+    if not any(spec.several == "words" for spec in specs):
+        return config
+    return config.model_copy(update={"prompt": config.prompt.model_copy(update=_WITHOUT_DEMONSTRATIONS)})
 
 
 def unread_groups(config: Config) -> list[str]:

@@ -34,6 +34,7 @@ from adjudge.prompts.chat import (
 )
 from adjudge.prompts.shortening import cut, surely_needed
 from adjudge.system.console import warn
+from adjudge.tasks.sets import NOTHING
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.template import compiled
 from adjudge.types import Example, Explained, Prompt
@@ -303,6 +304,11 @@ def _judgement_form(spec: TaskSpec) -> str:
     if spec.number is not None:
         low, high = (answer_text(end, spec) for end in (spec.number.low, spec.number.high))
         return f"Give the answer as {OPENING_TAG}number{CLOSING_TAG}, with a number from {low} to {high}."
+    if spec.several:
+        return (
+            f"Give the answer as {OPENING_TAG}labels{CLOSING_TAG}, with all that apply of: {', '.join(spec.names)}; in "
+            f'this order, with commas between them, or "{NOTHING}".'
+        )
     if len(spec.words) > _LISTED_ANSWERS:
         return f"Give the answer as {OPENING_TAG}word{CLOSING_TAG}, with one of: {', '.join(spec.words)}."
     forms = [f"{OPENING_TAG}{word}{CLOSING_TAG}" for word in spec.words]

@@ -13,6 +13,7 @@ from adjudge.report.columns import LEFT_ALIGNED, table_columns, without_dashes
 from adjudge.report.labels import label_columns, label_figures, label_line
 from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
 from adjudge.report.sentences import incomplete_lines, rows_line, table_notes
+from adjudge.report.slices import slices, slices_line
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.text import visible
 
@@ -41,6 +42,9 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
             parts.append(
                 "\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, items)), ""])
             )
+        if sliced := slices(table, task):
+            head, lines = without_dashes(*phenomena_columns(sliced, "slice"))
+            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(slices_line(task, sliced)), ""]))
     return "\n".join(parts)
 
 

@@ -50,7 +50,11 @@ def check_functions(functions: Sequence[RewardFunction], specs: Sequence[TaskSpe
 
 
 def need_labels(spec: TaskSpec, setting: str) -> None:
-    """Raise ConfigError for a number task."""
+    """Raise ConfigError for a task of numbers or of sets of labels."""
+    if spec.several:
+        raise ConfigError(
+            f"{setting} is for one label per row, but {spec.name} is answered with sets of labels. Leave it unset."
+        )
     if spec.is_number:
         raise ConfigError(f"{setting} is for labels, but {spec.name} is answered with a number. Leave it unset.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adjudge.config import RewardConfig
+from adjudge.tasks.scoring.sets import overlap
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement
 
@@ -22,3 +23,16 @@ def match_reward(judgement: Judgement, gold: str, spec: TaskSpec, config: Reward
         return config.right if answer == gold else config.wrong
     share = abs(spec.words.index(answer) - spec.words.index(gold)) / (len(spec.words) - 1)
     return config.right - (config.right - config.wrong) * (share**2 if config.distance == "quadratic" else share)
+
+
+def set_reward(judgement: Judgement, gold: str, spec: TaskSpec, config: RewardConfig) -> float:
+    """Return the reward of a set of labels: between `config.wrong` and `config.right` by its likeness to the gold set.
+
+    F1 is 2 |both| / (|gold| + |answer|), the Jaccard index |both| / |either|; of two empty sets both are 1.
+    """
+    if judgement.value is None or config.sets == "exact":
+        return match_reward(judgement, gold, spec, config)
+    both, extra, missing = overlap(gold, str(judgement.value))
+    twice = 2 if config.sets == "f1" else 1
+    below = twice * both + extra + missing
+    return config.wrong + (config.right - config.wrong) * (twice * both / below if below else 1.0)

@@ -210,7 +210,7 @@ def rewards_of_labels(
 
 def can_score_labels(task: PromptedTask) -> bool:
     """Return whether every right answer is a label whose probability can be computed."""
-    return not task.spec.is_number and task.analysis_before is None
+    return task.spec.lists_all and task.analysis_before is None
 
 
 def _may_keep_gradient() -> bool:

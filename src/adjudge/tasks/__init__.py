@@ -15,6 +15,7 @@ from adjudge.tasks.reading.overlap import (
 )
 from adjudge.tasks.reading.sources import load_split
 from adjudge.tasks.reading.table import column_names, examples_for_prediction, read_table
+from adjudge.tasks.slices import check_slices, with_slices
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.table_format import table_format
 from adjudge.tasks.validate import validate_task
@@ -22,6 +23,7 @@ from adjudge.tasks.validate import validate_task
 __all__ = [
     "Overlap",
     "TaskSpec",
+    "check_slices",
     "column_names",
     "count_contradictions",
     "deal_folds",
@@ -42,5 +44,6 @@ __all__ = [
     "take_rows",
     "take_shots",
     "validate_task",
+    "with_slices",
     "without_overlap",
 ]

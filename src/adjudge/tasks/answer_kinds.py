@@ -39,7 +39,7 @@ def kind_of(column: GoldColumn, kind: str | None, labels: object) -> Kind:
     for `labels` of a number.
     """
     if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"--kind is '{kind}'.{nearest(kind, get_args(Kind))}")
+        raise ConfigError(f"--kind is '{kind}'.{nearest(kind, [*get_args(Kind), 'several', 'passes'])}")
     if labels is not None:
         if kind == "number":
             raise ConfigError("--labels lists labels, and --kind number makes the answer a number: give one of them.")
@@ -231,8 +231,8 @@ def _report(column: GoldColumn, words: Mapping[str, str]) -> None:
         if joined:
             warn(
                 f"{column.first[joined[0]]}: '{shorten(joined[0])}' in column '{name}' seems to hold several labels; "
-                "each such combination is read as a label of its own. Where a row can have several labels, make one "
-                "column per label with yes and no."
+                "each such combination is read as a label of its own. Where a row can have several labels, separate "
+                "them with | and give --kind several."
             )
             break
     if len(words) > MANY_LABELS:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from adjudge.errors import DataError, TaskError, nearest
 from adjudge.tasks.reading.groups import by_unit, is_grouped
+from adjudge.tasks.scoring import sets
 from adjudge.tasks.scoring.group_metrics import all_right, same_answer
 from adjudge.tasks.scoring.record import best_candidate_em, best_candidate_f1
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
@@ -53,7 +54,7 @@ class Metric:
 
     name: str
     title: str
-    kind: Literal["labels", "number"]
+    kind: Literal["labels", "number", "sets"]
     measure: Callable[[TaskSpec, Sequence[Prediction]], Measured]
     higher_is_better: bool = True
     ordered: bool = False
@@ -76,9 +77,9 @@ def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Mea
     if name not in METRICS:
         raise TaskError(f"{spec.name}: there is no metric '{name}'.{nearest(name, METRICS)}")
     metric = METRICS[name]
-    kind = "number" if spec.is_number else "labels"
-    if metric.kind != kind:
-        fitting = [other.name for other in METRICS.values() if other.kind == kind]
+    kind = "number" if spec.is_number else "sets" if spec.several else "labels"
+    if metric.kind != kind and (name, kind) != ("macro_f1", "sets"):
+        fitting = fitting_metrics(kind)
         raise TaskError(
             f"{spec.name}: the metric '{name}' does not fit a task whose answers are {kind}. Use: {', '.join(fitting)}."
         )
@@ -91,6 +92,13 @@ def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Mea
             "Name the column that groups the rows as the task's 'group', or use another metric."
         )
     return metric.measure(spec, predictions)
+
+
+def fitting_metrics(kind: str) -> list[str]:
+    """Return the names of the metrics that fit answers of a kind: labels, number, or sets of labels."""
+    return [
+        metric.name for metric in METRICS.values() if metric.kind == kind or (metric.name, kind) == ("macro_f1", "sets")
+    ]
 
 
 def needs_probabilities(spec: TaskSpec) -> bool:
@@ -218,6 +226,8 @@ def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, S
     """
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
+        if spec.several:
+            return _of_sets(sets.macro_f1)(spec, predictions)
         gold_N, pred_N = _encoded(spec, predictions)
         labels, positive = len(spec.words), positive_index(spec)
         if not is_grouped(predictions):
@@ -253,6 +263,13 @@ def _of_numbers(function: Callable[[Array, Array], Array]) -> Callable[[TaskSpec
     return measured
 
 
+def _of_sets(
+    function: Callable[[Array, Array, Array], Array],
+) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
+    """Return the `measure` of a metric of sets of labels."""
+    return lambda spec, predictions: Measured(sets.kept(spec, predictions), sets.value_of(function))
+
+
 def _of_groups(
     function: Callable[[str, Sequence[Prediction], str], float],
 ) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
@@ -279,6 +296,9 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", "Accuracy", "labels", _of_labels(accuracy)),
         Metric("f1", "F1", "labels", _of_labels(f1)),
         Metric("macro_f1", "Macro F1", "labels", _of_labels(macro_f1)),
+        Metric("exact_match", "Exact match", "sets", _of_sets(sets.exact_match)),
+        Metric("micro_f1", "Micro F1", "sets", _of_sets(sets.micro_f1)),
+        Metric("sample_f1", "Sample F1", "sets", _of_sets(sets.sample_f1)),
         Metric("matthews", "Matthews correlation", "labels", _of_labels(matthews)),
         Metric("quadratic_kappa", "Quadratic weighted kappa", "labels", _of_labels(quadratic_kappa), ordered=True),
         Metric("pearson", "Pearson correlation", "number", _of_numbers(pearson)),
