@@ -20,6 +20,7 @@ python=python3
 
 measure() { "$python" -m benchmarks.gpu --data-dir "$DATA_DIR" --out "$OUT" ${PEER_PYTHON:+--peer-python "$PEER_PYTHON"} "$@"; }
 
+"$python" -m pytest -q -p no:cacheprovider tests/unit/test_graphs_on_gpu.py || echo "the passes on this GPU are not exact: see above"
 measure --parts exact,ppo-16+ppo-64+sft-64+judge,usual-16 --limit-s 150
 measure --models random:llama-2-7b --parts ppo-64+sft-64 --limit-s 75
 measure --parts peer-16 --limit-s 60
