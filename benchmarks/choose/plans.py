@@ -113,6 +113,8 @@ PLANS: dict[str, Plan] = {
             _ppo("lr 3e-5", optimizer__lr=3e-5),
             _ppo("kl 0.3", kl_init=0.3),
             _ppo("kl 1", kl_init=1.0),
+            _ppo("sft weight 0.3", sft_weight=0.3),
+            _ppo("sft weight 1", sft_weight=1.0),
             _ppo("kl 0.3, lr 3e-4", kl_init=0.3, optimizer__lr=3e-4),
             Arm("ppo, balanced batches", "ppo", {"data.sampling": "balanced"}),
         ),

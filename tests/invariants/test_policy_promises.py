@@ -20,11 +20,11 @@ from adjudge.models.engine.batch import build_batch
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rollout import collect
 from adjudge.rollout.forward import token_figures
-from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
+from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taught_row
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.tasks import load_task
 from adjudge.training.optim import build_optimizer
-from adjudge.training.updates import clipped_updates
+from adjudge.training.updates import RightAnswers, clipped_updates
 from adjudge.types import Example
 
 TOLERANCE = 2e-5
@@ -127,9 +127,16 @@ def ppo_batch(judge: PromptedJudge, config: PpoConfig, beta: float = 0.1, **opti
     return collect_batch(judge.task, training_rows(judge), config, beta, sampling, **options)
 
 
-def updated(policy: Policy, batch: PpoBatch, config: PpoConfig, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def updated(
+    policy: Policy,
+    batch: PpoBatch,
+    config: PpoConfig,
+    optimizer: torch.optim.Optimizer,
+    beside: RightAnswers | None = None,
+) -> dict[str, Any]:
     order = torch.Generator().manual_seed(0)
-    return clipped_updates(policy, optimizer, batch.rollout, batch.advantage_BR, config, order, batch.critic)
+    rollout, advantage_BR = batch.rollout, batch.advantage_BR
+    return clipped_updates(policy, optimizer, rollout, advantage_BR, config, order, batch.critic, batch.penalty, beside)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,9 @@ def stepped(
     groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters()), "lr": lr}]
     optimizer = torch.optim.SGD(groups, lr=lr) if plain else build_optimizer(groups, config.optimizer, 1)[0]
     before = [parameter.detach().clone() for parameter in policy.parameters()]
-    updated(policy, ppo_batch(judge, config), config, optimizer)
+    rows = [taught_row(judge.task, row) for row in training_rows(judge)]
+    beside = RightAnswers(rows, config.sft_weight) if config.sft_weight else None
+    updated(policy, ppo_batch(judge, config), config, optimizer, beside)
     return before, [parameter.detach().clone() for parameter in policy.parameters()]
 
 
@@ -202,6 +211,33 @@ def test_micro_batches_accumulate_to_the_same_step(tiny_llama: Path, micro: int,
     before, whole = stepped(tiny_llama, 1e-2, plain=True, **settings)
     _, parts = stepped(tiny_llama, 1e-2, micro=micro, plain=True, **settings)
     assert any(not torch.equal(one, other) for one, other in zip(before, whole, strict=True))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+ONE_UPDATE = {"ppo.update_epochs": 1, "ppo.optimizer.max_grad_norm": 1e9}
+
+
+def test_right_answers_beside_the_sampled_ones_add_their_own_gradient(tiny_llama: Path) -> None:
+    lr, weight = 1e-2, 3.0
+    _, without = stepped(tiny_llama, lr, plain=True, **ONE_UPDATE)
+    _, both = stepped(tiny_llama, lr, plain=True, **ONE_UPDATE, **{"ppo.sft_weight": weight})
+    policy = trained_looking(tiny_llama)
+    judge = judge_for(policy)
+    rows = [taught_row(judge.task, row) for row in training_rows(judge)]
+    logp_BR = token_figures(policy, [row.given for row in rows], [row.taught for row in rows], 1.0).logp_BR
+    length_B = torch.tensor([len(row.taught) for row in rows])
+    (-(logp_BR.sum(1) / length_B).mean()).backward()
+    for one, other, parameter in zip(without, both, policy.parameters(), strict=True):
+        step = -lr * weight * (parameter.grad if parameter.grad is not None else torch.zeros_like(parameter))
+        torch.testing.assert_close(other - one, step, atol=2e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_right_answers_weigh_the_same_in_every_micro_batch(tiny_llama: Path, micro: int) -> None:
+    settings = {**ONE_UPDATE, "ppo.sft_weight": 2.0}
+    _, whole = stepped(tiny_llama, 1e-2, plain=True, **settings)
+    _, parts = stepped(tiny_llama, 1e-2, plain=True, micro=micro, **settings)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 

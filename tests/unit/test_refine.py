@@ -20,7 +20,7 @@ from adjudge.rollout.collect import sample
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.rollout.refine import critique, refinable_rows, refine, refined_scores
 from adjudge.rollout.sampler import Sampling
-from adjudge.training.updates import Others
+from adjudge.training.updates import Others, UpdateSize
 from adjudge.types import Example, Judgement
 
 LABELS = label_task("Negative", "Neutral", "Positive")
@@ -87,7 +87,7 @@ class Script(Scripted):
     """A `Scripted` policy that can be asked for several answers to a prompt, which are then all alike."""
 
     device = torch.device("cpu")
-    checkpoints = False
+    checkpoints = replays = False
 
     def prefill(self, prompts: Any, *, grad: bool = False) -> ScriptState:
         return super().prefill(prompts)
@@ -187,11 +187,15 @@ def test_a_real_model_refines(tiny_llama: Path, analysis: Any) -> None:
         logps = logits.log_softmax(-1)[range(len(row.ids) - 1, len(row.ids) + len(ids) - 1), ids].tolist()
         own = [p for place, p in enumerate(logps) if spans is None or place not in spans[answer]]
         expected -= (0.5, -2.0)[answer] * sum(math.exp(p) / (math.exp(p) + 0.1) for p in own) / 9
+    size = UpdateSize(tokens=9, prompts=2)
     others = Others(found.rollout, found.prompt_N, torch.tensor([0.5, -2.0]), shaping=0.1)
-    whole, parts = others.loss(task.policy, [0, 1], 1.0, 9), [others.loss(task.policy, [at], 1.0, 9) for at in (0, 1)]
+    whole, parts = (
+        others.loss(task.policy, [0, 1], 1.0, size),
+        [others.loss(task.policy, [at], 1.0, size) for at in (0, 1)],
+    )
     assert torch.as_tensor(whole[0]).item() == pytest.approx(expected, abs=1e-4)
     assert sum(torch.as_tensor(loss).item() for loss, _ in parts) == pytest.approx(expected, abs=1e-4)
-    assert others.loss(task.policy, [7], 1.0, 9) == (0.0, {"shaped_loss": 0.0})
+    assert others.loss(task.policy, [7], 1.0, size) == (0.0, {"shaped_loss": 0.0})
 
 
 def test_the_longest_answer_has_its_analysis(tokenizer: Any) -> None:

@@ -140,6 +140,12 @@ class PpoConfig(PolicyGradientConfig):
         6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
     )
     kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
+    sft_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the right answers' negative log-likelihood in each update (PPO-ptx); not with "
+        "an analysis",
+    )
 
 
 class ReinforceConfig(PolicyGradientConfig):

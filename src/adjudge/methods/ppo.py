@@ -16,9 +16,10 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`). Inside an
    analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).
 10. The reward of a label is weighted by its rarity, so that one label for all rows earns nothing (`reward.balance`).
+11. The right answers may be taught in each update, beside what was sampled: PPO-ptx (`sft_weight`, off by default).
 
 Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards),
-2410.01679 (VinePPO).
+2410.01679 (VinePPO), 2203.02155 (PPO-ptx).
 """
 
 from __future__ import annotations
@@ -30,18 +31,19 @@ import torch
 from torch import Tensor
 
 from adjudge.config import PpoConfig
+from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.baselines import check_values, compare, uses_exact
 from adjudge.methods.loop import adapter_loop, adapter_method
 from adjudge.rl.kl import AdaptiveKL, kl_per_response
 from adjudge.rollout.collect import Rollout, sample, score
 from adjudge.rollout.forward import reference_logp
-from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
+from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taught_row
 from adjudge.rollout.sampler import Sampling
 from adjudge.runs.folder import Run
 from adjudge.training.mixture import TaskRows
 from adjudge.training.state import Stateful, generator_state
-from adjudge.training.updates import Critic, ReferencePenalty, clipped_updates
+from adjudge.training.updates import Critic, ReferencePenalty, RightAnswers, clipped_updates
 
 
 class PpoBatch(NamedTuple):
@@ -65,6 +67,11 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
     config = run.config.ppo
     for part in parts:
         check_values(run.config, part.spec)
+    if config.sft_weight and run.config.prompt.analysis == "before":
+        raise ConfigError(
+            f"ppo.sft_weight={config.sft_weight} teaches the right answers, and there are none with an analysis before "
+            "them. Leave it out, or leave out prompt.analysis=before."
+        )
     beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
     carry: dict[str, Stateful] = {"beta": beta}
     vine = None
@@ -76,9 +83,12 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
         for step in loop:
             sampling, multi = Sampling.of(config, loop.sampling), loop.multi_task
             batch = collect_batch(step.task, step.rows, config, beta.beta, sampling, vine=vine, common_scale=multi)
+            beside = None
+            if config.sft_weight:
+                beside = RightAnswers([taught_row(step.task, row) for row in step.rows], config.sft_weight)
             updates = clipped_updates(
                 *(loop.policy, loop.optimizer, batch.rollout, batch.advantage_BR, config, loop.order),
-                *(batch.critic, batch.penalty),
+                *(batch.critic, batch.penalty, beside),
             )
             reward, kl = float(batch.score_B.mean()), float(batch.kl_B.mean())
             figures = {"reward": reward, "kl": kl, **updates, "beta": beta.beta, **batch.figures, "lr": loop.lr}

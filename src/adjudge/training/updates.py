@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,13 @@ class ReferencePenalty:
     """Weight of each token's KL; 1 for a mean over tokens."""
 
 
+class UpdateSize(NamedTuple):
+    """What an update's loss is a mean over."""
+
+    tokens: int
+    prompts: int
+
+
 @dataclass(frozen=True, slots=True)
 class Others:
     """Answers that another policy gave to some of the prompts, learned by the shaped loss beside the sampled ones."""
@@ -160,18 +167,38 @@ class Others:
     advantage_N: Tensor
     shaping: float
 
+    figure: ClassVar[str] = "shaped_loss"
+
     def loss(
-        self, policy: Policy, prompts: Sequence[int], temperature: float, tokens: int
+        self, policy: Policy, prompts: Sequence[int], temperature: float, size: UpdateSize
     ) -> tuple[Tensor | float, dict[str, Tensor | float]]:
-        """Return the part of a loss over `tokens` that is of these prompts, and its figures."""
+        """Return these prompts' part of the update's loss, a mean over its sampled tokens, and its figures."""
         own = [index for index, prompt in enumerate(self.prompt_N) if prompt in prompts]
         if not own:
             return 0.0, {"shaped_loss": 0.0}
         logp_NR = rollout_figures(policy, self.rollout, own, temperature).logp_BR
         mask_NR = self.rollout.mask_BR[own, : logp_NR.shape[1]].to(policy.device)
         advantage_NR = self.advantage_N[own].to(policy.device)[:, None].expand(mask_NR.shape)
-        loss = shaped_loss(logp_NR, advantage_NR, mask_NR, self.shaping, denominator=tokens)
+        loss = shaped_loss(logp_NR, advantage_NR, mask_NR, self.shaping, denominator=size.tokens)
         return loss, {"shaped_loss": loss.detach()}
+
+
+@dataclass(frozen=True, slots=True)
+class RightAnswers:
+    """The right answer to each prompt of a batch, taught beside what was sampled (PPO-ptx, arXiv 2203.02155, eq. 2)."""
+
+    rows: Sequence[TaughtRow]
+    weight: float
+    figure: ClassVar[str] = "sft_loss"
+
+    def loss(
+        self, policy: Policy, prompts: Sequence[int], _temperature: float, size: UpdateSize
+    ) -> tuple[Tensor | float, dict[str, Tensor | float]]:
+        """Return these prompts' part of the update's loss, a mean over prompts and their tokens, and its figures."""
+        rows = [self.rows[prompt] for prompt in prompts]
+        even = [row._replace(weight=row.weight / len(row.taught)) for row in rows]
+        loss, _ = taught_loss(policy, even, tokens=size.prompts)
+        return self.weight * loss, {"sft_loss": loss.detach()}
 
 
 def clipped_updates(
@@ -183,7 +210,7 @@ def clipped_updates(
     order: torch.Generator,
     critic: Critic | None = None,
     penalty: ReferencePenalty | None = None,
-    others: Others | None = None,
+    others: Others | RightAnswers | None = None,
 ) -> dict[str, Any]:
     """Go over a rollout's mini-batches `update_epochs` times, and return the updates' mean figures.
 
@@ -210,7 +237,7 @@ def clipped_updates(
                 break
             figures["grad_norm"] = apply_gradients(optimizer, config.optimizer.max_grad_norm)
             updates.append(figures)
-    more = [*(["value_loss"] if critic else []), *(["shaped_loss"] if others else [])]
+    more = [*(["value_loss"] if critic else []), *([others.figure] if others else [])]
     names = ("policy_loss", *more, "clip_fraction", "approx_kl", "entropy", "grad_norm")
     means = {name: sum(figures[name] for figures in updates) / max(1, len(updates)) for name in names}
     explained_variance = {"explained_variance": explained} if critic else {}
@@ -235,11 +262,12 @@ def _clipped_loss(
     config: PolicyGradientConfig,
     critic: Critic | None,
     penalty: ReferencePenalty | None,
-    others: Others | None,
+    others: Others | RightAnswers | None,
     sampled: TokenFigures | None,
 ) -> LossOf[int]:
     """Return the loss of some rows as a function: PPO's clipped surrogate, value loss, penalty, other answers."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
+    size = UpdateSize(tokens, len(mini_batch) // rollout.samples)
 
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor | float]]:
         if sampled is not None:
@@ -269,7 +297,7 @@ def _clipped_loss(
         }
         if others is not None:
             prompts = sorted({row // rollout.samples for row in rows})
-            other, other_figures = others.loss(policy, prompts, config.temperature, tokens)
+            other, other_figures = others.loss(policy, prompts, config.temperature, size)
             loss, figures = loss + other, figures | other_figures
         if critic is not None:
             value = value_loss(
