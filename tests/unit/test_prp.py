@@ -157,7 +157,7 @@ def test_an_oracle_on_numbers_ranks_them(judge: Any) -> None:
     assert len(set(values)) > 4
     assert all(0 <= value <= 100 for value in values)
     assert built.judge([film(50, LENGTHS)])[0].value == pytest.approx(50, abs=10)
-    assert [row.gold for row in built.fitted.anchors] == [8, 24, 40, 58, 74, 90]
+    assert list(built.fitted.anchors) == [f"film {number}" for number in (8, 24, 40, 58, 74, 90)]
     assert built.spent["calls"] == 12  # of the latest judging: 6 anchors in both orders
 
 
@@ -225,6 +225,10 @@ def test_a_model_judges_alike_after_loading(tiny_llama: Path, tmp_path: Path) ->
         first = train_one("prp", run, spec, rows).judge(judged, probabilities=True)
     write_tasks(run, [spec])
     assert load_one("prp", Run.open(run.folder), spec).judge(judged, probabilities=True) == first
+    other = spec.model_copy(update={"name": "other", "fields": {"said": "said"}, "template": "{{ said }}"})
+    elsewhere = [Example(row.id, {"said": row.fields["text"]}) for row in judged]
+    values = [each.value for each in load_one("prp", run, other).judge(elsewhere)]
+    assert values == [each.value for each in first]  # compared with the anchors of its own task
     with pytest.raises(RunError, match="which are not those of mine"):
         load_one("prp", run, OPTIONS)
     (run.folder / "comparisons.json").unlink()

@@ -25,7 +25,8 @@ class Fitted:
     """What was set on training rows: how scores from 0 to 1 become answers."""
 
     kind: Kind
-    anchors: Sequence[Example] = ()
+    anchors: Sequence[str] = ()
+    """The texts that rows are compared with."""
     top: bool = False
     """Whether the best of a group is positive, and no other."""
     cut: float = 0.0
@@ -119,15 +120,14 @@ def _ranker(count: int, settings: PrpConfig) -> Ranker:
 
 
 def anchor_scores(
-    comparer: Comparer, rows: Sequence[Example], anchors: Sequence[Example], spec: TaskSpec, title: str
+    comparer: Comparer, rows: Sequence[Example], anchors: Sequence[str], spec: TaskSpec, title: str
 ) -> list[float]:
     """Return each row's share of wins against the anchors, with a tie as half a win.
 
     It does not depend on the other rows.
     """
-    against = [row_text(anchor, spec) for anchor in anchors]
     texts = [row_text(row, spec) for row in rows]
-    outcomes = comparer.outcomes([Pair("", text, anchor) for text in texts for anchor in against], title)
+    outcomes = comparer.outcomes([Pair("", text, anchor) for text in texts for anchor in anchors], title)
     count = len(anchors)
     return [sum(outcomes[row * count : (row + 1) * count]) / count for row in range(len(rows))]
 

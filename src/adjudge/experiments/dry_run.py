@@ -63,7 +63,7 @@ class Estimate:
     peak_rss_gib: float | None = None
     peak_gpu_gib: float | None = None
     measured: bool = True
-    """False for a search, whose steps are not alike."""
+    """False for a search, whose steps are not alike, and for what asks many questions per row."""
     problem: str = ""
     """Why it could not be measured."""
 
@@ -81,7 +81,7 @@ def estimate(planned: Planned, runner: Runner) -> Estimate:
         return known
     settings = loop_settings(config)
     if entry.trains and settings is None:
-        return replace(known, measured=not _searches(config))
+        return replace(known, measured=not (_searches(config) or entry.many_questions))
     note(f"measuring {BATCHES} batches of {config.task} {planned.method} …")
     with tempfile.TemporaryDirectory(prefix="adjudge-dry-run-") as place:
         folder = Path(place) / "run"

@@ -21,7 +21,7 @@ from typing import Any
 from adjudge.config import Config, PromptConfig, PrpConfig
 from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.evaluation.asking import Asker, asking_mode, questions_out
-from adjudge.evaluation.pairwise import Comparer, group_texts, pair_task
+from adjudge.evaluation.pairwise import Comparer, group_texts, pair_task, row_text
 from adjudge.evaluation.predict import Judge
 from adjudge.evaluation.ranked_judge import Fitted, Kind, RankedJudge, anchor_scores, rank, report_conflicts
 from adjudge.evaluation.ranking import most_pairs, threshold
@@ -60,8 +60,9 @@ def fit_judge(run: Run, parts: Sequence[TaskRows]) -> Trained:
     fit_rows: list[Example] = []
     if kind == "anchors":
         anchors, fit_rows = divide(rows, spec, settings, run.config.seed)
-        scores = anchor_scores(comparer, fit_rows, anchors, spec, "comparing training rows")
-        fitted = Fitted(kind, anchors, cut=_cut(scores, fit_rows, spec), curve=_curve(scores, fit_rows, spec))
+        against = [row_text(anchor, spec) for anchor in anchors]
+        scores = anchor_scores(comparer, fit_rows, against, spec, "comparing training rows")
+        fitted = Fitted(kind, against, cut=_cut(scores, fit_rows, spec), curve=_curve(scores, fit_rows, spec))
     elif kind == "groups" and not is_top(settings, rows, spec):
         fit_rows = take_rows(rows, settings.fit_rows, run.config.seed)
         units = [[fit_rows[index] for index in unit] for unit in by_unit(fit_rows).values()]
@@ -75,7 +76,9 @@ def fit_judge(run: Run, parts: Sequence[TaskRows]) -> Trained:
         golds_seen = len(rows)  # to see whether a group has two right answers
     report_conflicts(f"{spec.name}, training rows", comparer.counts())
     budget = {**comparer.asker.spent.record(run.config), "gold_labels": golds_seen}
-    write_json(run.folder / FITTED, {"task": spec.name, **_record(fitted), **comparer.counts(), "budget": budget})
+    write_json(
+        run.folder / FITTED, {"task": spec.name, **_record(fitted, anchors), **comparer.counts(), "budget": budget}
+    )
     judge = RankedJudge(comparer, spec, settings, fitted)
     return Trained([judge], rows=len(anchors) + len(fit_rows), figures=[{"budget": budget}])
 
@@ -174,14 +177,14 @@ def _comparer(run: Run, spec: TaskSpec, asker: Asker) -> Comparer:
     )
 
 
-def _record(fitted: Fitted) -> dict[str, Any]:
-    anchors = [{"id": row.id, "fields": dict(row.fields), "gold": row.gold} for row in fitted.anchors]
+def _record(fitted: Fitted, anchors: Sequence[Example]) -> dict[str, Any]:
+    shown = [{"id": row.id, "gold": row.gold, "text": text} for row, text in zip(anchors, fitted.anchors, strict=True)]
     curve = [list(point) for point in fitted.curve]
-    return {"kind": fitted.kind, "top": fitted.top, "cut": fitted.cut, "curve": curve, "anchors": anchors}
+    return {"kind": fitted.kind, "top": fitted.top, "cut": fitted.cut, "curve": curve, "anchors": shown}
 
 
 def _restored(record: dict[str, Any]) -> Fitted:
-    anchors = [Example(**row) for row in record["anchors"]]
+    anchors = [row["text"] for row in record["anchors"]]
     curve = [(score, value) for score, value in record["curve"]]
     return Fitted(record["kind"], anchors, record["top"], record["cut"], curve)
 
