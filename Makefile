@@ -19,13 +19,22 @@ ROUNDS ?= 2
 BENCH ?=
 BENCH_OPTIONS = $(if $(DATA_DIR),--task glue/sst2 --data-dir "$(DATA_DIR)",--task vader/movies) --out $(BENCH_OUT) $(BENCH)
 
-.PHONY: help setup demo bench package docs test lint clean
+# Evidence: every task of GLUE and SuperGLUE that has labelled rows to judge (glue/mnli judges AX too, superglue/rte AX-b).
+GLUE := glue/cola,glue/sst2,glue/mrpc,glue/stsb,glue/qqp,glue/mnli,glue/mnli-mm,glue/qnli,glue/rte,glue/wnli
+SUPERGLUE := superglue/boolq,superglue/cb,superglue/copa,superglue/multirc,superglue/record,superglue/rte,superglue/wic,superglue/wsc
+TASKS ?= $(GLUE),$(SUPERGLUE)
+METHODS ?= zero-shot,few-shot,tfidf,linear,encoder,sft,ppo,grpo
+SEEDS ?= 0,1,2
+EVIDENCE_OUT ?= runs/evidence
+
+.PHONY: help setup demo bench evidence package docs test lint clean
 
 help:
 	@echo "make setup    make $(VENV) with everything in it (again: nothing to do)"
 	@echo "make demo     compare seven methods on rated movie sentences, write runs/demo/report.html"
 	@echo "              BUDGET=smoke: a tiny one that only shows that everything works"
 	@echo "make bench    speed and memory beside the peers: DATA_DIR=GLUE folder, ROUNDS=3; writes docs/results/speed.md"
+	@echo "make evidence DATA_DIR=GLUE-AND-SUPERGLUE: all tasks, methods and seeds, and the paper's preset beside; resumes"
 	@echo "make docs     build the documentation's site: site/index.html"
 	@echo "make package  build the wheel and the source archive, and try the wheel in a fresh environment"
 	@echo "make test     lint, format, rooms, types, tests (WORKERS=1: one process)"
@@ -55,6 +64,11 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	@$(BIN)/adjudge demo --budget "$(BUDGET)" $(if $(OUT),--out "$(OUT)")
+
+evidence: setup
+	@test -n "$(DATA_DIR)" || { echo "Name the folder with GLUE and SuperGLUE: make evidence DATA_DIR=data" >&2; exit 1; }
+	@$(BIN)/adjudge compare --config recipes/evidence.yaml --data-dir "$(DATA_DIR)" --task $(TASKS) --methods $(METHODS) --seeds $(SEEDS) --out "$(EVIDENCE_OUT)" $(EVIDENCE)
+	@$(BIN)/adjudge compare --config recipes/evidence.yaml --preset paper --data-dir "$(DATA_DIR)" --task $(TASKS) --methods sft,ppo --seeds $(SEEDS) --out "$(EVIDENCE_OUT)-paper" $(EVIDENCE)
 
 bench: setup
 	@echo "==> ours beside the peers (environments: python benchmarks/peers/environments.py)"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import gc
 import json
 import os
 import random
@@ -49,13 +50,16 @@ import adjudge.methods.exact
 import adjudge.methods.floors.linear
 import adjudge.methods.floors.tfidf
 import adjudge.methods.grpo
+import adjudge.methods.head
 import adjudge.methods.ppo
 import adjudge.methods.prompting.bpo
 import adjudge.methods.prompting.gepa
 import adjudge.methods.prompting.gepa_edits
+import adjudge.methods.prompting.prp
 import adjudge.methods.reinforce
 import adjudge.methods.reward_model
 import adjudge.methods.rloo
+import adjudge.methods.setfit
 import adjudge.methods.sft
 import adjudge.methods.spin
 import adjudge.methods.sppo
@@ -71,8 +75,9 @@ from adjudge.tasks import infer_task
 
 METHODS = (
     *("sft", "ppo", "reinforce", "rloo", "grpo", "critique-grpo", "exact"),
-    *("dpo", "tdpo", "spin", "sppo", "reward-model", "swie", "bpo", "gepa", "gepa-edits"),
-    *("encoder", "tfidf", "linear", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo", "noisy-sft", "generate"),
+    *("dpo", "tdpo", "spin", "sppo", "reward-model", "head", "swie", "bpo", "gepa", "gepa-edits", "prp"),
+    *("encoder", "tfidf", "linear", "setfit", "multi-ppo", "multi-spin", "learned-ppo", "vine-ppo"),
+    *("noisy-sft", "generate"),
 )
 ANALYSED: dict[str, Any] = {"prompt.analysis": "before", "answer.analysis_tokens": 4}
 FORMS: dict[str, dict[str, Any]] = {
@@ -124,13 +129,20 @@ SETTINGS: dict[str, Any] = {
     "reward_model.batch_size": 4,
     "reward_model.micro_batch_size": 2,
     "reward_model.optimizer.lr": 1e-3,
+    "head.batch_size": 4,
+    "head.micro_batch_size": 2,
+    "head.optimizer.lr": 1e-2,
     "swie.batch_size": 4,
     "swie.micro_batch_size": 2,
     "swie.optimizer.lr": 1e-2,
     "encoder.batch_size": 4,
+    "setfit.iterations": 1,
     "bpo.rewrites": 2,
     "gepa.calls": 24,
     "gepa_edits.calls": 36,
+    "prp.anchors": 2,
+    "prp.fit_rows": 4,
+    "prp.wins": "probability",
     "writer.max_tokens": 16,
     **EPOCHS_ALONE,
     "checkpoint.every_s": None,
@@ -150,7 +162,8 @@ def make_models(folder: Path) -> dict[str, str]:
     )
     torch.manual_seed(0)
     BertForSequenceClassification(bert).save_pretrained(folder / "bert")
-    return {"model": str(folder / "llama"), "encoder.model": str(folder / "bert"), "linear.model": str(folder / "bert")}
+    bert_of = {f"{group}.model": str(folder / "bert") for group in ("encoder", "linear", "setfit")}
+    return {"model": str(folder / "llama"), **bert_of}
 
 
 def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
@@ -230,11 +243,13 @@ def results(folder: Path) -> list[Path]:
         "adapter_model.safetensors",
         "instruction_embeddings.safetensors",
         "value_head.safetensors",
+        "classification_head.safetensors",
         "model.safetensors",
         "validation.jsonl",
         "rows.csv",
         "rows.json",
         "instruction.txt",
+        "comparisons.json",
         "search.json",
         "trials.jsonl",
         "writer.jsonl",
@@ -383,6 +398,7 @@ def main() -> None:
     SETTINGS["checkpoint.every_steps"] = given.every_steps
     methods = given.methods.split(",")
     torch.set_num_threads(1)  # before anything computes: threads do not survive a fork
+    gc.freeze()
     # tqdm's own lock is shared between processes: a run killed while it holds the lock would block all later ones.
     tqdm.set_lock(threading.RLock())
     with tempfile.TemporaryDirectory(prefix="kill-") as made:
@@ -390,6 +406,8 @@ def main() -> None:
         data = write_reviews(Path(made) / "reviews.csv", 40)
         if any(method.startswith("learned-") for method in methods):
             make_reward_model(models, data)
+        if "setfit" in methods:
+            import setfit  # noqa: F401 (once, before the forks: it takes seconds)
         if "generate" in methods:
             save_writing_model(data.parent / "writing")
         for place, method in enumerate(methods):

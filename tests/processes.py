@@ -6,6 +6,7 @@ process with its own signals, exit code, output files and environment. It starts
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import unsynced  # noqa: F401
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -80,14 +83,18 @@ class Started:
         return Finished(code, *(file.read_text(encoding="utf-8") for file in self._files))
 
 
-def start(*arguments: object, **environment: str) -> Started:
-    """Start ``adjudge ARGUMENTS`` with changes to the environment."""
-    return Started("adjudge.cli.main", tuple(map(str, arguments)), environment)
+def start(*arguments: object, fresh: bool = False, **environment: str) -> Started:
+    """Start ``adjudge ARGUMENTS`` with changes to the environment.
+
+    The process that serves a comparison's cells is a fork, too; with `fresh` it is a new interpreter, as for a user.
+    """
+    program = "adjudge.cli.main" if fresh else "forked_cells"
+    return Started(program, tuple(map(str, arguments)), environment)
 
 
-def adjudge(*arguments: object, code: int = 0, **environment: str) -> Finished:
+def adjudge(*arguments: object, code: int = 0, fresh: bool = False, **environment: str) -> Finished:
     """Run ``adjudge ARGUMENTS``; fail unless it ends with this exit code and without a traceback."""
-    with start(*arguments, **environment) as process:
+    with start(*arguments, fresh=fresh, **environment) as process:
         finished = process.wait()
     assert finished.returncode == code, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr, finished.stderr
@@ -119,9 +126,11 @@ def _run(program: str, arguments: tuple[str, ...], environment: dict[str, str], 
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     # tqdm's own lock is shared by all forks: a command killed while holding it would block the later ones.
     tqdm.set_lock(threading.RLock())
+    gc.freeze()  # looking through what was there before the fork would copy its memory
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job that a shell started with "&"
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = [program.split(".", maxsplit=1)[0], *arguments]
+    name = "adjudge" if program == "forked_cells" else program.split(".", maxsplit=1)[0]
+    sys.argv = [name, *arguments]
     importlib.import_module(program).main()

@@ -28,6 +28,7 @@ EPOCHS_ALONE: dict[str, Any] = {
         "sppo",
         "swie",
         "reward_model",
+        "head",
         "encoder",
     )
 }

@@ -92,6 +92,13 @@ def _rewarded(name: str, method: str, **rewards: Any) -> Arm:
 
 PLANS: dict[str, Plan] = {
     "tasks": Plan("plain label tasks: the default PPO beside SFT", EIGHT, (SFT, *_methods("ppo")), rows=400, seeds=2),
+    "glue": Plan(
+        "GLUE's tasks: SFT, PPO and the encoder, 4,000 rows of each",
+        ("glue/sst2", "glue/mrpc", "glue/cola", "glue/rte", "glue/qnli", "glue/qqp", "glue/mnli", "glue/stsb"),
+        (SFT, *_methods("ppo", "encoder")),
+        rows=4000,
+        seeds=1,
+    ),
     "candidates": Plan(
         "settings of PPO, one at a time, judged on rows cut from the training rows",
         tuple(f"cut:{task}" for task in EIGHT),
@@ -105,6 +112,7 @@ PLANS: dict[str, Plan] = {
             _ppo("one update", update_epochs=1),
             _ppo("lr 3e-5", optimizer__lr=3e-5),
             _ppo("kl 0.3", kl_init=0.3),
+            _ppo("kl 1", kl_init=1.0),
             _ppo("kl 0.3, lr 3e-4", kl_init=0.3, optimizer__lr=3e-4),
             Arm("ppo, balanced batches", "ppo", {"data.sampling": "balanced"}),
         ),

@@ -25,7 +25,7 @@ from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.own_rows import as_names, as_task, chosen_tasks, file_to_judge
 from adjudge.methods.registry import entry_for, parse_name
-from adjudge.methods.settings import function_settings, refuse_functions, rewarded_names
+from adjudge.methods.settings import function_settings, model_key, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
@@ -278,7 +278,7 @@ def train(
     options |= overrides
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+    with chosen_tasks(task, own, options) as specs:
         return _run(
             method,
             specs,
@@ -327,7 +327,7 @@ def evaluate(
     options |= overrides
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, options.get("data__bad_rows")) as specs:
+    with chosen_tasks(task, own, options) as specs:
         return _run(method, specs, out, preset, options, force=force)
 
 
@@ -363,7 +363,7 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
-_SHORT = {name: f"data.{name}" for name in ("train_rows", "eval_rows", "data_dir", "folds")}
+_SHORT = {name: f"data.{name}" for name in ("train_rows", "shots", "eval_rows", "data_dir", "folds")}
 
 
 def named_settings(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -390,11 +390,11 @@ def _run(
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
     values = named_settings(options)
+    config = load_config(preset=preset, values={**values, "method": entry.name, "task": ",".join(names)})
     if values.get("model") is not None:
         if not entry.model:
             raise ConfigError(f"{entry.name} has no model: leave `model` out.")
-        values[entry.model] = values["model"]
-    config = load_config(preset=preset, values={**values, "method": entry.name, "task": ",".join(names)})
+        config = change(config, {model_key(config): values["model"]})
     shown = shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(specs, shown, config.seed, resume=resume)
     if reward_functions is not None:

@@ -81,7 +81,7 @@ def compare(
         values |= function_settings(tuple(reward_funcs))
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, overrides.get("data__bad_rows")) as specs:
+    with chosen_tasks(task, own, overrides) as specs:
         config = load_config(preset=preset, values={**values, "task": ",".join(spec.name for spec in specs)})
         folder = Path(out) if out is not None else comparison_folder(specs)
         comparing.compare(config, specs, chosen, list(seeds), folder, force=force, jobs=jobs, launcher=launcher)

@@ -50,7 +50,7 @@ def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(two_tasks, tmp_
     out = tmp_path / "out"
     (tmp_path / "model").mkdir()
     methods = ["--methods", "zero-shot,encoder,multi-sft", "--encoder", tmp_path / "model"]
-    first = adjudge("compare", *two_tasks, *methods, "--out", out, code=1)
+    first = adjudge("compare", *two_tasks, *methods, "--out", out, code=1, fresh=True)
     table = json.loads((out / "table.json").read_text())
     assert [(row["task"], row["method"], row["train_rows"]) for row in table["rows"]] == [
         *(("one", "zero-shot", 0), ("one", "multi-sft", 16), ("two", "zero-shot", 0), ("two", "multi-sft", 16))
@@ -72,7 +72,7 @@ def test_compare_runs_each_cell_in_its_own_process_and_reuses_it(two_tasks, tmp_
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_comparison_stopped_while_its_libraries_load_ends_and_goes_on(own, tmp_path):
     command = ("compare", *own, "--methods", "sft", "--out", str(tmp_path / "the out"), "sft.epochs=1")
-    with start(*command) as process:
+    with start(*command, fresh=True) as process:
         wait_for(lambda: "[1/1]" in process.stderr or not process.running, 120)
         process.signal(signal.SIGINT)
         stopped = process.wait(60)

@@ -175,10 +175,10 @@ def test_the_bundled_encoder_learns_from_real_sentences(tmp_path):
     except AdjudgeError as error:
         pytest.skip(f"cannot be fetched here: {error}")
     spec = load_task("vader/movies")
-    rows = take_rows(load_split(spec, "train"), 24, seed=0)
-    run = make_run(tmp_path / "run", "minilm-l6", encoder__epochs=4, encoder__batch_size=8, encoder__optimizer__lr=2e-4)
+    rows = take_rows(load_split(spec, "train"), 12, seed=0)
+    run = make_run(tmp_path / "run", "minilm-l6", encoder__epochs=4, encoder__batch_size=4, encoder__optimizer__lr=2e-4)
     judge = train_one("encoder", run, spec, rows)
     log = logged(run)
     assert log[-1]["loss"] < log[0]["loss"]
     right = sum(p.value == p.gold for p in judge.judge(rows))
-    assert right >= 20  # of 24 rows that it was trained on
+    assert right >= 10  # of 12 rows that it was trained on

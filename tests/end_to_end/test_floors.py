@@ -15,10 +15,12 @@ from specs import label_task, number_task
 
 from adjudge.config import load_config
 from adjudge.errors import DataError, RunError
-from adjudge.methods.floors.regression import choose_c, fit_labels, fit_number
+from adjudge.methods.floors.regression import choose_c, fit_floor, fit_labels, fit_number
+from adjudge.methods.settings import own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
+from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
 LABELS = label_task("Bad", "Good", "Mixed")
@@ -103,6 +105,45 @@ def test_a_pair_of_texts_has_both_vectors_their_difference_and_product(tiny_bert
     np.testing.assert_allclose(gap, np.abs(first - second))
     np.testing.assert_allclose(product, first * second)
     np.testing.assert_allclose((first**2).sum(1), 1, atol=1e-5)
+
+
+def test_a_probe_reads_the_policys_states_and_judges_the_same_after_loading(able: Path, tmp_path: Path) -> None:
+    values = {"linear.states": "policy", "model": str(able), "runtime.dtype": "float32"}
+    run = new_run(tmp_path / "run", "linear", able, **values)
+    judge = train_one("linear", run, LABELS, rows())
+    judged = judge.judge(rows(), probabilities=True)
+    assert sum(row.value == row.gold for row in judged) >= 20
+    again = load_one("linear", Run.open(run.folder), LABELS)
+    alone = [again.judge([row], probabilities=True)[0] for row in rows()]
+    for row, one in zip(judged, alone, strict=True):
+        assert one.value == row.value and one.probabilities == pytest.approx(row.probabilities, abs=1e-4)
+    other = LABELS.model_copy(update={"instruction": "Say what it is."})  # its prompts, so its states
+    assert load_one("linear", run, other).judge(rows(3), probabilities=True) != judged[:3]
+
+
+def test_standardised_features_are_fitted_as_scikit_learn_fits_them(tiny_bert: Path, tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    states = np.random.default_rng(0).normal(size=(30, 4)) * [1.0, 100.0, 0.01, 0.0] + [0.0, 50.0, 0.0, 3.0]
+
+    def features(given: Sequence[Example], done: Any) -> Any:
+        return states[[int(row.id.split(":")[1]) for row in given]]
+
+    run = new_run(tmp_path / "run", "linear", tiny_bert)
+    judge = fit_floor(run, TaskRows(LABELS, rows()), features, 2.0, {}, {}, standardise=True).judges[0]
+    judged = judge.judge(rows(), probabilities=True)
+    golds = [LABELS.words.index(row.gold) for row in rows()]
+    scaled = StandardScaler().fit_transform(states) / 2.0  # the root of 4 features
+    expected = LogisticRegression(C=2.0, max_iter=1000).fit(scaled, golds).predict_proba(scaled)
+    np.testing.assert_allclose([list(row.probabilities.values()) for row in judged], expected, atol=1e-3)
+
+
+def test_a_probe_has_the_policys_settings_and_an_encoder_has_not() -> None:
+    changed = {"method": "linear", "model": "smollm2-135m", "prompt.style": "paper", "linear.model": "minilm-l6"}
+    kept = [own_settings(load_config(values={**changed, "linear.states": states})) for states in ("policy", "encoder")]
+    assert [config.prompt.style for config in kept] == ["paper", "chat"]
+    assert [config.model for config in kept] == ["smollm2-135m", "minilm-l6"]
 
 
 def test_a_vector_does_not_depend_on_its_batch(tiny_bert: Path) -> None:

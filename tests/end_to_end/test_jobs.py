@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from fake_method import write_reviews
+from forked_cells import PAUSE_S
 from processes import adjudge, start, wait_for
 
 from adjudge.config import load_config
@@ -75,9 +76,9 @@ def test_cells_side_by_side_give_the_results_of_one_after_the_other(command, one
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_signal_stops_all_cells_with_checkpoints_and_the_same_command_goes_on(command, one_by_one, tmp_path):
     out = tmp_path / "out"
-    slow = (*command, "--seeds", "0,1,2", "--out", str(out), "--jobs", "2", "sft.epochs=60")
+    slow = (*command, "--seeds", "0,1,2", "--out", str(out), "--jobs", "2", "sft.epochs=12")
     cells = [out / f"reviews/sft/seed-{seed}" for seed in (0, 1, 2)]
-    with start(*slow) as process:
+    with start(*slow, **{PAUSE_S: "0.3"}) as process:
         wait_for(lambda: all((cell / "metrics.jsonl").is_file() for cell in cells[:2]) or not process.running, 120)
         process.signal(signal.SIGTERM)
         stopped = process.wait(90)
@@ -94,14 +95,14 @@ def test_a_signal_stops_all_cells_with_checkpoints_and_the_same_command_goes_on(
     again = adjudge(*slow)
     assert again.stderr.count("resuming after step") == 2
     assert len(read_json(out / "table.json")["rows"]) == 3
-    one_by_one("sft.epochs=60", seeds=[0])
+    one_by_one("sft.epochs=12", seeds=[0])
     assert equal(tmp_path / "apart/reviews/sft/seed-0", cells[0])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_comparison_of_several_jobs_stopped_while_libraries_load_ends(command, tmp_path):
     slow = (*command, "--seeds", "0,1,2", "--out", str(tmp_path / "out"), "--jobs", "2", "sft.epochs=5000")
-    with start(*slow) as process:
+    with start(*slow, fresh=True) as process:
         wait_for(lambda: "[2/3]" in process.stderr or not process.running, 120)
         process.signal(signal.SIGINT)
         stopped = process.wait(60)

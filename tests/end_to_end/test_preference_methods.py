@@ -243,8 +243,7 @@ def test_minor_sft_goes_less_far(able: Path, tmp_path: Path) -> None:
     assert minor[-1]["deviation"] < sft[-1]["deviation"]
 
 
-@pytest.mark.parametrize("method", ["spin", "sppo"])
-@pytest.mark.parametrize("started", [False, True], ids=["from the model", "from a run"])
+@pytest.mark.parametrize(("method", "started"), [("spin", False), ("sppo", True)], ids=["from the model", "from a run"])
 def test_a_moved_reference_survives_a_failure(
     method: str, started: bool, able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,8 +77,10 @@ def with_accuracy(folder: Path, accuracy: float | None) -> None:
     (folder / "training.json").write_text(json.dumps(training))
 
 
-@pytest.mark.parametrize("method", ["ppo", "reinforce", "rloo", "grpo", "exact"])
-@pytest.mark.parametrize("kind", ["learned", "mixed"])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("ppo", "learned"), ("reinforce", "mixed"), ("rloo", "learned"), ("grpo", "mixed"), ("exact", "learned")],
+)
 def test_every_method_with_rewards_learns_from_it(
     method: str, kind: str, able: Path, model: Path, spec: TaskSpec, tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ def settings(method: str, model: Path, **values: Any) -> Config:
     named = {name.replace("__", "."): value for name, value in values.items()}
     sizes = {
         f"{method.replace('-', '_')}.batch_size": 7,
-        f"{method.replace('-', '_')}.epochs": 2,
+        f"{method.replace('-', '_')}.epochs": 1,
         **({"encoder.model": str(model)} if method == "encoder" else {}),
     }
     return load_config(values={**SETTINGS, "method": method, "model": str(model), **sizes, **named})

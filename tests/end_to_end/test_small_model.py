@@ -25,14 +25,14 @@ def judge(smollm2: Path) -> PromptedJudge:
 @pytest.fixture(scope="module")
 def rows(judge: PromptedJudge):
     try:
-        return take_rows(load_split(judge.task.spec, "dev"), 12, 0)
+        return take_rows(load_split(judge.task.spec, "dev"), 6, 0)
     except AdjudgeError as error:
         pytest.skip(f"the rated sentences cannot be fetched: {error}")
 
 
 def test_the_untrained_model_answers_with_label_words(judge, rows):
     predictions = judge.judge(rows, probabilities=True)
-    assert sum(prediction.value is None for prediction in predictions) <= 2
+    assert sum(prediction.value is None for prediction in predictions) <= 1
     assert all(abs(sum(prediction.probabilities.values()) - 1) < 1e-5 for prediction in predictions)
 
 
@@ -50,9 +50,9 @@ def test_a_shared_prefix_changes_no_answer_of_the_real_model(judge, rows):
 
 
 def test_an_estimator_of_scikit_learn_fine_tunes_the_real_model(smollm2: Path):
-    texts = ["a good film", "a bad film", "really good", "really bad", "good plot", "bad plot", "so good", "so bad"]
+    texts = ["a good film", "a bad film", "so good", "so bad"]
     quick = {"sft.epochs": 2, "sft.min_steps": 0, "runtime.threads": 1}
-    judge = Classifier("sft", settings=quick).fit(texts, ["praise", "blame"] * 4)
+    judge = Classifier("sft", settings=quick).fit(texts, ["praise", "blame"] * 2)
     chances = judge.predict_proba(["good acting", "bad acting"])
     assert chances.shape == (2, 2) and judge.classes_.tolist() == ["blame", "praise"]
     assert chances[0, 1] > chances[1, 1], "praise is likelier where there is some"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fake_method import write_reviews
+from forked_cells import PAUSE_S
 from processes import adjudge, start, wait_for
 
 from adjudge.runs.folder import Run
@@ -28,7 +29,7 @@ def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
     return [
         *("train", "sft", "--data", str(data), "--text", "text", "--label", "label"),
         *("--model", str(model), "--train-rows", "16", "--eval-rows", "8", "--out", str(out)),
-        *("sft.epochs=12", "sft.batch_size=4", "runtime.dtype=float32", "runtime.threads=1"),
+        *("sft.epochs=6", "sft.batch_size=4", "runtime.dtype=float32", "runtime.threads=1"),
         *("checkpoint.every_steps=3", *more),
     ]
 
@@ -54,7 +55,7 @@ def test_a_signal_writes_a_checkpoint_and_has_a_code_of_its_own(
 ) -> None:
     out = tmp_path / "run"
     slow = command(tiny_llama, data, out, "checkpoint.every_steps=null", "checkpoint.every_s=null")
-    with start(*slow) as process:
+    with start(*slow, **{PAUSE_S: "0.1"}) as process:
         wait_for((out / "metrics.jsonl").is_file, 120)
         process.signal(how)
         stopped = process.wait(60)
@@ -85,7 +86,7 @@ def test_a_second_process_in_one_folder_is_refused(tiny_llama: Path, data: Path,
 def test_other_settings_or_other_rows_are_not_resumed(tiny_llama: Path, data: Path, tmp_path: Path) -> None:
     mine = shutil.copy(data, tmp_path / "mine.csv")
     out = tmp_path / "run"
-    with start(*command(tiny_llama, Path(mine), out)):
+    with start(*command(tiny_llama, Path(mine), out), **{PAUSE_S: "0.1"}):
         wait_for(lambda: list(out.glob("checkpoints/step-*")), 120)
     other = adjudge(*command(tiny_llama, Path(mine), out, "sft.optimizer.lr=0.5", "--resume"), code=2)
     assert "sft.optimizer.lr 0.0003 → 0.5" in " ".join(other.stderr.split())

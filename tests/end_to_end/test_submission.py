@@ -7,7 +7,7 @@ import pytest
 from processes import adjudge
 from submissions import write
 
-FAST = ["evaluation.resamples=100", "evaluation.batch_size=64", "runtime.dtype=float32", "runtime.threads=1"]
+FAST = ["evaluation.resamples=100", "evaluation.batch_size=250", "runtime.dtype=float32", "runtime.threads=1"]
 
 
 @pytest.fixture

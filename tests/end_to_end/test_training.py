@@ -105,15 +105,15 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
         able,
         rows(16),
         init=str(warm.folder),
-        ppo__epochs=40,
-        ppo__optimizer__lr=5e-4,
+        ppo__epochs=20,
+        ppo__optimizer__lr=1e-3,
         ppo__value_lr=1e-3,
     )
     reward = [record["reward"] for record in logged(run)]
-    assert len(reward) == 40
-    first, last = sum(reward[:5]) / 5, sum(reward[-10:]) / 10
+    assert len(reward) == 20
+    first, last = sum(reward[:5]) / 5, sum(reward[-5:]) / 5
     assert first < 0.4
-    assert last > first + 0.3  # with six seeds it rose by 0.43 to 0.85
+    assert last > first + 0.3  # with four seeds it rose by 0.44 to 0.90
     assert accuracy(judge, rows(16)) >= 0.85
     assert load_one("ppo", run, LABELS).judge(rows(16), probabilities=True) == judge.judge(rows(16), probabilities=True)
 
@@ -121,12 +121,12 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
 def test_ppo_learns_through_an_analysis(warm: Run, able: Path, tmp_path: Path) -> None:
     """Two tokens of analysis come first; the reward of the judgement after them rises."""
     values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "init": str(warm.folder)}
-    learning = {"ppo__epochs": 40, "ppo__optimizer__lr": 1e-3, "ppo__value_lr": 1e-3}
+    learning = {"ppo__epochs": 16, "ppo__optimizer__lr": 2e-3, "ppo__value_lr": 1e-3}
     run, judge = train("ppo", tmp_path / "run", able, rows(16), **values, **learning)
     reward = [record["reward"] for record in logged(run)]
-    first, last = sum(reward[:5]) / 5, sum(reward[-10:]) / 10
+    first, last = sum(reward[:5]) / 5, sum(reward[-5:]) / 5
     assert first < -2  # the SFT run was taught to answer at once
-    assert last > first + 0.5  # with three seeds it rose by 1.3 to 2.2
+    assert last > first + 0.5  # with four seeds it rose by 0.66 to 1.9
     assert all(prediction.text.count("</Analysis>\n<Judgement>") == 1 for prediction in judge.judge(rows(4)))
     assert load_one("ppo", run, LABELS).judge(rows(8), probabilities=True) == judge.judge(rows(8), probabilities=True)
 

@@ -26,7 +26,7 @@ def test_the_page_makes_a_method_that_trains(tiny_llama: Path, tmp_path: Path) -
     file, settings, field, line = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(file.splitlines()) <= 60
     package = tmp_path / "src" / "adjudge"
-    shutil.copytree(Path(adjudge.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(adjudge.__file__).parent, package)  # with the compiled modules
     (package / "methods" / "rejection.py").write_text(file, encoding="utf-8")
     insert(package / "config" / "methods.py", f"{settings}\n\n", "class MethodSettings(")
     insert(package / "config" / "methods.py", f"    {field}", "    encoder: EncoderConfig")

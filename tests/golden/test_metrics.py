@@ -153,3 +153,28 @@ def test_bad_rows_are_reported():
         encode(BINARY, ["Yes"], ["Yes", "No"])
     with pytest.raises(DataError, match="no rows"):
         _value(BINARY, "accuracy", [], [])
+
+
+@pytest.mark.parametrize("n_labels", [2, 3, 6])
+@pytest.mark.parametrize("unreadable", [0.0, 0.3])
+def test_quadratic_kappa_equals_scikit_learn(n_labels, unreadable):
+    pairs = [_draw(n_labels, 60, seed, unreadable) for seed in range(20)]
+    gold_SN, pred_SN = (np.stack(side) for side in zip(*pairs, strict=True))
+    task = label_task(*[f"w{i}" for i in range(n_labels)], ordered=True)
+    values = _batch(task, "quadratic_kappa", gold_SN, pred_SN)
+    for row, (gold, pred) in enumerate(pairs):
+        farther = np.where(2 * gold >= n_labels - 1, 0, n_labels - 1)  # an unreadable answer is the farther end
+        read = np.where(pred == -1, farther, pred)
+        expected = sklearn.metrics.cohen_kappa_score(gold, read, weights="quadratic", labels=range(n_labels))
+        assert values[row] == pytest.approx(expected)
+
+
+def test_quadratic_kappa_by_hand():
+    task = label_task("Poor", "Fair", "Good", ordered=True)
+    golds = ["Poor", "Fair", "Good", "Good"]
+    assert _value(task, "quadratic_kappa", golds, golds) == 1.0
+    near = _value(task, "quadratic_kappa", golds, ["Poor", "Fair", "Good", "Fair"])
+    far = _value(task, "quadratic_kappa", golds, ["Poor", "Fair", "Good", "Poor"])
+    assert far < near < 1.0
+    assert far == _value(task, "quadratic_kappa", golds, ["Poor", "Fair", "Good", None])
+    assert _value(task, "quadratic_kappa", ["Good"] * 3, ["Good"] * 3) == 0.0  # nothing to disagree about by chance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from specs import label_task, number_task
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.experiments.execute import execute, run_settings
-from adjudge.methods.encoder import _loss, class_weights
 from adjudge.models.policy import load_policy
 from adjudge.rollout.forward import taught_loss
 from adjudge.rollout.prompted import PromptedTask, TaughtRow, taught_rows
 from adjudge.runs.folder import Run
+from adjudge.training.labelled import class_weights, head_loss
 from adjudge.training.updates import accumulate
 from adjudge.types import Example
 
@@ -62,7 +61,7 @@ def test_balanced_rows_are_weighted_by_their_label(able: Path) -> None:
     assert {row.weight for row in taught_rows(task, examples)} == {1.0}
 
 
-def test_the_encoders_weights_are_repeated_rows() -> None:
+def test_the_weights_of_a_head_are_repeated_rows() -> None:
     """Three positive rows and one negative: weights 2/3 and 2, in the ratio 1 : 3."""
     golds = ["Positive"] * 3 + ["Negative"]
     weight_L = class_weights([Example("", {}, gold) for gold in golds], LABELS)
@@ -71,9 +70,7 @@ def test_the_encoders_weights_are_repeated_rows() -> None:
     targets = [1.0, 1.0, 1.0, 0.0]
 
     def loss_of(order: list[int], weights: torch.Tensor | None) -> torch.Tensor:
-        rows = [SimpleNamespace(texts=row, target=targets[row]) for row in order]
-        encoder = SimpleNamespace(logits=lambda texts: logits[texts])
-        loss, _ = _loss(encoder, rows, LABELS, weights)  # type: ignore[arg-type]
+        loss, _ = head_loss(logits[order], [targets[row] for row in order], weights, 1.0)
         (gradient,) = torch.autograd.grad(loss, logits)
         return torch.cat([loss[None], gradient.flatten()])
 

@@ -32,6 +32,8 @@ OPTIONS = {
     "--decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to --force",
     "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
     "--preset --config --prompt-style --decode --reward-funcs --send-rows --out",
+    "audit": f"--task --data-dir --rows {TASK} --method --folds --plant --all --model --encoder --seed --preset "
+    "--config --send-rows --out --force",
     "calibrate": "--run --rows --task --method --seed --data --text --label --separator --encoding --data-dir --model",
     "continual": f"--tasks {ROWS.removeprefix('--task ')} --method --strategy --order --base --model --seeds --preset "
     "--config --prompt-style --decode --init --out",

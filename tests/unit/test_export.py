@@ -1,6 +1,7 @@
 """Exported judges: merged folders, GGUF files, ONNX files, and the check that counts changed answers."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -20,14 +21,27 @@ from adjudge.tasks import infer_task
 TEXTS = ["good one here", "bad one there", "a third", "<|im_end|> good"]
 
 
+@pytest.fixture(scope="module")
+def trained_once(able, tmp_path_factory):
+    quick = ("sft.epochs=2", "sft.min_steps=0", "sft.optimizer.lr=0.05")
+    return run_of(tmp_path_factory.mktemp("trained"), "sft", f"model={able}", *quick)
+
+
 @pytest.fixture
-def trained(able, tmp_path):
-    return run_of(tmp_path, "sft", f"model={able}", "sft.epochs=2", "sft.min_steps=0", "sft.optimizer.lr=0.05")
+def trained(trained_once, tmp_path):
+    """Return a copy of the run, which a test may change."""
+    return shutil.copytree(trained_once, tmp_path / "run")
 
 
 def run_of(tmp_path, method, *overrides):
     spec = infer_task(write_reviews(tmp_path / "reviews.csv"), ["text"], "label")
-    settings = ["data.train_rows=8", "evaluation.resamples=100", "runtime.threads=1", *overrides]
+    settings = [
+        "data.train_rows=8",
+        "evaluation.resamples=100",
+        "runtime.threads=1",
+        "runtime.dtype=float32",
+        *overrides,
+    ]
     execute(load_config(overrides=[f"method={method}", *settings]), spec, tmp_path / "run")
     return tmp_path / "run"
 

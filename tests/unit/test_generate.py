@@ -33,6 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def invoke(model: Path, out: Path, *arguments: Any) -> Any:
     words = ["generate", "--model", model, "--out", out, *arguments, "runtime.device=cpu", "evaluation.batch_size=8"]
+    words.append("runtime.dtype=float32")
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

@@ -27,7 +27,13 @@ BASE = "someone/judge-tiny"
 
 def run_of(tmp_path, method, *overrides, name="run"):
     spec = infer_task(write_reviews(tmp_path / "reviews.csv"), ["text"], "label")
-    settings = ["data.train_rows=8", "evaluation.resamples=100", "runtime.threads=1", *overrides]
+    settings = [
+        "data.train_rows=8",
+        "evaluation.resamples=100",
+        "runtime.threads=1",
+        "runtime.dtype=float32",
+        *overrides,
+    ]
     execute(load_config(overrides=[f"method={method}", *settings]), spec, tmp_path / name)
     return tmp_path / name
 

@@ -20,6 +20,8 @@ def test_the_names_are_a_contract():
         "bpo",
         "gepa",
         "gepa-edits",
+        "give",
+        "prp",
         "iip",
         "sft",
         "ppo",
@@ -36,6 +38,8 @@ def test_the_names_are_a_contract():
         "reward-model",
         "tfidf",
         "linear",
+        "head",
+        "setfit",
         "encoder",
     ]
 
@@ -45,7 +49,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle", "iip"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle", "iip", "give"))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,11 @@ def test_the_command_line_starts_without_torch_and_its_kin():
         ("sft", "data.drop_overlap=true", True),
         ("sft", "prompt.analysis=true", True),
         ("zero-shot", "answer.analysis_tokens=9", True),
+        ("give", "data.train_rows=9", False),
+        ("give", "give.use=paste", True),
+        ("give", "prp.anchors=3", False),
+        ("prp", "prp.anchors=3", True),
+        ("prp", "writer.model=other", False),
         ("encoder", "prompt.style=paper", False),
         ("encoder", "prompt.analysis=true", False),
         ("encoder", "prompt.analysis=before", False),
@@ -133,6 +142,9 @@ def test_only_settings_that_a_method_reads_make_another_run(method, override, ma
         ("sft", "sft.epochs=3", []),
         ("swie", "swie.strength=0", ["swie.strength=0.0"]),
         ("swie", "swie.strength=1", []),
+        ("prp", "prp.wins=agreed", []),
+        ("prp", "prp.wins=probability", ["prp.wins=probability"]),
+        ("give", "give.use=paste", ["give.use=paste"]),
         ("few-shot", "prompt.prior=none", []),
         ("few-shot", "prompt.prior=training-rows", ["prompt.prior=training-rows"]),
         ("nle", "prompt.explanations=none", ["prompt.explanations=none", "prompt.prior=training-rows"]),

@@ -51,6 +51,7 @@ def compare(
     mixture: options.Mixture = None,
     data_dir: options.DataDir = None,
     train_rows: options.TrainRows = None,
+    shots: options.Shots = None,
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     folds: options.Folds = None,

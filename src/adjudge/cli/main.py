@@ -110,6 +110,7 @@ def _root(
 
 def _add_verbs() -> None:
     from adjudge.cli import (
+        audit,
         calibrate,
         cell,
         compare,
@@ -135,7 +136,7 @@ def _add_verbs() -> None:
     )
 
     judging = (compare, train, evaluate, calibrate, predict, serve, export, push, submit, report, rerun)
-    others = (tune, continual, prune, generate, methods, tasks, settings, demo, fetch, doctor)
+    others = (tune, audit, continual, prune, generate, methods, tasks, settings, demo, fetch, doctor)
     for module in (*judging, *others):
         module.add_to(app)
     cell.add_to(app)

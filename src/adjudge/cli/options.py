@@ -86,6 +86,15 @@ TrainRows = Annotated[
         rich_help_panel=ROWS,
     ),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Few rows: K training rows of each label, drawn by the seed.",
+        show_default="all rows",
+        rich_help_panel=ROWS,
+    ),
+]
 EvalRows = Annotated[
     int | None,
     typer.Option(
@@ -131,7 +140,14 @@ Text = Annotated[
         rich_help_panel=OWN,
     ),
 ]
-Label = Annotated[str | None, typer.Option(metavar="COL", help="Column with the right answer.", rich_help_panel=OWN)]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COL",
+        help="Column with the right answer; with --kind several or passes also COL,COL, with yes or no each.",
+        rich_help_panel=OWN,
+    ),
+]
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -163,8 +179,9 @@ Encoding = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        metavar="labels|number",
-        help="Whether the label column holds classes or a number.",
+        metavar="labels|ordered|number|several|passes",
+        help="Whether the label column holds classes, classes in an order, a number, or several labels a|b: answered "
+        "in words (several) or asked label by label (passes).",
         show_default="numbers with decimals, or more than 10 whole numbers, are a number",
         rich_help_panel=OWN,
     ),
@@ -320,6 +337,7 @@ SETTING_OF = {
     "mixture": "data.mixture",
     "data_dir": "data.data_dir",
     "train_rows": "data.train_rows",
+    "shots": "data.shots",
     "eval_rows": "data.eval_rows",
     "split": "data.split",
     "folds": "data.folds",

@@ -39,6 +39,12 @@ def chosen_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     They come from the user's own table, from a data set, from --task, or from the configuration.
     Raises ConfigError when the parameters contradict each other, TaskError and DataError as the tasks do.
     """
+    from adjudge.tasks import with_slices
+
+    return [with_slices(spec, config.data.slices) for spec in _named_tasks(params, config)]
+
+
+def _named_tasks(params: Mapping[str, Any], config: Config) -> list[TaskSpec]:
     from adjudge.errors import ConfigError
     from adjudge.tasks import infer_task, load_task
 
@@ -79,7 +85,15 @@ def _of_dataset(params: Mapping[str, Any], config: Config) -> TaskSpec:
     )
 
 
-def _columns(params: Mapping[str, Any]) -> tuple[list[str], str]:
+def _label(params: Mapping[str, Any]) -> str | list[str]:
+    """Return the label column; where a row can have several labels, a list of columns with yes and no."""
+    from adjudge.tasks.infer import SETS
+
+    label: str = params["label"]
+    return split_list(label, "--label") if params["kind"] in SETS and "," in label else label
+
+
+def _columns(params: Mapping[str, Any]) -> tuple[list[str], str | list[str]]:
     """Return the names of the columns with the text and the right answer. Raises ConfigError where they are missing."""
     from adjudge.errors import ConfigError, DataError
     from adjudge.tasks import column_names, table_format
@@ -91,7 +105,7 @@ def _columns(params: Mapping[str, Any]) -> tuple[list[str], str]:
         except DataError as error:
             columns = str(error)
         raise ConfigError(f"--data needs --text COL (the text to judge) and --label COL (the right answer). {columns}")
-    return split_list(params["text"], "--text"), params["label"]
+    return split_list(params["text"], "--text"), _label(params)
 
 
 def _labels(params: Mapping[str, Any]) -> list[str] | None:

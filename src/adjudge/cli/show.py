@@ -76,14 +76,16 @@ def stdout() -> Console:
 
 
 def show_table(table: Mapping[str, Any]) -> None:
-    """Print the table with its sentences, then averages over a suite, then those of probabilities and per phenomenon.
+    """Print the table with its sentences, then averages over a suite, and figures per slice.
 
-    The last two are printed for a single method; table.md has them for several.
+    Those of probabilities and per phenomenon are printed for a single method; table.md has them for several.
     """
+    from adjudge.report.across import tables_across
     from adjudge.report.certainty import certainties, certainty_columns, certainty_line
     from adjudge.report.columns import without_dashes
     from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
     from adjudge.report.sentences import table_notes
+    from adjudge.report.slices import slices, slices_line
     from adjudge.report.suites import suite_columns, suite_lines, suite_scores
     from adjudge.report.terminal import results_table, text_table
 
@@ -98,14 +100,22 @@ def show_table(table: Mapping[str, Any]) -> None:
     for scores in suite_scores(table):
         console.print()
         show(text_table(*without_dashes(*suite_columns(scores))), suite_lines(scores))
+    for across in tables_across(table):
+        console.print()
+        show(text_table(across.head, across.lines), across.notes)
+    tasks = list(dict.fromkeys(str(row["task"]) for row in table["rows"]))
     if len({str(row["method"]) for row in table["rows"]}) == 1:
-        for task in dict.fromkeys(str(row["task"]) for row in table["rows"]):
+        for task in tasks:
             if sure := certainties(table, task):
                 console.print()
                 show(text_table(*without_dashes(*certainty_columns(sure))), [certainty_line(task, sure)])
             if items := phenomena(table, task):
                 console.print()
                 show(text_table(*phenomena_columns(items)), [phenomena_line(task, items)])
+    for task in tasks:
+        if sliced := slices(table, task):
+            console.print()
+            show(text_table(*phenomena_columns(sliced, "slice")), [slices_line(task, sliced)])
 
 
 def next_commands(table: Mapping[str, Any], folder: Path) -> list[str]:

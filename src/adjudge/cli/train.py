@@ -45,6 +45,7 @@ def train(
     mixture: options.Mixture = None,
     data_dir: options.DataDir = None,
     train_rows: options.TrainRows = None,
+    shots: options.Shots = None,
     eval_rows: options.EvalRows = None,
     split: options.Split = None,
     data: options.Data = None,
@@ -100,7 +101,7 @@ def train(
     from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name
-    from adjudge.methods.settings import refuse_functions, rewarded_names
+    from adjudge.methods.settings import model_key, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
     from adjudge.ship.push import check_push, push_trained
@@ -114,12 +115,13 @@ def train(
         raise ConfigError(f"{method} is not trained. Use: adjudge evaluate --method {method}.")
     if init is not None and not entry.trains_adapter:
         raise ConfigError(f"--init is for {either(STARTERS)}; {method} starts from the model itself.")
-    if entry.model != "model" and model is not None:
-        source = f"takes its model from {options.option_for(entry.model)}" if entry.model else "has no model"
-        warn(f"{entry.name} {source}; --model has no effect here.")
     if reward_funcs is not None and entry.name not in rewarded_names():
         raise refuse_functions(method)
     settings = options.build_config(ctx.params)
+    key = model_key(settings.model_copy(update={"method": entry.name}))
+    if key != "model" and model is not None:
+        source = f"takes its model from {options.option_for(key)}" if key else "has no model"
+        warn(f"{entry.name} {source}; --model has no effect here.")
     specs = own_data.chosen_tasks(ctx.params, settings)
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))

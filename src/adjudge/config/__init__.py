@@ -1,5 +1,6 @@
 """Every setting of a run: one frozen tree, its loading, and its presets."""
 
+from adjudge.config.comparing import GiveConfig, PrpConfig
 from adjudge.config.groups import (
     AnswerConfig,
     CheckpointConfig,
@@ -30,6 +31,7 @@ from adjudge.config.methods import (
     ReinforceConfig,
     RewardModelConfig,
     RlooConfig,
+    SetfitConfig,
     SftConfig,
     SpinConfig,
     SppoConfig,
@@ -57,6 +59,7 @@ __all__ = [
     "EvaluationConfig",
     "ExactConfig",
     "GepaConfig",
+    "GiveConfig",
     "GrpoConfig",
     "GuardConfig",
     "IipConfig",
@@ -68,11 +71,13 @@ __all__ = [
     "PreferenceConfig",
     "PromptConfig",
     "PromptSearchConfig",
+    "PrpConfig",
     "ReinforceConfig",
     "RewardConfig",
     "RewardModelConfig",
     "RlooConfig",
     "RuntimeConfig",
+    "SetfitConfig",
     "SftConfig",
     "SpinConfig",
     "SppoConfig",

@@ -22,12 +22,20 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
+def _split(names: Any) -> Any:
+    """Return the parts of a text with commas; anything else, such as a list, as it is."""
+    return tuple(part.strip() for part in names.split(",")) if isinstance(names, str) else names
+
+
 class DataConfig(Settings):
     """Which rows: where they lie and how many are used."""
 
     data_dir: str | None = Field(None, description="folder with GLUE or SuperGLUE in the official download layout")
     train_rows: int | None = Field(
         None, ge=1, description="training rows drawn by the seed, of a mixture's tasks together; all when unset"
+    )
+    shots: int | None = Field(
+        None, ge=1, description="few rows: this many training rows of each label, drawn by the seed, per task"
     )
     mixture: str | None = Field(
         None,
@@ -57,7 +65,17 @@ class DataConfig(Settings):
         description="rows of your own table that cannot be read: error stops at the first; "
         "drop lists them and goes on without them",
     )
+    slices: tuple[str, ...] = Field(
+        (),
+        description="columns of the rows, such as topic, whose values are also scored apart; "
+        "several columns with commas, several values in a cell with |",
+    )
     drop_overlap: bool = Field(False, description="drop the training rows whose texts are in the judged split too")
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _listed(cls, slices: Any) -> Any:
+        return _split(slices)
 
     @field_validator("mixture")
     @classmethod
@@ -65,6 +83,13 @@ class DataConfig(Settings):
         if mixture is not None and not _MIXTURE.fullmatch(mixture):
             raise ValueError("write proportional, equal, temperature=T with a T from 1, or rows=A,B")
         return mixture
+
+    @field_validator("shots")
+    @classmethod
+    def _in_place_of_a_number(cls, shots: int | None, info: ValidationInfo) -> int | None:
+        if shots is not None and info.data.get("train_rows") is not None:
+            raise ValueError("it counts rows of each label, so data.train_rows (--train-rows) cannot go with it")
+        return shots
 
     @field_validator("folds")
     @classmethod
@@ -132,6 +157,10 @@ class PromptConfig(Settings):
         "none", description="control: each demonstration has another one's explanation (another), or none in its place"
     )
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
+    truncation: Literal["end", "start", "middle"] = Field(
+        "end",
+        description="where a text that is too long is cut: its end, its start, or its middle (both ends are kept)",
+    )
     template_options: dict[str, bool | int | float | str] = Field(
         {}, description="options of the model's chat template, such as {enable_thinking: false}"
     )
@@ -276,6 +305,9 @@ class RuntimeConfig(Settings):
         description="most rows in one pass with gradient, for every method; auto: halved when memory runs out; "
         "unset: a method's own setting alone",
     )
+    cuda_graphs: bool = Field(
+        True, description="on a GPU: capture passes and replay them, without Python between their kernels"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; unset: all cores")
     trust_remote_code: str | None = Field(
         None, description="name of the one model whose own Python code may run; unset: none"
@@ -312,11 +344,7 @@ class TrackingConfig(Settings):
     @field_validator("report_to", mode="before")
     @classmethod
     def _listed(cls, report_to: Any) -> Any:
-        if report_to is None or report_to == "none":
-            return ()
-        if isinstance(report_to, str):
-            return tuple(part.strip() for part in report_to.split(","))
-        return report_to
+        return () if report_to is None or report_to == "none" else _split(report_to)
 
     @field_validator("report_to")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from adjudge.config.comparing import GiveConfig, PrpConfig
 from adjudge.config.groups import EmbeddingConfig, OptimizerConfig, Settings
 from adjudge.config.rewards import RewardConfig
 
@@ -310,6 +311,18 @@ class RewardModelConfig(LoopConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
 
+class HeadConfig(LoopConfig):
+    """LoRA layers and a classification head on the policy, or a regression head for numbers."""
+
+    epochs: int = Field(2, ge=1, description="passes over the training rows")
+    micro_batch_size: int | None = Field(None, ge=1, description="rows in one pass; gradients accumulate to a batch")
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="balanced: a row's loss counts training rows / (labels * training rows of its label) times"
+    )
+    head_lr: float = Field(1e-3, gt=0, description="peak learning rate of the head")
+    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4)
+
+
 class PromptSearchConfig(Settings):
     """What the methods read which search an instruction: they choose it on held-out training rows."""
 
@@ -372,10 +385,25 @@ class TfidfConfig(FloorConfig):
 
 
 class LinearConfig(FloorConfig):
-    """Logistic regression on the vectors of a frozen encoder (ridge regression for numbers)."""
+    """Logistic regression on the vectors of a frozen encoder or policy (ridge regression for numbers)."""
+
+    states: Literal["encoder", "policy"] = Field(
+        "encoder",
+        description="vectors of the encoder linear.model, or the policy's last state at the end of the row's prompt",
+    )
+    model: str = Field("minilm-l6", description="encoder id or folder")
+    max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
+
+
+class SetfitConfig(Settings):
+    """SetFit (arXiv 2209.11055): an encoder tuned on pairs of texts, and a logistic regression."""
 
     model: str = Field("minilm-l6", description="encoder id or folder")
     max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
+    iterations: int = Field(20, ge=1, description="pairs per row, of one label and again of two labels")
+    epochs: int = Field(1, ge=1, description="passes over the pairs")
+    batch_size: int = Field(16, ge=1, description="pairs per step")
+    lr: float = Field(2e-5, gt=0, description="peak learning rate of the encoder")
 
 
 class EncoderConfig(LoopConfig):
@@ -407,10 +435,14 @@ class MethodSettings(Settings):
     sppo: SppoConfig = SppoConfig()
     swie: SwieConfig = SwieConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
+    head: HeadConfig = HeadConfig()
     bpo: BpoConfig = BpoConfig()
     gepa: GepaConfig = GepaConfig()
     gepa_edits: GepaEditsConfig = GepaEditsConfig()
+    prp: PrpConfig = PrpConfig()
+    give: GiveConfig = GiveConfig()
     iip: IipConfig = IipConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
+    setfit: SetfitConfig = SetfitConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -26,6 +26,16 @@ class RewardConfig(Settings):
     right: float = Field(1.0, description="reward of the right label")
     wrong: float = Field(-1.0, description="reward of a wrong label")
     unreadable: float = Field(-3.0, description="reward of an unreadable answer; number tasks pay -range/2")
+    distance: Literal["auto", "none", "linear", "quadratic"] = Field(
+        "auto",
+        description="of labels in an order: a wrong one pays between right and wrong, by its distance or the square of "
+        "it, wrong for the farthest; auto: linear where the task's labels are ordered",
+    )
+    sets: Literal["f1", "jaccard", "exact"] = Field(
+        "f1",
+        description="of an answer that is a set of labels: from wrong to right by the F1 or the Jaccard index of the "
+        "two sets, or right only when they are equal",
+    )
     match_weight: float | None = Field(
         None, description="weight of the rewards above, for numbers of the distance; unset: 1, with functions 0"
     )

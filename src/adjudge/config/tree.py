@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,11 +21,16 @@ class Config(MethodSettings, SharedSettings):
 
 def keys_of(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
     """Return every dotted key with its description, in the order of the tree."""
+    return dict(_keys_of(model, prefix))
+
+
+@cache
+def _keys_of(model: type[BaseModel], prefix: str) -> dict[str, str]:
     descriptions: dict[str, str] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            descriptions |= keys_of(kind, f"{prefix}{name}.")
+            descriptions |= _keys_of(kind, f"{prefix}{name}.")
         else:
             descriptions[f"{prefix}{name}"] = field.description or ""
     return descriptions

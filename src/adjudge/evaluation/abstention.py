@@ -62,6 +62,10 @@ def read_decision(
     names = [name for name, value in given.items() if value is not None and value != []]
     if names and spec.is_number:
         raise ConfigError(f"{spec.name} is answered with numbers, without probabilities: {names[0]} is for labels.")
+    if names and spec.several:
+        raise ConfigError(
+            f"{spec.name} is answered with sets of labels: {names[0]} is for tasks with one label per row."
+        )
     if len(names) > 1:
         raise ConfigError(f"{' and '.join(names)} are rules of their own: give one of them.")
     if costs is not None:

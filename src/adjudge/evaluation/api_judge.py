@@ -25,8 +25,10 @@ READABLE = "stop"
 class ApiJudge:
     """A model behind an API, prompted with a task. It gives no label probabilities."""
 
-    def __init__(self, writer: Writer, spec: TaskSpec, config: Config, shown: Shown | None = None) -> None:
-        self.writer, self.spec, self.config = writer, spec, config
+    def __init__(
+        self, writer: Writer, spec: TaskSpec, config: Config, shown: Shown | None = None, *, what: str = "rows"
+    ) -> None:
+        self.writer, self.spec, self.config, self._what = writer, spec, config, what
         self._shown = shown or (lambda rows: [()] * len(rows))
         self.spent: dict[str, Any] = {}
         """What the latest judging took, and how its answers ended."""
@@ -42,7 +44,7 @@ class ApiJudge:
         if world_size() > 1:
             raise ConfigError(f"{self.config.model} is asked by one process: start it without torchrun or accelerate.")
         self.writer.spent = Spent()
-        written = self.writer.write(self.asks(examples), what="rows", title=title)
+        written = self.writer.write(self.asks(examples), what=self._what, title=title)
         self.spent = self.writer.spent.record(self.config.api)
         predictions = []
         for example, each in zip(examples, written, strict=True):

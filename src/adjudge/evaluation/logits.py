@@ -1,4 +1,4 @@
-"""Predictions from logits: of an encoder's head, or of a linear model."""
+"""Predictions from logits: of an encoder's head, a policy's, or of a linear model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from adjudge.tasks.spec import TaskSpec
+from adjudge.tasks.sets import marginals
+from adjudge.tasks.spec import NumberAnswer, TaskSpec
 from adjudge.types import Example, Prediction
 
 
@@ -19,12 +20,19 @@ def predictions_of(
     task's decimals. With `probabilities`, each prediction of a label task carries the softmax of its logits.
     """
     if task.number is not None:
-        low, high, decimals = task.number.low, task.number.high, task.number.decimals
-        values = (low + (high - low) * logits_NL.squeeze(-1).double().clamp(0, 1)).tolist()
-        return [Prediction.of(row, f"{value:.{decimals}f}", value) for row, value in zip(examples, values, strict=True)]
+        shown = shown_number(logits_NL, task.number)
+        return [Prediction.of(row, text, value) for row, (text, value) in zip(examples, shown, strict=True)]
     words = task.words
     predictions = []
     for example, row, best in zip(examples, logits_NL.softmax(-1).tolist(), logits_NL.argmax(-1).tolist(), strict=True):
         shares = dict(zip(words, row, strict=True)) if probabilities else {}
+        shares = marginals(shares, task.names) if task.several and shares else shares
         predictions.append(Prediction.of(example, words[best], words[best], shares))
     return predictions
+
+
+def shown_number(logits_N1: Tensor, number: NumberAnswer) -> list[tuple[str, float]]:
+    """Return each row's number as text, with the task's decimals, and as it is: clipped to the range, not rounded."""
+    low, high = number.low, number.high
+    values: list[float] = (low + (high - low) * logits_N1.squeeze(-1).double().clamp(0, 1)).tolist()
+    return [(f"{value:.{number.decimals}f}", value) for value in values]

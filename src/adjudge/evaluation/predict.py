@@ -10,6 +10,7 @@ from adjudge.rollout.prompted import PromptedTask, check_lengths
 from adjudge.rollout.sampler import by_length
 from adjudge.system.console import note, progress
 from adjudge.system.parallel import agreed, rank, world_size
+from adjudge.tasks.sets import marginals
 from adjudge.types import Example, Prediction, Prompt
 
 
@@ -76,7 +77,10 @@ class PromptedJudge:
                 batch = [prompts[row].ids for row in rows]
                 answers = self._answers(batch, probabilities=probabilities)
                 for row, each in zip(rows, answers, strict=True):
-                    predictions[row] = Prediction.of(examples[row], each.text, each.value, each.probabilities)
+                    shares = each.probabilities
+                    if self.task.spec.several and shares:
+                        shares = marginals(shares, self.task.spec.names)
+                    predictions[row] = Prediction.of(examples[row], each.text, each.value, shares)
                 bar.advance(len(rows))
         return predictions
 

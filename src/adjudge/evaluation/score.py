@@ -9,10 +9,12 @@ from typing import Any
 from adjudge.errors import DataError
 from adjudge.evaluation.calibration import probability_scores
 from adjudge.evaluation.diagnostics import diagnose
+from adjudge.evaluation.slices import slice_scores
 from adjudge.evaluation.statistics import metric_interval
 from adjudge.tasks.reading.groups import by_unit, is_grouped
+from adjudge.tasks.sets import members
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Prediction
+from adjudge.types import Prediction, Value
 
 
 def score(
@@ -36,7 +38,8 @@ def score(
       readable), its share of all rows, and whether every readable prediction is this word, a constant judge;
     - ``probabilities`` where every row has label probabilities (see `adjudge.evaluation.calibration`); with a
       `temperature`, before and after it;
-    - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`).
+    - ``diagnostics`` where rows name the phenomena they test (see `adjudge.evaluation.diagnostics.diagnose`);
+    - ``slices`` where the task has some (see `adjudge.evaluation.slices.slice_scores`).
 
     Raises DataError when there are no predictions, or for one without a gold answer.
     """
@@ -61,13 +64,18 @@ def score(
         scores["probabilities"] = probabilities
     if phenomena := diagnose(spec, [predictions], resamples=resamples, seed=seed):
         scores["diagnostics"] = phenomena
+    if slices := slice_scores(spec, [predictions], resamples=resamples, seed=seed):
+        scores["slices"] = slices
     return scores
 
 
 def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, dict[str, float | int | None]]:
-    gold = Counter(p.gold for p in predictions)
-    predicted = Counter(p.value for p in predictions)
-    right = Counter(p.gold for p in predictions if p.value == p.gold)
+    def named(value: Value | None) -> Sequence[Value | None]:
+        return members(str(value)) if spec.several and value is not None else [value]
+
+    gold = Counter(name for p in predictions for name in named(p.gold))
+    predicted = Counter(name for p in predictions for name in named(p.value))
+    right = Counter(name for p in predictions for name in named(p.gold) if name in named(p.value))
     return {
         word: {
             "recall": right[word] / gold[word] if gold[word] else None,
@@ -76,7 +84,7 @@ def _per_label(spec: TaskSpec, predictions: Sequence[Prediction]) -> dict[str, d
             "gold": gold[word],
             "predicted": predicted[word],
         }
-        for word in spec.words
+        for word in spec.names
     }
 
 

@@ -29,7 +29,7 @@ Runs = Sequence[Sequence[Prediction]]
 """The predictions of each run of one method."""
 
 LEVEL = 0.95
-SHARES = frozenset(("accuracy", "group_exact", "gender_parity", "record_em"))
+SHARES = frozenset(("accuracy", "exact_match", "group_exact", "gender_parity", "record_em"))
 """Metrics that are the share of units which are right."""
 CHUNK_CELLS = 2_000_000
 """Resampled units held in memory at once (16 MB per array)."""

@@ -131,6 +131,7 @@ def measured_settings(config: Config, rows: RunRows) -> Config:
         short: dict[str, Any] = {"epochs": 1, "min_steps": 0, **({"warm_start": 0.5} if warm else {})}
         update[name] = settings.model_copy(update=short)
         batches = max(BATCHES, getattr(settings, "iterations", 1))  # each iteration needs a step
+        data["shots"] = None
         data["train_rows"] = min((2 if warm else 1) * batches * settings.batch_size * len(rows.parts), rows.train_count)
     return config.model_copy(update={**update, "data": config.data.model_copy(update=data)})
 

@@ -16,6 +16,7 @@ from adjudge.experiments.judging import ended, judge_rows, refuse_random_model, 
 from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import get_entry
+from adjudge.methods.settings import model_key
 from adjudge.runs.base import with_base
 from adjudge.runs.calibration import temperature_of
 from adjudge.runs.environment import pinned, record_environment
@@ -181,7 +182,7 @@ def evaluate_run(
         write_task(target, judged)
         if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
-            record_environment(to_record, get_entry(config.method).model, [judged], record["rows_sha256"])
+            record_environment(to_record, model_key(config), [judged], record["rows_sha256"])
         temperature = temperature_of(run.folder, spec.name)
         scores = judge_rows(target, judged, judge, rows, record, tasks=len(trained_on), temperature=temperature)
         return target.folder, scores
@@ -292,7 +293,7 @@ def _pinned(run: Run, config: Config) -> Run:
 
 def _based(run: Run, model: str | None) -> Run:
     """Return the run with its base model in its place, or in that of `model`; see `with_base`."""
-    key = get_entry(run.config.method).model
+    key = model_key(run.config)
     environment = run.folder / "environment.json"
     recorded = (read_json(environment).get("model") if environment.is_file() else None) or {}
     return Run(run.folder, with_base(run.folder, run.config, key, recorded, model))

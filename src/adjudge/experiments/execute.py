@@ -19,7 +19,15 @@ from adjudge.experiments.tracked import tracked
 from adjudge.experiments.what_was_read import warn_of_absent_labels
 from adjudge.methods.for_tasks import settled
 from adjudge.methods.registry import entry_for, get_entry
-from adjudge.methods.settings import check_settings, check_tasks, load_reward_functions, load_reward_model, own_settings
+from adjudge.methods.settings import (
+    check_settings,
+    check_tasks,
+    for_sets,
+    load_reward_functions,
+    load_reward_model,
+    model_key,
+    own_settings,
+)
 from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.base import check_same_model, with_absolute_model
 from adjudge.runs.environment import FILE as ENVIRONMENT
@@ -152,11 +160,11 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
         raise ConfigError(f"Two tasks have the same name: {', '.join(names)}. Name each task once.")
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})
-    config = with_absolute_model(config, entry.model)
+    config = with_absolute_model(config, model_key(config))
     if "writer" in entry.settings and config.writer.model is not None:
         config = with_absolute_model(config, "writer.model")
     check_settings(config)
-    config = settled(config, specs)
+    config = for_sets(settled(config, specs), specs)
     check_tasks(config, specs)
     return own_settings(config, len(specs))
 
@@ -204,7 +212,7 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
         for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True)
     }
     method, import_s = timed(entry.load)
-    record_environment(run, entry.model, [part.spec for part in rows.parts], identity["rows_sha256"])
+    record_environment(run, model_key(run.config), [part.spec for part in rows.parts], identity["rows_sha256"])
     run.config = dated(run.folder, run.config)
     trained, train_s = timed(lambda: method.train(run, rows.parts))
     train_s += trained.earlier_s

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import ConfigError, DataError
-from adjudge.tasks import column_names, infer_task, load_task
+from adjudge.tasks import column_names, infer_task, load_task, with_slices
 from adjudge.tasks.reading.given_table import Given, given_columns, given_splits, given_table
 from adjudge.tasks.reading.hub_dataset import dataset_origin, fetch_dataset
 from adjudge.tasks.reading.kept_rows import with_table, written_rows
@@ -24,6 +24,7 @@ def own_task(data: Any, **options: Any) -> Iterator[TaskSpec]:
     may be one name, and of rows that are a pair, names are not needed. Raises what `infer_task` raises.
     """
     text, label, dev = as_names(options.pop("text", None)), options.pop("label", None), options.pop("dev", None)
+    more: Sequence[str] = options.pop("slices", ())
     if isinstance(data, str | Path):
         if not text or label is None:
             raise DataError(
@@ -38,19 +39,24 @@ def own_task(data: Any, **options: Any) -> Iterator[TaskSpec]:
     for option in ("separator", "encoding"):
         if options.get(option) is not None:
             raise ConfigError(f"{option} is for a file; the rows that are given need none.")
-    given = _given(data, dev, text, label)
+    columns = [*label] if isinstance(label, list | tuple) else []  # of yes and no, one per label
+    given = _given(data, dev, text, columns[0] if columns else label, [*columns[1:], *more])
     first = given["train"]
     with written_rows({split: each.table for split, each in given.items()}) as files:
-        spec = infer_task(files["train"], first.text, first.label, dev=files.get("dev"), **options)
+        spec = infer_task(
+            files["train"], first.text, label if columns else first.label, dev=files.get("dev"), **options
+        )
         yield with_table(spec, {"test": str(files["test"].resolve())} if "test" in files else {})
 
 
-def _given(data: Any, dev: Any, text: Sequence[str], label: str | None) -> dict[str, Given]:
-    """Return the rows of each split, all with the columns of the training rows."""
+def _given(data: Any, dev: Any, text: Sequence[str], label: str | None, more: Sequence[str]) -> dict[str, Given]:
+    """Return the rows of each split, all with the columns of the training rows, and with `more`."""
     splits = given_splits(data, dev)
-    given = {"train": given_table(splits.pop("train"), text, label)}
+    given = {"train": given_table(splits.pop("train"), text, label, more=more)}
     for split, rows in splits.items():
-        given[split] = given_table(rows, given["train"].text, given["train"].label, source=f"rows of {split}")
+        given[split] = given_table(
+            rows, given["train"].text, given["train"].label, more=more, source=f"rows of {split}"
+        )
     return given
 
 
@@ -60,12 +66,23 @@ Task = str | Path | TaskSpec
 
 @contextmanager
 def chosen_tasks(
-    task: Task | Sequence[Task] | None, own: Mapping[str, Any], bad_rows: Any = None
+    task: Task | Sequence[Task] | None, own: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> Iterator[list[TaskSpec]]:
     """Yield the tasks that are named, or the one of the user's own rows: ``own["data"]``, with its options.
 
-    Raises ConfigError for both, and for none.
+    `overrides` are settings as `adjudge.train` takes them. Raises ConfigError for both, and for none.
     """
+    overrides = overrides or {}
+    slices = as_names(overrides.get("data__slices"))
+    slices = [name.strip() for part in slices for name in part.split(",")]
+    with _named_tasks(task, own, overrides.get("data__bad_rows"), slices) as specs:
+        yield [with_slices(spec, slices) for spec in specs]
+
+
+@contextmanager
+def _named_tasks(
+    task: Task | Sequence[Task] | None, own: Mapping[str, Any], bad_rows: Any, slices: Sequence[str]
+) -> Iterator[list[TaskSpec]]:
     given = {name: value for name, value in own.items() if value is not None}
     if "data" in given and "dataset" in given:
         raise ConfigError("data and dataset both say which rows: give one of them.")
@@ -86,7 +103,7 @@ def chosen_tasks(
             dataset_task(given.pop("dataset"), text, given.pop("label", None), bad_rows=bad_rows or "error", **given)
         ]
         return
-    with own_task(given.pop("data"), bad_rows=bad_rows or "error", **given) as spec:
+    with own_task(given.pop("data"), bad_rows=bad_rows or "error", slices=slices, **given) as spec:
         yield [spec]
 
 

@@ -123,7 +123,7 @@ def added_names(spec: TaskSpec, columns: Sequence[str], *, abstains: bool = Fals
     A name already in the input is reported and becomes ``predicted_NAME``.
     Raises DataError when ``predicted_NAME`` is taken as well.
     """
-    wanted = ["number" if spec.is_number else "label", *(f"p_{word}" for word in spec.words), "unreadable"]
+    wanted = ["number" if spec.is_number else "label", *(f"p_{word}" for word in spec.names), "unreadable"]
     wanted += ["abstained"] if abstains else []
     names = []
     for name in wanted:
@@ -140,7 +140,7 @@ def added_names(spec: TaskSpec, columns: Sequence[str], *, abstains: bool = Fals
 
 def _cells(spec: TaskSpec, prediction: Prediction, count: int) -> list[Cell]:
     """Return the first `count` added cells of a row."""
-    chances = [prediction.probabilities.get(word) for word in spec.words]
+    chances = [prediction.probabilities.get(word) for word in spec.names]
     unreadable = prediction.value is None and not prediction.abstained
     shares = (None if p is None else round(p, 6) for p in chances)
     return [prediction.value, *shares, unreadable, prediction.abstained][:count]

@@ -103,16 +103,22 @@ class Pools:
         Training rows are drawn by the run's seed, as a run of each task alone would draw the same number. Raises
         ConfigError when a task of a mixture would get no row.
         """
-        from adjudge.tasks import take_rows
+        from adjudge.tasks import take_rows, take_shots
 
         pools = self.of_fold(config)
         if config.data.folds is not None and config.init is not None:
             _refuse_learned(config, self.specs)
         if get_entry(config.method).rows == "none":
             return RunRows([TaskRows(spec, ()) for spec in self.specs], pools.eval_rows)
+        every = pools.train
+        if config.data.shots is not None:
+            every = [
+                take_shots(pool, spec.words, config.data.shots, config.seed)
+                for spec, pool in zip(self.specs, every, strict=True)
+            ]
+        counts = self._counts(config, [len(pool) for pool in every])
         rows = [
-            take_rows(pool, count, config.seed, whole_groups=False)
-            for pool, count in zip(pools.train, pools._counts(config), strict=True)
+            take_rows(pool, count, config.seed, whole_groups=False) for pool, count in zip(every, counts, strict=True)
         ]
         if not config.calibration.rows or not get_entry(config.method).trains:
             return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], pools.eval_rows)
@@ -123,12 +129,12 @@ class Pools:
         parts = [TaskRows(spec, learned) for spec, (learned, _) in zip(self.specs, split, strict=True)]
         return RunRows(parts, pools.eval_rows, [held for _, held in split])
 
-    def _counts(self, config: Config) -> list[int | None]:
-        """Return the number of training rows of each task; None for all rows of a single task."""
+    def _counts(self, config: Config, sizes: Sequence[int]) -> list[int | None]:
+        """Return the number of training rows of each task, of those it has; None for all rows of a single task."""
         if len(self.specs) == 1:
             return [config.data.train_rows]
         mixture = config.data.mixture or "proportional"
-        counts = rows_per_task([len(pool) for pool in self.train], mixture, config.data.train_rows)
+        counts = rows_per_task(sizes, mixture, config.data.train_rows)
         for spec, count in zip(self.specs, counts, strict=True):
             if count == 0:
                 raise ConfigError(
@@ -143,6 +149,15 @@ def load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool = True)
 
     With ``data.folds``, read the rows that the folds are made of. Raises what reading the data raises.
     """
+    from adjudge.tasks import check_slices
+
+    pools = _load_pools(config, specs, train=train)
+    for spec, rows in zip(specs, pools.eval_rows, strict=True):
+        check_slices(spec, rows)
+    return pools
+
+
+def _load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool) -> Pools:
     from adjudge.tasks import load_split, rows_to_fold
 
     data = config.data

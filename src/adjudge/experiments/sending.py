@@ -30,9 +30,13 @@ def outgoing(
     from adjudge.prompts.messages import answer_limit, prompt_messages  # it imports PyTorch
 
     parts = []
+    if (entry := get_entry(config.method)).many_questions:
+        own = entry.load().outgoing
+        assert own is not None
+        return reduce(add, (own(config, *each) for each in zip(specs, train, judged, strict=True)))
     for spec, train_rows, rows in zip(specs, train, judged, strict=True):
         shown: Sequence[Example] = ()
-        if get_entry(config.method).rows == "demonstrations":
+        if entry.rows == "demonstrations":
             shown = choose_demonstrations(train_rows, spec, config.prompt, config.seed)[: config.prompt.demonstrations]
             shown = with_placeholders(shown, config.prompt, config.answer.analysis_tokens)
         steps = [steps_before(config, row) for row in rows]  # each about as long as the row's prompt
@@ -64,9 +68,12 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
     if not parts:
         return
     config, total = parts[0][0], reduce(add, (going for _, going in parts))
-    searching = any(get_entry(config.method).trains for config, _ in parts)
-    stepwise = any(get_entry(config.method).stepwise for config, _ in parts)
-    what = "rows, besides those of a search," if searching else "rows and their steps" if stepwise else "rows"
+    entries = [get_entry(config.method) for config, _ in parts]
+    searching = any(entry.trains and not entry.many_questions for entry in entries)
+    what = "rows and their steps" if any(entry.stepwise for entry in entries) else "rows"
+    if any(entry.many_questions for entry in entries):
+        what = "questions about rows, at most," if what == "rows" else f"questions about {what}, at most,"
+    what = f"{what}{',' * (not what.endswith(','))} besides those of a search," if searching else what
     check_consent(total, model_of(config), config.api, what)
     if say and len(parts) > 1:
         note(f"in all: {outgoing_line(total, model_of(config), config.api, what)}")
@@ -74,4 +81,5 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
 
 def note_sending(config: Config, going: Outgoing) -> None:
     """Say what a run would send."""
-    note(outgoing_line(going, model_of(config), config.api))
+    many = get_entry(config.method).many_questions
+    note(outgoing_line(going, model_of(config), config.api, "questions about rows, at most," if many else "rows"))

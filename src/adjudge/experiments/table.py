@@ -79,6 +79,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
     """
     from adjudge.evaluation.calibration import probability_scores
     from adjudge.evaluation.diagnostics import diagnose
+    from adjudge.evaluation.slices import slice_scores
     from adjudge.evaluation.statistics import align_runs, metric_interval
 
     entries = []
@@ -90,6 +91,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
         temperatures = [item.get("probabilities", {}).get("temperature") for item in scores]
         probabilities = probability_scores(spec, aligned, temperatures, resamples=resamples)
         phenomena = diagnose(spec, aligned, resamples=resamples)
+        slices = slice_scores(spec, aligned, resamples=resamples)
         entries.append(
             {
                 "task": spec.name,
@@ -106,6 +108,7 @@ def summaries(results: Sequence[Result]) -> list[dict[str, Any]]:
                 **{name: max(peaks) for name in PEAKS if (peaks := [item[name] for item in scores if name in item])},
                 **({"probabilities": probabilities} if probabilities else {}),
                 **({"diagnostics": phenomena} if phenomena else {}),
+                **({"slices": slices} if slices else {}),
             }
         )
     return entries

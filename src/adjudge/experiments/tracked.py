@@ -35,7 +35,7 @@ def tracked(run: Run, specs: Sequence[TaskSpec]) -> Iterator[None]:
         run_name=settings.run_name or f"{group}-seed{run.config.seed}",
         group=group,
         resumed=run.resumed,
-        unread=unread_groups(run.config.method),
+        unread=unread_groups(run.config),
     )
     try:
         yield

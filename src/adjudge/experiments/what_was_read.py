@@ -14,8 +14,9 @@ from adjudge.models.sources.token_counts import longest_in_tokens
 from adjudge.system.console import note, warn
 from adjudge.tasks import count_contradictions, load_split
 from adjudge.tasks.reading.same_text import text_key
+from adjudge.tasks.sets import members
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Example
+from adjudge.types import Example, Value
 
 WIDTH = 80
 """Columns that a note fits."""
@@ -75,8 +76,8 @@ def warn_of_absent_labels(
     ):
         if spec.is_number or rows is None:
             continue
-        present = {row.gold for row in rows}
-        if absent := [word for word in spec.words if word not in present]:
+        present = {name for row in rows for name in _named(spec, row)}
+        if absent := [word for word in spec.names if word not in present]:
             listed = ", ".join(f"'{word}'" for word in absent[:_LISTED]) + (", …" if len(absent) > _LISTED else "")
             have = "has" if len(absent) == 1 else "have"
             remedy = f"Raise {option}, or add rows" if limit is not None else "Add rows"
@@ -92,13 +93,19 @@ def _answers(spec: TaskSpec, train: Sequence[Example], dev: Sequence[Example]) -
     """Return the kind of task, with the rows of each label in both splits."""
     if spec.number is not None:
         return f"a number from {spec.number.low:g} to {spec.number.high:g} (column {spec.label})"
-    counts = [Counter(row.gold for row in rows) for rows in (train, dev)]
-    listed = [f"{word} {counts[0][word]:,} + {counts[1][word]:,}" for word in spec.words]
+    counts = [Counter(name for row in rows for name in _named(spec, row)) for rows in (train, dev)]
+    listed = [f"{word} {counts[0][word]:,} + {counts[1][word]:,}" for word in spec.names]
+    several = ", several per row" if spec.several else ""
+    column = f"column{'s' * (len(spec.gold_columns) != 1)} {', '.join(spec.gold_columns)}{several}"
     if len(listed) > _LISTED:
-        totals = [counts[0][word] + counts[1][word] for word in spec.words]
+        totals = [counts[0][word] + counts[1][word] for word in spec.names]
         span = f"{min(totals):,} to {max(totals):,}" if min(totals) < max(totals) else f"{totals[0]:,}"
-        return f"{len(listed)} labels (column {spec.label}), {span} rows each"
-    return f"{len(listed)} labels (column {spec.label}), rows in train + dev: {', '.join(listed)}"
+        return f"{len(listed)} labels ({column}), {span} rows each"
+    return f"{len(listed)} labels ({column}), rows in train + dev: {', '.join(listed)}"
+
+
+def _named(spec: TaskSpec, row: Example) -> Sequence[Value | None]:
+    return members(str(row.gold)) if spec.several and row.gold is not None else [row.gold]
 
 
 def _wrapped(text: str, *, indent: str, first: str = "") -> list[str]:

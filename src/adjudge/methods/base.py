@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adjudge.config import Config
 from adjudge.evaluation.predict import Judge
+from adjudge.models.chat_api import Outgoing
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
+from adjudge.types import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,5 @@ class Method:
 
     train: Callable[[Run, Sequence[TaskRows]], Trained]
     load: Callable[[Run, Sequence[TaskSpec]], Sequence[Judge]]
+    outgoing: Callable[[Config, TaskSpec, Sequence[Example], Sequence[Example]], Outgoing] | None = None
+    """Of a method with many questions per row: what training and judged rows would send to an API, at most."""

@@ -40,6 +40,9 @@ def check_values(config: Config, spec: TaskSpec) -> None:
         "needs labels, and it is answered with a number. Use ppo.values=auto": (
             values in ("exact", "vine-labels") and spec.is_number
         ),
+        f"lists every answer, and {len(spec.names)} labels have too many sets. Use ppo.values=auto": (
+            values in ("exact", "vine-labels") and not (spec.is_number or spec.lists_all)
+        ),
         "needs labels, and an analysis comes before the answer. Use ppo.values=auto": values == "exact" and analysed,
         "goes on from inside an analysis, and none comes before the answer. Use prompt.analysis=before, or "
         "ppo.values=auto": values in ("vine", "vine-labels") and not analysed,

@@ -16,22 +16,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from adjudge.errors import DataError, RunError
 from adjudge.evaluation.encoder import EncoderJudge
 from adjudge.evaluation.validation import hold_out
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.loop import Loop
-from adjudge.models.encoder import Encoder, load_encoder
-from adjudge.rewards.weights import balanced_weights
+from adjudge.models.encoder import load_encoder
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
-from adjudge.training.labelled import LabelledRow, labelled_rows, target_of
+from adjudge.training.labelled import LabelledRow, class_weights, head_loss, labelled_rows, target_of, weight_of
 from adjudge.training.mixture import TaskRows, sampling_labels
 from adjudge.training.optim import decay_matrices
 from adjudge.training.updates import accumulate, apply_gradients
-from adjudge.types import Example
 
 FOLDER = "encoder"
 
@@ -64,10 +61,12 @@ def train_encoder(run: Run, parts: Sequence[TaskRows]) -> Trained:
     loop = Loop(run, settings, encoder.model, groups, [task], [rows], judges, [task], held_out, save, labels=labels)
     with loop:
         for step in loop:
-            weight = _weight(step.rows, weight_L)
+            weight = weight_of([row.target for row in step.rows], weight_L)
 
             def loss_of(rows: list[LabelledRow], weight: float = weight) -> tuple[Tensor, dict[str, Tensor]]:
-                return _loss(encoder, rows, task, weight_L, share=_weight(rows, weight_L) / weight)
+                targets = [row.target for row in rows]
+                logits_BL = encoder.logits([row.texts for row in rows])
+                return head_loss(logits_BL, targets, weight_L, weight_of(targets, weight_L) / weight)
 
             figures = accumulate(step.rows, None, loss_of)
             max_norm = settings.optimizer.max_grad_norm
@@ -93,33 +92,6 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
                 f"but the task {task.name} wants {', '.join(task.words) or 'a number'}."
             )
     return [EncoderJudge(encoder, task, run.config) for task in specs]
-
-
-def class_weights(rows: Sequence[Example], task: TaskSpec) -> Tensor:
-    """Return the balanced weight of each label, float32 ``[L]``; 1 for a label without rows."""
-    weights = balanced_weights([row.gold for row in rows])
-    return torch.tensor([weights.get(word, 1.0) for word in task.words])
-
-
-def _weight(rows: Sequence[LabelledRow], weight_L: Tensor | None) -> float:
-    """Return what the mean loss of rows counts in that of their batch: their number, or the sum of their weights."""
-    return float(len(rows)) if weight_L is None else sum(float(weight_L[int(row.target)]) for row in rows)
-
-
-def _loss(
-    encoder: Encoder, rows: Sequence[LabelledRow], task: TaskSpec, weight_L: Tensor | None, share: float = 1.0
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the rows' part of their batch's loss: their mean times their `share` of the batch."""
-    logits_BL = encoder.logits([row.texts for row in rows])
-    targets = torch.tensor([row.target for row in rows], device=logits_BL.device)
-    if task.is_number:
-        loss = F.mse_loss(logits_BL.squeeze(-1), targets) * share
-    else:
-        weight_L = None if weight_L is None else weight_L.to(logits_BL)
-        loss = F.cross_entropy(logits_BL, targets.long(), weight_L) * share  # with weights: the weighted mean
-        right = logits_BL.detach().argmax(-1) == targets
-        return loss, {"loss": loss.detach(), "right": right.float().sum()}
-    return loss, {"loss": loss.detach()}
 
 
 METHOD = Method(train_encoder, load_judges)

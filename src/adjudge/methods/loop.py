@@ -302,14 +302,16 @@ def adapter_loop(
     embeddings: EmbeddingConfig | None = None,
     carry: Mapping[str, Stateful] | None = None,
     judge_of: Callable[[PromptedTask], Judge] = PromptedJudge,
+    add_to: Callable[[Policy], Sequence[dict[str, Any]]] | None = None,
 ) -> AdapterLoop[RowT]:
     """Build the loop for training LoRA layers: new layers, or the layers of the run named by ``init``.
 
     `rows_of` prepares a task's rows. With `samples` (the method samples answers) dropout is off, so that the first
     update's ratio is 1, a step may make several updates, and the settings may ask for a warm start. With `value_lr` the
     value head is trained too, without `value_bias` its weight alone. With several `iterations` the reference moves
-    (`AdapterLoop.begins_iteration`). `embeddings` are added to the layers. `carry` holds the method's additional
-    state; `judge_of` makes its judges. Raises ConfigError, DataError, ModelError, RunError.
+    (`AdapterLoop.begins_iteration`). `embeddings` are added to the layers. `add_to` adds the method's own modules to
+    the policy and returns their parameter groups. `carry` holds the method's additional state; `judge_of` makes its
+    judges. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
@@ -322,6 +324,8 @@ def adapter_loop(
         policy.value_head.bias.requires_grad_(value_bias)
         head = [parameter for parameter in policy.value_head.parameters() if parameter.requires_grad]
         groups.append({"params": head, "lr": value_lr, "weight_decay": 0.0})
+    if add_to is not None:
+        groups += add_to(policy)
     # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state. They are
     # restored after the weights and the reference, with which they are computed again.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)

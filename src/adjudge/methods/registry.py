@@ -33,12 +33,18 @@ class Entry:
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
     """The setting that names its model; "" for a method without one."""
+    policy_if: tuple[str, str] | None = None
+    """Setting and value with which it prompts the policy (``model``), in place of a model of its own."""
     trains_adapter: bool = True
-    """True if it trains LoRA layers: it can then start from a run (``init``) and learn several tasks at once."""
+    """True if its LoRA layers can start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
     """True if it allows ``prompt.analysis=before``."""
     numbers: bool = True
     """True if it takes tasks that are answered with a number."""
+    lists_answers: bool = False
+    """True if it weighs all answers of a label task against each other, so that these must be few."""
+    takes_sets: bool = False
+    """True if it learns and judges sets of labels (`several`) in its own way, whichever that is."""
     rates_labels: bool = False
     """True if its judge rates every label, whatever ``evaluation.decode`` says."""
     explains: bool = False
@@ -49,13 +55,19 @@ class Entry:
     """What its writer writes, where ``settings`` has one."""
     takes_api: bool = False
     """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
+    many_questions: bool = False
+    """True if it asks its model several questions per row; `Method.outgoing` then says how many."""
+    needs: tuple[str, ...] = ()
+    """Settings that must be set: without them it has nothing to work with."""
     apart: tuple[tuple[str, str, str], ...] = ()
     """Forms that do not bear its name: setting, value ("" for any that is set), and what it is then."""
 
     def load(self) -> Method:
         """Import the method (and with it torch)."""
+        from adjudge.methods.passes import in_passes
+
         method: Method = importlib.import_module(self.module).METHOD
-        return method
+        return method if self.takes_sets else in_passes(method)
 
 
 def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **others: Any) -> Entry:
@@ -66,20 +78,23 @@ def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **ot
 
 def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
     """Return the entry of an adapter method that learns which of two label answers is right."""
-    return _adapter(name, summary, source, analysis_before=False, numbers=False, **others)
+    return _adapter(name, summary, source, analysis_before=False, numbers=False, lists_answers=True, **others)
 
 
-def _prompting(name: str, summary: str, source: str, groups: tuple[str, ...] = (), **others: Any) -> Entry:
+def _prompting(name: str, summary: str, source: str, *, groups: tuple[str, ...] = (), **others: Any) -> Entry:
     """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing; it reads `groups` too."""
     module = f"adjudge.methods.prompting.{_group(name)}"
     settings = ("prompt", "answer", "api", *groups)
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
 
 
-def _search(name: str, summary: str, source: str, *, writes: bool = True, **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/prompting/NAME.py`` which searches an instruction on training rows."""
+def _search(name: str, summary: str, source: str, *, helped: bool = True, **others: Any) -> Entry:
+    """Return the entry of a method in ``methods/prompting/NAME.py`` which sets something on training rows.
+
+    A writer may be what helps it.
+    """
     group = _group(name)
-    settings = ("prompt", "answer", "api", *(("writer",) if writes else ()), group)
+    settings = ("prompt", "answer", "api", *(("writer",) if helped else ()), group)
     return Entry(
         name,
         summary,
@@ -92,20 +107,21 @@ def _search(name: str, summary: str, source: str, *, writes: bool = True, **othe
     )
 
 
-def _encoder(name: str, summary: str, source: str) -> Entry:
+def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, **others: Any) -> Entry:
     """Return the entry of an encoder method in ``methods/NAME.py``; its settings name its model."""
     group = _group(name)
-    settings = (group, "checkpoint")
-    return Entry(
-        name, summary, source, f"adjudge.methods.{group}", settings, model=f"{group}.model", trains_adapter=False
-    )
+    settings = (group, *(("checkpoint",) if checkpoints else ()))
+    module, model = f"adjudge.methods.{group}", f"{group}.model"
+    others = {"lists_answers": True, **others}
+    return Entry(name, summary, source, module, settings, model=model, trains_adapter=False, **others)
 
 
-def _floor(name: str, summary: str, source: str, model: str = "") -> Entry:
+def _floor(name: str, summary: str, source: str, model: str = "", **others: Any) -> Entry:
     """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
     group = _group(name)
     module = f"adjudge.methods.floors.{group}"
-    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False)
+    others = {"takes_sets": True, **others}
+    return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False, **others)
 
 
 def _group(name: str) -> str:
@@ -134,7 +150,7 @@ METHODS: dict[str, Entry] = {
             "nle",
             "few-shot with an explanation of each example, and one of its own before each answer",
             "arXiv 2311.07556",
-            ("writer",),
+            groups=("writer",),
             rows="demonstrations",
             explains=True,
             writes="explanations",
@@ -160,19 +176,49 @@ METHODS: dict[str, Entry] = {
             "gepa-edits",
             "GEPA's search with scripted edits, without a large model",
             "arXiv 2507.19457",
-            writes=False,
+            helped=False,
             apart=(("gepa_edits.calls", "", "GEPA's search with scripted edits, not GEPA: no model reflects"),),
+        ),
+        _prompting(
+            "give",
+            "the untrained model answers from a graph of facts, whose gaps it fills",
+            "arXiv 2410.08475",
+            groups=("give",),
+            rows="none",
+            numbers=False,
+            many_questions=True,
+            needs=("give.triples",),
+            apart=(
+                (
+                    "give.use",
+                    "progressive",
+                    "after GIVE: entities are matched by name, relations chosen from the graph",
+                ),
+                ("give.use", "paste", "a control for GIVE: triples that name an entity are pasted, nothing is asked"),
+            ),
         ),
         _prompting(
             "iip",
             "a program given line by line, or questions answered one by one, before each judgement",
             "arXiv 2410.06667",
-            ("iip",),
+            groups=("iip",),
             rows="none",
             stepwise=True,
             apart=(
                 ("iip.lines", "", "a reconstruction of IIP (arXiv 2410.06667), whose prompts are not published"),
                 ("iip.steps", "", "stepwise prompting by a procedure, which is ours, not IIP"),
+            ),
+        ),
+        _search(
+            "prp",
+            "pairwise ranking: the untrained model compares candidates, or rows with anchors",
+            "arXiv 2306.17563",
+            helped=False,
+            rates_labels=True,
+            many_questions=True,
+            apart=(
+                ("prp.wins", "probability", "comparisons by mean probability, which is ours, not the paper's"),
+                ("prp.orders", "random", "one order per pair, drawn at random, where the paper asks both"),
             ),
         ),
         _adapter(
@@ -200,6 +246,7 @@ METHODS: dict[str, Entry] = {
             "GRPO with own answers that were refined after a critique",
             "arXiv 2506.03106",
             numbers=False,
+            lists_answers=True,
             apart=(
                 ("critique_grpo.critique", "gold", "grpo+gold: the critique holds the right answer"),
                 ("critique_grpo.critique", "quote", "Critique-GRPO with critiques by a template of ours"),
@@ -213,6 +260,7 @@ METHODS: dict[str, Entry] = {
             "the exact expected reward over the labels, nothing sampled",
             "arXiv 1706.05374",
             analysis_before=False,
+            lists_answers=True,
         ),
         _pairs(
             "dpo",
@@ -252,9 +300,27 @@ METHODS: dict[str, Entry] = {
         _floor("tfidf", "logistic regression on words: a floor, in seconds", "scikit-learn"),
         _floor(
             "linear",
-            "logistic regression on a frozen encoder's vectors: a floor, in seconds",
+            "logistic regression on a frozen model's vectors: a floor, in seconds",
             "arXiv 1908.10084",
             model="linear.model",
+            policy_if=("linear.states", "policy"),
+            apart=(("linear.states", "policy", "a linear probe of the policy's states (arXiv 1610.01644)"),),
+        ),
+        _adapter(
+            "head",
+            "LoRA layers and a classification head in place of written answers",
+            "arXiv 2106.09685",
+            samples=False,
+            trains_adapter=False,
+            analysis_before=False,
+            rates_labels=True,
+        ),
+        _encoder(
+            "setfit",
+            "an encoder tuned on pairs of texts, and a logistic regression: for few rows",
+            "arXiv 2209.11055",
+            checkpoints=False,
+            numbers=False,
         ),
         _encoder("encoder", "a BERT-like encoder with a fine-tuned head, the baseline to beat", "arXiv 1810.04805"),
     )
@@ -263,12 +329,15 @@ METHODS: dict[str, Entry] = {
 ASKED = "zero-shot"
 """The method which asks a model as it is."""
 
+AUDITING = "linear"
+"""The method which `adjudge audit` judges rows with by default: it costs seconds."""
+
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""
 
 
 def adapter_names() -> list[str]:
-    """Return the methods which train an adapter. They can start from a run, and learn several tasks."""
+    """Return the methods whose adapter can start from a run, and learn several tasks."""
     return [entry.name for entry in METHODS.values() if entry.trains_adapter]
 
 

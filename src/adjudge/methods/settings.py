@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, RewardConfig, value_of
+from adjudge.config import Config, RewardConfig, keys_of, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
@@ -14,6 +14,8 @@ from adjudge.methods.for_tasks import with_explanations
 from adjudge.methods.registry import METHODS, Entry, adapter_names, get_entry
 from adjudge.models.chat_api import is_api
 from adjudge.runs.names import MULTI
+from adjudge.tasks.passes import asked_task
+from adjudge.tasks.sets import MOST_LISTED
 
 if TYPE_CHECKING:
     from adjudge.rewards.function import RewardFunction
@@ -35,6 +37,9 @@ def check_settings(config: Config) -> None:
             f"alone would teach the model to skip analyses. Leave {entry.name} out, or use prompt.analysis=true: the "
             f"analysis then follows the judgement.{explaining}"
         )
+    for key in entry.needs:
+        if value_of(config, key) is None:
+            raise ConfigError(f"{entry.name} needs {key}: {keys_of()[key]}. Add {key}=… to the command.")
     if entry.rows == "demonstrations":
         config = with_explanations(config)
         _check_demonstrations(config)
@@ -77,21 +82,32 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
-    if is_api(model_of(config)):
+    if is_api(model_of(config)) and not entry.rates_labels:
         check_api_metrics(model_of(config), specs)
     for spec in specs:
         if spec.is_number and not entry.numbers:
+            if not entry.trains:
+                raise ConfigError(
+                    f"{spec.name} is answered with a number, and {entry.name} judges labels. Use another method."
+                )
             others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
             raise ConfigError(
                 f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
                 f"between numbers near is good. Use another method, such as {', '.join(others)}."
             )
+        if spec.several == "words":
+            _check_sets(config, entry, spec)
+        if spec.several and entry.trains and config.calibration.rows:
+            need_labels(spec, "calibration.rows")
+    specs = [asked_task(spec) for spec in specs]
     weighted = [name for name in entry.settings if getattr(getattr(config, name), "class_weight", None) is not None]
     by_label = [f"{name}.class_weight" for name in weighted]
     if entry.trains and config.data.sampling != "all":
         by_label.append(f"data.sampling={config.data.sampling}")
     if entry.trains and config.calibration.rows:
         by_label.append("calibration.rows")
+    if entry.rows != "none" and config.data.shots is not None:
+        by_label.append("data.shots")
     for setting in by_label:
         for spec in specs:
             need_labels(spec, setting)
@@ -100,10 +116,36 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
         check_rewards(reward, specs)
 
 
+def _check_sets(config: Config, entry: Entry, spec: TaskSpec) -> None:
+    """Raise ConfigError for a method, or a way to answer, that lists all sets of labels where these are too many."""
+    if spec.lists_all:
+        return
+    by_label = config.evaluation.decode == "labels" and entry.model == "model"
+    if not (entry.lists_answers or by_label):
+        return
+    what = f"{entry.name} weighs" if entry.lists_answers else "evaluation.decode=labels weighs"
+    reading = [other.name for other in METHODS.values() if other.trains_adapter and not other.lists_answers][:3]
+    raise ConfigError(
+        f"{spec.name}: {what} every set of its {len(spec.names)} labels, which are 2^{len(spec.names)}; up to "
+        f"{MOST_LISTED} labels can be weighed so. Ask label by label (several: passes in the task, --kind passes), or "
+        f"take a method that reads answers, such as {', '.join(reading)}, with evaluation.decode=greedy."
+    )
+
+
 def model_of(config: Config) -> str:
     """Return the model of the run's method; "" for a method without one."""
-    key = get_entry(config.method).model
+    key = model_key(config)
     return str(value_of(config, key)) if key else ""
+
+
+def model_key(config: Config) -> str:
+    """Return the setting that names the model of the run's method; "" for a method without one."""
+    entry = get_entry(config.method)
+    return "model" if _prompts_policy(entry, config) else entry.model
+
+
+def _prompts_policy(entry: Entry, config: Config) -> bool:
+    return entry.policy_if is not None and value_of(config, entry.policy_if[0]) == entry.policy_if[1]
 
 
 def api_models(config: Config) -> list[str]:
@@ -201,9 +243,18 @@ def forms_apart(config: Config) -> list[dict[str, str]]:
     return forms
 
 
-def unread_groups(method: str) -> list[str]:
-    """Return the groups of settings that a method never reads."""
-    return [name for name in _READ_BY_SOME if name not in get_entry(method).settings]
+def for_sets(config: Config, specs: Sequence[TaskSpec]) -> Config:
+    """Return the settings of a run on tasks with sets of labels in words, whose answers are read and not weighed."""
+    if not any(spec.several == "words" for spec in specs):
+        return config
+    return config.model_copy(update={"prompt": config.prompt.model_copy(update=_WITHOUT_DEMONSTRATIONS)})
+
+
+def unread_groups(config: Config) -> list[str]:
+    """Return the groups of settings that the run's method never reads."""
+    entry = get_entry(config.method)
+    read = {*entry.settings, *(("prompt", "answer") if _prompts_policy(entry, config) else ())}
+    return [name for name in _READ_BY_SOME if name not in read]
 
 
 def own_settings(config: Config, tasks: int = 1) -> Config:
@@ -215,10 +266,12 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     """
     entry = get_entry(config.method)
     config, plain = with_explanations(config), Config()
-    update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config.method)}
+    update: dict[str, Any] = {name: getattr(plain, name) for name in unread_groups(config)}
     model = model_of(config)
     if entry.model != "model":
-        update |= {"model": model, "preset": plain.preset}  # no preset changes it
+        update["model"] = model
+        if model_key(config) != "model":
+            update["preset"] = plain.preset  # no preset changes it
         update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
     if entry.rows != "demonstrations" or is_api(model):
         update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
@@ -228,7 +281,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
-        unread |= {"train_rows": None, "drop_overlap": plain.data.drop_overlap}
+        unread |= {"train_rows": None, "shots": None, "drop_overlap": plain.data.drop_overlap}
     if not entry.trains:
         unread["sampling"] = plain.data.sampling
         update["calibration"] = plain.calibration

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from adjudge.config import Config, EmbeddingConfig, LoraConfig
 from adjudge.errors import ModelError, RunError
+from adjudge.models.acting import acting_adapter
 from adjudge.models.engine.abilities import Abilities
 from adjudge.models.engine.batch import Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
+from adjudge.models.engine.graphs import Graphs
 from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.instruction import InstructionEmbeddings, read_settings
@@ -83,6 +85,11 @@ class Policy(nn.Module):
     def packs(self) -> bool:
         """True if a batch runs without padding."""
         return self.engine.abilities.packs
+
+    @property
+    def replays(self) -> bool:
+        """True if passes are captured and replayed, on a GPU; sampling then keeps no gradient."""
+        return self.engine.replays
 
     @property
     def checkpoints(self) -> bool:
@@ -248,7 +255,7 @@ class Policy(nn.Module):
         fixed = getattr(self.engine.model, "is_quantized", False)
         if hasattr(self.lm, "merge_and_unload") and self.lm.dtype == torch.float32 and not fixed:
             self.lm = self.lm.merge_and_unload()
-            self.forget_prefix(reference=True)
+            self.engine.forget()
 
     def forget_prefix(self, *, reference: bool = False) -> None:
         """Compute the policy's shared prefix again in its next pass; call it after changing trained weights.
@@ -283,14 +290,8 @@ class Policy(nn.Module):
         """Within this block the policy is the reference policy: adapters off, or the frozen SFT adapter."""
         without = nullcontext() if self.embeddings is None else self.embeddings.acting_as("reference")
         with self.engine.prefixes.acting_as(REFERENCE), without:
-            if "reference" in getattr(self.lm, "peft_config", {}):
-                self.lm.set_adapter("reference")
-                try:
-                    yield
-                finally:
-                    self.lm.set_adapter("default")
-            elif hasattr(self.lm, "disable_adapter"):
-                with self.lm.disable_adapter():
+            if hasattr(self.lm, "peft_config"):
+                with acting_adapter(self.engine.model, "reference" if "reference" in self.lm.peft_config else None):
                     yield
             else:
                 yield
@@ -334,6 +335,8 @@ def load_policy(config: Config, *, adapter: bool = False) -> Policy:
     policy = Policy(lm, tokenizer, config.model, build_engine(lm, config.model))
     if config.runtime.checkpoint_activations:
         policy.checkpoint_activations()
+    if config.runtime.cuda_graphs and policy.device.type == "cuda" and config.runtime.quantization == "none":
+        policy.engine.use_graphs(Graphs(policy.engine))
     if adapter:
         torch.manual_seed(config.seed)
         policy.add_adapter(config.lora)

@@ -16,6 +16,7 @@ from typing import Literal
 
 from adjudge.errors import ConfigError, DataError, nearest
 from adjudge.tasks.answer_words import as_it_stands, folded, stripped, too_long, without_final_punctuation
+from adjudge.tasks.sets import JOINT, MOST_LISTED, NOTHING, set_text
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
 from adjudge.types import Judgement, Value
 
@@ -84,7 +85,26 @@ def read_answer(text: str, spec: TaskSpec, stop: Literal["line", "tag"]) -> Judg
     body = _LINE_END.split(text, maxsplit=1)[0] if stop == "line" else text
     if spec.number is not None:
         return Judgement(text, read_number(body, spec.number.low, spec.number.high))
-    return Judgement(text, read_label(body, spec.words))
+    return Judgement(text, read_words(body, spec))
+
+
+def read_words(text: str, spec: TaskSpec) -> str | None:
+    """Return the answer of a label task equal to `text`, or None when it is unreadable.
+
+    Of a task with sets of labels, labels are separated by commas and may be in any order. A label twice, an unknown
+    one, and a label beside "none" are unreadable.
+    """
+    if spec.several is None:
+        return read_label(text, spec.words)
+    body = _before_tag(text)
+    for candidate in dict.fromkeys((body, _without_partial_tag(body))):
+        if too_long(candidate, sum(map(len, spec.names)) + len(JOINT) * len(spec.names)):
+            continue
+        parts = [read_label(part, [*spec.names, NOTHING]) for part in candidate.split(JOINT.strip())]
+        named = [part for part in parts if part is not None]
+        if len(named) == len(parts) == len(set(named)) and (named == [NOTHING] or NOTHING not in named):
+            return set_text(named, spec.names)
+    return None
 
 
 def answer_text(value: Value, spec: TaskSpec) -> str:
@@ -94,7 +114,7 @@ def answer_text(value: Value, spec: TaskSpec) -> str:
     """
     if spec.number is not None:
         return _number_text(value, spec.number, spec.name)
-    if value not in spec.words:
+    if not spec.accepts(value):
         raise DataError(f"{spec.name}: {value!r} is not one of its answer words.{nearest(str(value), spec.words)}")
     return str(value)
 
@@ -105,6 +125,12 @@ def every_answer(spec: TaskSpec) -> list[Judgement]:
     Raises ConfigError for a number task with more than `MOST_ANSWERS` of them.
     """
     if spec.number is None:
+        if not spec.lists_all:
+            raise ConfigError(
+                f"{spec.name} has 2^{len(spec.names)} sets of its {len(spec.names)} labels, too many to list: at most "
+                f"{MOST_LISTED} labels. Use a method that samples or reads answers, or ask label by label "
+                "(several: passes; --kind passes)."
+            )
         return [Judgement(word, word) for word in spec.words]
     number = spec.number
     steps = count_answers(spec) - 1

@@ -39,7 +39,7 @@ def choose_demonstrations(
     rows = [row for row in (explained_examples(spec, config) if own_examples else train) if row.gold is not None]
     count = config.demonstrations
     for row in rows:
-        if not spec.is_number and row.gold not in spec.words:
+        if not spec.is_number and not spec.accepts(row.gold):
             raise DataError(
                 f"{row.id}: {row.gold!r} is not an answer word of {spec.name}.{nearest(str(row.gold), spec.words)}"
             )
@@ -74,7 +74,7 @@ def _balanced(rows: Sequence[Example], spec: TaskSpec, count: int) -> list[Examp
         for index, example in enumerate(rows):
             queues[str(example.gold)].append(index)
         picked = set()
-        turns = [queues[word] for word in spec.words if word in queues]
+        turns = [queues[word] for word in dict.fromkeys((*spec.words, *queues)) if word in queues]
         while len(picked) < count:
             for queue in turns:
                 if queue and len(picked) < count:
@@ -111,7 +111,7 @@ def prior_rows(
     Training rows are drawn by the seed among those that have not the text of a `shown` one, each text once. With
     ``nearest`` any may be drawn: none is shown before itself. Raises DataError when there are none.
     """
-    if config.prior == "none" or spec.is_number:
+    if config.prior == "none" or spec.is_number or spec.several:
         return []
     if config.prior == "content-free":
         return [Example(f"content-free:{text!r}", dict.fromkeys(spec.fields, text)) for text in CONTENT_FREE]

@@ -32,7 +32,9 @@ from adjudge.prompts.chat import (
     template_variables,
     turn_end,
 )
+from adjudge.prompts.shortening import cut, surely_needed
 from adjudge.system.console import warn
+from adjudge.tasks.sets import NOTHING
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.template import compiled
 from adjudge.types import Example, Explained, Prompt
@@ -144,7 +146,8 @@ class Renderer:
             longest = max(lengths, key=lambda name: lengths[name])
             if lengths[longest] <= 1:
                 break
-            fields[longest] = self._cut(fields[longest], max(1, _level(list(lengths.values()), over)))
+            tokens = max(1, _level(list(lengths.values()), over))
+            fields[longest] = cut(self._plain, fields[longest], tokens, self.config.truncation)
         return self._input(fields)
 
     def _bounded(self, fields: Mapping[str, str], limit: int) -> tuple[dict[str, str], bool]:
@@ -160,12 +163,8 @@ class Renderer:
             self._widest = widest_token(self._tokenizer)
         most = max(1, limit) * self._widest
         any_cut = any(len(text) > most for text in stripped.values())
-        return {name: text[: most + 1] for name, text in stripped.items()}, any_cut
-
-    def _cut(self, text: str, tokens: int) -> str:
-        """Return the first `tokens` tokens of a text, and at least one character less than the whole."""
-        end = self._plain.end_of_tokens(text, tokens)
-        return text[: end if end < len(text) else len(text) - 1].rstrip()
+        place = self.config.truncation
+        return {name: surely_needed(text, most, place) for name, text in stripped.items()}, any_cut
 
     def _length(self, text: str) -> int:
         return len(self._plain.following(text))
@@ -305,6 +304,11 @@ def _judgement_form(spec: TaskSpec) -> str:
     if spec.number is not None:
         low, high = (answer_text(end, spec) for end in (spec.number.low, spec.number.high))
         return f"Give the answer as {OPENING_TAG}number{CLOSING_TAG}, with a number from {low} to {high}."
+    if spec.several:
+        return (
+            f"Give the answer as {OPENING_TAG}labels{CLOSING_TAG}, with all that apply of: {', '.join(spec.names)}; in "
+            f'this order, with commas between them, or "{NOTHING}".'
+        )
     if len(spec.words) > _LISTED_ANSWERS:
         return f"Give the answer as {OPENING_TAG}word{CLOSING_TAG}, with one of: {', '.join(spec.words)}."
     forms = [f"{OPENING_TAG}{word}{CLOSING_TAG}" for word in spec.words]

@@ -154,7 +154,7 @@ def certainty_charts(
 
     A method is shown after calibration too where all of its runs are calibrated.
     """
-    if spec is None or not spec.words:
+    if spec is None or not spec.words or spec.several:
         return [], None
     own: dict[str, list[Rated]] = {}
     after: dict[str, list[Rated]] = {}

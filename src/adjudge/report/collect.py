@@ -15,6 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from adjudge.errors import RunError
+from adjudge.report.phenomena import KEYS as PHENOMENA
+from adjudge.report.slices import KEYS as SLICES
 from adjudge.runs.folder import read_json
 from adjudge.runs.names import MULTI, shown_name
 from adjudge.runs.tasks import read_tasks, result_folders
@@ -267,12 +269,10 @@ def _check_scores(scores: Any, path: Path, where: str = "") -> None:
         isinstance(item, dict) and "value" in item for item in metrics.values()
     ):
         _damaged(path, f"{where}'metrics' is not a mapping of names to value, low and high")
-    phenomena = scores.get("diagnostics") or []
-    required = {"category", "phenomenon", "n", "metrics"}
-    if not isinstance(phenomena, list) or not all(
-        isinstance(item, dict) and required <= item.keys() for item in phenomena
-    ):
-        _damaged(path, f"{where}'diagnostics' is not a list of objects with {', '.join(sorted(required))}")
+    for part, *names in (PHENOMENA, SLICES):
+        items, required = scores.get(part) or [], {*names, "n", "metrics"}
+        if not isinstance(items, list) or not all(isinstance(item, dict) and required <= item.keys() for item in items):
+            _damaged(path, f"{where}'{part}' is not a list of objects with {', '.join(sorted(required))}")
 
 
 def _damaged(path: Path, what: str) -> NoReturn:

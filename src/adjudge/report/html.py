@@ -18,6 +18,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from adjudge.report.across import tables_across
 from adjudge.report.certainty import (
     CHART,
     TITLES,
@@ -46,6 +47,7 @@ from adjudge.report.plots import (
     scatter,
 )
 from adjudge.report.sentences import beside_lines, headline, incomplete_lines, verdict_line, warning_lines
+from adjudge.report.slices import slices, slices_line
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.summary import (
     ALPHA,
@@ -89,6 +91,8 @@ class TaskView:
     unfinished: tuple[RunRecord, ...]
     phenomena: tuple[Phenomenon, ...]
     phenomena_note: str
+    slices: tuple[Phenomenon, ...]
+    slices_note: str
     certainties: tuple[Certainty, ...]
     certainty_note: str
     reliabilities: tuple[Reliability, ...]
@@ -104,8 +108,8 @@ class TaskView:
         return any(self.metrics and self.metrics[0] in item.metrics for item in self.summaries if item.method == method)
 
     def tests_phenomena(self, method: str) -> bool:
-        """True when the method has figures per phenomenon."""
-        return any(method in item.figures for item in self.phenomena)
+        """True when the method has figures per phenomenon or slice."""
+        return any(method in item.figures for item in (*self.phenomena, *self.slices))
 
 
 def render_report(folders: Sequence[Path], out: Path) -> Path:
@@ -131,6 +135,7 @@ def render_report(folders: Sequence[Path], out: Path) -> Path:
                 (*without_dashes(*suite_columns(scores)), suite_lines(scores), len(scores[0].averages))
                 for scores in suite_scores(collection.table)
             ],
+            across=tables_across(collection.table),
             methods=collection.methods,
             scored_methods=[m for m in collection.methods if any(view.has_figure(m) for view in views)],
             colour=lambda method: method_colour(method, collection.methods),
@@ -162,6 +167,7 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
     best_first = ranked(summaries)
     metrics = list(dict.fromkeys(name for item in best_first for name in item.metric_names))
     phenomenon_items = phenomena(table, task)
+    sliced = slices(table, task)
     sure = certainties(table, task)
     reliabilities, risk = certainty_charts(methods, spec, runs)
     majority = next((most for row in rows if (most := most_frequent_gold(row))), None)
@@ -191,6 +197,8 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         unfinished=tuple(run for run in runs if not run.finished or run.state != "complete"),
         phenomena=tuple(phenomenon_items),
         phenomena_note=phenomena_line(task, phenomenon_items),
+        slices=tuple(sliced),
+        slices_note=slices_line(task, sliced),
         certainties=tuple(sure),
         certainty_note=certainty_line(task, sure),
         reliabilities=tuple(reliabilities),
@@ -298,7 +306,7 @@ def _predictions_by_method(runs: Sequence[RunRecord]) -> dict[str, list[Predicti
 
 
 def _confusions(methods: Sequence[str], spec: TaskSpec | None, runs: Sequence[RunRecord]) -> list[Confusion]:
-    if _is_number_task(spec, runs):
+    if _is_number_task(spec, runs) or (spec is not None and spec.several):
         return []
     words = spec.words if spec else ()
     matrices = [

@@ -7,11 +7,13 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from adjudge.report.across import tables_across
 from adjudge.report.certainty import certainties, certainty_columns, certainty_line
 from adjudge.report.columns import LEFT_ALIGNED, table_columns, without_dashes
 from adjudge.report.labels import label_columns, label_figures, label_line
 from adjudge.report.phenomena import phenomena, phenomena_columns, phenomena_line
 from adjudge.report.sentences import incomplete_lines, rows_line, table_notes
+from adjudge.report.slices import slices, slices_line
 from adjudge.report.suites import suite_columns, suite_lines, suite_scores
 from adjudge.report.text import visible
 
@@ -22,6 +24,9 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
     for scores in suite_scores(table):
         head, lines = without_dashes(*suite_columns(scores))
         parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", *_bullets(suite_lines(scores)), ""]))
+    for across in tables_across(table):
+        drawn = aligned(across.head, across.lines, left=across.head[:1])
+        parts.append("\n".join([*drawn, "", *_bullets(across.notes), ""]))
     tasks = list(dict.fromkeys(str(row["task"]) for row in table.get("rows", ())))
     for task in tasks:
         if figures := label_figures(table, task):
@@ -37,6 +42,9 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
             parts.append(
                 "\n".join([*aligned(head, lines, left=head[:1]), "", escaped(phenomena_line(task, items)), ""])
             )
+        if sliced := slices(table, task):
+            head, lines = without_dashes(*phenomena_columns(sliced, "slice"))
+            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(slices_line(task, sliced)), ""]))
     return "\n".join(parts)
 
 

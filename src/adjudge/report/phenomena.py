@@ -11,6 +11,9 @@ from typing import Any
 
 from adjudge.report.summary import Figure, mean_figure
 
+KEYS = ("diagnostics", "category", "phenomenon")
+"""The list in a result, and the two keys that name an item of it."""
+
 FEW_ROWS = 30
 """A phenomenon with fewer rows is marked and gets no interval: resampling so few rows makes it too narrow."""
 
@@ -37,16 +40,24 @@ class Phenomenon:
 
 
 def phenomena(table: Mapping[str, Any], task: str) -> list[Phenomenon]:
-    """Return the phenomena of one task in the order of its first run; empty when its rows name none.
+    """Return the phenomena of one task in the order of its first run; empty when its rows name none."""
+    return tagged(table, task, KEYS)
 
-    Over several seeds, figures are combined as in `mean_figure`.
+
+def tagged(table: Mapping[str, Any], task: str, keys: tuple[str, str, str]) -> list[Phenomenon]:
+    """Return the figures that the results of one task have per tag, in the order of its first run.
+
+    `keys` are the list in a result, and the two keys that name an item. Over several seeds, figures are combined as in
+    `mean_figure`.
     """
     runs: dict[str, list[Mapping[tuple[str, str | None], Mapping[str, Any]]]] = {}
     for row in table.get("rows", ()):
-        if str(row["task"]) == task and row.get("diagnostics"):
-            runs.setdefault(str(row["method"]), []).append(_by_name(row))
+        if str(row["task"]) == task and row.get(keys[0]):
+            runs.setdefault(str(row["method"]), []).append(_by_name(row, keys))
     pooled = {
-        str(entry["method"]): _by_name(entry) for entry in table.get("summary") or () if str(entry["task"]) == task
+        str(entry["method"]): _by_name(entry, keys)
+        for entry in table.get("summary") or ()
+        if str(entry["task"]) == task
     }
     first = next((seeds[0] for seeds in runs.values()), {})
     return [
@@ -66,7 +77,7 @@ def phenomena(table: Mapping[str, Any], task: str) -> list[Phenomenon]:
     ]
 
 
-def phenomena_columns(items: Sequence[Phenomenon]) -> tuple[list[str], list[list[str]]]:
+def phenomena_columns(items: Sequence[Phenomenon], title: str = "phenomenon") -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table of phenomena.
 
     A single method is shown with all its metrics, several methods with their first one (Matthews).
@@ -82,7 +93,7 @@ def phenomena_columns(items: Sequence[Phenomenon]) -> tuple[list[str], list[list
         + [str(item.figures[method][metric]) if method in item.figures else "–" for method, metric in columns.values()]
         for item in items
     ]
-    return ["phenomenon", "rows", *columns], lines
+    return [title, "rows", *columns], lines
 
 
 def phenomena_line(task: str, items: Sequence[Phenomenon]) -> str:
@@ -92,8 +103,9 @@ def phenomena_line(task: str, items: Sequence[Phenomenon]) -> str:
     return f"{task}: Matthews correlation on the rows that test a phenomenon; a row can test several.{note}"
 
 
-def _by_name(entry: Mapping[str, Any]) -> dict[tuple[str, str | None], Mapping[str, Any]]:
-    return {(str(item["category"]), item["phenomenon"]): item for item in entry.get("diagnostics") or ()}
+def _by_name(entry: Mapping[str, Any], keys: tuple[str, str, str]) -> dict[tuple[str, str | None], Mapping[str, Any]]:
+    part, first, second = keys
+    return {(str(item[first]), item[second]): item for item in entry.get(part) or ()}
 
 
 def _figure(per_seed: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | None, metric: str) -> Figure:

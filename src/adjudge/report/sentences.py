@@ -51,6 +51,7 @@ def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
         *tuned_lines(table),
         *warning_lines(table),
         *api_lines(table),
+        *pair_lines(table),
         *beside_lines(table),
         *incomplete_lines(table),
     ]
@@ -203,6 +204,20 @@ def api_lines(table: Mapping[str, Any]) -> list[str]:
             f"{name} answered over an API: its answers cannot be had again, only replayed from writer.jsonl, and it "
             "may have seen the judged rows in its training"
         )
+    return lines
+
+
+def pair_lines(table: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each judge that compared pairs: how many got another answer in the other order."""
+    lines = []
+    for row in table.get("rows", ()):
+        counts = row.get("judging") or {}
+        if pairs := finite(counts.get("pairs")):
+            conflicts, ties = (finite(counts.get(name)) or 0.0 for name in ("conflicts", "ties"))
+            lines.append(
+                f"{row['method']} (seed {row.get('seed')}): {conflicts / pairs:.0%} of {pairs:,.0f} compared pairs got "
+                f"another answer in the other order; {ties / pairs:.0%} are ties"
+            )
     return lines
 
 

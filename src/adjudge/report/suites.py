@@ -5,6 +5,7 @@ Input is the mapping of table.json, as in `adjudge.report.summary`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,7 +13,7 @@ from typing import Any
 
 from adjudge.report.summary import summarise
 from adjudge.report.text import decimal
-from adjudge.tasks.scoring.suites import SUITES, Suite
+from adjudge.tasks.scoring.suites import SUITES, Figures, Suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ class Average:
     """Number of tasks in the complete average."""
     without: tuple[str, ...] = ()
     """Tasks which this average excludes by definition."""
+    half: float | None = None
+    """Half of the 95 % interval, where every task's figure has one. The tasks' rows are different ones, so their errors
+    add up as independent ones do; the metrics of one task are taken to err together."""
 
     @property
     def complete(self) -> bool:
@@ -48,15 +52,23 @@ class SuiteScores:
 def suite_scores(table: Mapping[str, Any]) -> list[list[SuiteScores]]:
     """Return the methods' scores suite by suite, for suites of which at least two tasks have a figure."""
     figures: dict[str, dict[str, dict[str, float]]] = {}
+    halves: dict[str, dict[str, dict[str, float]]] = {}
     for item in summarise(table):
         figures.setdefault(item.method, {})[item.task] = {name: figure.value for name, figure in item.metrics.items()}
+        halves.setdefault(item.method, {})[item.task] = {
+            name: (figure.high - figure.low) / 2
+            for name, figure in item.metrics.items()
+            if figure.low is not None and figure.high is not None
+        }
     reasons = _reasons(table)
     cells = [(method, task) for method, tasks in figures.items() for task in tasks]
     suites = []
     for suite in SUITES:
         parts = {part for member in suite.members for part in member.parts}
         methods = dict.fromkeys(method for method, task in [*cells, *reasons] if task in parts)
-        scores = [_scores(suite, method, figures.get(method, {}), reasons) for method in methods]
+        scores = [
+            _scores(suite, method, figures.get(method, {}), halves.get(method, {}), reasons) for method in methods
+        ]
         scored_tasks = {title for item in scores for title, score in item.scores.items() if score is not None}
         if len(scored_tasks) > 1:
             suites.append(scores)
@@ -84,33 +96,44 @@ def suite_columns(scores: Sequence[SuiteScores]) -> tuple[list[str], list[list[s
         complete = all(average.complete for average in averages)
         counts = ["" if complete or a.value is None else f" ({len(a.tasks)} of {a.of})" for a in averages]
         name = averages[0].name if complete else f"mean of the tasks that are there{_without(averages[0].without)}"
-        lines.append([name, *(_cell(average.value) + count for average, count in zip(averages, counts, strict=True))])
+        cells = [_cell(average.value) + _half(average) for average in averages]
+        lines.append([name, *(cell + count for cell, count in zip(cells, counts, strict=True))])
     return [scores[0].suite, *(item.method for item in scores)], lines
 
 
 def _scores(
-    suite: Suite, method: str, figures: Mapping[str, Mapping[str, float]], reasons: Mapping[tuple[str, str], str]
+    suite: Suite,
+    method: str,
+    figures: Figures,
+    halves: Figures,
+    reasons: Mapping[tuple[str, str], str],
 ) -> SuiteScores:
-    """Score one method on one suite; `figures` maps its tasks to their metrics."""
+    """Score one method on one suite; `figures` maps its tasks to their metrics, `halves` to half their intervals."""
     scores = {member.title: member.score(figures) for member in suite.members}
+    half = {member.title: member.score(halves) for member in suite.members}
     missing = [
         f"{part}{_because(reasons.get((method, part.partition(' ')[0])))}"
         for member in suite.members
         for part in member.lacking(figures)
     ]
-    averages = [_average(suite, scores, ())]
+    averages = [_average(suite, scores, half, ())]
     if suite.optional:
-        averages.append(_average(suite, scores, suite.optional))
+        averages.append(_average(suite, scores, half, suite.optional))
     return SuiteScores(suite.title, method, scores, tuple(averages), tuple(missing))
 
 
-def _average(suite: Suite, scores: Mapping[str, float | None], without: tuple[str, ...]) -> Average:
+def _average(
+    suite: Suite, scores: Mapping[str, float | None], half: Mapping[str, float | None], without: tuple[str, ...]
+) -> Average:
     members = [member.title for member in suite.members if member.title not in without]
     present = {title: score for title in members if (score := scores[title]) is not None}
     complete = len(present) == len(members)
     name = f"{suite.title} average" if complete else f"mean of {len(present)} of {len(members)} {suite.title} tasks"
     value = fmean(present.values()) if present else None
-    return Average(name + _without(without), value, tuple(present), len(members), without)
+    errors = [half[title] for title in present]
+    known = [error for error in errors if error is not None]
+    width = math.sqrt(sum(error**2 for error in known)) / len(known) if known and len(known) == len(errors) else None
+    return Average(name + _without(without), value, tuple(present), len(members), without, width)
 
 
 def _reasons(table: Mapping[str, Any]) -> dict[tuple[str, str], str]:
@@ -129,6 +152,10 @@ def _without(titles: Sequence[str]) -> str:
 
 def _because(reason: str | None) -> str:
     return f" ({reason})" if reason else ""
+
+
+def _half(average: Average) -> str:
+    return "" if not average.half else f" ± {decimal(average.half)}"
 
 
 def _cell(value: float | None) -> str:

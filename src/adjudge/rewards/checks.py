@@ -26,6 +26,12 @@ def check_rewards(config: RewardConfig, specs: Sequence[TaskSpec]) -> None:
     for spec in specs:
         if config.balance:
             need_labels(spec, "reward.balance")
+        if config.distance in ("linear", "quadratic") and not spec.ordered:
+            raise ConfigError(
+                f"reward.distance={config.distance} is for labels in an order, which those of {spec.name} have not. "
+                "Give your own table --kind ordered, a task file 'ordered: true', or leave it unset: numbers pay by "
+                "their distance anyway."
+            )
         check_metric(config, spec)
 
 
@@ -44,7 +50,11 @@ def check_functions(functions: Sequence[RewardFunction], specs: Sequence[TaskSpe
 
 
 def need_labels(spec: TaskSpec, setting: str) -> None:
-    """Raise ConfigError for a number task."""
+    """Raise ConfigError for a task of numbers or of sets of labels."""
+    if spec.several:
+        raise ConfigError(
+            f"{setting} is for one label per row, but {spec.name} is answered with sets of labels. Leave it unset."
+        )
     if spec.is_number:
         raise ConfigError(f"{setting} is for labels, but {spec.name} is answered with a number. Leave it unset.")
 

@@ -48,6 +48,11 @@ def check_metric(config: RewardConfig, spec: TaskSpec) -> None:
             f"reward.metric: {spec.name} is not scored by '{name}'.{nearest(name, spec.metrics)} "
             "Name one of the task's metrics, or add it to `metrics` in its task file."
         )
+    if spec.several:
+        raise ConfigError(
+            f"reward.metric: {spec.name} is answered with sets of labels, whose metrics have no credit. Leave it "
+            "unset; reward.sets=f1 or jaccard pays the likeness of two sets."
+        )
     if METRICS[name].grouped:
         plain = [other for other in spec.metrics if not METRICS[other].grouped]
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from adjudge.config import RewardConfig
 from adjudge.errors import DataError, NotFiniteError, nearest
-from adjudge.rewards.match import match_reward
+from adjudge.rewards.match import match_reward, set_reward
 from adjudge.rewards.numeric import numeric_reward
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement, Value
@@ -26,11 +26,11 @@ def reward(judgement: Judgement, gold: Value | None, spec: TaskSpec, config: Rew
         if isinstance(gold, str):
             raise DataError(f"{spec.name}: the gold answer {gold!r} is not a number.")
         return numeric_reward(judgement, gold, spec.number)
-    if gold not in spec.words:
+    if not spec.accepts(gold):
         raise DataError(
             f"{spec.name}: the gold answer {gold!r} is none of its answer words.{nearest(str(gold), spec.words)}"
         )
-    return match_reward(judgement, str(gold), config)
+    return (set_reward if spec.several else match_reward)(judgement, str(gold), spec, config)
 
 
 def reward_scale(spec: TaskSpec, config: RewardConfig) -> float:

@@ -22,5 +22,5 @@ def balance_of(config: RewardConfig, spec: TaskSpec, golds: Sequence[Value | Non
     With rewards of +1 and −1, one of two labels for all rows then earns 0 on average. Without that, the label that is
     right most often is worth more than the other in every row, and the policy drifts towards it.
     """
-    balance = config.is_plain and not spec.is_number if config.balance is None else config.balance
+    balance = config.is_plain and not (spec.is_number or spec.several) if config.balance is None else config.balance
     return balanced_weights(golds) if balance and golds else {}

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from adjudge.config import AnswerConfig
 from adjudge.errors import ConfigError
 from adjudge.models.plain_text import PlainText
-from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_TAG, answer_text, read_label
+from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_TAG, answer_text, every_answer, read_words
 from adjudge.prompts.chat import chat_template
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Value
@@ -73,7 +73,7 @@ class AnswerEnd:
 
         When one word's tokens begin another's, all include the end of the answer to tell them apart.
         """
-        plain = [self._encode(word) for word in spec.words]
+        plain = [self._encode(answer.text) for answer in every_answer(spec)]
         clash = any(a != b and b[: len(a)] == a for a in plain for b in plain)
         return [self.taught_ids(word, spec) for word in spec.words] if clash else plain
 
@@ -104,7 +104,7 @@ def answer_end(tokenizer: Any, end_ids: Sequence[int], spec: TaskSpec, config: A
 
     for word in spec.words:  # words in a script outside the vocabulary all become the same "unknown" token
         decoded = _decoded(tokenizer, end_ids, answer_ids(tokenizer, word))
-        if read_label(decoded, spec.words) != word:
+        if read_words(decoded, spec) != word:
             raise ConfigError(
                 f"{spec.name}: the model's tokenizer cannot write the answer word {word!r}: "
                 f"it comes back as {decoded!r}. "

@@ -83,7 +83,8 @@ def sample(
     sampled. Several processes sample their shares, and each gets the whole rollout, without gradient. Raises
     NotFiniteError when the logits are not a distribution.
     """
-    grad = grad and _is_short(task) and not task.policy.checkpoints and _may_keep_gradient()
+    keeps = not task.policy.checkpoints and not task.policy.replays
+    grad = grad and keeps and _is_short(task) and _may_keep_gradient()
     sampling = replace(sampling, together=world_size() > 1 and divides(len(rows)))
 
     def sample_some(some: Sequence[PromptRow]) -> _Sampled:
@@ -209,7 +210,7 @@ def rewards_of_labels(
 
 def can_score_labels(task: PromptedTask) -> bool:
     """Return whether every right answer is a label whose probability can be computed."""
-    return not task.spec.is_number and task.analysis_before is None
+    return task.spec.lists_all and task.analysis_before is None
 
 
 def _may_keep_gradient() -> bool:

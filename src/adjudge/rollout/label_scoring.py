@@ -17,6 +17,7 @@ from adjudge.models.policy import Policy
 from adjudge.prompts.answers import every_answer
 from adjudge.rollout.prompted import Prompted, PromptedTask
 from adjudge.rollout.sampler import next_token_logps
+from adjudge.rollout.several import several_figures
 from adjudge.types import Judgement, Value
 
 MOST_COPIES = 256
@@ -68,6 +69,10 @@ def labels_of(task: PromptedTask, rows: Sequence[Prompted], temperature: float, 
     """
     every = every_answer(task.spec)
     answer_ids = [task.end.taught_ids(answer.value, task.spec) for answer in every if answer.value is not None]
+    if grad and task.policy.replays:
+        prompts = [row.ids for row in rows for _ in answer_ids]
+        logp_NR, _, _ = several_figures(task.policy, prompts, answer_ids * len(rows), temperature)
+        return logp_NR.sum(1).view(len(rows), len(answer_ids))
     size = max(1, len(rows)) if grad else rows_at_once(every)
     with nullcontext() if grad else torch.no_grad():
         return torch.cat(

@@ -123,7 +123,7 @@ def respond(
                 state, fed_K = state.keep(staying.to(device)), fed_K[staying.to(device)]
                 row_K, alive_K = row_K[staying], alive_K[staying]
             _, state = policy.extend(state, fed_K[:, None])
-        finish_drawing(policy, state, sampling)
+        finish_drawing(sampling)
         logp_BR, value_BR, entropy_BR = (
             torch.stack([torch.zeros(rows).index_copy(0, column[0], column[part]) for column in columns], dim=1)
             for part in (1, 2, 3)
@@ -186,28 +186,28 @@ def choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
         probabilities = ordered.softmax(-1)
         excluded = probabilities.cumsum(-1) - probabilities >= sampling.top_p
         logits_BV = logits_BV.scatter(1, order, ordered.masked_fill(excluded, -torch.inf))
-    # Draw on the CPU, so that the generator and thus the run are the same on every device.
-    drawn_B = _draw(logits_BV.softmax(-1).cpu(), sampling)
-    return drawn_B.to(logits_BV.device)
+    return _draw(logits_BV.softmax(-1), sampling)
 
 
-def finish_drawing(policy: Policy, state: Prefilled, sampling: Sampling) -> None:
+def finish_drawing(sampling: Sampling) -> None:
     """Draw what the other processes still draw, after this one's last row has ended: all generators stay equal."""
     if sampling.generator is None or not sampling.together:
         return
-    width = policy.logits(state.hidden_BD[:1]).shape[-1]
     while total := _place(0, sampling)[0]:
-        torch.multinomial(torch.ones(total, width), 1, generator=sampling.generator)
+        torch.rand(total, dtype=torch.float64, generator=sampling.generator)
 
 
 def _draw(probability_BV: Tensor, sampling: Sampling) -> Tensor:
-    """Draw a token per row, of the rows of all processes."""
-    if not sampling.together:
-        return torch.multinomial(probability_BV, 1, generator=sampling.generator).squeeze(1)
+    """Draw a token per row, of the rows of all processes.
+
+    One number per row, from the CPU: the run is the same on every device, and a row's draw depends on its place alone.
+    The token is the first whose cumulative probability exceeds it, so one of probability 0 is never drawn.
+    """
     total, own = _place(len(probability_BV), sampling)
-    every_BV = torch.ones(total, probability_BV.shape[1])  # what is drawn of a row depends on its place alone
-    every_BV[own] = probability_BV
-    return torch.multinomial(every_BV, 1, generator=sampling.generator).squeeze(1)[own]
+    drawn = torch.rand(total, dtype=torch.float64, generator=sampling.generator)[own]
+    cumulative_BV = probability_BV.double().cumsum(-1)
+    threshold_B1 = drawn.to(probability_BV.device)[:, None] * cumulative_BV[:, -1:]
+    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1)
 
 
 def _place(rows: int, sampling: Sampling) -> tuple[int, slice]:

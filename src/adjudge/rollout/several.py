@@ -53,7 +53,7 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
             answer_A, beginning_A = answer_A[alive], torch.tensor([distinct[pair] for pair in longer])
             parent_K, fed_K = torch.tensor(list(distinct), device=device).unbind(1)
             _, state = policy.extend(state.keep(parent_K), fed_K[:, None])
-        finish_drawing(policy, state, sampling)
+        finish_drawing(sampling)
         logp_NR, value_NR, entropy_NR = (
             torch.stack([torch.zeros(len(ids)).index_copy(0, column[0], column[part]) for column in columns], dim=1)
             for part in (1, 2, 3)
@@ -87,13 +87,20 @@ def several_states(
     length_K = torch.tensor([len(response) for _, response in distinct], device=policy.device)
     longest = int(length_K.max())
     ids_KR = torch.tensor([[*ids, *[0] * (longest - len(ids))] for _, ids in distinct], device=policy.device)
-    parent_K = torch.tensor([index for index, _ in distinct], device=policy.device)
-    state = policy.prefill(list(prompt_index), grad=torch.is_grad_enabled())
-    hidden_KRD = state.hidden_BD[parent_K][:, None]
-    if longest > 1:  # padding is fed too, after all real tokens, which do not see it
-        later_KTD, _ = policy.extend(state.keep(parent_K), ids_KR[:, :-1])
-        hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
+    parents = [index for index, _ in distinct]
     mask_KR = torch.arange(longest, device=policy.device) < length_K[:, None]
+    if policy.replays:  # a replayed pass over whole rows takes less time than a shared one from Python
+        every = list(prompt_index)
+        hidden_MD = policy.hidden(policy.batch([every[index] for index in parents], [ids for _, ids in distinct]))
+        zeros_KRD = hidden_MD.new_zeros(*mask_KR.shape, hidden_MD.shape[1])
+        hidden_KRD = zeros_KRD.masked_scatter(mask_KR[..., None], hidden_MD)
+    else:
+        parent_K = torch.tensor(parents, device=policy.device)
+        state = policy.prefill(list(prompt_index), grad=torch.is_grad_enabled())
+        hidden_KRD = state.hidden_BD[parent_K][:, None]
+        if longest > 1:  # padding is fed too, after all real tokens, which do not see it
+            later_KTD, _ = policy.extend(state.keep(parent_K), ids_KR[:, :-1])
+            hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
     index_N = torch.tensor([distinct[pair] for pair in pairs], device=policy.device)
     return AnswerStates(hidden_KRD, ids_KR, mask_KR, index_N)
 

@@ -45,7 +45,7 @@ def with_base(folder: Path, config: Config, key: str, recorded: Mapping[str, Any
     place must still be there. Raises RunError when the weights are others, or the place is gone; ConfigError for a run
     that needs no base model.
     """
-    holds_all = not key or (folder / "encoder").is_dir()
+    holds_all = not key or (folder / "encoder").is_dir() or (folder / "regression" / "config.json").is_file()
     if model is None:
         place = Path(str(value_of(config, key))) if key else Path()
         if not holds_all and place.is_absolute() and not place.is_dir():

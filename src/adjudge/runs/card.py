@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adjudge.models.sources.untrusted import has_embeddings
+from adjudge.models.sources.untrusted import HEAD_WEIGHTS, has_embeddings, has_head
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_text
@@ -124,6 +124,11 @@ print(judge.predict(["A text to judge."]))
 
 It adds instruction embeddings to layers of its base model, which peft, vLLM and llama.cpp do not know: only adjudge
 loads it."""
+    elif folder.name == "adapter" and has_head(folder):
+        text += f"""
+
+It answers with the classification head in `{HEAD_WEIGHTS}`. Tools that load the LoRA layers alone leave the
+head out: what they write is no judgement."""
     elif folder.name == "adapter" and hub:
         text += """
 

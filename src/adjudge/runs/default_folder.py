@@ -44,6 +44,11 @@ def search_folder(spec: TaskSpec) -> Path:
     return _free_for([spec], f"tune-{joint_name([spec.name])}", _trials_in)
 
 
+def audit_folder(spec: TaskSpec) -> Path:
+    """Return ``runs/audit-TASK``; an audit of other rows there is refused by its runs."""
+    return ROOT / f"audit-{joint_name([spec.name])}"
+
+
 def _free_for(
     specs: Sequence[TaskSpec], name: str, runs_in: Callable[[Path], list[Path]], *, resume: bool = False
 ) -> Path:

@@ -10,6 +10,9 @@ checkpoints/            while training: the newest checkpoints; ``best``, if the
 failure.json            of a run stopped at a value that is not finite: the step, the reason, the rows of its batch
 predictions/SPLIT.jsonl one JSON object per judged row
 instruction.txt         the instruction that a search found; trials.jsonl has what it judged, search.json its candidates
+comparisons.json        what a method that compares rows set on training rows
+triples.tsv             the facts that a method answers from; facts.jsonl has what it asked of them, knowledge.jsonl
+                        what it knew of each row
 training.json           seconds and rows of the training (so a run can be evaluated again)
 writer.jsonl            every call of a model that writes text, or of one behind an API (see adjudge.rollout.writer)
 calibration.json        the temperature of its probabilities, if one was fitted (see adjudge.runs.calibration)
@@ -79,6 +82,7 @@ _WRITTEN = (
         "task.yaml",
     ),
     *("instruction.txt", "search.json", "trials.jsonl"),
+    *("comparisons.json", "triples.tsv", "facts.jsonl", "knowledge.jsonl"),
     *("tasks.yaml", "demonstrations.jsonl", "demonstrations.safetensors", "label_priors.json"),
     *("report.html", "predictions"),
     *("adapter", "encoder", "regression", "evaluations", "tasks", TRACKING),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adjudge.config import Config
 from adjudge.errors import RunError
+from adjudge.models.sources.untrusted import has_head
 from adjudge.system.files import sha256_of
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
@@ -42,6 +43,11 @@ def starting_point(config: Config) -> StartingPoint | None:
     folder = Path(config.init) / "adapter"
     if not folder.is_dir():
         raise RunError(f"{config.init} holds no adapter to start from: --init names the folder of a finished run.")
+    if has_head(folder):
+        raise RunError(
+            f"{config.init} was trained to judge with a classification head, and writes no answers: nothing starts "
+            "from it. Name a run that answers in words."
+        )
     return StartingPoint(Path(config.init), model_hashes(folder))
 
 

@@ -68,10 +68,10 @@ def read_tasks(folder: Path) -> list[TaskSpec]:
 def same_task(one: TaskSpec, other: TaskSpec) -> bool:
     """Return whether two tasks ask the same.
 
-    Where their rows lie, how rows could be generated, and what a reader is told does not count. Nor does a procedure:
-    a run that follows one has its steps among its settings.
+    Where their rows lie, how rows could be generated, which fields are choices, and what a reader is told does not
+    count. Nor does a procedure: a run that follows one has its steps among its settings.
     """
-    apart = {"source", "generate", "procedure", "title", "description"}
+    apart = {"source", "generate", "procedure", "title", "description", "choices"}
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 
 

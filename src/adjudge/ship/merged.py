@@ -11,6 +11,7 @@ import torch
 from adjudge.config import Config
 from adjudge.errors import RunError
 from adjudge.evaluation.predict import PromptedJudge
+from adjudge.methods.passes import asked_in_passes
 from adjudge.methods.registry import ASKED, get_entry
 from adjudge.models.engine.forward import build_engine
 from adjudge.models.policy import Policy
@@ -23,6 +24,7 @@ from adjudge.runs.folder import Run
 from adjudge.runs.portable import FILE, base_of, judge_record
 from adjudge.runs.tasks import result_folders
 from adjudge.system.files import write_json
+from adjudge.tasks.passes import asked_task
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
@@ -56,7 +58,8 @@ def merged_model(run: Run) -> tuple[Any, Any]:
     """
     from peft import PeftModel
 
-    if get_entry(run.config.method).rates_labels:
+    entry = get_entry(run.config.method)
+    if entry.rates_labels and entry.trains_adapter:
         raise RunError(
             f"{run.folder} is a {run.config.method}: it rates answers with a head, which a language model has no place "
             "for, and writes none. Take it elsewhere as it is: its adapter folder, with judge.json."
@@ -85,6 +88,7 @@ def judging(config: Config, model: Any, tokenizer: Any) -> Any:
     policy = Policy(model, tokenizer, config.model, build_engine(model, config.model))
 
     def judge(spec: TaskSpec, rows: Sequence[Example]) -> list[Prediction]:
-        return PromptedJudge(PromptedTask(policy, spec, config)).judge(rows, title="judging again")
+        judge = asked_in_passes(PromptedJudge(PromptedTask(policy, asked_task(spec), config)), spec)
+        return judge.judge(rows, title="judging again")
 
     return judge

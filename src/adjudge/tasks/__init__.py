@@ -2,7 +2,7 @@
 
 from adjudge.tasks.catalogue import list_tasks, load_task, spec_to_yaml
 from adjudge.tasks.infer import infer_task
-from adjudge.tasks.reading.draw import take_rows
+from adjudge.tasks.reading.draw import take_rows, take_shots
 from adjudge.tasks.reading.folds import deal_folds, has_own_dev, rows_to_fold
 from adjudge.tasks.reading.given_rows import given_examples
 from adjudge.tasks.reading.judged_file import on_file
@@ -15,6 +15,7 @@ from adjudge.tasks.reading.overlap import (
 )
 from adjudge.tasks.reading.sources import load_split
 from adjudge.tasks.reading.table import column_names, examples_for_prediction, read_table
+from adjudge.tasks.slices import check_slices, with_slices
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.table_format import table_format
 from adjudge.tasks.validate import validate_task
@@ -22,6 +23,7 @@ from adjudge.tasks.validate import validate_task
 __all__ = [
     "Overlap",
     "TaskSpec",
+    "check_slices",
     "column_names",
     "count_contradictions",
     "deal_folds",
@@ -40,6 +42,8 @@ __all__ = [
     "spec_to_yaml",
     "table_format",
     "take_rows",
+    "take_shots",
     "validate_task",
+    "with_slices",
     "without_overlap",
 ]

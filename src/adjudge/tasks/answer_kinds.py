@@ -16,7 +16,7 @@ from adjudge.tasks.answer_words import folded, label_key, look
 from adjudge.tasks.gold_column import GoldColumn
 from adjudge.tasks.reading.rows import parse_number
 
-Kind = Literal["labels", "number"]
+Kind = Literal["labels", "ordered", "number"]
 
 MANY = 10
 """A column of whole numbers with more distinct values than this makes a number task."""
@@ -39,13 +39,15 @@ def kind_of(column: GoldColumn, kind: str | None, labels: object) -> Kind:
     for `labels` of a number.
     """
     if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"--kind is '{kind}'.{nearest(kind, get_args(Kind))}")
+        raise ConfigError(f"--kind is '{kind}'.{nearest(kind, [*get_args(Kind), 'several', 'passes'])}")
     if labels is not None:
         if kind == "number":
             raise ConfigError("--labels lists labels, and --kind number makes the answer a number: give one of them.")
-        return "labels"
+        return "ordered" if kind == "ordered" else "labels"
     if kind is not None:
-        return "number" if kind == "number" else "labels"
+        if kind == "ordered":
+            _check_order(column)
+        return "ordered" if kind == "ordered" else "number" if kind == "number" else "labels"
     if column.class_names is not None:
         return "labels"
     numbers = [number for raw in column.counts if (number := parse_number(raw)) is not None]
@@ -54,12 +56,22 @@ def kind_of(column: GoldColumn, kind: str | None, labels: object) -> Kind:
         if numbers and len(numbers) == len(column.counts) > 2:
             note(
                 f"column '{column.name}': {len(numbers)} whole numbers are read as {len(numbers)} labels. "
-                "--kind number judges them as a number."
+                "--kind number judges them as a number, --kind ordered as labels in their order."
             )
         return "labels"
     form = "different numbers, some with decimals, are" if fractions else "different whole numbers are"
     note(f"column '{column.name}': {len(numbers):,} {form} read as a number. If they name classes: --kind labels.")
     return "number"
+
+
+def _check_order(column: GoldColumn) -> None:
+    """Raise ConfigError where nothing tells the order of the labels."""
+    if column.class_names is None and any(parse_number(raw) is None for raw in column.counts):
+        listed = ",".join(shorten(raw) for raw in list(column.counts)[:6])
+        raise ConfigError(
+            f"--kind ordered needs the order of the labels in column '{column.name}': list them from one end to the "
+            f"other, as in --labels {listed}."
+        )
 
 
 def _are_numbers(column: GoldColumn, numbers: Sequence[float], fractions: bool) -> bool:
@@ -219,8 +231,8 @@ def _report(column: GoldColumn, words: Mapping[str, str]) -> None:
         if joined:
             warn(
                 f"{column.first[joined[0]]}: '{shorten(joined[0])}' in column '{name}' seems to hold several labels; "
-                "each such combination is read as a label of its own. Where a row can have several labels, make one "
-                "column per label with yes and no."
+                "each such combination is read as a label of its own. Where a row can have several labels, separate "
+                "them with | and give --kind several."
             )
             break
     if len(words) > MANY_LABELS:

@@ -139,8 +139,8 @@ def _value(where: Location, label: str, raw: str) -> str:
     if kind := _kind_of_list(value):
         raise DataError(
             f"{where}: '{shorten(raw)}' in column '{label}' is {kind}, and a row has one label. "
-            "Where a row has one, write it as text. Where a row can have several, make one column per label with yes "
-            "and no, and train a judge on each."
+            "Where a row has one, write it as text. Where a row can have several, write them as a|b, or make one "
+            "column per label with yes and no, and give --kind several."
         )
     return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,14 @@ from adjudge.tasks.answer_kinds import chosen_labels, inferred_labels, kind_of, 
 from adjudge.tasks.gold_column import GoldColumn, read_gold
 from adjudge.tasks.reading.bad_rows import OnBadRows
 from adjudge.tasks.reading.text_files import plain_name
+from adjudge.tasks.set_columns import set_answers
+from adjudge.tasks.sets import NOTHING
 from adjudge.tasks.spec import TaskSpec
 from adjudge.tasks.table_format import table_format
 from adjudge.tasks.validate import RESERVED, parse_task, unnamed_words
+
+SETS = {"several": "words", "passes": "passes"}
+"""Kinds of answers that are sets of labels, and how a task is then asked."""
 
 _PATH = re.compile(r"[^\W\d]\w*(\.\w+)+")
 """A path into the objects of a JSONL file."""
@@ -24,7 +29,7 @@ _PATH = re.compile(r"[^\W\d]\w*(\.\w+)+")
 def infer_task(
     data: str | Path,
     text: Sequence[str],
-    label: str,
+    label: str | Sequence[str],
     labels: Sequence[str] | Mapping[str, str] | None = None,
     dev: str | Path | None = None,
     instruction: str | None = None,
@@ -41,8 +46,11 @@ def infer_task(
     answer word is the label with "_" written as a space, or the class's name where a Parquet file has it.
 
     `labels` fixes order and words. It is a list of ``raw`` or ``raw=Word``, or a mapping of raw label to word; raw
-    labels with one word are one label. `kind` is "labels" or "number". Without both, a column of numbers with decimals,
-    or with more than 10 different whole numbers, becomes a number task between its smallest and largest value.
+    labels with one word are one label. `kind` is "labels", "number", "ordered" (labels in the order of `labels`, or of
+    their numbers, in which near is less wrong), or, where a row can have several labels, "several" (answered in words)
+    or "passes" (asked label by label). The label column then has cells such as ``a|b``, or `label` names one column of
+    yes and no per label. Without both, a column of numbers with decimals, or with more than 10 different whole numbers,
+    becomes a number task between its smallest and largest value.
 
     `instruction` replaces the sentence that asks for the answer. `separator` and `encoding` say how the files are
     written, where they do not tell. With "drop", `bad_rows` do not count; the rows are loaded with the setting
@@ -53,10 +61,14 @@ def infer_task(
     words which cannot be told apart, and ConfigError for an unknown `kind`.
     """
     paths = [Path(data), *([Path(dev)] if dev is not None else [])]
-    _check_names(paths[0], text, label)
+    label_columns = _label_columns(label, kind)
+    for column in label_columns:
+        _check_names(paths[0], text, column)
+    label = label_columns[0] if len(label_columns) == 1 else "labels"
     form = table_format(separator, encoding)
-    gold = read_gold(paths, text, label, form, bad_rows)
-    decimal = gold.read_decimal_commas() if labels is None and kind != "labels" else "."
+    gold = None if kind in SETS else read_gold(paths, text, label, form, bad_rows)
+    reads_numbers = gold is not None and labels is None and kind not in ("labels", "ordered")
+    decimal = gold.read_decimal_commas() if gold is not None and reads_numbers else "."
     fields = _field_names(text)
     titles = [_human(name) for name in _short_names(text)]
     label_title = _human(_short_names([label])[0])
@@ -78,7 +90,11 @@ def infer_task(
             }
         },
     }
-    tree |= _answers(paths[0], gold, labels, kind, question)
+    if gold is None:
+        tree |= set_answers(paths, text, label_columns, labels, form, bad_rows)
+        tree |= {"several": SETS[str(kind)], "instruction": _set_question(tree["labels"].values(), question, kind)}
+    else:
+        tree |= _answers(paths[0], gold, labels, kind, question)
     if instruction is not None:
         tree["instruction"] = instruction
     spec = parse_task(tree, f"{paths[0]} (name labels and words with --labels raw=Word,…)")
@@ -87,11 +103,34 @@ def infer_task(
     return spec
 
 
+def _label_columns(label: str | Sequence[str], kind: str | None) -> list[str]:
+    """Return the names of the label columns. Raises DataError for several where a row has one label."""
+    if isinstance(label, str):
+        return [label]
+    names = [*label] if isinstance(label, Sequence) else [label]
+    if len(names) != 1 and kind not in SETS:
+        raise DataError(
+            f"label is {label!r}: a row has one label, in one column. Where it can have several, say kind='several' or "
+            "kind='passes'."
+        )
+    if len(set(names)) < len(names):
+        raise DataError(f"label is {label!r}: a column is named twice.")
+    return names
+
+
+def _set_question(words: Iterable[str], question: str, kind: str | None) -> str:
+    quoted = [f'"{word}"' for word in dict.fromkeys(words)]
+    if SETS[str(kind)] == "passes":
+        return f'Judge {question}: answer "Yes" if the label that is named applies, and "No" if it does not.'
+    return f'Judge {question}. Answer with all that apply of {_and(quoted)}, or "{NOTHING}".'
+
+
 def _answers(
     path: Path, gold: GoldColumn, labels: Sequence[str] | Mapping[str, str] | None, kind: str | None, question: str
 ) -> dict[str, Any]:
     """Return the part of a task that says what is answered: labels or a number, metrics, instruction."""
-    if kind_of(gold, kind, labels) == "number":
+    found = kind_of(gold, kind, labels)
+    if found == "number":
         number = number_answer(gold)
         form = {0: "whole number", 1: "number with one decimal"}.get(
             number["decimals"], f"number with {number['decimals']} decimals"
@@ -105,7 +144,8 @@ def _answers(
     quoted = [f'"{word}"' for word in dict.fromkeys(words.values())]
     return {
         "labels": words,
-        "metrics": ["accuracy", "macro_f1"],
+        **({"ordered": True} if found == "ordered" else {}),
+        "metrics": [*(["quadratic_kappa"] if found == "ordered" else []), "accuracy", "macro_f1"],
         "instruction": f"Judge {question}. Answer {_and(quoted, 'or')}.",
     }
 

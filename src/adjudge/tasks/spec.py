@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from adjudge.errors import DataError
+from adjudge.tasks.sets import MOST_LISTED, is_set, listed_sets
 from adjudge.tasks.table_format import TableFormat, parse_encoding, parse_separator
 
 
@@ -222,13 +223,23 @@ class TaskSpec(_Part):
 
     Raw labels with the same word are one label.
     """
+    ordered: bool = False
+    """True if the labels are listed in an order in which near is less wrong, such as Poor, Fair, Good."""
+    several: Literal["words", "passes"] | None = None
+    """An answer is a set of the labels: words in their order (``joy, anger``), or asked label by label, yes or no."""
+    indicators: bool = False
+    """With `several`: each raw label is a column of the source that holds yes or no, and there is no `label` column."""
     number: NumberAnswer | None = None
     metrics: tuple[str, ...]
     """Names from `adjudge.tasks.scoring.metrics`, the primary one first."""
+    choices: tuple[str, ...] = ()
+    """Fields whose texts the answer chooses from, in the order of the answer words; empty where it does not."""
     group: str | None = None
     """The source's column whose equal values mark rows to be scored together."""
     tags: dict[str, str] = Field(default_factory=dict)
     """Maps a tag to the source's column. Tags are kept for reports and submissions and never shown to a model."""
+    slices: tuple[str, ...] = ()
+    """Tags whose values are slices: the rows of each are also scored apart. A cell may hold several, with ``|``."""
     positive: str | None = None
     """The answer word that counts as positive in F1; the second label by default."""
     generate: Generation | None = None
@@ -238,9 +249,30 @@ class TaskSpec(_Part):
     source: Source
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The answer words in the task's label order; empty for a number task."""
+    def names(self) -> tuple[str, ...]:
+        """The labels' words in the task's order; empty for a number task."""
         return tuple(dict.fromkeys(self.labels.values())) if self.labels else ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The answers in order; empty for a number task. With `several` they are sets, unless `lists_all` some."""
+        return listed_sets(self.names) if self.several else self.names
+
+    @property
+    def lists_all(self) -> bool:
+        """True if `words` are all answers, so that they can be weighed against each other."""
+        return self.number is None and (self.several is None or len(self.names) <= MOST_LISTED)
+
+    def accepts(self, value: object) -> bool:
+        """Return whether a value is an answer of a label task."""
+        return is_set(value, self.names) if self.several else value in self.names
+
+    @property
+    def gold_columns(self) -> tuple[str, ...]:
+        """The source's columns with the gold answer; none when the task has none."""
+        if self.indicators:
+            return tuple(self.labels or ())
+        return () if self.label is None else (self.label,)
 
     @property
     def on_hub(self) -> tuple[str, str | None] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from adjudge.errors import TaskError, nearest
 from adjudge.system.text import quoted
 from adjudge.tasks.answer_words import folded, label_key, unreadable_mark
+from adjudge.tasks.sets import MARK, NOTHING
 from adjudge.tasks.spec import (
     FileSource,
     GeneratedSource,
@@ -101,7 +102,9 @@ def validate_task(path: str | Path) -> list[str]:
 def unnamed_words(spec: TaskSpec) -> list[str]:
     """Return the answer words that neither the instruction nor the template names: the model has to guess them."""
     asked = f"{spec.instruction}\n{spec.template}".casefold()
-    return [word for word in spec.words if word.casefold() not in asked]
+    if spec.several == "passes":  # each prompt names its label
+        return []
+    return [word for word in spec.names if word.casefold() not in asked]
 
 
 def parse_task(tree: Mapping[str, Any], where: str) -> TaskSpec:
@@ -123,6 +126,7 @@ def mistakes_of(tree: Mapping[str, Any]) -> list[str]:
     mistakes += _name_mistakes(tree)
     mistakes += _field_mistakes(tree)
     mistakes += _answer_mistakes(tree)
+    mistakes += _set_mistakes(tree)
     mistakes += _metric_mistakes(tree)
     mistakes += _source_mistakes(tree)
     mistakes += _procedure_mistakes(tree)
@@ -188,7 +192,26 @@ def _field_mistakes(tree: Mapping[str, Any]) -> list[str]:
             for name in optional
             if name not in names
         ]
+    mistakes += _choice_mistakes(tree, names)
     return mistakes + template_mistakes(template, names) if isinstance(template, str) else mistakes
+
+
+def _choice_mistakes(tree: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    choices, labels = tree.get("choices"), tree.get("labels")
+    if not choices or not isinstance(choices, list | tuple):
+        return []
+    mistakes = [
+        f"'choices' has '{name}', which is not among the fields.{nearest(str(name), names)}"
+        for name in choices
+        if name not in names
+    ]
+    words = len({str(word) for word in labels.values()}) if isinstance(labels, Mapping) else 0
+    if len(set(choices)) != len(choices) or len(choices) != words:
+        mistakes.append(
+            f"'choices' has {len(choices)} fields and there are {words} answer words: name one field per answer word, "
+            "in their order."
+        )
+    return mistakes
 
 
 def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
@@ -221,6 +244,25 @@ def _answer_mistakes(tree: Mapping[str, Any]) -> list[str]:
     return mistakes
 
 
+def _set_mistakes(tree: Mapping[str, Any]) -> list[str]:
+    labels = tree.get("labels")
+    if tree.get("several") is None:
+        return ["'indicators' is only for tasks with 'several'."] if tree.get("indicators") else []
+    if not isinstance(labels, Mapping):
+        return ["'several' is only for tasks with labels."]
+    mistakes = [f"'{key}' does not go with 'several'." for key in ("group", "generate", "positive") if tree.get(key)]
+    if tree.get("indicators") and tree.get("label") is not None:
+        mistakes.append("'indicators' makes every label a column of its own: 'label' is then null.")
+    for raw, word in labels.items():
+        if isinstance(word, str) and ("," in word or folded(word) == NOTHING):
+            mistakes.append(
+                f"'labels.{raw}' has the answer word '{word}': in a set no word has a comma, or is '{NOTHING}'."
+            )
+        if isinstance(raw, str) and MARK in raw and not tree.get("indicators"):
+            mistakes.append(f"'labels.{raw}' has a '{MARK}', which separates the labels of a cell.")
+    return mistakes
+
+
 def _word_mistakes(words: Mapping[str, str]) -> list[str]:
     mistakes = []
     different = set(words.values())
@@ -249,7 +291,7 @@ def _word_mistakes(words: Mapping[str, str]) -> list[str]:
 
 
 def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
-    from adjudge.tasks.scoring.metrics import METRICS
+    from adjudge.tasks.scoring.metrics import METRICS, fitting_metrics
 
     metrics = tree.get("metrics")
     if not isinstance(metrics, list | tuple):
@@ -258,17 +300,24 @@ def _metric_mistakes(tree: Mapping[str, Any]) -> list[str]:
         return [f"'metrics' is empty.{nearest('', METRICS)}"]
     mistakes = []
     kind = "number" if tree.get("number") is not None and tree.get("labels") is None else "labels"
+    kind = "sets" if tree.get("several") is not None else kind
     for name in metrics:
         if not isinstance(name, str) or name not in METRICS:
             mistakes.append(f"'metrics' has '{name}', which is not a metric.{nearest(str(name), METRICS)}")
-        elif METRICS[name].kind != kind:
-            fitting = ", ".join(other for other, metric in METRICS.items() if metric.kind == kind)
-            answers = "numbers" if kind == "number" else "labels"
+        elif name not in fitting_metrics(kind):
+            fitting = ", ".join(fitting_metrics(kind))
+            answers = {"number": "numbers", "sets": "sets of labels"}.get(kind, "labels")
             mistakes.append(f"'metrics' has '{name}', which does not fit answers that are {answers}. Use: {fitting}.")
+        elif METRICS[name].ordered and tree.get("ordered") is not True:
+            mistakes.append(f"'metrics' has '{name}', which is for labels in an order: write 'ordered: true'.")
         elif METRICS[name].grouped and not _has_groups(tree):
             mistakes.append(
                 f"'metrics' has '{name}', which scores groups of rows: name the column that groups them as 'group'."
             )
+    if tree.get("several") and tree.get("ordered"):
+        mistakes.append("'ordered' is for one label per row, and 'several' for sets of them: leave one out.")
+    if kind == "number" and tree.get("ordered"):
+        mistakes.append("'ordered' is for labels: numbers have their order.")
     if kind == "number" and tree.get("group") is not None:
         mistakes.append("'group' is only for tasks with labels: no metric of numbers scores groups.")
     mistakes += [

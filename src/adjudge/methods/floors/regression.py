@@ -1,5 +1,7 @@
 """What the floors share: fit a linear model on features, choose its C on held-out rows, save it, judge with it.
 
+A task with sets of labels (`several`) has one model of yes and no per label, whichever way other methods ask it.
+
 Shapes: ``N`` rows, ``F`` features, ``L`` labels (1 for a number task).
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ from adjudge.methods.base import Trained
 from adjudge.runs.folder import Run, read_json
 from adjudge.system.console import progress
 from adjudge.system.files import whole_folder, write_json
+from adjudge.tasks.scoring.sets import indicators
+from adjudge.tasks.sets import set_text
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.labelled import target_of
 from adjudge.training.mixture import TaskRows
@@ -65,38 +70,74 @@ class RegressionJudge:
         with progress(title, len(examples)) as bar:
             features_NF = self.features(examples, bar.advance)
         logits_NL = np.asarray(features_NF @ self.fitted.coef_LF.T + self.fitted.intercept_L)
+        if self.task.several:
+            return _sets_of(examples, logits_NL, self.task, probabilities=probabilities)
         return predictions_of(examples, torch.from_numpy(logits_NL), self.task, probabilities=probabilities)
 
 
 def fit_floor(
-    run: Run, part: TaskRows, features: Features, c: float | None, stored: dict[str, Any], arrays: dict[str, Array]
+    run: Run,
+    part: TaskRows,
+    features: Features,
+    c: float | None,
+    stored: dict[str, Any],
+    arrays: dict[str, Array],
+    *,
+    standardise: bool = False,
 ) -> Trained:
     """Fit on the rows of one task, save everything to the run folder, and return the judge.
 
-    `stored` and `arrays` are what the features need to be built again. Raises DataError for a row without a gold
-    answer or with an unknown one.
+    `stored` and `arrays` are what the features need to be built again. With `standardise`, each feature is fitted as
+    its distance from the mean in standard deviations, divided by the root of their number. Raises DataError for a row
+    without a gold answer or with an unknown one.
     """
     task = part.spec
     run.rewind({})  # a killed fit is repeated whole
     if not part.rows:
         raise DataError(f"{task.name}: there are no training rows.")
-    target_N = np.array([target_of(row, task) for row in part.rows])
+    if task.several:
+        target_N = indicators(task, [row.gold for row in part.rows]).astype(np.float64)
+    else:
+        target_N = np.array([target_of(row, task) for row in part.rows])
     with progress(run.config.method, len(part.rows)) as bar:
         features_NF = features(part.rows, bar.advance)
-    fit = fit_number if task.is_number else fit_labels
+    centre_F, scale_F = _centre_and_scale(features_NF) if standardise else (0.0, 1.0)
+    if standardise:
+        features_NF = (features_NF - centre_F) / scale_F
+    fit = fit_number if task.is_number else fit_sets if task.several else fit_labels
     held_out = None
     if c is None:
-        c, held_out = choose_c(fit, features_NF, target_N, len(task.words), run.config.seed)
-    fitted = fit(features_NF, target_N, len(task.words), c)
-    with whole_folder(run.folder / FOLDER) as temporary:
-        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
-        write_json(temporary / STORED, {**stored, "words": list(task.words)})
+        c, held_out = choose_c(fit, features_NF, target_N, len(task.names), run.config.seed)
+    fitted = fit(features_NF, target_N, len(task.names), c)
+    if standardise:  # of the features as they are
+        coef_LF = fitted.coef_LF / scale_F
+        fitted = Fitted(coef_LF, fitted.intercept_L - coef_LF @ centre_F)
+    save_regression(run, fitted, task, stored, arrays)
     run.log({"step": 1, "rows": len(part.rows), "features": features_NF.shape[1], "c": c, "held_out": held_out})
     return Trained([RegressionJudge(features, fitted, task)], len(part.rows))
 
 
+def save_regression(
+    run: Run,
+    fitted: Fitted,
+    task: TaskSpec,
+    stored: dict[str, Any],
+    arrays: dict[str, Array],
+    also: Callable[[Path], None] | None = None,
+) -> None:
+    """Save a linear model, and what its features need, to the run folder: whole or not at all.
+
+    `also` saves more into the same folder.
+    """
+    with whole_folder(run.folder / FOLDER) as temporary:
+        if also is not None:
+            also(temporary)
+        save_file({"coef": fitted.coef_LF, "intercept": fitted.intercept_L, **arrays}, temporary / WEIGHTS)
+        write_json(temporary / STORED, {**stored, "words": list(task.names), **_kind(task)})
+
+
 def load_floor(
-    run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array]], Features]
+    run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array], TaskSpec], Features]
 ) -> list[RegressionJudge]:
     """Return a finished run's judges. Raises RunError when its files are missing, damaged, or for other labels."""
     folder = run.part(FOLDER)
@@ -108,13 +149,19 @@ def load_floor(
             f"{run.folder} holds no trained {run.config.method}, or a damaged one ({error}). Was the run finished?"
         ) from None
     for task in specs:
-        if stored.get("words") != list(task.words):
+        if stored.get("words") != list(task.names) or stored.get("sets", False) != bool(task.several):
+            wants = "sets of " * bool(task.several) + (", ".join(task.names) or "a number")
             raise RunError(
                 f"{folder}: it answers {', '.join(stored.get('words', ())) or 'with a number'}, "
-                f"but the task {task.name} wants {', '.join(task.words) or 'a number'}."
+                f"but the task {task.name} wants {wants}."
             )
-    features = features_of(stored, arrays)
-    return [RegressionJudge(features, fitted, task) for task in specs]
+    return [RegressionJudge(features_of(stored, arrays, task), fitted, task) for task in specs]
+
+
+def _centre_and_scale(features_NF: Array) -> tuple[Array, Array]:
+    """Return each feature's mean and standard deviation, times the root of their number; 1 where it never changes."""
+    scale_F = features_NF.std(0) * np.sqrt(features_NF.shape[1])
+    return features_NF.mean(0), np.where(scale_F > 0, scale_F, 1.0)
 
 
 def fit_labels(features_NF: Any, target_N: Array, labels: int, c: float) -> Fitted:
@@ -134,6 +181,15 @@ def fit_labels(features_NF: Any, target_N: Array, labels: int, c: float) -> Fitt
     return Fitted(coef_LF, intercept_L)
 
 
+def fit_sets(features_NF: Any, target_NL: Array, labels: int, c: float) -> Fitted:
+    """Fit one logistic regression of yes and no per label."""
+    fits = [fit_labels(features_NF, target_NL[:, label], 2, c) for label in range(labels)]
+    return Fitted(
+        np.stack([fit.coef_LF[1] - fit.coef_LF[0] for fit in fits]),
+        np.array([fit.intercept_L[1] - fit.intercept_L[0] for fit in fits]),
+    )
+
+
 def fit_number(features_NF: Any, target_N: Array, _labels: int, c: float) -> Fitted:
     """Fit a ridge regression with the penalty 1 / c."""
     from sklearn.linear_model import Ridge
@@ -149,9 +205,10 @@ def choose_c(
 
     With too few rows to hold some out: 1 and None. Equal scores: the C nearest to 1.
     """
-    if len(target_N) < 2 * FOLDS or len(np.unique(target_N)) == 1:
+    sets = target_N.ndim == 2
+    if len(target_N) < 2 * FOLDS or (not sets and len(np.unique(target_N)) == 1):
         return 1.0, None
-    fold_N = _folds(target_N, labels, seed)
+    fold_N = _folds(target_N[:, 0] if sets else target_N, labels, seed)
     folds = range(1 if len(target_N) > ONE_FOLD_ROWS else FOLDS)
     scores: dict[float, float] = {}
     for c in sorted(CHOICES, key=lambda c: abs(np.log(c))):
@@ -160,13 +217,30 @@ def choose_c(
             train_N, held_N = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
             fitted = fit(features_NF[train_N], target_N[train_N], labels, c)
             logits_NL = np.asarray(features_NF[held_N] @ fitted.coef_LF.T + fitted.intercept_L)
-            if labels:
+            if sets:
+                parts.append(((logits_NL > 0) == target_N[held_N]).mean(1))
+            elif labels:
                 parts.append(logits_NL.argmax(1) == target_N[held_N])
             else:
                 parts.append(-((logits_NL[:, 0] - target_N[held_N]) ** 2))
         scores[c] = float(np.concatenate(parts).mean())
     best = max(scores, key=lambda c: scores[c])  # the first of equals
     return best, scores[best]
+
+
+def _sets_of(examples: Sequence[Example], logits_NL: Array, task: TaskSpec, *, probabilities: bool) -> list[Prediction]:
+    """Return the labels that are likelier than not; with `probabilities`, that of each label."""
+    shares_NL = 1 / (1 + np.exp(-np.clip(logits_NL, NEVER, -NEVER)))
+    predictions = []
+    for example, row in zip(examples, shares_NL.tolist(), strict=True):
+        shares = dict(zip(task.names, row, strict=True))
+        value = set_text({name for name, share in shares.items() if share > 0.5}, task.names)
+        predictions.append(Prediction.of(example, value, value, shares if probabilities else {}))
+    return predictions
+
+
+def _kind(task: TaskSpec) -> dict[str, bool]:
+    return {"sets": True} if task.several else {}
 
 
 def _folds(target_N: Array, labels: int, seed: int) -> Array:

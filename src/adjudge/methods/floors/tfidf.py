@@ -41,7 +41,7 @@ def train_tfidf(run: Run, parts: Sequence[TaskRows]) -> Trained:
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> Sequence[Any]:
     """Return the judges of a finished run. Raises RunError."""
 
-    def features_of(stored: dict[str, Any], arrays: dict[str, Any]) -> Features:
+    def features_of(stored: dict[str, Any], arrays: dict[str, Any], _task: TaskSpec) -> Features:
         vectorizer = _vectorizer(stored["ngrams"], stored["terms"])
         vectorizer.idf_ = arrays["idf"]
         return _features(vectorizer)

@@ -47,7 +47,7 @@ def shown_judge(run: Run, part: TaskRows, demonstrations: Sequence[Example], pol
     if is_api(run.config.model):
         return _api_judge(run, spec, demonstrations, new=True)
     tasks = _tasks(run, policy or load_policy(run.config), spec, demonstrations, new=True)
-    if weighs_labels(run.config) and not spec.is_number:
+    if weighs_labels(run.config) and not (spec.is_number or spec.several):
         note(f"{spec.name}: label words are weighed, so the answer is the likeliest of them (decode=labels)")
     if measured_on:
         if prompt.prior == "training-rows" and len(measured_on) < prompt.prior_rows:
@@ -90,7 +90,7 @@ def _tasks(
 ) -> list[PromptedTask]:
     """Return the task with each order of the demonstrations. Raises ConfigError for greedy answers to be weighed."""
     config = run.config
-    if not spec.is_number and weighs_labels(config) and config.evaluation.decode == "greedy":
+    if not (spec.is_number or spec.several) and weighs_labels(config) and config.evaluation.decode == "greedy":
         raise ConfigError(
             f"This judge weighs the probabilities of label words (prompt.prior={config.prompt.prior}, "
             f"prompt.demonstration_orders={config.prompt.demonstration_orders}) and answers with the likeliest; a "
@@ -98,7 +98,7 @@ def _tasks(
             "prompt.prior=none prompt.demonstration_orders=1."
         )
     orders = demonstration_orders(config.prompt, config.seed)
-    if spec.is_number:  # its answers are read, so there is nothing to average
+    if spec.is_number or spec.several:  # its answers are read, so there is nothing to average
         orders = orders[:1]
     if config.prompt.demonstration_choice != "nearest" or not demonstrations:
         return [PromptedTask(policy, spec, config, [demonstrations[index] for index in order]) for order in orders]
@@ -145,7 +145,7 @@ def _recorded_priors(run: Run, spec: TaskSpec) -> list[dict[str, float]]:
     Raises RunError when they are missing or of another task.
     """
     prompt = run.config.prompt
-    if prompt.prior == "none" or spec.is_number:
+    if prompt.prior == "none" or spec.is_number or spec.several:
         return []
     path = run.folder / LABEL_PRIORS
     if not path.is_file():

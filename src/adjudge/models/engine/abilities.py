@@ -62,13 +62,15 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
     words = [token for token in range(5, 13) if token < engine.model.config.get_text_config().vocab_size]
     prompts = [words[:4], words[:3] + words[4:7]]
     expected_BV = torch.stack([_own_logits(engine.model, prompt) for prompt in prompts])
-    reason = ""
+    reason, unpacked = "", ""
     for abilities in ordered:
         engine.use(abilities)
         try:
             logits_BV = engine.logits(engine.prefill(prompts).hidden_BD)
         except UNABLE as error:
             reason = f" ({type(error).__name__}: {error})"
+            if abilities.packs and type(error) is RuntimeError:  # not a family's own way: something went wrong
+                unpacked = reason
             continue
         if _agree(logits_BV, expected_BV, engine.model.dtype) and _runs_in_training(engine, prompts):
             break
@@ -77,6 +79,8 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
         raise ModelError(
             f"{engine.name}: the logits computed here differ from the model's own, so it cannot be used{reason}."
         )
+    if unpacked:
+        note(f"{engine.name}: batches cannot run without padding here{unpacked}; going on with it, slower.")
     if not engine.abilities.shares_prefix:
         note(
             f"{engine.name}: the prompts' common beginning cannot be computed once for this model; "

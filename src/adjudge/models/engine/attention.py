@@ -35,6 +35,11 @@ KEPT_WEIGHTS = 2**20
 
 That is less than its other activations."""
 
+KEPT_GRID = 2**23
+"""Largest layout of keys in rows, each with the prefix before it, that a layer keeps: 16 MiB of bfloat16.
+
+A 7B model's would take 4 GiB over all layers at 64 rows."""
+
 
 def packed_attention(
     module: nn.Module,
@@ -67,6 +72,8 @@ def packed_attention(
     rows = max(query.shape[2], packing.grid_BT.numel())
     if query.device.type == "cpu" and query.shape[1] * rows * (common + longest) <= PLAIN_WEIGHTS:
         return _Plain.apply(query[0], key[0], value[0], packing, scale).transpose(0, 1)[None], None
+    if torch.is_grad_enabled() and packing.grid_BT.numel() * key[0, :, 0].numel() > KEPT_GRID:
+        return _FusedAgain.apply(query, key, value, packing, scale), None
     return _fused(query, key, value, packing, scale), None
 
 
@@ -90,15 +97,32 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: f
         for tensor in (key, value)
     )
     folded = query_BHTF.reshape(rows, shared, group * longest, -1)
-    out = attend(
-        folded, key_BJSF, value_BJSF, attn_mask=packing.mask_BTS.repeat(1, group, 1)[:, None], scale=scale
-    ).view(rows, heads, longest, -1)
-    out_MHF = out.transpose(1, 2).flatten(0, 1)[packing.real_M]
+    bias = packing.bias(group, query.dtype)
+    out = attend(folded, key_BJSF, value_BJSF, attn_mask=bias, scale=scale)
+    out_MHF = packing.from_rows(out.reshape(rows, heads, longest, -1))  # on a GPU, heads lie inside of tokens
     if query.shape[2] > len(packing.ids_M):
         first_key, first_value = (_repeat(tensor[:, :, :common], group) for tensor in (key, value))
         first = attend(query[:, :, :common], first_key, first_value, is_causal=True, scale=scale)
         out_MHF = torch.cat([first[0].transpose(0, 1), out_MHF])
     return out_MHF[None]
+
+
+class _FusedAgain(torch.autograd.Function):
+    """`_fused`, computed again in the backward pass: what it lays out in rows is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.packing, ctx.scale = packing, scale
+        return _fused(query, key, value, packing, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
+        query, key, value = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        with torch.enable_grad():
+            out = _fused(query, key, value, ctx.packing, ctx.scale)
+        return *torch.autograd.grad(out, (query, key, value), grad_out), None, None
 
 
 class _Plain(torch.autograd.Function):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,16 @@ from torch import Tensor
 from adjudge.models.instruction import Segments
 
 Side = Literal["left", "right"]
+
+
+class Rows(NamedTuple):
+    """The rows of a batch as lists of token ids."""
+
+    prefix: list[int]
+    """What all rows begin with; it is not repeated in `rests`."""
+    rests: list[list[int]]
+    predicting: list[int]
+    """How many of a rest's last tokens predict a response token: the length of its response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class TokenBatch:
     answer_BR: Tensor
     response_BR: Tensor
     response_mask_BR: Tensor
+    rows: Rows
     segments: Segments | None = None
     """Where the prompts end; None without instruction embeddings."""
 
@@ -63,41 +74,55 @@ def build_batch(
     side: Side,
     device: torch.device | str = "cpu",
     share_prefix: bool = True,
+    prefix_multiple: int = 1,
     segments: Segments | None = None,
 ) -> TokenBatch:
     """Lay out prompts and responses (empty ones to sample from) in one `TokenBatch`, padded on `side`.
 
     The last response token is not fed to the model, since nothing is predicted from it. With an empty response the row
     ends at the prompt's last token and ``R`` is 1: the column that predicts the first token. With `segments` the common
-    prefix is the instruction, since what is added to later tokens depends on the row.
+    prefix is the instruction, since what is added to later tokens depends on the row. Its length is a multiple of
+    `prefix_multiple`: what is left over is part of the rests.
     """
+    rows = split_rows(prompts, responses, share_prefix, prefix_multiple, segments)
+    prefix, length_B = len(rows.prefix), torch.tensor([len(rest) for rest in rows.rests])
+    width, longest = int(length_B.max()), max(1, *map(len, responses))
+    begin_B = width - length_B if side == "left" else torch.zeros_like(length_B)
+    column_BT = torch.arange(width) - begin_B[:, None]
+    mask_BT = (column_BT >= 0) & (column_BT < length_B[:, None])
+    position_BT = (prefix + column_BT).masked_fill(~mask_BT, 0)
+    ids_BT = torch.zeros(mask_BT.shape, dtype=torch.long)
+    ids_BT[mask_BT] = torch.tensor([token for rest in rows.rests for token in rest])
+    count_B = torch.tensor(rows.predicting).clamp(min=1)
+    column_R = torch.arange(longest)
+    answer_BR = (begin_B + length_B - count_B)[:, None] + column_R
+    answer_BR = answer_BR.masked_fill(column_R >= count_B[:, None], 0)
+    response_mask_BR = column_R < torch.tensor(rows.predicting)[:, None]
+    response_BR = torch.tensor([[*response, *[0] * (longest - len(response))] for response in responses])
+    return TokenBatch(
+        prefix_C=torch.tensor(rows.prefix, dtype=torch.long).to(device),
+        ids_BT=ids_BT.to(device),
+        mask_BT=mask_BT.to(device),
+        position_BT=position_BT.to(device),
+        answer_BR=answer_BR.to(device),
+        response_BR=response_BR.long().to(device),
+        response_mask_BR=response_mask_BR.to(device),
+        rows=rows,
+        segments=segments,
+    )
+
+
+def split_rows(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    share_prefix: bool = True,
+    prefix_multiple: int = 1,
+    segments: Segments | None = None,
+) -> Rows:
+    """Split rows into the common prefix and their rests, as `build_batch` lays them out."""
     prefix = common_prefix(prompts) if share_prefix else 0
     if segments is not None:
         prefix = min(prefix, len(segments.instruction_C))
+    prefix -= prefix % prefix_multiple
     rests = [[*prompt[prefix:], *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
-    width, longest = max(map(len, rests)), max(1, *map(len, responses))
-    ids = torch.zeros(len(rests), width, dtype=torch.long)
-    mask = torch.zeros(len(rests), width, dtype=torch.bool)
-    position = torch.zeros(len(rests), width, dtype=torch.long)
-    answer = torch.zeros(len(rests), longest, dtype=torch.long)
-    response_ids = torch.zeros(len(rests), longest, dtype=torch.long)
-    response_mask = torch.zeros(len(rests), longest, dtype=torch.bool)
-    for row, (prompt, response, rest) in enumerate(zip(prompts, responses, rests, strict=True)):
-        begin = width - len(rest) if side == "left" else 0
-        ids[row, begin : begin + len(rest)] = torch.tensor(rest)
-        mask[row, begin : begin + len(rest)] = True
-        position[row, begin : begin + len(rest)] = torch.arange(prefix, prefix + len(rest))
-        predicted = max(1, len(response))
-        answer[row, :predicted] = torch.arange(predicted) + begin + len(prompt) - prefix - 1
-        response_ids[row, : len(response)] = torch.tensor(response, dtype=torch.long)
-        response_mask[row, : len(response)] = True
-    return TokenBatch(
-        prefix_C=torch.tensor(list(prompts[0][:prefix]), dtype=torch.long).to(device),
-        ids_BT=ids.to(device),
-        mask_BT=mask.to(device),
-        position_BT=position.to(device),
-        answer_BR=answer.to(device),
-        response_BR=response_ids.to(device),
-        response_mask_BR=response_mask.to(device),
-        segments=segments,
-    )
+    return Rows(list(prompts[0][:prefix]), rests, list(map(len, responses)))

@@ -25,7 +25,9 @@ from adjudge.models.engine.abilities import Abilities, candidates, probe
 from adjudge.models.engine.attention import ATTENTION, register
 from adjudge.models.engine.batch import Side, TokenBatch, build_batch
 from adjudge.models.engine.checkpointing import checkpoint_layers
+from adjudge.models.engine.fixed import FixedShape
 from adjudge.models.engine.fused import fuse
+from adjudge.models.engine.graphs import PREFIX_MULTIPLE, Graphs, Recomputed
 from adjudge.models.engine.last_layer import restore_last_layer, trim_last_layer
 from adjudge.models.engine.packing import Packing
 from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, expand
@@ -54,6 +56,8 @@ class Engine:
         self.decoder = getattr(model, model.base_model_prefix)
         self.abilities = candidates(self.decoder, trims_last_layer=False)[-1]
         self.prefixes = PrefixStore(model)
+        self.graphs: Graphs | None = None
+        """Captured passes, on a GPU that runs them (`use_graphs`)."""
         self.embeddings: InstructionEmbeddings | None = None
         self.training = True
         """Like `nn.Module.training`: dropout may be on, so each pass computes its prefix anew."""
@@ -78,17 +82,32 @@ class Engine:
         elif self.abilities.trims_last_layer:
             restore_last_layer(self.decoder)
         self.abilities = abilities
+        self.forget()
+
+    def use_graphs(self, graphs: Graphs | None) -> None:
+        """Replay captured passes from now on where that is possible; None: run every pass as usual."""
+        self.graphs = graphs
+
+    @property
+    def replays(self) -> bool:
+        """True if passes are replayed now; sampling then keeps no gradient, and no cache."""
+        return self.graphs is not None and self.graphs.usable
+
+    def forget(self) -> None:
+        """Forget every kept prefix and captured pass; call it after changing the network's layers."""
         self.prefixes.forget_all()
+        if self.graphs is not None:
+            self.graphs.clear()
 
     def fuse_layers(self) -> None:
         """Fuse layers of known kinds and forget every kept prefix. Call it again after adding adapters."""
         fuse(self.model)
-        self.prefixes.forget_all()
+        self.forget()
 
     def add_embeddings(self, config: EmbeddingConfig, seed: int = 0) -> InstructionEmbeddings:
         """Add instruction embeddings to the layers, and return them. Raises ModelError for layers that are unknown."""
         self.embeddings = InstructionEmbeddings(self.decoder, config, seed)
-        self.prefixes.forget_all()
+        self.forget()
         return self.embeddings
 
     def checkpoint_activations(self) -> None:
@@ -106,7 +125,9 @@ class Engine:
         # Without position ids (ALiBi), a gap between prefix and rest would count as distance.
         share = self.abilities.shares_prefix and (side == "right" or self.abilities.takes_positions)
         segments = None if self.embeddings is None else self.embeddings.segments(prompts, self.device)
+        multiple = PREFIX_MULTIPLE if self.replays else 1
         lay_out = partial(build_batch, prompts, responses, side=side, device=self.device, segments=segments)
+        lay_out = partial(lay_out, prefix_multiple=multiple)
         batch = lay_out(share_prefix=share)
         if len(batch.prefix_C) and self._exceeds_window(batch):  # the gap would count against the window too
             batch = lay_out(share_prefix=False)
@@ -114,6 +135,8 @@ class Engine:
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Return the last hidden states that predict the response's real tokens, ``[M, D]``."""
+        if self.graphs is not None and self._can_replay(batch):
+            return self.graphs.hidden(batch.rows)
         row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
         column_M = batch.answer_BR[batch.response_mask_BR]
         if self._packs(batch):
@@ -136,9 +159,14 @@ class Engine:
     def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Prefilled:
         """Run prompts once and return their cache, to sample or score labels from; `grad` lets gradients flow."""
         batch = self.batch(prompts, [[] for _ in prompts], side="left")
+        if self.graphs is not None and not grad and self._can_replay(batch):
+            return self.graphs.prefill(prompts)
+        return self._prefill(batch, grad=grad)
+
+    def _prefill(self, batch: TokenBatch, *, grad: bool) -> Prefilled:
         with torch.set_grad_enabled(grad):
             if self._packs(batch):
-                row_B = torch.arange(len(prompts), device=self.device)
+                row_B = torch.arange(len(batch.ids_BT), device=self.device)
                 packing = Packing.of(batch, row_B, torch.full_like(row_B, -1))
                 hidden_BD, cached = self._run_packed(batch, packing, keep_cache=True)
                 packing.spread(cached.cache)
@@ -155,6 +183,10 @@ class Engine:
 
         `state` itself is used up.
         """
+        if isinstance(state, Recomputed):
+            if self.graphs is not None and self.replays and not self.graphs.needs_cache(state):
+                return self.graphs.extend(state, ids_BT)
+            state = self._prefill(self.batch(state.tokens, [[] for _ in state.tokens], side="left"), grad=False)
         added = ids_BT.shape[1]
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
@@ -178,6 +210,17 @@ class Engine:
         if keep:
             self.prefixes.keep(prefix_C, prefix)
         return prefix
+
+    def run_fixed(self, shape: FixedShape, indices: Tensor) -> Tensor:
+        """Run a packed batch of a fixed shape; return its requested hidden states. Waits for no result of the GPU."""
+        ids, positions, packing = shape.unpack(indices)
+        hidden, _ = self._decode(ids[None], None, positions[None], None, use_cache=False, packing=packing)
+        if not self.abilities.trims_last_layer:
+            hidden = hidden[:, shape.common :].index_select(1, packing.wanted_K)
+        return hidden[0]
+
+    def _can_replay(self, batch: TokenBatch) -> bool:
+        return self.replays and self._packs(batch)
 
     @property
     def _computes_anew(self) -> bool:

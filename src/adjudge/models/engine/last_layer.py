@@ -36,5 +36,5 @@ def _forward(self: Any, hidden_states: Tensor, *, packing: Packing | None = None
         return type(self).forward(self, hidden_states, **named)
     attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), packing=packing, **named)
     index_K = packing.wanted_K + hidden_states.shape[1] - len(packing.ids_M)
-    picked = hidden_states[:, index_K] + attended[:, index_K]
+    picked = hidden_states.index_select(1, index_K) + attended.index_select(1, index_K)
     return picked + self.mlp(self.post_attention_layernorm(picked))

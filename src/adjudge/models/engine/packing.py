@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from adjudge.models.engine.batch import TokenBatch
 
@@ -32,6 +33,8 @@ class Packing:
     """The same for a grid with padding on the right (padding: the row's last token)."""
     is_real_BT: Tensor
     """Cells of the grid that hold a token."""
+    real_M: Tensor
+    """For each of the rests' tokens, the index of its cell in the flattened grid."""
     wanted_K: Tensor
     """Index, among the rests' tokens, of each token whose hidden state is requested."""
     common: int
@@ -45,31 +48,54 @@ class Packing:
         begin_B = length_B.cumsum(0) - length_B
         column_T = torch.arange(int(length_B.max()), device=mask_BT.device)
         token_BT = (mask_BT.flatten().cumsum(0) - 1).clamp(min=0).view(mask_BT.shape)
+        is_real_BT = column_T < length_B[:, None]
         return cls(
             ids_M=batch.ids_BT[mask_BT],
             position_M=batch.position_BT[mask_BT],
             token_BT=token_BT,
             grid_BT=begin_B[:, None] + column_T.minimum(length_B[:, None] - 1),
-            is_real_BT=column_T < length_B[:, None],
+            is_real_BT=is_real_BT,
+            real_M=is_real_BT.flatten().nonzero().squeeze(1),
             wanted_K=token_BT[row_K, column_K],
             common=len(batch.prefix_C),
         )
 
     @cached_property
-    def real_M(self) -> Tensor:
-        """Indices of the flattened grid's cells that hold a token."""
-        return self.is_real_BT.flatten().nonzero().squeeze(1)
-
-    @cached_property
     def mask_BTS(self) -> Tensor:
         """The keys (prefix, then the row's own) that each cell of the grid sees."""
         column_T = torch.arange(self.grid_BT.shape[1], device=self.grid_BT.device)
-        causal_BTT = self.is_real_BT[:, None, :] & (column_T <= column_T[:, None])
+        # A row that is padding alone sees a key as well: attention to nothing is NaN, in the backward pass too.
+        visible_BT = self.is_real_BT | (column_T == 0)
+        causal_BTT = visible_BT[:, None, :] & (column_T <= column_T[:, None])
         return torch.cat([causal_BTT.new_ones(*causal_BTT.shape[:2], self.common), causal_BTT], dim=2)
 
+    def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
+        """Return `mask_BTS` as what is added to scores, its queries repeated: ``[B, 1, repeats × T, S]``.
+
+        It is made once per pass, not once per layer.
+        """
+        key = (repeats, dtype)
+        if key not in self._biases:
+            mask_BTS = self.mask_BTS.repeat(1, repeats, 1)
+            self._biases[key] = torch.zeros_like(mask_BTS, dtype=dtype).masked_fill_(~mask_BTS, -torch.inf)[:, None]
+        return self._biases[key]
+
+    @cached_property
+    def _biases(self) -> dict[tuple[int, torch.dtype], Tensor]:
+        return {}
+
     def in_rows(self, tensor_JMF: Tensor) -> Tensor:
-        """Return what the rests' tokens hold, laid out in the grid: ``[J, M, F] → [B, J, T, F]``."""
-        return _rows(tensor_JMF, self.grid_BT)
+        """Return what the rests' tokens hold, laid out in the grid: ``[J, M, F] → [B, J, T, F]``.
+
+        The backward pass takes the cells at padding to have no gradient, as attention's have.
+        """
+        laid_out: Tensor = _InRows.apply(tensor_JMF, self)
+        return laid_out
+
+    def from_rows(self, tensor_BHTF: Tensor) -> Tensor:
+        """Undo `in_rows` with the heads inside: ``[B, H, T, F] → [M, H, F]``."""
+        taken: Tensor = _FromRows.apply(tensor_BHTF, self)
+        return taken
 
     def spread(self, cache: Any) -> None:
         """Turn the cache of the packed sequence into one with the batch's rows, padded like the batch."""
@@ -83,3 +109,33 @@ def _rows(tensor_JMF: Tensor, index_BT: Tensor) -> Tensor:
     """Lay tokens out in rows, ``[J, M, F] → [B, J, T, F]``."""
     picked = tensor_JMF.index_select(1, index_BT.flatten())
     return picked.view(len(tensor_JMF), *index_BT.shape, -1).transpose(0, 1)
+
+
+class _InRows(torch.autograd.Function):
+    """Lay tokens out in the grid. Both ways are gathers, since every token has one cell that is not padding."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor_JMF: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return _rows(tensor_JMF, packing.grid_BT)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BJTF: Tensor) -> tuple[Tensor, None]:
+        return grad_BJTF.transpose(0, 1).flatten(1, 2).index_select(1, ctx.packing.real_M), None
+
+
+class _FromRows(torch.autograd.Function):
+    """Take the tokens out of the grid."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor_BHTF: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return tensor_BHTF.transpose(1, 2).flatten(0, 1).index_select(0, packing.real_M)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_MHF: Tensor) -> tuple[Tensor, None]:
+        grid_BT, is_real_BT = ctx.packing.grid_BT, ctx.packing.is_real_BT
+        grad_BTHF = grad_MHF.index_select(0, grid_BT.flatten()).unflatten(0, grid_BT.shape)
+        return (grad_BTHF * is_real_BT[..., None, None]).transpose(1, 2), None

@@ -25,6 +25,8 @@ MOST_BYTES = 2**26
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 EMBEDDING_WEIGHTS, EMBEDDING_SETTINGS = "instruction_embeddings.safetensors", "instruction_embeddings.json"
 """The files of instruction embeddings, beside those of an adapter."""
+HEAD_WEIGHTS, HEAD_LABELS = "classification_head.safetensors", "classification_head.json"
+"""The files of a classification head, beside those of an adapter."""
 WITH_EMBEDDINGS = "LORA_AND_ADJUDGE_INSTRUCTION_EMBEDDINGS"
 """The kind of an adapter that has instruction embeddings beside its LoRA layers; peft knows no such kind."""
 _WEIGHT_INDEX = "model.safetensors.index.json"
@@ -84,6 +86,11 @@ def has_embeddings(folder: Path) -> bool:
     """Return whether the adapter in `folder` has instruction embeddings, which peft cannot load."""
     path = folder / ADAPTER_CONFIG
     return path.is_file() and _read_object(path, RunError).get("peft_type") == WITH_EMBEDDINGS
+
+
+def has_head(folder: Path) -> bool:
+    """Return whether the adapter in `folder` was trained with a classification head, and so writes no answers."""
+    return (folder / HEAD_WEIGHTS).is_file()
 
 
 def mark_embeddings(folder: Path) -> None:

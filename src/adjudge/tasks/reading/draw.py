@@ -41,6 +41,23 @@ def take_rows(
     return drawn
 
 
+def take_shots(examples: Sequence[Example], words: Sequence[str], shots: int, seed: int) -> list[Example]:
+    """Draw `shots` rows of each answer word without replacement, a row of each word in turn.
+
+    The rows of each word are shuffled with `random.Random(seed)` and the first ones are taken. Fewer shots with the
+    same seed are therefore the beginning of more. Groups are ignored. A word with fewer rows gives all of them, which
+    is reported once.
+    """
+    drawn: list[list[Example]] = []
+    for word in words:
+        rows = [row for row in examples if row.gold == word]
+        random.Random(seed).shuffle(rows)
+        if 0 < len(rows) < shots:
+            _note_shortfall(shots, len(rows), f"training rows of '{word}'", (rows[0].id, text_key(rows[0].fields)))
+        drawn.append(rows[:shots])
+    return [rows[shot] for shot in range(shots) for rows in drawn if shot < len(rows)]
+
+
 @lru_cache(maxsize=256)  # one note for the same rows, however many methods and seeds of a comparison draw them
 def _note_shortfall(requested: int, available: int, what: str, first_key: tuple[str, str] | None) -> None:
     note(f"{requested:,} {what} were requested and there are {available:,}: all of them are used.")

@@ -62,8 +62,15 @@ def _rest(known: Sequence[str], data: Mapping[str, Any], others: Sequence[str]) 
     return test + (f"; not used: {', '.join(others)}" if others else "")
 
 
-def given_table(rows: Any, text: Sequence[str] = (), label: str | None = None, *, source: str = SOURCE) -> Given:
-    """Return the columns `text` and `label` of labelled rows as texts.
+def given_table(
+    rows: Any,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    *,
+    more: Sequence[str] = (),
+    source: str = SOURCE,
+) -> Given:
+    """Return the columns `text`, `label` and `more` of labelled rows as texts.
 
     A pair ``(X, y)`` names its columns itself, where `text` and `label` do not. `source` begins every message. Raises
     DataError for rows without these columns, a pair of different lengths, and a cell that is not one text.
@@ -77,7 +84,7 @@ def given_table(rows: Any, text: Sequence[str] = (), label: str | None = None, *
             raise DataError(
                 f"{source}: say which column holds {what}: {option}='NAME'. There is: {', '.join(columns)}."
             )
-    wanted = [*text, *([label] if label is not None else [])]
+    wanted = [*text, *([label] if label is not None else []), *more]
     for name in wanted:
         if name not in columns:
             raise DataError(f"{source}: there is no column '{name}'.{nearest(name, columns)}")

@@ -32,6 +32,8 @@ def on_file(
     path, form = Path(path), form or TableFormat()
     columns, rows = stream_table(path, form, BadRows(path, "drop"))  # bad rows are reported when they are loaded
     fields = _fields(spec, path, columns, text)
+    if spec.several:
+        return _sets_on_file(spec, path, columns, fields, label, form)
     label = label or spec.label
     if label is None:
         raise DataError(f"{spec.name} has no gold answers: name the column of {path} that has them with --label.")
@@ -54,6 +56,19 @@ def on_file(
             "source": Source(table=table.model_copy(update=read)),
         }
     )
+
+
+def _sets_on_file(
+    spec: TaskSpec, path: Path, columns: Sequence[str], fields: Mapping[str, str], label: str | None, form: TableFormat
+) -> TaskSpec:
+    """Return the task of sets of labels with the rows of a file, whose label columns are the task's or `label`."""
+    own = spec.gold_columns if label is None else (label,)
+    require_columns(path, columns, [*fields.values(), *own, *([spec.group] if spec.group is not None else [])])
+    table = spec.source.table or TableSource(train=str(path.resolve()))
+    read = {"dev": str(path.resolve()), **form._asdict()}
+    update = {"fields": fields, "source": Source(table=table.model_copy(update=read))}
+    spec = spec.model_copy(update=update)
+    return spec if label is None else spec.model_copy(update={"label": label, "indicators": False})
 
 
 def _fields(spec: TaskSpec, path: Path, columns: Sequence[str], text: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from adjudge.errors import DataError, nearest
 from adjudge.system.text import shorten
 from adjudge.tasks.answer_words import label_key
 from adjudge.tasks.reading.text_files import Line, kind_of
+from adjudge.tasks.sets import set_of_cell, set_of_indicators
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Value
 
@@ -75,7 +76,7 @@ def text_cells(spec: TaskSpec, row: Row, *, labelled: bool) -> dict[str, str]:
     Raises DataError when a field is missing, null, a list or an object. Only with `labelled` must the gold answer be
     there too.
     """
-    gold = [spec.label] if spec.label is not None else []
+    gold = spec.gold_columns
     group = [spec.group] if spec.group is not None else []
     cells = {}
     for column in (*spec.fields.values(), *gold, *spec.tags.values(), *group):
@@ -100,11 +101,19 @@ def to_example(spec: TaskSpec, where: str, name: str, cells: Mapping[str, str], 
         field: text_of(where, field, column, cells.get(column, ""), optional=field in spec.optional)
         for field, column in spec.fields.items()
     }
-    raw = cells.get(spec.label, "").strip() if spec.label is not None else ""
-    gold = None if spec.label is None or (not raw and not labelled) else gold_of(spec, where, raw)
+    gold = _gold(spec, where, cells, labelled=labelled)
     tags = {tag: cells[column].strip() for tag, column in spec.tags.items() if column in cells}
     group = cells.get(spec.group, "").strip() if spec.group is not None else ""
     return Example(name, fields, gold, group, tags)
+
+
+def _gold(spec: TaskSpec, where: str, cells: Mapping[str, str], *, labelled: bool) -> Value | None:
+    raws = [cells.get(column, "").strip() for column in spec.gold_columns]
+    if not raws or not (labelled or any(raws)):
+        return None
+    if spec.indicators:
+        return set_of_indicators(where, cells, spec.labels or {}, spec.names)
+    return gold_of(spec, where, raws[0])
 
 
 def text_of(where: str, field: str, column: str, text: str, *, optional: bool = False) -> str:
@@ -120,6 +129,8 @@ def gold_of(spec: TaskSpec, where: str, raw: str) -> Value:
 
     Raises DataError, naming the column, when it is empty, not a label, not a number, or out of range.
     """
+    if spec.several:
+        return set_of_cell(where, str(spec.label), raw, spec.labels or {}, spec.names)
     if not raw:
         raise DataError(f"{where}: the label column '{spec.label}' is empty. Fill it in, or remove the row.")
     if spec.number is None:

@@ -149,9 +149,7 @@ def _tab_separated_rows(spec: TaskSpec, files: FileSource, split: str, path: Pat
     if not lines:
         raise DataError(f"{path}: the file has a header line and no rows.")
     labelled = split in LABELLED
-    check_columns(
-        path, columns, [*spec.fields.values(), *([spec.label] if labelled and spec.label is not None else [])]
-    )
+    check_columns(path, columns, [*spec.fields.values(), *(spec.gold_columns if labelled else ())])
     # Rows without gold answers are judged for a submission, which needs every row.
     allowed = files.broken_share * len(lines) if labelled else 0
     rows, broken = [], list[DataError]()

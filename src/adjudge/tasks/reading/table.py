@@ -190,7 +190,7 @@ def table_examples(
     """
     bad = BadRows(path, on_bad_rows)
     columns, rows = stream_table(path, form, bad)
-    wanted = list(spec.fields.values()) + [name for name in (spec.label, spec.group) if name is not None]
+    wanted = [*spec.fields.values(), *spec.gold_columns, *([spec.group] if spec.group is not None else [])]
     require_columns(path, columns, wanted)
     examples = KeptRows()
     for row in rows:

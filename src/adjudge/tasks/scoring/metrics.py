@@ -9,7 +9,7 @@ A label is encoded as its index in the task's words, 0 … L−1; a prediction o
 
 **An unreadable answer always counts as wrong.** It is a class of its own, different from every gold answer. For ``f1``
 it is whichever of positive and negative is wrong. For number tasks it becomes the end of the range farther from the
-gold.
+gold, and for ``quadratic_kappa`` the first or the last label, whichever is farther.
 
 An undefined metric is 0, such as a correlation with predictions that are all equal, or F1 without any positive.
 """
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from adjudge.errors import DataError, TaskError, nearest
 from adjudge.tasks.reading.groups import by_unit, is_grouped
+from adjudge.tasks.scoring import sets
 from adjudge.tasks.scoring.group_metrics import all_right, same_answer
 from adjudge.tasks.scoring.record import best_candidate_em, best_candidate_f1
 from adjudge.tasks.spec import NumberAnswer, TaskSpec
@@ -53,9 +54,11 @@ class Metric:
 
     name: str
     title: str
-    kind: Literal["labels", "number"]
+    kind: Literal["labels", "number", "sets"]
     measure: Callable[[TaskSpec, Sequence[Prediction]], Measured]
     higher_is_better: bool = True
+    ordered: bool = False
+    """True if it is for labels in an order (`TaskSpec.ordered`)."""
     grouped: bool = False
     """True if it scores groups of rows; then every row must belong to a group."""
     needs_probabilities: bool = False
@@ -74,9 +77,9 @@ def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Mea
     if name not in METRICS:
         raise TaskError(f"{spec.name}: there is no metric '{name}'.{nearest(name, METRICS)}")
     metric = METRICS[name]
-    kind = "number" if spec.is_number else "labels"
-    if metric.kind != kind:
-        fitting = [other.name for other in METRICS.values() if other.kind == kind]
+    kind = "number" if spec.is_number else "sets" if spec.several else "labels"
+    if metric.kind != kind and (name, kind) != ("macro_f1", "sets"):
+        fitting = fitting_metrics(kind)
         raise TaskError(
             f"{spec.name}: the metric '{name}' does not fit a task whose answers are {kind}. Use: {', '.join(fitting)}."
         )
@@ -89,6 +92,13 @@ def measure(spec: TaskSpec, name: str, predictions: Sequence[Prediction]) -> Mea
             "Name the column that groups the rows as the task's 'group', or use another metric."
         )
     return metric.measure(spec, predictions)
+
+
+def fitting_metrics(kind: str) -> list[str]:
+    """Return the names of the metrics that fit answers of a kind: labels, number, or sets of labels."""
+    return [
+        metric.name for metric in METRICS.values() if metric.kind == kind or (metric.name, kind) == ("macro_f1", "sets")
+    ]
 
 
 def needs_probabilities(spec: TaskSpec) -> bool:
@@ -169,6 +179,23 @@ def matthews(confusion_SLP: Array, positive: int) -> Array:
     return _ratio(above_S, np.sqrt((rows_S**2 - (gold_SL**2).sum(-1)) * (rows_S**2 - (pred_SP**2).sum(-1))))
 
 
+def quadratic_kappa(confusion_SLP: Array, positive: int) -> Array:
+    """Return Cohen's kappa of ordered labels, each mistake weighted by the square of its distance.
+
+    An unreadable answer is the first or the last label, whichever is farther from the gold. Source: Cohen (1968).
+    """
+    labels = confusion_SLP.shape[1]
+    index_L = np.arange(labels)
+    confusion_SLL = confusion_SLP[:, :, :-1].astype(np.float64)
+    farther_L = np.where(index_L >= labels - 1 - index_L, 0, labels - 1)
+    confusion_SLL[:, index_L, farther_L] += confusion_SLP[:, :, -1]
+    weight_LL = (index_L[:, None] - index_L) ** 2
+    by_chance_SLL = confusion_SLL.sum(2)[:, :, None] * confusion_SLL.sum(1)[:, None, :]
+    rows_S = confusion_SLL.sum((1, 2))
+    mistakes_S, chance_S = ((weight_LL * part).sum((1, 2)) for part in (confusion_SLL, by_chance_SLL))
+    return np.where(chance_S > 0, 1.0 - _ratio(mistakes_S * rows_S, chance_S), 0.0)
+
+
 def pearson(gold_SN: Array, pred_SN: Array) -> Array:
     """Return the linear correlation."""
     gold_SN, pred_SN = gold_SN.astype(np.float64), pred_SN.astype(np.float64)
@@ -199,6 +226,8 @@ def _of_labels(function: Callable[[Array, int], Array]) -> Callable[[TaskSpec, S
     """
 
     def measured(spec: TaskSpec, predictions: Sequence[Prediction]) -> Measured:
+        if spec.several:
+            return _of_sets(sets.macro_f1)(spec, predictions)
         gold_N, pred_N = _encoded(spec, predictions)
         labels, positive = len(spec.words), positive_index(spec)
         if not is_grouped(predictions):
@@ -234,6 +263,13 @@ def _of_numbers(function: Callable[[Array, Array], Array]) -> Callable[[TaskSpec
     return measured
 
 
+def _of_sets(
+    function: Callable[[Array, Array, Array], Array],
+) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
+    """Return the `measure` of a metric of sets of labels."""
+    return lambda spec, predictions: Measured(sets.kept(spec, predictions), sets.value_of(function))
+
+
 def _of_groups(
     function: Callable[[str, Sequence[Prediction], str], float],
 ) -> Callable[[TaskSpec, Sequence[Prediction]], Measured]:
@@ -260,7 +296,11 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", "Accuracy", "labels", _of_labels(accuracy)),
         Metric("f1", "F1", "labels", _of_labels(f1)),
         Metric("macro_f1", "Macro F1", "labels", _of_labels(macro_f1)),
+        Metric("exact_match", "Exact match", "sets", _of_sets(sets.exact_match)),
+        Metric("micro_f1", "Micro F1", "sets", _of_sets(sets.micro_f1)),
+        Metric("sample_f1", "Sample F1", "sets", _of_sets(sets.sample_f1)),
         Metric("matthews", "Matthews correlation", "labels", _of_labels(matthews)),
+        Metric("quadratic_kappa", "Quadratic weighted kappa", "labels", _of_labels(quadratic_kappa), ordered=True),
         Metric("pearson", "Pearson correlation", "number", _of_numbers(pearson)),
         Metric("spearman", "Spearman correlation", "number", _of_numbers(spearman)),
         Metric("mae", "Mean absolute error", "number", _of_numbers(mae), higher_is_better=False),
