@@ -27,6 +27,11 @@ RUN_LINE = (
     f"line sets, as name = value, one per line, and nothing else. Where it prints, write {OUTPUT} = True or "
     f"{OUTPUT} = False."
 )
+WORKED = (
+    (("m = 4", "k = m + 1"), "m = 4", "k = 5"),
+    (("m = 4", "k = m + 1", "print(k > 7)"), "m = 4, k = 5", f"{OUTPUT} = False"),
+)
+"""Two lines that are worked out before every step: the lines up to there, the values before it, the answer."""
 ASK = "First work through some questions about it. Answer each in one short sentence."
 
 _LONGEST_ANSWER = 300
@@ -75,12 +80,11 @@ class Lines:
         return Progress(row, [line.strip() for line in row.fields[self._field].splitlines() if line.strip()])
 
     def turns(self, progress: Progress) -> Messages:
-        """Return the lines so far, the values so far, and the next line. Earlier answers are not shown."""
-        before = "\n".join(progress.steps[: progress.done]) or "(nothing)"
-        content = (
-            f"Lines so far:\n{before}\nValues so far: {_listed(progress)}\nNext line: {progress.steps[progress.done]}"
-        )
-        return [_turn("system", RUN_LINE), _turn("user", content)]
+        """Return two worked lines, and then the lines so far, the values so far, and the next line."""
+        turns = [_turn("system", RUN_LINE)]
+        for lines, values, answer in WORKED:
+            turns += [_turn("user", _line(lines, values)), _turn("assistant", answer)]
+        return [*turns, _turn("user", _line(progress.steps[: progress.done + 1], _listed(progress)))]
 
     def take(self, progress: Progress, text: str | None) -> None:
         """Carry on the values that an answer sets; the last one of each name stays."""
@@ -165,6 +169,12 @@ def with_notes(spec: TaskSpec) -> tuple[TaskSpec, str]:
 def steps_of(spec: TaskSpec, lines: str | None, steps: Sequence[str] | None) -> Steps:
     """Return the steps that the settings of a run name."""
     return Lines(lines) if lines is not None else Questions(spec, steps or ())
+
+
+def _line(lines: Sequence[str], values: str) -> str:
+    """Return what a model is asked at the last of some lines."""
+    before = "\n".join(lines[:-1]) or "(nothing)"
+    return f"Lines so far:\n{before}\nValues so far: {values}\nNext line: {lines[-1]}"
 
 
 def _listed(progress: Progress) -> str:

@@ -1,6 +1,7 @@
 """Iterative instruction prompting (arXiv 2410.06667): a program is given line by line, not at once.
 
 1. At each line the model is shown the lines so far, the values so far, and the line, and writes the values it sets.
+   Two worked lines of another program, the same before every step, show the form.
 2. The values are read strictly and carried on, the last one of each name. An answer that cannot be read changes nothing
    and is counted.
 3. At the end the row is judged as for zero-shot, with the values after the last line below it.
