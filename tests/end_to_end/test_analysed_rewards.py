@@ -77,14 +77,11 @@ def test_a_policy_learns_from_what_its_analyses_earn(kind: str, able: Path, tmp_
     assert policy.scores()["reward_model"]["folder"] == str(run.folder)
 
 
-@pytest.mark.parametrize("method", ["reward-model", "ppo"])
 def test_a_stopped_run_goes_on_to_the_same_result(
-    method: str, able: Path, tmp_path: Path, readable: None, monkeypatch: pytest.MonkeyPatch
+    able: Path, tmp_path: Path, readable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values: dict[str, Any] = {"checkpoint__every_steps": 1}
-    if method == "ppo":
-        model = good(trained("reward-model", able, tmp_path, "rm"))
-        values |= {"ppo__reward__kind": "learned", "ppo__reward__model": model}
+    """PPO on analyses, and PPO on a learned reward, are killed in the kill tests."""
+    method, values = "reward-model", {"checkpoint__every_steps": 1}
     whole = trained(method, able, tmp_path, "whole", **values)
     real, calls = Run.log, []
 

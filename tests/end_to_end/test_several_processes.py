@@ -103,31 +103,45 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "values"), CASES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
-)
-def test_two_processes_give_the_weights_of_one(method: str, values: dict[str, Any], able: Path, tmp_path: Path) -> None:
+def train_each(cases: list[tuple[list[Path], Config]], spec: TaskSpec, rows: int) -> None:
+    """Train case after case, as a process of a world."""
+    for folders, config in cases:
+        train_in(folders, config, spec, rows)
+
+
+@pytest.mark.parametrize("cases", [CASES[:5], CASES[5:]], ids=["sft to grpo", "critique-grpo to reward-model"])
+def test_two_processes_give_the_weights_of_one(
+    cases: list[tuple[str, dict[str, Any]]], able: Path, tmp_path: Path
+) -> None:
     (tmp_path / "my.py").write_text(REWARD)
-    functions = (
-        {}
-        if method not in rewarded_names()
-        else {f"{method.replace('-', '_')}__reward__functions": [f"{tmp_path / 'my.py'}:spread"]}
-    )
-    spec, config = reviews(tmp_path), settings(method, able, **values, **functions)
-    rows = 15  # batches of 7, 7 and 1: shares are uneven, and the last batch has fewer rows than processes
-    train_in([tmp_path / "one"], config, spec, rows)
-    folders = [tmp_path / "first", tmp_path / "second"]
-    codes = run_world(2, train_in, folders, config, spec, rows, folder=tmp_path / "world")
+    spec, rows = reviews(tmp_path), 15  # batches of 7, 7 and 1: uneven shares, and fewer rows than processes
+    planned = []
+    for number, (method, values) in enumerate(cases):
+        functions = (
+            {}
+            if method not in rewarded_names()
+            else {f"{method.replace('-', '_')}__reward__functions": [f"{tmp_path / 'my.py'}:spread"]}
+        )
+        folder = tmp_path / f"{number}-{method}"
+        folder.mkdir()
+        planned.append(([folder / "first", folder / "second"], settings(method, able, **values, **functions)))
+    codes = run_world(2, train_each, planned, spec, rows, folder=tmp_path / "world")
     assert codes == [0, 0], printed(tmp_path / "world")
-    assert largest_difference(*folders) == 0.0, "all processes have the same weights"
-    assert largest_difference(tmp_path / "one", folders[0]) < TOLERANCE
-    assert figures_of(folders[0]) == figures_of(folders[1]), "every process knows the figures of all rows"
-    first, second = (figures_of(tmp_path / name) for name in ("one", "first"))
-    for one, two in zip(first, second, strict=True):
-        assert one == pytest.approx(two, abs=1e-3), "the same answers are sampled"
-    names = [tmp_path / name / "predictions/dev.jsonl" for name in ("one", "first", "second")]
-    ids = [[record["id"] for record in read_jsonl(name)] for name in names]
-    assert ids[0] == ids[1] == ids[2]
+    for (first, _), config in planned:
+        train_in([first.parent / "one"], config, spec, rows)
+        check_world(first.parent)
+
+
+def check_world(folder: Path) -> None:
+    """Compare what two processes left in a folder with each other and with what one process left."""
+    one, first, second = (folder / name for name in ("one", "first", "second"))
+    assert largest_difference(first, second) == 0.0, f"{folder.name}: all processes have the same weights"
+    assert largest_difference(one, first) < TOLERANCE, folder.name
+    assert figures_of(first) == figures_of(second), f"{folder.name}: every process knows the figures of all rows"
+    for alone, together in zip(figures_of(one), figures_of(first), strict=True):
+        assert alone == pytest.approx(together, abs=1e-3), f"{folder.name}: the same answers are sampled"
+    ids = [[record["id"] for record in read_jsonl(each / "predictions/dev.jsonl")] for each in (one, first, second)]
+    assert ids[0] == ids[1] == ids[2], folder.name
 
 
 def command_in(

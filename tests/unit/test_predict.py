@@ -145,8 +145,7 @@ def test_judging_leaves_no_gradient_and_no_dropout(tiny_llama: Path) -> None:
 ANALYSED = {"answer.analysis_tokens": 5}
 
 
-@pytest.mark.parametrize("decode", ["greedy", "labels"])
-@pytest.mark.parametrize("analysis", [True, "before"])
+@pytest.mark.parametrize(("analysis", "decode"), [(True, "greedy"), ("before", "greedy"), ("before", "labels")])
 def test_batches_change_no_analysis(policy: Policy, analysis: bool | str, decode: str) -> None:
     settings = {**ANALYSED, "prompt.analysis": analysis, "evaluation.decode": decode}
     one, many = (
