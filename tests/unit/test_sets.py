@@ -109,7 +109,7 @@ def test_columns_of_yes_and_no_are_read(tmp_path):
     [
         (["x,1,maybe"] * 3, ["a", "b"], "several", "2: 'maybe' in column 'b' is neither yes nor no"),
         (["x,1,0"] * 3, ["a", "c"], "several", "there is no column 'c'"),
-        (["x,1,0"] * 3, ["a", "b"], None, "a row has one label, in one column"),
+        (["x,1,0"] * 3, ["a", "b"], None, "write the name of one column"),
         (["x,1,0"] * 3, ["a", "a"], "several", "a column is named twice"),
         (["x,u|u,0"] * 3, "a", "several", "2: 'u.u' in column 'a' names a label twice"),
         (["x,u|v,0", ",u,0"], "a", "several", "3: field 'text'"),

@@ -176,10 +176,12 @@ def collapsed_label(row: Mapping[str, Any]) -> str | None:
 
 
 def most_frequent_gold(row: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Return the most frequent gold label and its share of the rows; None for a row without counts.
+    """Return the most frequent gold label and its share of the rows; None without counts, and for sets of labels.
 
     The share is the accuracy of a judge which always answers this label.
     """
+    if any(name in METRICS and METRICS[name].kind == "sets" for name in row.get("metrics") or ()):
+        return None
     counts = {str(word): finite(item.get("gold")) or 0.0 for word, item in (row.get("per_label") or {}).items()}
     total = sum(counts.values())
     if not total:

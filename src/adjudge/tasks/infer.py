@@ -108,10 +108,10 @@ def _label_columns(label: str | Sequence[str], kind: str | None) -> list[str]:
     if isinstance(label, str):
         return [label]
     names = [*label] if isinstance(label, Sequence) else [label]
-    if len(names) != 1 and kind not in SETS:
+    if kind not in SETS or not names or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f"label is {label!r}: a row has one label, in one column. Where it can have several, say kind='several' or "
-            "kind='passes'."
+            f'label is {label!r}: write the name of one column, as in label="sentiment". Where a row can have several '
+            "labels, a list names columns of yes and no: with kind='several' or kind='passes'."
         )
     if len(set(names)) < len(names):
         raise DataError(f"label is {label!r}: a column is named twice.")
