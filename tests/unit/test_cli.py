@@ -28,7 +28,7 @@ OPTIONS = {
     "--init --reward-funcs --send-rows --report-to --push-to-hub --out --resume --dry-run --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode "
     "--send-rows --out --force",
-    "compare": f"{ROWS} {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
+    "compare": f"{ROWS} --shots {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
     "--decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to --force",
     "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
     "--preset --config --prompt-style --decode --reward-funcs --send-rows --out",
@@ -474,7 +474,7 @@ def test_predict_takes_settings_of_the_machine_and_refuses_those_of_the_run(trai
         ("prompt.style=paper", "prompt.style stays as it is in"),
         (
             "data.split=train",
-            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.threads,",
+            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.cuda_graphs, runtime.threads,",
         ),
         ("runtime.checkpoint_activations=true", "runtime.checkpoint_activations stays"),
         ("runtime.thread=1", "Did you mean 'runtime.threads'?"),
