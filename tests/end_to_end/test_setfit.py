@@ -45,6 +45,9 @@ def test_it_learns_and_judges_the_same_again_and_elsewhere(tiny_bert: Path, tmp_
     shutil.copytree(run.folder / "regression", tmp_path / "moved")
     moved = adjudge.open_judge(tmp_path / "moved").predict([row.fields for row in ROWS])
     assert [row.value for row in moved] == [row.value for row in judged]
+    short = new_run(tmp_path / "short", tiny_bert, **{"setfit.max_steps": 1})
+    train_one("setfit", short, LABELS, ROWS)
+    assert logged(short)[0]["pairs"] == 8
     again = new_run(tmp_path / "again", tiny_bert)
     train_one("setfit", again, LABELS, ROWS)
     for name in ("regression/weights.safetensors", "regression/model.safetensors", "metrics.jsonl"):

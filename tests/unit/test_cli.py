@@ -24,12 +24,13 @@ from adjudge.runs.folder import Run
 TASK = "--data --dataset --dataset-config --dev --text --label --labels --kind --instruction --separator --encoding"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
-    "train": f"{ROWS} {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
+    "train": f"{ROWS} --shots {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
     "--init --reward-funcs --send-rows --report-to --push-to-hub --out --resume --dry-run --force",
     "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode "
     "--send-rows --out --force",
-    "compare": f"{ROWS} --shots {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config --prompt-style "
-    "--decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to --force",
+    "compare": f"{ROWS} --shots {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config "
+    "--prompt-style --decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to "
+    "--force",
     "tune": f"--task --data-dir --train-rows {TASK} --trials --budget --search --hold-out --model --encoder --seed "
     "--preset --config --prompt-style --decode --reward-funcs --send-rows --out",
     "audit": f"--task --data-dir --rows {TASK} --method --folds --plant --all --model --encoder --seed --preset "

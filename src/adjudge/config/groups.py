@@ -159,7 +159,7 @@ class PromptConfig(Settings):
     max_tokens: int = Field(1024, ge=16, description="longest prompt; the longest field is shortened to fit")
     truncation: Literal["end", "start", "middle"] = Field(
         "end",
-        description="where a text that is too long is cut: its end, its start, or its middle (both ends are kept)",
+        description="where a text that is too long is cut: its end, its start, or its middle, between both ends",
     )
     template_options: dict[str, bool | int | float | str] = Field(
         {}, description="options of the model's chat template, such as {enable_thinking: false}"
@@ -234,6 +234,11 @@ class EvaluationConfig(Settings):
 
     decode: Literal["greedy", "labels"] = Field(
         "greedy", description="read a generated answer, or take the likeliest label"
+    )
+    long_texts: Literal["cut", "mean", "max"] = Field(
+        "cut",
+        description="rows that are too long for prompt.max_tokens: cut, or judged in pieces; the label is then the "
+        "likeliest by their mean probabilities (mean) or by those of the surest piece (max), and a number their mean",
     )
     batch_size: int = Field(32, ge=1, description="rows judged in one pass")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")

@@ -409,6 +409,7 @@ class SetfitConfig(Settings):
     iterations: int = Field(20, ge=1, description="pairs per row, of one label and again of two labels")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
     batch_size: int = Field(16, ge=1, description="pairs per step")
+    max_steps: int | None = Field(None, ge=1, description="most steps, which many rows would exceed; unset: no limit")
     lr: float = Field(2e-5, gt=0, description="peak learning rate of the encoder")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from adjudge.evaluation.pooling import pooled
 from adjudge.rollout.answering import Answer, answer
 from adjudge.rollout.prompted import PromptedTask, check_lengths
 from adjudge.rollout.sampler import by_length
@@ -39,11 +41,37 @@ class PromptedJudge:
         """Judge each row by its greedy answer, read strictly, or with ``decode=labels`` the likeliest word.
 
         See `Judge.judge`. With ``prompt.analysis`` the text of a prediction is the whole form; its value comes from the
-        judgement alone. Raises ConfigError for a row that the model has no positions for.
+        judgement alone. With ``evaluation.long_texts``, a row that is too long for its prompt is judged in pieces.
+        Raises ConfigError for a row that the model has no positions for.
         """
+        prompts = self.task.renderer.prompts(examples)
+        pieces, how = self._pieces(examples, prompts), self.task.config.evaluation.long_texts
+        if how == "cut" or all(len(each) == 1 for each in pieces):
+            return self._judge(examples, prompts, probabilities=probabilities, title=title)
+        rows = [piece for each in pieces for piece in each]
+        divided = sum(len(each) > 1 for each in pieces)
+        note(f"{divided} of {len(examples)} rows are too long for one prompt: {len(rows)} pieces are judged")
+        found = iter(self._judge(rows, self.task.renderer.prompts(rows), probabilities=True, title=title))
+        judged = [[next(found) for _ in each] for each in pieces]
+        return [
+            pooled(row, parts, self.task.spec, how, probabilities=probabilities)
+            if len(parts) > 1
+            else replace(parts[0], probabilities=parts[0].probabilities if probabilities else {})
+            for row, parts in zip(examples, judged, strict=True)
+        ]
+
+    def _pieces(self, examples: Sequence[Example], prompts: Sequence[Prompt]) -> list[list[Example]]:
+        """Return each row in the pieces that it is judged in: the row itself, unless it is too long and divided."""
+        if self.task.config.evaluation.long_texts == "cut":
+            return [[example] for example in examples]
+        divide = self.task.renderer.pieces
+        return [divide(row) if prompt.shortened else [row] for row, prompt in zip(examples, prompts, strict=True)]
+
+    def _judge(
+        self, examples: Sequence[Example], prompts: Sequence[Prompt], *, probabilities: bool, title: str
+    ) -> list[Prediction]:
         task, config = self.task, self.task.config
         task.policy.eval()
-        prompts = task.renderer.prompts(examples)
         check_lengths(task, examples, prompts)
         if shortened := sum(prompt.shortened for prompt in prompts):
             limit = config.prompt.max_tokens
@@ -58,8 +86,12 @@ class PromptedJudge:
         return [predictions[row] for row in range(len(examples))]
 
     def prompt_tokens(self, examples: Sequence[Example]) -> list[int]:
-        """Return the number of tokens of each row's prompt."""
-        return [len(prompt.ids) for prompt in self.task.renderer.prompts(examples)]
+        """Return the number of tokens of each row's prompt, or of those of its pieces."""
+        prompts = self.task.renderer.prompts(examples)
+        return [
+            len(prompt.ids) if len(pieces) == 1 else sum(len(each.ids) for each in self.task.renderer.prompts(pieces))
+            for prompt, pieces in zip(prompts, self._pieces(examples, prompts), strict=True)
+        ]
 
     def _judged(
         self,

@@ -129,12 +129,12 @@ def _tune(run: Run, encoder: Encoder, texts: Sequence[str], targets: Sequence[in
 def _arguments(settings: SetfitConfig, rows: int, seed: int, folder: str) -> Any:
     from setfit import TrainingArguments
 
-    pairs = 2 * settings.iterations * rows
+    steps = max(1, round(settings.epochs * 2 * settings.iterations * rows / settings.batch_size))
     return TrainingArguments(
         output_dir=str(Path(folder) / "out"),
         batch_size=settings.batch_size,
         # As many pairs as with `num_iterations`, of which the library would first list every one of all rows.
-        max_steps=max(1, round(settings.epochs * pairs / settings.batch_size)),
+        max_steps=min(steps, settings.max_steps or steps),
         num_epochs=settings.epochs,
         num_iterations=settings.iterations,
         body_learning_rate=settings.lr,

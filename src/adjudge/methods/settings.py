@@ -272,7 +272,10 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         update["model"] = model
         if model_key(config) != "model":
             update["preset"] = plain.preset  # no preset changes it
-        update["evaluation"] = config.evaluation.model_copy(update={"decode": plain.evaluation.decode})
+        unread_judging = {"decode": plain.evaluation.decode, "long_texts": plain.evaluation.long_texts}
+        update["evaluation"] = config.evaluation.model_copy(update=unread_judging)
+    elif is_api(model):  # its texts are never cut
+        update["evaluation"] = config.evaluation.model_copy(update={"long_texts": plain.evaluation.long_texts})
     if entry.rows != "demonstrations" or is_api(model):
         update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
     if not api_models(config):

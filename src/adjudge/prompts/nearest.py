@@ -87,6 +87,10 @@ class NearestRenderer(Renderer):
         renderers = self._renderers(examples)
         return [renderer.prompt(example) for renderer, example in zip(renderers, examples, strict=True)]
 
+    def pieces(self, example: Example) -> list[Example]:
+        """Return a row that is too long as several rows; see `Renderer.pieces`."""
+        return self._renderers([example])[0].pieces(example)
+
     def _renderers(self, examples: Sequence[Example]) -> list[Renderer]:
         shown = [[rows[index] for index in self._order] for rows in self._neighbours.of(examples)]
         return [Renderer(self._tokenizer, self.spec, self.config, rows) for rows in shown]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +33,7 @@ from adjudge.prompts.chat import (
     template_variables,
     turn_end,
 )
-from adjudge.prompts.shortening import cut, surely_needed
+from adjudge.prompts.shortening import cut, divide, surely_needed
 from adjudge.system.console import warn
 from adjudge.tasks.sets import NOTHING
 from adjudge.tasks.spec import TaskSpec
@@ -43,6 +44,10 @@ _SLOT = "adjudge-slot-{}-of-the-prompt"
 _SLOTS = re.compile(_SLOT.format(r"(\d+)"))
 _SURELY_SHORT = 20_000
 """A field of up to this many characters is tokenised whole; a longer one is cut first if it cannot fit."""
+
+_SMALLEST_PIECE, _JOINTS = 16, 6
+"""Fewest tokens of a piece of a text that is divided, and room for more: the bytes of its last character are not
+divided, and tokens may arise where it meets the rest."""
 
 _LISTED_ANSWERS = 6
 """The answer form is written out for each label word, up to this many words."""
@@ -114,6 +119,21 @@ class Renderer:
     def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
         """Return the rows as prompts, in their order."""
         return [self.prompt(example) for example in examples]
+
+    def pieces(self, example: Example) -> list[Example]:
+        """Return a row that is too long as several rows, each with the next piece of its longest field.
+
+        The row itself is returned where its other fields leave too little room for a piece.
+        """
+        fields, _ = self._bounded(example.fields, self.config.max_tokens)
+        longest = max(fields, key=lambda name: len(fields[name]))
+        room = self.config.max_tokens - len(self._ids(self._input({**fields, longest: ""}))) - _JOINTS
+        if room < _SMALLEST_PIECE:
+            return [example]
+        text = encodable(str(example.fields[longest]).strip())
+        return [
+            replace(example, fields={**example.fields, longest: piece}) for piece in divide(self._plain, text, room)
+        ]
 
     def instruction_ids(self) -> list[int]:
         """Return the tokens that every prompt begins with, up to the end of the instruction and the answer form."""

@@ -1,4 +1,4 @@
-"""Shorten a text to a number of tokens: at its end, at its start, or in its middle."""
+"""Fit a text into a number of tokens: cut it at its end, its start or in its middle, or divide it into pieces."""
 
 from __future__ import annotations
 
@@ -43,6 +43,28 @@ def cut(plain: PlainText, text: str, tokens: int, place: Place) -> str:
         if len(shorter) < len(text):
             return shorter
     return cut(plain, text, tokens, "end")
+
+
+def divide(plain: PlainText, text: str, tokens: int) -> list[str]:
+    """Return an encodable text as consecutive pieces of at most `tokens` tokens, which end between words if they can.
+
+    Only a part of the text is tokenised at a time, so that the time grows with its length alone.
+    """
+    pieces, begin = [], 0
+    while begin < len(text):
+        window = 8 * tokens
+        while True:
+            rest = text[begin : begin + window]
+            end = plain.end_of_tokens(rest, tokens)
+            if end < len(rest) or begin + window >= len(text):
+                break
+            window *= 2
+        if begin + end < len(text) and (space := rest.rfind(" ", end - end // 5, end)) > 0:
+            end = space + 1
+        if piece := rest[:end].strip():
+            pieces.append(piece)
+        begin += max(1, end)
+    return pieces or [text]
 
 
 def _begin_of_last(plain: PlainText, text: str, tokens: int, whole: int) -> int:
