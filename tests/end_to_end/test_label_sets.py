@@ -78,6 +78,15 @@ def test_a_method_judges_sets_and_again_after_loading(
     assert load_one(method, Run.open(run.folder), spec).judge(rows(4), probabilities=True) == judged
 
 
+def test_sets_of_many_labels_are_read_and_have_no_probabilities(
+    tiny_llama: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    many = label_task(*NAMES, "film", "the", "a", "row", "t", several="words", metrics=METRICS)
+    run = new_run(tmp_path / "run", "ppo", tiny_llama, tiny_bert)
+    judged = train_one("ppo", run, many, rows(8)).judge(rows(4), probabilities=True)
+    assert all(row.probabilities == {} and (row.value is None or many.accepts(row.value)) for row in judged)
+
+
 @pytest.mark.parametrize("spec", [WORDS, PASSES], ids=["words", "passes"])
 @pytest.mark.parametrize("method", ["tfidf", "linear"])
 def test_a_floor_learns_each_label(

@@ -100,6 +100,7 @@ def _describe(name: str, data_dir: str | None, prompt_style: str | None) -> None
     from adjudge.config import load_config
     from adjudge.prompts.render import Renderer
     from adjudge.tasks import load_task
+    from adjudge.tasks.passes import ask, asked_task
 
     spec = load_task(name)
     config = load_config(values={"prompt.style": prompt_style})
@@ -118,13 +119,15 @@ def _describe(name: str, data_dir: str | None, prompt_style: str | None) -> None
     tokenizer, form = _tokenizer_at_hand(config.prompt.style)
     example, origin = _example(spec, data_dir)
     typer.echo(f"\nA prompt ({form}; {origin}), the answer follows:\n")
+    if spec.several == "passes":
+        spec, example = asked_task(spec), ask(spec, example)[0]
     typer.echo(Renderer(tokenizer, spec, config.prompt).text(example))
 
 
 def _answers(spec: TaskSpec) -> str:
     if spec.number is not None:
         return f"a number from {spec.number.low:g} to {spec.number.high:g}"
-    return ", ".join(spec.words)
+    return f"any of {', '.join(spec.names)}" if spec.several else ", ".join(spec.words)
 
 
 def _sources(spec: TaskSpec) -> str:

@@ -43,7 +43,8 @@ def answer(
 ) -> list[Answer]:
     """Answer each prompt, in order.
 
-    ``decode="labels"`` takes the likeliest label word; number tasks are always greedy. The task's prior changes label
+    ``decode="labels"`` takes the likeliest label word; number tasks are always greedy. Too many sets of labels have no
+    probabilities. The task's prior changes label
     probabilities, and nothing of a greedy answer. With an analysis the texts hold the whole form, and the value comes
     from the judgement alone. Raises NotFiniteError.
     """
@@ -53,7 +54,7 @@ def answer(
         _, opened = analyse(task.policy, prompts, task.analysis_before, Sampling())
         prompts, analyses = opened.prompts, opened.texts
     state = task.policy.prefill(prompts)
-    scored = by_label or (probabilities and not task.spec.is_number)
+    scored = by_label or (probabilities and task.spec.lists_all)
     shares = _label_probabilities(task, state) if scored else [{} for _ in prompts]
     answers = _likeliest(task, shares) if by_label else _greedy(task, state, shares)
     if task.analysis_after is not None:
