@@ -313,6 +313,7 @@ METHODS: dict[str, Entry] = {
             samples=False,
             trains_adapter=False,
             analysis_before=False,
+            lists_answers=True,
             rates_labels=True,
         ),
         _encoder(

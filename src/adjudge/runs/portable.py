@@ -43,7 +43,8 @@ def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mappin
 def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
     """Return the content of judge.json. It depends on training and calibration, not on the scores."""
     base = base_of(run)
-    other_methods = [name for name in MethodSettings.model_fields if name != run.config.method]
+    own = run.config.method.replace("-", "_")
+    other_methods = [name for name in MethodSettings.model_fields if name != own]
     settings = run.config.model_dump(mode="json", exclude={*_LEFT_BEHIND, *other_methods})
     if run.config.model == _recorded_model(run).get("name"):
         settings["model"] = base["name"]
