@@ -475,7 +475,7 @@ def test_predict_takes_settings_of_the_machine_and_refuses_those_of_the_run(trai
         ("prompt.style=paper", "prompt.style stays as it is in"),
         (
             "data.split=train",
-            "evaluation.batch_size, runtime.device, runtime.dtype, runtime.quantization, runtime.cuda_graphs, runtime.threads,",
+            "runtime.device, runtime.dtype, runtime.quantization, runtime.cuda_graphs, runtime.threads,",
         ),
         ("runtime.checkpoint_activations=true", "runtime.checkpoint_activations stays"),
         ("runtime.thread=1", "Did you mean 'runtime.threads'?"),
