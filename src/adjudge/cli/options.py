@@ -136,7 +136,7 @@ Text = Annotated[
     typer.Option(
         metavar="COL[,COL]",
         help="Column with the text to judge, or several columns; "
-        r"a comma in a name is '\,', and data.text is a key in an object.",
+        r"a comma in a name is '\\,', and data.text is a key in an object.",
         rich_help_panel=OWN,
     ),
 ]
@@ -153,7 +153,7 @@ Labels = Annotated[
     typer.Option(
         metavar="RAW=WORD,…",
         help="Labels in order, each with its answer word, as in 0=Bad,1=Good. Labels with one word are joined; "
-        r"a comma in a label is '\,'.",
+        r"a comma in a label is '\\,'.",
         show_default="as in the data",
         rich_help_panel=OWN,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -92,7 +93,8 @@ def predict(
         decode = decode or "labels"  # probabilities alone decide
     temperature = temperature_of(folder, spec.name)
     if temperature is None and (decision.minimum or decision.costs):
-        note("the probabilities are not calibrated, so they may be too sure; first: adjudge calibrate --run DIR")
+        calibrate = f"adjudge calibrate --run {shlex.quote(str(folder))}"
+        note(f"the probabilities are not calibrated, so they may be too sure; first: {calibrate}")
     _, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
     # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.
     bad_rows = settings.get("data.bad_rows", "error")

@@ -87,7 +87,8 @@ def _rows_of_run(
         if not unused:
             raise ConfigError(
                 f"{run.folder} learned from all {len(learned):,} training rows of {spec.name}. Give rows that it has "
-                "not seen with --data FILE, or keep some from training: calibration.rows=100."
+                "not seen with --data FILE. Or train again with some kept apart, in another folder: "
+                f"calibration.rows={max(1, len(learned) // 5)}."
             )
         found.append(CalibrationRows(take_rows(unused, min(count, len(unused)), config.seed), UNUSED))
     return found

@@ -22,7 +22,8 @@ def pick_run(folder: Path, task: str | None = None, method: str | None = None, s
         if method is not None or seed is not None:
             raise RunError(f"{folder} is no comparison: --method and --seed choose among the runs of one.")
         return folder
-    rows: list[dict[str, Any]] = list(read_json(table)["rows"])
+    whole = read_json(table)
+    rows: list[dict[str, Any]] = list(whole["rows"])
     if not rows:
         raise RunError(f"{folder} has no finished run yet.")
     rows = _narrowed(folder, rows, "task", task)
@@ -33,6 +34,9 @@ def pick_run(folder: Path, task: str | None = None, method: str | None = None, s
     rows = _narrowed(folder, rows, "seed", None if seed is None else str(seed))
     best = ranked(summarise({"rows": rows}))[0]
     row = next(row for row in rows if row["method"] == best.method)
+    left = [f"{cell['method']}, seed {cell['seed']}" for cell in whole.get("pending") or () if method is None]
+    if left:
+        note(f"the comparison is not finished: {'; '.join(left[:4])}{' …' if len(left) > 4 else ''} may judge better.")
     chosen = folder / str((row.get("fold_runs") or [row["run"]])[0])
     part = f"; it is the first of {row['folds']} folds and learned from the others" if row.get("folds") else ""
     note(f"judging with {chosen}: {best.method}, {best.primary} {best.metrics[best.primary]}{part}")

@@ -354,7 +354,21 @@ def get_entry(name: str) -> Entry:
     return METHODS[name]
 
 
+_SETTINGS_OF = {
+    "vineppo": "ppo.values=vine with ppo",
+    "vine": "ppo.values=vine with ppo",
+    "minor-sft": "sft.minor_beta=1 with sft",
+    "tdpo2": "tdpo.variant=tdpo2 with tdpo",
+    "dr-grpo": "grpo.variant=dr-grpo with grpo",
+    "dapo": "grpo.variant=dapo with grpo",
+    "rllr": "a run of reward-model, and reward.model=RUN with a method that samples",
+}
+"""Published methods that are a setting of another one here."""
+
+
 def _unknown(name: str) -> ConfigError:
+    if name in _SETTINGS_OF:
+        return ConfigError(f"'{name}' is no name of a method here. It is {_SETTINGS_OF[name]}.")
     return ConfigError(f"There is no method '{name}'.{nearest(name, known_names())}")
 
 

@@ -120,7 +120,8 @@ def headline(
     tied = ", ".join(f"{other.method} {other.metrics[best.primary].value:.3f}" for other in level)
     return (
         f"A tie: {best.method} with {value}, and {tied}.",
-        "No paired test tells them from the first (p ≥ 0.05 after Holm).",
+        "No paired test tells them from the first (p ≥ 0.05 after Holm). More judged rows or seeds might: --folds 5, "
+        "--seeds 0,1,2.",
     )
 
 
