@@ -50,7 +50,7 @@ OPTIONS = {
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --send-rows --force",
     "methods": "--preset",
-    "tasks": "--data-dir --prompt-style --overlap",
+    "tasks": "--data-dir --prompt-style --overlap --export --model --run --split --eval-rows",
     "submit": "--run --task --data-dir --model --decode --send-rows --unreadable --partial --out --check",
     "demo": "--budget --out",
     "fetch": "",
