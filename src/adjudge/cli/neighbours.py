@@ -16,22 +16,22 @@ def export(kind: str, out: str, names: Sequence[str], options: dict[str, Any]) -
     """Write the tasks, and print how many rows each has and how to run them there."""
     from adjudge.ship.neighbours.export import export_tasks
 
-    for name, count in export_tasks(kind, out, names, **options).items():
+    exported = export_tasks(kind, out, names, **options)
+    for name, count in exported.rows.items():
         typer.echo(f"{name}: {count:,} rows")
-    typer.echo(f"\nwritten: {out}. To run them:\n\n  {_command(kind, out, options)}")
+    command = _inspect(out) if kind == "inspect" else _lm_eval(out, exported.model, options["run"])
+    typer.echo(f"\nwritten: {out}. To judge them there:\n\n  {command}")
 
 
-def _command(kind: str, out: str, options: dict[str, Any]) -> str:
-    if kind == "inspect":
-        return f"inspect eval {Path(out) / 'adjudge_tasks.py'} --model PROVIDER/NAME"
-    run = options["run"]
-    adapter = f",peft={_adapter(run)}" if run is not None and _adapter(run) else ""
-    return (
-        f"lm-eval run --include_path {out} --tasks adjudge --model hf "
-        f"--model_args pretrained={options['model'] or 'MODEL'}{adapter},dtype=float32"
-    )
+def _inspect(out: str) -> str:
+    return f"inspect eval {Path(out) / 'adjudge_tasks.py'} --model PROVIDER/NAME"
 
 
-def _adapter(run: str) -> str:
-    folders = (Path(run) / "adapter", Path(run))
-    return next((str(folder) for folder in folders if (folder / "adapter_config.json").is_file()), "")
+def _lm_eval(out: str, model: str, run: str | None) -> str:
+    from adjudge.models.sources.bundled import BUNDLED, bundled_folder
+
+    arguments = f"pretrained={bundled_folder(model) if model in BUNDLED else model},dtype=float32"
+    folders = () if run is None else (Path(run) / "adapter", Path(run))
+    if adapter := next((folder for folder in folders if (folder / "adapter_config.json").is_file()), None):
+        arguments += f",peft={adapter}"
+    return f"lm-eval run --include_path {out} --tasks adjudge --model hf --model_args {arguments}"

@@ -79,7 +79,7 @@ def tasks(
         return
     if unread := [name for name in neighbours.OPTIONS if ctx.params[name] is not None]:
         raise ConfigError(f"{options.option_of(unread[0])} is only for --export lm-eval|inspect DIR.")
-    name, *more = given or [None]
+    name, more = (given[0], given[1:]) if given else (None, [])
     if name == "validate":
         if not more:
             raise ConfigError("Name the file to check: adjudge tasks validate FILE.yaml.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adjudge.config import Config, change
+from adjudge.config import Config
 from adjudge.errors import ConfigError, DataError
 from adjudge.evaluation.predict import PromptedJudge
 from adjudge.experiments.evaluate import load_judges
@@ -102,12 +102,6 @@ def ask_run(folder: str | Path, model: str | None = None) -> list[Asking]:
             )
         askings.append(Asking(task.spec, task.policy.tokenizer, task.renderer, task.end))
     return askings
-
-
-def chosen_rows(config: Config, *, data_dir: str | None, split: str | None, eval_rows: int | None) -> Config:
-    """Return the settings with other rows to judge, where they are given."""
-    values = {"data.data_dir": data_dir, "data.split": split, "data.eval_rows": eval_rows}
-    return change(config, {key: value for key, value in values.items() if value is not None})
 
 
 def file_name(spec: TaskSpec) -> str:

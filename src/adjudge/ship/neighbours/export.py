@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from adjudge.config import Config, load_config
+from adjudge.config import Config, change, load_config
 from adjudge.errors import ConfigError, DataError, RunError, nearest
 from adjudge.experiments.evaluate import open_folder
 from adjudge.experiments.rows import eval_rows_for
-from adjudge.methods.registry import get_entry
 from adjudge.ship.neighbours import inspect_ai, lm_eval
-from adjudge.ship.neighbours.asking import ask_model, ask_run, check_task, chosen_rows, file_name
+from adjudge.ship.neighbours.asking import ask_model, ask_run, check_task, file_name
 from adjudge.system.console import note
 from adjudge.system.files import whole_folder
 from adjudge.tasks import list_tasks, load_task
@@ -19,6 +19,17 @@ from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
 KINDS = ("lm-eval", "inspect")
+
+Judged = Iterable[tuple[TaskSpec, Sequence[Example]]]
+"""Tasks with the rows to judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The number of rows of each task, and the model whose prompts they have."""
+
+    rows: dict[str, int]
+    model: str
 
 
 def export_tasks(
@@ -32,8 +43,8 @@ def export_tasks(
     data_dir: str | None = None,
     split: str | None = None,
     eval_rows: int | None = None,
-) -> dict[str, int]:
-    """Write the tasks `names` to the new folder `out`; return the number of rows of each.
+) -> Exported:
+    """Write the tasks `names` with the rows to judge to the new folder `out`.
 
     Without names these are the tasks of the run, or else all label tasks with files in `data_dir`. Prompts are those of
     the untrained `model`, or of the judge of a finished run. Raises ConfigError for an unknown kind, without names or
@@ -43,36 +54,58 @@ def export_tasks(
         raise ConfigError(f"--export: there is no '{kind}'; there are {', '.join(KINDS)}.{nearest(kind, KINDS)}")
     if Path(out).exists():
         raise RunError(f"{out} is there already. Name another folder after --export {kind}.")
-    config, specs = _asked(names, run, prompt_style, model)
-    config = chosen_rows(config, data_dir=data_dir, split=split, eval_rows=eval_rows)
-    with whole_folder(Path(out)) as folder:
-        counts = (_lm_eval if kind == "lm-eval" else _inspect)(folder, config, _rows(config, specs), run, model)
-        if not counts:
-            raise ConfigError("No task can be exported: none is answered with a label and has rows in --data-dir.")
-    return counts
-
-
-def _asked(
-    names: Sequence[str], run: str | None, prompt_style: str | None, model: str | None
-) -> tuple[Config, Sequence[TaskSpec]]:
-    """Return the settings, and the tasks that are named; none for all with rows."""
+    if kind == "inspect" and (option := "--run" if run else "--model" if model else None):
+        raise ConfigError(
+            f"{option} has no effect on --export inspect: its rows are messages, and inspect eval names the model."
+        )
     if run is None:
-        config = load_config(values={"prompt.style": prompt_style, "model": model})
-        specs = [load_task(name) for name in names]
+        config, specs = load_config(values={"prompt.style": prompt_style, "model": model}), _named(names)
     else:
-        if prompt_style is not None:
-            raise ConfigError(f"--prompt-style was fixed when {run} was trained; with --run it cannot be changed.")
-        opened, specs = open_folder(run, model=model)
-        config = opened.config
-        if unknown := [name for name in names if name not in {spec.name for spec in specs}]:
-            raise ConfigError(f"{run} does not judge {unknown[0]}; it judges {', '.join(spec.name for spec in specs)}.")
-        specs = [spec for spec in specs if not names or spec.name in names]
+        config, specs = _of_run(run, names, prompt_style, model)
+    values = {"data.data_dir": data_dir, "data.split": split, "data.eval_rows": eval_rows}
+    config = change(config, {key: value for key, value in values.items() if value is not None})
+    with whole_folder(Path(out)) as folder:
+        judged = _rows(config, specs)
+        if kind == "inspect":
+            counts = inspect_ai.write(folder, config, judged)
+        else:
+            askings = {} if run is None else {asking.spec.name: asking for asking in ask_run(run, model)}
+            counts = {
+                spec.name: lm_eval.write(folder, askings.get(spec.name) or ask_model(config, spec), examples)
+                for spec, examples in judged
+            }
+        if not counts:
+            raise ConfigError(f"No task in --data-dir {data_dir} is answered with a label and has rows to judge.")
+    return Exported(counts, config.model)
+
+
+def _named(names: Sequence[str]) -> list[TaskSpec]:
+    """Return the tasks of these names. Raises ConfigError for one that cannot be exported beside the others."""
+    specs = [load_task(name) for name in names]
+    taken: dict[str, str] = {}
     for spec in specs:
         check_task(spec)
-    known = [file_name(spec) for spec in specs]
-    if twice := next((spec.name for spec, name in zip(specs, known, strict=True) if known.count(name) > 1), None):
-        raise ConfigError(f"{twice} is named twice, or another task has its name in files. Export it apart.")
-    return config, specs
+        if other := taken.get(file_name(spec)):
+            raise ConfigError(f"{other} and {spec.name} would have the same files: export one of them, or each apart.")
+        taken[file_name(spec)] = spec.name
+    return specs
+
+
+def _of_run(
+    run: str, names: Sequence[str], prompt_style: str | None, model: str | None
+) -> tuple[Config, list[TaskSpec]]:
+    """Return the settings of a run, and its tasks, or those of them that are named."""
+    if prompt_style is not None:
+        raise ConfigError(f"--prompt-style was fixed when {run} was trained; with --run it cannot be changed.")
+    opened, specs = open_folder(run, model=model)
+    known = [spec.name for spec in specs]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{run} does not judge '{name}'; it judges {', '.join(known)}.{nearest(name, known)}")
+    specs = [spec for spec in specs if not names or spec.name in names]
+    for spec in specs:
+        check_task(spec)
+    return opened.config, specs
 
 
 def _rows(config: Config, specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec, Sequence[Example]]]:
@@ -85,37 +118,8 @@ def _rows(config: Config, specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec,
         spec = load_task(name)
         if spec.source.files and not spec.is_number and not spec.several:
             try:
-                yield spec, eval_rows_for(config, spec)
+                rows = eval_rows_for(config, spec)
             except DataError as error:
                 note(f"{name} is skipped: {error}")
-
-
-def _lm_eval(
-    folder: Path,
-    config: Config,
-    rows: Iterator[tuple[TaskSpec, Sequence[Example]]],
-    run: str | None,
-    model: str | None,
-) -> dict[str, int]:
-    askings = {} if run is None else {asking.spec.name: asking for asking in ask_run(run, model)}
-    return {
-        spec.name: lm_eval.write(folder, askings.get(spec.name) or ask_model(config, spec), examples)
-        for spec, examples in rows
-    }
-
-
-def _inspect(
-    folder: Path,
-    config: Config,
-    rows: Iterator[tuple[TaskSpec, Sequence[Example]]],
-    run: str | None,
-    _model: str | None,
-) -> dict[str, int]:
-    if run is not None and get_entry(config.method).rows == "demonstrations":
-        raise ConfigError(f"{run}: its demonstrations are not exported for inspect. Export its tasks without --run.")
-    counts, functions = {}, []
-    for spec, examples in rows:
-        functions.append(inspect_ai.write_rows(folder, spec, config, examples))
-        counts[spec.name] = len(examples)
-    inspect_ai.write_file(folder, functions)
-    return counts
+            else:
+                yield spec, rows

@@ -8,13 +8,15 @@ so this is greedy judging, without the opened ``<Judgement>`` of our own prompts
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from adjudge.config import Config
 from adjudge.prompts.messages import answer_limit, prompt_messages
 from adjudge.ship.neighbours.asking import file_name, right_answer
 from adjudge.system.files import write_text
+from adjudge.tasks.answer_words import FINAL_PUNCTUATION
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
@@ -37,14 +39,25 @@ def read(text, words):
 
     White space, one opening tag, case and final punctuation are forgiven.
     """
-    body = text.strip().removeprefix("<Judgement>").lstrip(" \\t")
-    body = body.replace("\\r", "\\n").partition("\\n")[0].partition("</Judgement>")[0].strip()
-    plain, folded = str, lambda form: unicodedata.normalize("NFC", form).casefold()
-    for same in (plain, lambda form: form.rstrip(" .!?,;:"), lambda form: folded(form.rstrip(" .!?,;:"))):
-        found = [word for word in words if same(body) and same(word) == same(body)]
+    body = text.strip().removeprefix("<Judgement>").lstrip(" \\t").replace("\\r", "\\n")
+    body = body.partition("\\n")[0].partition("</Judgement>")[0]
+    for form in (as_it_stands, without_final_punctuation, folded):
+        found = [word for word in words if form(body) and form(word) == form(body)]
         if found:
             return found[0] if len(found) == 1 else None
     return None
+
+
+def as_it_stands(text):
+    return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
+def without_final_punctuation(text):
+    return as_it_stands(text).rstrip("FINAL_PUNCTUATION ")
+
+
+def folded(text):
+    return unicodedata.normalize("NFC", without_final_punctuation(text).casefold())
 
 
 @scorer(metrics=[accuracy(), stderr()])
@@ -66,22 +79,22 @@ def judged(name, words, max_tokens):
 '''
 
 
-def write_rows(folder: Path, spec: TaskSpec, config: Config, examples: Sequence[Example]) -> str:
-    """Write the rows of one task; return its function for the file. Raises DataError for a row without an answer."""
-    name = file_name(spec)
-    records = [
-        {
-            "id": example.id,
-            "input": prompt_messages(example, spec, config.prompt),
-            "target": spec.words[right_answer(spec, example)],
-        }
-        for example in examples
-    ]
-    write_text(folder / f"{name}.jsonl", "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in records))
-    words, limit = json.dumps(list(spec.words), ensure_ascii=False), answer_limit(spec, config)
-    return f'\n\n@task\ndef {name}():\n    return judged("{name}", {words}, {limit})\n'
+def write(folder: Path, config: Config, judged: Iterable[tuple[TaskSpec, Sequence[Example]]]) -> dict[str, int]:
+    """Write the Python file and the rows of each task; return their numbers. Raises DataError without an answer."""
+    functions, counts = [], {}
+    for spec, examples in judged:
+        name = file_name(spec)
+        lines = (json.dumps(_record(spec, config, example), ensure_ascii=False) for example in examples)
+        write_text(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+        words = json.dumps(list(spec.words), ensure_ascii=False)
+        call = f'judged("{name}", {words}, {answer_limit(spec, config)})'
+        functions.append(f"\n\n@task\ndef {name}():\n    return {call}\n")
+        counts[spec.name] = len(examples)
+    head = _HEAD.replace("FINAL_PUNCTUATION", FINAL_PUNCTUATION)
+    write_text(folder / FILE, head + "".join(functions))
+    return counts
 
 
-def write_file(folder: Path, functions: Sequence[str]) -> None:
-    """Write the Python file with the functions of all tasks."""
-    write_text(folder / FILE, _HEAD + "".join(functions))
+def _record(spec: TaskSpec, config: Config, example: Example) -> dict[str, Any]:
+    right = spec.words[right_answer(spec, example)]
+    return {"id": example.id, "input": prompt_messages(example, spec, config.prompt), "target": right}

@@ -24,8 +24,8 @@ from adjudge.version import __version__
 
 READER = "adjudge_rows.py"
 TAG = "adjudge"
-_METRICS = {"accuracy": "acc", "matthews": "mcc", "f1": "f1"}
-"""The names of our metrics there; the last two for two labels, of which the second is the positive one."""
+_METRICS = {"accuracy": ("acc", "mean"), "matthews": ("mcc", "matthews_corrcoef"), "f1": ("f1", "f1")}
+"""Our metrics there, with their aggregation; the last two for two labels, of which the second is the positive one."""
 
 _READER = '''"""Read the rows beside this file for lm-evaluation-harness; written by adjudge."""
 
@@ -94,7 +94,10 @@ def _yaml(asking: Asking, name: str, choices: Sequence[str]) -> str:
     spec = asking.spec
     second = len(spec.words) == 2 and spec.positive in (None, spec.words[1])
     wanted = [metric for metric in spec.metrics if metric in _METRICS and (second or metric == "accuracy")]
-    metrics = "".join(f"  - metric: {_METRICS[metric]}\n" for metric in dict.fromkeys(["accuracy", *wanted]))
+    metrics = "".join(
+        f"  - {{metric: {_METRICS[metric][0]}, aggregation: {_METRICS[metric][1]}, higher_is_better: true}}\n"
+        for metric in dict.fromkeys(["accuracy", *wanted])
+    )
     return (
         f"# {spec.title}. Written by adjudge {__version__}. The prompt is whole: no --apply_chat_template, no shots.\n"
         f"task: {TAG}_{name}\n"
