@@ -84,28 +84,27 @@ def test_scored_there_an_adapter_answers_as_with_decode_labels(trained, able, ta
     assert torch.allclose(torch.tensor(scores).softmax(-1), shares, atol=1e-5)
 
 
-def test_lm_eval_itself_answers_as_with_decode_labels(tiny_llama, task_file, tmp_path):
+def test_lm_eval_itself_answers_as_with_decode_labels(trained, able, task_file, tmp_path):
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.tasks import TaskManager
 
-    run = run_of(tmp_path / "run", str(task_file), tiny_llama, "zero-shot")
-    export_tasks("lm-eval", tmp_path / "out", [str(task_file)], model=str(tiny_llama))
+    export_tasks("lm-eval", tmp_path / "out", run=str(trained))
     results = lm_eval.simple_evaluate(
         model="hf",
-        model_args=f"pretrained={tiny_llama},dtype=float32",
+        model_args=f"pretrained={able},dtype=float32,peft={trained / 'adapter'}",
         tasks=["adjudge_mine"],
         task_manager=TaskManager(include_path=str(tmp_path / "out"), include_defaults=False),
         device="cpu",
         bootstrap_iters=0,
     )
-    samples = {
-        row["doc"]["id"]: [float(each[0]) for each in row["filtered_resps"]]
-        for row in results["samples"]["adjudge_mine"]
-    }
-    mine = rows_in(run / "predictions/dev.jsonl")
-    words = load_task(str(task_file)).words
+    samples = results["samples"]["adjudge_mine"]
+    scores = {row["doc"]["id"]: [float(each[0]) for each in row["filtered_resps"]] for row in samples}
+    mine, words = rows_in(trained / "predictions/dev.jsonl"), load_task(str(task_file)).words
     assert len(mine) == len(samples) > 0
-    assert [words[samples[row["id"]].index(max(samples[row["id"]]))] for row in mine] == [row["value"] for row in mine]
+    there = [scores[row["id"]] for row in mine]
+    assert [words[each.index(max(each))] for each in there] == [row["value"] for row in mine]
+    shares = torch.tensor([list(row["probabilities"].values()) for row in mine])
+    assert torch.allclose(torch.tensor(there).softmax(-1), shares, atol=1e-5)
 
 
 def test_the_rows_are_read_from_the_folder_wherever_it_is(tiny_llama, task_file, tmp_path, monkeypatch):
