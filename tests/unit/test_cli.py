@@ -20,6 +20,7 @@ from adjudge.errors import ModelError
 from adjudge.experiments.execute import execute
 from adjudge.methods.registry import METHODS, check_names
 from adjudge.runs.folder import Run
+from adjudge.tasks import infer_task, spec_to_yaml
 
 TASK = "--data --dataset --dataset-config --dev --text --label --labels --kind --instruction --separator --encoding"
 ROWS = "--task --data-dir --train-rows --eval-rows --split"
@@ -50,7 +51,7 @@ OPTIONS = {
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --send-rows --force",
     "methods": "--preset",
-    "tasks": "--data-dir --prompt-style --overlap",
+    "tasks": "--data-dir --prompt-style --overlap --export --model --run --split --eval-rows",
     "submit": "--run --task --data-dir --model --decode --send-rows --unreadable --partial --out --check",
     "demo": "--budget --out",
     "fetch": "",
@@ -178,6 +179,10 @@ def test_help_and_version_are_fast():
         (["train", "sft", "prompt.analysis=before"], "the rows have no analyses to teach"),
         (["evaluate", "--method", "few-shot", "prompt.analysis=before"], "the rows have no analyses to show"),
         (["tasks", "glue/rte", "more"], "'more'"),
+        (["tasks", "validate", "a.yaml", "more"], "'more'"),
+        (["tasks", "glue/rte", "--model", "x"], "--model is only for --export"),
+        (["tasks", "--export", "lm-eval", "out", "--overlap"], "give one of the two"),
+        (["tasks", "--export", "lm-eval", "out", "glue/sts"], "Did you mean 'glue/stsb'?"),
         (["settings", "qwertz"], "qwertz"),
         (["fetch", "smollm"], "Did you mean 'smollm2-135m'?"),
     ],
@@ -255,6 +260,19 @@ def test_overlap_of_tasks_is_counted(tmp_path):
     assert cells in " ".join(every.stdout.split())
     assert "glue/cola is skipped: glue/cola: the train rows are not in --data-dir" in every.stderr
     assert "vader" not in every.output
+
+
+def test_exported_tasks_are_counted_and_the_command_names_model_and_adapter(tmp_path, tiny_llama):
+    table = write_reviews(tmp_path / "reviews.csv")
+    task = tmp_path / "mine.yaml"
+    task.write_text(spec_to_yaml(infer_task(table, ["text"], "label")))
+    exported = invoke("tasks", "--export", "lm-eval", tmp_path / "out", task, "--model", tiny_llama, "--eval-rows", 3)
+    assert exported.exit_code == 0, exported.output
+    assert "reviews: 3 rows" in exported.stdout
+    assert f"--include_path {tmp_path / 'out'} --tasks adjudge --model hf" in exported.stdout
+    assert f"pretrained={tiny_llama},dtype=float32\n" in exported.stdout
+    asked = invoke("tasks", "--export", "inspect", tmp_path / "asked", task)
+    assert "inspect eval" in asked.stdout and (tmp_path / "asked/adjudge_tasks.py").is_file()
 
 
 def test_tasks_are_listed_described_and_validated(tmp_path):

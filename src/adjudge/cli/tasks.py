@@ -1,24 +1,26 @@
-"""``adjudge tasks``: list the tasks, describe one, or explain the mistakes in a task file."""
+"""``adjudge tasks``: list the tasks, describe one, explain the mistakes in a task file, or export some."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from adjudge.cli.options import DataDir, PromptStyle, examples
+from adjudge.cli import options
 from adjudge.cli.show import stdout
 
 if TYPE_CHECKING:
     from adjudge.tasks.spec import TaskSpec
     from adjudge.types import Example
 
-EPILOG = examples(
+EPILOG = options.examples(
     "adjudge tasks",
     "adjudge tasks glue/rte --data-dir data",
     "adjudge tasks --overlap --data-dir data",
     "adjudge tasks validate my_task.yaml",
+    "adjudge tasks --export lm-eval neighbours glue/sst2 glue/rte --data-dir data",
 )
 
 
@@ -28,30 +30,64 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE.yaml|validate]", help="Task to describe.")] = None,
-    file: Annotated[str | None, typer.Argument(metavar="[FILE.yaml]", help="File to check, after `validate`.")] = None,
-    data_dir: DataDir = None,
-    prompt_style: PromptStyle = None,
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE.yaml|validate FILE.yaml]",
+            help="Task to describe, or file to check after `validate`; with --export any number of tasks.",
+            show_default=False,
+            autocompletion=options.complete_tasks,
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    prompt_style: options.PromptStyle = None,
     overlap: Annotated[
         bool,
         typer.Option("--overlap", help="Count the dev rows that are among the training rows too, for one task or all."),
     ] = False,
+    export: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="lm-eval|inspect DIR",
+            help="Write tasks with their rows for lm-evaluation-harness or Inspect AI, into a new folder.",
+        ),
+    ] = None,
+    model: options.Model = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Export the tasks and prompts of a finished run.", rich_help_panel=options.HOW
+        ),
+    ] = None,
+    split: options.Split = None,
+    eval_rows: options.EvalRows = None,
 ) -> None:
-    """List the tasks, describe one, or check a task file.
+    """List the tasks, describe one, check a task file, or export some for other programs.
 
     A description ends with a prompt as the model sees it. A check explains every mistake in the file.
     """
+    from adjudge.cli import neighbours
     from adjudge.errors import ConfigError
 
+    given = names or []
+    if export is not None:
+        if overlap:
+            raise ConfigError("--overlap counts rows and --export writes them: give one of the two.")
+        read = (*neighbours.OPTIONS, "data_dir", "prompt_style")
+        neighbours.export(*export, given, {name: ctx.params[name] for name in read})
+        return
+    if unread := [name for name in neighbours.OPTIONS if ctx.params[name] is not None]:
+        raise ConfigError(f"{options.option_of(unread[0])} is only for --export lm-eval|inspect DIR.")
+    name, more = (given[0], given[1:]) if given else (None, [])
     if name == "validate":
-        if file is None:
+        if not more:
             raise ConfigError("Name the file to check: adjudge tasks validate FILE.yaml.")
-        _validate(file)
-    elif file is not None:
-        raise ConfigError(
-            f"'{file}' is one argument too many: adjudge tasks NAME, or adjudge tasks validate FILE.yaml."
-        )
-    elif overlap:
+        _refuse_more(more[1:])
+        _validate(more[0])
+        return
+    _refuse_more(more)
+    if overlap:
         from adjudge.cli.overlap import show_overlap
 
         show_overlap(name, data_dir)
@@ -59,6 +95,15 @@ def tasks(
         _list()
     else:
         _describe(name, data_dir, prompt_style)
+
+
+def _refuse_more(more: Sequence[str]) -> None:
+    from adjudge.errors import ConfigError
+
+    if more:
+        raise ConfigError(
+            f"'{more[0]}' is one argument too many: adjudge tasks NAME, or adjudge tasks validate FILE.yaml."
+        )
 
 
 def _list() -> None:

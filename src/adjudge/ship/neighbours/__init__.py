@@ -1,0 +1,1 @@
+"""Our tasks as tasks of other evaluation programs: the same rows, asked and scored as here."""
