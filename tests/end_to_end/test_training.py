@@ -121,7 +121,7 @@ def test_ppo_raises_the_reward(warm: Run, able: Path, tmp_path: Path) -> None:
 def test_ppo_learns_through_an_analysis(warm: Run, able: Path, tmp_path: Path) -> None:
     """Two tokens of analysis come first; the reward of the judgement after them rises."""
     values = {"prompt__analysis": "before", "answer__analysis_tokens": 2, "init": str(warm.folder)}
-    learning = {"ppo__epochs": 16, "ppo__optimizer__lr": 2e-3, "ppo__value_lr": 1e-3}
+    learning = {"ppo__epochs": 24, "ppo__optimizer__lr": 2e-3, "ppo__value_lr": 1e-3}
     run, judge = train("ppo", tmp_path / "run", able, rows(16), **values, **learning)
     reward = [record["reward"] for record in logged(run)]
     first, last = sum(reward[:5]) / 5, sum(reward[-5:]) / 5

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from test_suites import BERT, rows
 
+from adjudge.methods.published import PUBLISHED
 from adjudge.report.across import tables_across
 from adjudge.report.markdown import comparison_markdown
 from adjudge.report.ranks import critical_difference, friedman, method_ranks, rank_lines
@@ -78,14 +79,14 @@ def test_a_task_without_one_method_is_left_out_and_named() -> None:
 
 def test_the_papers_gaps_stand_beside_ours() -> None:
     lower = {task: {name: value - 0.05 for name, value in metrics.items()} for task, metrics in BERT.items()}
-    table = {"rows": [*rows(BERT, "ppo"), *rows(lower, "sft"), *rows(lower, "tfidf")]}
+    table = {"rows": [*rows(BERT, "ppo"), *rows(lower, "sft"), *rows(lower, "tfidf")], "published": PUBLISHED}
     (gaps, ranks) = tables_across(table)
     assert gaps.head == ["PPO's lead in points over", "here", "in arXiv 2410.11020"]
     assert gaps.lines == [["sft", "+5.0", "+6.3"]]
     assert ranks.lines[0] == ["ppo", "1.00", "11"]
     text = comparison_markdown(table)
     assert "in arXiv 2410.11020" in text and "Nemenyi" in text
-    incomplete = {"rows": [*rows(BERT, "ppo"), *rows({"glue/sst2": BERT["glue/sst2"]}, "sft")]}
+    incomplete = {"rows": [*rows(BERT, "ppo"), *rows({"glue/sst2": BERT["glue/sst2"]}, "sft")], "published": PUBLISHED}
     assert not [item for item in tables_across(incomplete) if "gaps" in item.title]
 
 

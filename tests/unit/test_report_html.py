@@ -216,9 +216,9 @@ def test_page_of_a_comparison(tmp_path):
     page = page_of(comparison(tmp_path, tests=[TEST]))
     assert "Film reviews" in page.text
     assert (
-        "A tie: ppo with accuracy 0.900, and sft 0.750. No paired test tells them from the first (p ≥ 0.05 after Holm). "
-        "More judged rows or seeds might: --folds 5, --seeds 0,1,2."
-        in page.text
+        "A tie: ppo with accuracy 0.900, and sft 0.750. "
+        "No paired test tells them from the first (p ≥ 0.05 after Holm). "
+        "More judged rows or seeds might: --folds 5, --seeds 0,1,2." in page.text
     )
     assert "ppo − sft on accuracy: +0.150, p = 0.10 after Holm (McNemar): not significant" in page.text
     assert "adjudge compare --task glue/sst2" in page.text

@@ -11,6 +11,7 @@ from typing import Any
 
 from adjudge.experiments.cells import Cell, Result
 from adjudge.experiments.folds import pooled_results
+from adjudge.methods.published import PUBLISHED
 from adjudge.methods.settings import forms_apart
 from adjudge.system.files import write_json, write_text
 from adjudge.system.memory import PEAKS
@@ -66,6 +67,7 @@ def write_table(
         "unfinished": sum(cell.folder not in finished and cell.folder not in failed for cell in cells),
         "pending": [_named(cell, out) for cell in cells if cell.folder not in failed and cell.folder not in finished],
     }
+    table["published"] = PUBLISHED
     table["suites"] = [asdict(scores) for scored in suite_scores(table) for scores in scored]
     write_json(out / "table.json", table)
     write_text(out / "table.md", comparison_markdown(table))

@@ -54,7 +54,7 @@ def in_passes(method: Method) -> Method:
     def load(run: Run, specs: Sequence[TaskSpec]) -> Sequence[Judge]:
         return _wrapped(method.load(run, [asked_task(spec) for spec in specs]), specs)
 
-    return Method(train, load)
+    return replace(method, train=train, load=load)
 
 
 def _questions(part: TaskRows) -> TaskRows:

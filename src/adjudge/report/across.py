@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from adjudge.report.published import PUBLISHED_LINE, published_columns
+from adjudge.report.published import published_columns
 from adjudge.report.ranks import method_ranks, rank_columns, rank_lines
 from adjudge.report.suites import suite_scores
 
@@ -20,11 +20,12 @@ class Across(NamedTuple):
 
 
 def tables_across(table: Mapping[str, Any]) -> list[Across]:
-    """Return PPO's leads beside the paper's, suite by suite, and the methods' ranks over all tasks."""
+    """Return a method's leads beside those of a paper, suite by suite, and the methods' ranks over all tasks."""
     tables = []
-    for scores in suite_scores(table):
-        if (columns := published_columns(scores)) is not None:
-            tables.append(Across(f"{scores[0].suite}: the paper's gaps", *columns, [PUBLISHED_LINE]))
+    published = table.get("published")
+    for scores in suite_scores(table) if published else []:
+        if (columns := published_columns(scores, published)) is not None:
+            tables.append(Across(f"{scores[0].suite}: the paper's gaps", *columns, [published["note"]]))
     if (ranks := method_ranks(table)) is not None:
         tables.append(Across("Ranks over tasks", *rank_columns(ranks), rank_lines(ranks)))
     return tables

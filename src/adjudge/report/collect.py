@@ -96,6 +96,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     rows: list[dict[str, Any]] = []
     merged: dict[str, list[Any]] = {name: [] for name in LISTS}
     unfinished = 0
+    published: Any = None
     provenance: dict[str, str] = {}
     known: set[tuple[str, str, int | None]] = set()
     for folder in map(Path, folders):
@@ -109,10 +110,10 @@ def collect(folders: Sequence[Path]) -> Collection:
         for name, entries in merged.items():
             entries.extend(table.get(name) or ())
         unfinished += int(table.get("unfinished") or 0)
+        published = published or table.get("published")
         provenance |= {key: str(table[key]) for key in ("command", "version", "date") if table.get(key)}
-    return Collection(
-        tuple(map(Path, folders)), tuple(runs), {"rows": rows, **merged, "unfinished": unfinished}, provenance
-    )
+    table = {"rows": rows, **merged, "unfinished": unfinished, "published": published}
+    return Collection(tuple(map(Path, folders)), tuple(runs), table, provenance)
 
 
 def read_run(folder: Path) -> RunRecord:

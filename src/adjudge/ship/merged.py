@@ -59,7 +59,7 @@ def merged_model(run: Run) -> tuple[Any, Any]:
     from peft import PeftModel
 
     entry = get_entry(run.config.method)
-    if entry.rates_labels and entry.trains_adapter:
+    if entry.rates_labels and (run.folder / "adapter").is_dir():
         raise RunError(
             f"{run.folder} is a {run.config.method}: it rates answers with a head, which a language model has no place "
             "for, and writes none. Take it elsewhere as it is: its adapter folder, with judge.json."
