@@ -187,7 +187,13 @@ def work(method: str, models: dict[str, str], data: Path, folder: Path) -> None:
 
 def write_rows(model: Path, out: Path) -> None:
     """Write rows with a tiny model, going on with the texts that are there."""
-    settings = {"model": str(model), "runtime.device": "cpu", "runtime.threads": 1, "evaluation.batch_size": 2}
+    settings = {
+        "model": str(model),
+        "runtime.device": "cpu",
+        "runtime.threads": 1,
+        "evaluation.batch_size": 2,
+        "seed": 3,
+    }
     config = load_config(values=settings)
     plan = changed(plan_for_labels(["Good", "Bad"]), {"max_tokens": 8})
     order = Order(plan, rows=6, oversample=2)

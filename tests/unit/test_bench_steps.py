@@ -38,7 +38,7 @@ def learned(folder: Path, variant: steps.Variant) -> list[torch.Tensor]:
         examples = [
             Example(str(row), {"sentence": text}, judge.task.spec.words[row % 2]) for row, text in enumerate(TEXTS)
         ]
-        # With other answers a ratio can lie at the edge of its clip, where rounding decides on a whole token's gradient.
+        # With other answers a ratio can lie at the edge of its clip, where rounding decides on a token's gradient.
         sampling = Sampling.of(config.ppo, torch.Generator().manual_seed(1))
         batch = collect_batch(judge.task, prompt_rows(judge.task, examples), config.ppo, 0.1, sampling)
         groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters())}]

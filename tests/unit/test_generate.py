@@ -213,7 +213,7 @@ def test_a_stopped_generate_goes_on(model: Path, tmp_path: Path, monkeypatch: py
     assert "with other settings (rows 6 → 8)" in refused(model, out, *LABELS, "--rows", 8)
     assert "with other settings (seed 3 → 1)" in refused(model, out, *LABELS, "--seed", 1)
     output = made(model, out, *LABELS)
-    assert "going on after 15 texts" in output
+    assert "going on after 16 texts" in output
     for name in FILES:
         assert (out.parent / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(FILES)
