@@ -22,7 +22,7 @@ class Across(NamedTuple):
 def tables_across(table: Mapping[str, Any]) -> list[Across]:
     """Return a method's leads beside those of a paper, suite by suite, and the methods' ranks over all tasks."""
     tables = []
-    published = table.get("published")
+    published: Mapping[str, Any] = table.get("published") or {}
     for scores in suite_scores(table) if published else []:
         if (columns := published_columns(scores, published)) is not None:
             tables.append(Across(f"{scores[0].suite}: the paper's gaps", *columns, [published["note"]]))
