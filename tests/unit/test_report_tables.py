@@ -43,7 +43,7 @@ def test_probabilities_have_a_table_before_and_after_calibration():
     assert "|method|temperature|ECE|Brier|logloss|AUROC|" in lines
     assert "|sft|–|0.200[0.100,0.300]|0.200[0.100,0.300]|0.200[0.100,0.300]|0.200[0.100,0.300]|" in lines
     assert "|sft|2.50|0.050|0.200[0.100,0.300]|0.200[0.100,0.300]|–|" in lines
-    assert "On 100 rows chance alone gives an ECE of about 0.041." in text
+    assert "On 100 rows chance alone gives an ECE of about 0.041. ppo: answers were read, without probabilities" in text
     assert "ECE" not in comparison_markdown({"rows": [row("sft", 0.8)]})
 
 

@@ -295,6 +295,9 @@ ReportTo = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in this folder.", rich_help_panel=PLACE)]
+ReplaceFile = Annotated[
+    bool, typer.Option("--force", help="Replace the file of --out, if there is one.", rich_help_panel=PLACE)
+]
 Resume = Annotated[
     bool,
     typer.Option(

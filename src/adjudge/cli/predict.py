@@ -14,8 +14,8 @@ from adjudge.cli.options import (
     BaseModel,
     Decode,
     Encoding,
-    Force,
     JudgingSettings,
+    ReplaceFile,
     SendRows,
     Separator,
     examples,
@@ -66,7 +66,7 @@ def predict(
     model: BaseModel = None,
     decode: Decode = None,
     send_rows: SendRows = False,
-    force: Force = False,
+    force: ReplaceFile = False,
 ) -> None:
     """Judge new rows with a finished run, and hold doubtful answers back if you ask for it.
 

@@ -108,7 +108,7 @@ def show_table(table: Mapping[str, Any]) -> None:
         for task in tasks:
             if sure := certainties(table, task):
                 console.print()
-                show(text_table(*without_dashes(*certainty_columns(sure))), [certainty_line(task, sure)])
+                show(text_table(*without_dashes(*certainty_columns(sure))), [certainty_line(task, sure, table)])
             if items := phenomena(table, task):
                 console.print()
                 show(text_table(*phenomena_columns(items)), [phenomena_line(task, items)])

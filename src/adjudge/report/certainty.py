@@ -95,14 +95,19 @@ def certainty_columns(items: Sequence[Certainty]) -> tuple[list[str], list[list[
     return HEAD, lines
 
 
-def certainty_line(task: str, items: Sequence[Certainty]) -> str:
-    """Return the sentence that explains the table."""
+def certainty_line(task: str, items: Sequence[Certainty], table: Mapping[str, Any] | None = None) -> str:
+    """Return the sentence that explains the table, and which methods of `table` have no probabilities, and why."""
     by_chance = max((item.by_chance for item in items if item.by_chance is not None), default=None)
     text = f"{task}: how far the label probabilities can be believed; ECE, Brier and log loss are better when smaller"
     if any(item.temperature is not None for item in items):
         text += ", and – is a judge's own probabilities"
     if by_chance is not None:
         text += f". On {items[0].rows:,} rows chance alone gives an ECE of about {decimal(by_chance)}"
+    judged = [str(row["method"]) for row in (table or {}).get("rows", ()) if str(row["task"]) == task]
+    known = {item.method for item in items}
+    read = [method for method in dict.fromkeys(judged) if method not in known]
+    if read:
+        text += f". {', '.join(read)}: answers were read, without probabilities; --decode labels weighs the labels"
     return f"{text}."
 
 

@@ -200,7 +200,7 @@ def task_view(collection: Collection, task: str, anchor: str) -> TaskView:
         slices=tuple(sliced),
         slices_note=slices_line(task, sliced),
         certainties=tuple(sure),
-        certainty_note=certainty_line(task, sure),
+        certainty_note=certainty_line(task, sure, collection.table),
         reliabilities=tuple(reliabilities),
         risk=risk,
     )

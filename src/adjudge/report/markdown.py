@@ -35,7 +35,8 @@ def comparison_markdown(table: Mapping[str, Any]) -> str:
     for task in tasks:
         if sure := certainties(table, task):
             head, lines = without_dashes(*certainty_columns(sure))
-            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", escaped(certainty_line(task, sure)), ""]))
+            line = escaped(certainty_line(task, sure, table))
+            parts.append("\n".join([*aligned(head, lines, left=head[:1]), "", line, ""]))
     for task in tasks:
         if items := phenomena(table, task):
             head, lines = without_dashes(*phenomena_columns(items))
