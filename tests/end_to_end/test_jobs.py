@@ -78,7 +78,7 @@ def test_a_signal_stops_all_cells_with_checkpoints_and_the_same_command_goes_on(
     out = tmp_path / "out"
     slow = (*command, "--seeds", "0,1,2", "--out", str(out), "--jobs", "2", "sft.epochs=12")
     cells = [out / f"reviews/sft/seed-{seed}" for seed in (0, 1, 2)]
-    with start(*slow, **{PAUSE_S: "0.3"}) as process:
+    with start(*slow, fresh=True, **{PAUSE_S: "0.3"}) as process:
         wait_for(lambda: all((cell / "metrics.jsonl").is_file() for cell in cells[:2]) or not process.running, 120)
         process.signal(signal.SIGTERM)
         stopped = process.wait(90)
