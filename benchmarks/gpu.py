@@ -192,7 +192,7 @@ def _train(kind: str, model: str, batch: int, given: argparse.Namespace, began: 
     replays = ""
     if side is not None:
         policy = side.judge.task.policy
-        replays = f"; {policy.engine.graphs.replays} replays" if policy.engine.graphs is not None else ""
+        replays = f"; {policy.engine.graphs.replayed} replays" if policy.engine.graphs is not None else ""
         folder = Path(spec["model"])
         shape = given.out / f"shape-{model.removeprefix('random:')}"
         shapes, head = linear_shapes(empty_model(folder if folder.is_dir() else shape.resolve()))
@@ -285,7 +285,7 @@ def _exact(_kind: str, model: str, _batch: int, given: argparse.Namespace, _bega
                 figures.append((logp.detach().double(), ref.double(), grads, drawn.ids, drawn.logp_BR.double()))
             outcomes.append(figures)
             if policy.engine.graphs is not None:
-                lines.append(f"{policy.engine.graphs.replays} replays")
+                lines.append(f"{policy.engine.graphs.replayed} replays")
             del side, policy
         worst = [0.0, 0.0, 0.0, 0.0]
         same = 0

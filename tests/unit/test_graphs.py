@@ -93,7 +93,7 @@ def test_replayed_figures_and_gradients_are_those_of_a_usual_pass(family: str, r
     policy, usual = replaying(folder), trained_looking(folder)
     for prompts in (PROMPTS, OTHERS, PROMPTS):  # run as usual, captured, replayed with other rows
         assert_equal(figures(policy, prompts), figures(usual, prompts))
-    assert policy.engine.graphs.replays == 2
+    assert policy.engine.graphs.replayed == 2
 
 
 def test_a_replay_sees_weights_that_an_optimizer_changed(tiny_llama: Path) -> None:
@@ -131,10 +131,10 @@ def test_two_passes_before_a_backward_pass_do_not_share_memory(tiny_llama: Path)
         (first.sum() * 2 - second.sum()).backward()
         grads.append([parameter.grad for parameter in each.adapter_parameters()])
     assert_equal(*grads)
-    before = policy.engine.graphs.replays
+    before = policy.engine.graphs.replayed
     token_figures(policy, PROMPTS, RESPONSES, 1.0)  # never goes backward
     figures(policy)
-    assert policy.engine.graphs.replays == before + 2
+    assert policy.engine.graphs.replayed == before + 2
 
 
 def test_the_reference_has_passes_of_its_own(tiny_llama: Path) -> None:
@@ -173,7 +173,7 @@ def test_sampling_and_label_scores_without_a_cache(tiny_llama: Path) -> None:
         with torch.no_grad():
             scores = [label_logps(each, each.prefill(PROMPTS), [[3, 4, 2], [3, 5], [6]]) for each in (policy, usual)]
         assert_equal(scores[:1], scores[1:])
-    assert policy.engine.graphs.replays > 5
+    assert policy.engine.graphs.replayed > 5
 
 
 def test_a_large_model_gets_a_cache_after_some_tokens(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_the_pass_not_used_for_longest_makes_room(tiny_llama: Path, monkeypatch:
     longer = [[*prompt, *range(60, 100)] for prompt in PROMPTS]
     for prompts in (PROMPTS, PROMPTS, longer, longer, PROMPTS):  # each but the first of a shape is captured
         assert_equal(figures(policy, prompts), figures(usual, prompts))
-    assert policy.engine.graphs.replays == 3
+    assert policy.engine.graphs.replayed == 3
 
 
 def test_dropout_runs_as_usual(tiny_llama: Path) -> None:

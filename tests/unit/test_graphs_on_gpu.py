@@ -33,7 +33,7 @@ def test_replays_are_usual_passes(family: str, request: pytest.FixtureRequest) -
     assert policy.packs and policy.replays and not usual.replays
     for prompts in (PROMPTS, OTHERS, PROMPTS):
         assert_equal(figures(policy, prompts), figures(usual, prompts))
-    assert policy.engine.graphs is not None and policy.engine.graphs.replays == 2
+    assert policy.engine.graphs is not None and policy.engine.graphs.replayed == 2
 
 
 def test_a_new_reference_is_captured_after_the_old_passes_are_gone(tiny_llama: Path) -> None:

@@ -48,6 +48,11 @@ class TokenBatch:
     """Where the prompts end; None without instruction embeddings."""
 
     @property
+    def width(self) -> int:
+        """Number of tokens of the longest row, with the prefix."""
+        return len(self.prefix_C) + self.ids_BT.shape[1]
+
+    @property
     def attention_mask(self) -> Tensor:
         """Mask over prefix and rest, ``[B, C + T]``."""
         return torch.cat([self.mask_BT.new_ones(len(self.mask_BT), len(self.prefix_C)), self.mask_BT], dim=1)

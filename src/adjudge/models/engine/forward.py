@@ -129,17 +129,17 @@ class Engine:
         lay_out = partial(build_batch, prompts, responses, side=side, device=self.device, segments=segments)
         lay_out = partial(lay_out, prefix_multiple=multiple)
         batch = lay_out(share_prefix=share)
-        if len(batch.prefix_C) and self._exceeds_window(batch):  # the gap would count against the window too
+        if len(batch.prefix_C) and self._exceeds_window(batch.width):  # the gap would count against the window too
             batch = lay_out(share_prefix=False)
         return batch
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Return the last hidden states that predict the response's real tokens, ``[M, D]``."""
-        if self.graphs is not None and self._can_replay(batch):
+        if self.graphs is not None and self._can_replay(batch.width):
             return self.graphs.hidden(batch.rows)
         row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
         column_M = batch.answer_BR[batch.response_mask_BR]
-        if self._packs(batch):
+        if self._packs(batch.width):
             return self._run_packed(batch, Packing.of(batch, row_M, column_M), keep_cache=False)[0]
         hidden_BTD, _ = self._run_padded(batch, keep_cache=False)
         return hidden_BTD[row_M, column_M]
@@ -158,15 +158,15 @@ class Engine:
 
     def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Prefilled:
         """Run prompts once and return their cache, to sample or score labels from; `grad` lets gradients flow."""
-        batch = self.batch(prompts, [[] for _ in prompts], side="left")
-        if self.graphs is not None and not grad and self._can_replay(batch):
+        if self.graphs is not None and not grad and self._can_replay(max(map(len, prompts))):
             return self.graphs.prefill(prompts)
-        return self._prefill(batch, grad=grad)
+        return self._prefill(prompts, grad=grad)
 
-    def _prefill(self, batch: TokenBatch, *, grad: bool) -> Prefilled:
+    def _prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool) -> Prefilled:
+        batch = self.batch(prompts, [[] for _ in prompts], side="left")
         with torch.set_grad_enabled(grad):
-            if self._packs(batch):
-                row_B = torch.arange(len(batch.ids_BT), device=self.device)
+            if self._packs(batch.width):
+                row_B = torch.arange(len(prompts), device=self.device)
                 packing = Packing.of(batch, row_B, torch.full_like(row_B, -1))
                 hidden_BD, cached = self._run_packed(batch, packing, keep_cache=True)
                 packing.spread(cached.cache)
@@ -184,9 +184,10 @@ class Engine:
         `state` itself is used up.
         """
         if isinstance(state, Recomputed):
-            if self.graphs is not None and self.replays and not self.graphs.needs_cache(state):
+            width = max(map(len, state.tokens)) + ids_BT.shape[1]
+            if self.graphs is not None and self._can_replay(width) and not self.graphs.needs_cache(state):
                 return self.graphs.extend(state, ids_BT)
-            state = self._prefill(self.batch(state.tokens, [[] for _ in state.tokens], side="left"), grad=False)
+            state = self._prefill(state.tokens, grad=False)
         added = ids_BT.shape[1]
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
@@ -219,21 +220,21 @@ class Engine:
             hidden = hidden[:, shape.common :].index_select(1, packing.wanted_K)
         return hidden[0]
 
-    def _can_replay(self, batch: TokenBatch) -> bool:
-        return self.replays and self._packs(batch)
+    def _can_replay(self, width: int) -> bool:
+        return self.replays and self._packs(width)
 
     @property
     def _computes_anew(self) -> bool:
         """True where a prefix is part of the backward pass, or differs from pass to pass (dropout)."""
         return torch.is_grad_enabled() or self.training
 
-    def _packs(self, batch: TokenBatch) -> bool:
-        return self.abilities.packs and not self._exceeds_window(batch)
+    def _packs(self, width: int) -> bool:
+        return self.abilities.packs and not self._exceeds_window(width)
 
-    def _exceeds_window(self, batch: TokenBatch) -> bool:
+    def _exceeds_window(self, width: int) -> bool:
         """True if a row may be longer than the model's attention window (Mistral, Qwen2 with sliding windows)."""
         window = getattr(self.decoder.config, "sliding_window", None)
-        return window is not None and batch.attention_mask.shape[1] > window
+        return window is not None and width > window
 
     @property
     def _has_window(self) -> bool:

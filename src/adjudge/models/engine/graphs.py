@@ -161,7 +161,7 @@ class Graphs:
     def __init__(self, engine: Engine, capture: Capture = capture_on_gpu) -> None:
         self.engine = engine
         self.capture = capture
-        self.replays = 0
+        self.replayed = 0
         """Passes that were replayed so far."""
         self._captured: dict[Any, _Captured] = {}
         self._seen: set[Any] = set()
@@ -223,7 +223,7 @@ class Graphs:
             indices = shape.indices(rows).to(self.engine.device)
             return self.engine.run_fixed(shape, indices)[:count]
         captured.fill(rows)
-        self.replays += 1
+        self.replayed += 1
         if not grad:
             captured.forward.replay()
             return captured.hidden[:count].clone()
