@@ -426,8 +426,13 @@ class EncoderConfig(LoopConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4, weight_decay=0.01)
 
 
+def own_group(method: str) -> str:
+    """Return the group of settings that belongs to one method: ``critique_grpo``."""
+    return method.replace("-", "_")
+
+
 class MethodSettings(Settings):
-    """One group of settings per method, under its name."""
+    """One group of settings per method, under its name (`own_group`)."""
 
     sft: SftConfig = SftConfig()
     ppo: PpoConfig = PpoConfig()

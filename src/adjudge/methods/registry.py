@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from adjudge.config.methods import own_group
 from adjudge.errors import ConfigError, nearest
 from adjudge.runs.names import MULTI
 
@@ -72,8 +73,8 @@ class Entry:
 
 def _adapter(name: str, summary: str, source: str, *, samples: bool = True, **others: Any) -> Entry:
     """Return the entry of an adapter method in ``methods/NAME.py``, which reads the settings group NAME."""
-    settings = ("prompt", "answer", "lora", _group(name), "checkpoint", "init", *(("guard",) if samples else ()))
-    return Entry(name, summary, source, f"adjudge.methods.{_group(name)}", settings, **others)
+    settings = ("prompt", "answer", "lora", own_group(name), "checkpoint", "init", *(("guard",) if samples else ()))
+    return Entry(name, summary, source, f"adjudge.methods.{own_group(name)}", settings, **others)
 
 
 def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
@@ -83,7 +84,7 @@ def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
 
 def _prompting(name: str, summary: str, source: str, *, groups: tuple[str, ...] = (), **others: Any) -> Entry:
     """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing; it reads `groups` too."""
-    module = f"adjudge.methods.prompting.{_group(name)}"
+    module = f"adjudge.methods.prompting.{own_group(name)}"
     settings = ("prompt", "answer", "api", *groups)
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
 
@@ -93,7 +94,7 @@ def _search(name: str, summary: str, source: str, *, helped: bool = True, **othe
 
     A writer may be what helps it.
     """
-    group = _group(name)
+    group = own_group(name)
     settings = ("prompt", "answer", "api", *(("writer",) if helped else ()), group)
     return Entry(
         name,
@@ -109,7 +110,7 @@ def _search(name: str, summary: str, source: str, *, helped: bool = True, **othe
 
 def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, **others: Any) -> Entry:
     """Return the entry of an encoder method in ``methods/NAME.py``; its settings name its model."""
-    group = _group(name)
+    group = own_group(name)
     settings = (group, *(("checkpoint",) if checkpoints else ()))
     module, model = f"adjudge.methods.{group}", f"{group}.model"
     others = {"lists_answers": True, **others}
@@ -118,14 +119,10 @@ def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, 
 
 def _floor(name: str, summary: str, source: str, model: str = "", **others: Any) -> Entry:
     """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
-    group = _group(name)
+    group = own_group(name)
     module = f"adjudge.methods.floors.{group}"
     others = {"takes_sets": True, **others}
     return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False, **others)
-
-
-def _group(name: str) -> str:
-    return name.replace("-", "_")
 
 
 PAPER = "arXiv 2410.11020"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adjudge.config import Config, value_of
-from adjudge.config.methods import LoopConfig
+from adjudge.config.methods import LoopConfig, own_group
 from adjudge.errors import ConfigError
 
 
@@ -85,11 +85,6 @@ def fixed_values(method: str, space: Space) -> dict[str, Any]:
 def default_passes(settings: LoopConfig, train_rows: int) -> int:
     """Return the passes over the rows that the settings make."""
     return settings.passes(-(-train_rows // settings.batch_size))
-
-
-def own_group(method: str) -> str:
-    """Return the group of settings that belongs to one method: ``critique_grpo``."""
-    return method.replace("-", "_")
 
 
 def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choices]) -> dict[str, Space]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.config import parse_config, upgrade
-from adjudge.config.methods import MethodSettings
+from adjudge.config.methods import MethodSettings, own_group
 from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.card import write_card
@@ -43,8 +43,7 @@ def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mappin
 def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
     """Return the content of judge.json. It depends on training and calibration, not on the scores."""
     base = base_of(run)
-    own = run.config.method.replace("-", "_")
-    other_methods = [name for name in MethodSettings.model_fields if name != own]
+    other_methods = [name for name in MethodSettings.model_fields if name != own_group(run.config.method)]
     settings = run.config.model_dump(mode="json", exclude={*_LEFT_BEHIND, *other_methods})
     if run.config.model == _recorded_model(run).get("name"):
         settings["model"] = base["name"]
