@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from adjudge.config.methods import own_group
 from adjudge.methods.registry import get_entry
 from adjudge.runs.folder import Run, read_jsonl
 from adjudge.runs.start import starting_point
@@ -43,6 +45,22 @@ PLAIN_PPO: dict[str, Any] = {
     "ppo.min_steps": 0,
 }
 """PPO without our additions: one answer per prompt, a critic, and rewards from the first step on."""
+
+
+def tiny_run(method: str, model: Path, **values: Any) -> dict[str, Any]:
+    """Return the settings of a run that takes seconds; `values` are more of them, with ``__`` for the dots."""
+    return {
+        **EPOCHS_ALONE,
+        "method": method,
+        "model": str(model),
+        "runtime.dtype": "float32",
+        "runtime.device": "cpu",
+        "data.train_rows": 20,
+        "data.eval_rows": 8,
+        "evaluation.resamples": 100,
+        f"{own_group(method)}.batch_size": 4,
+        **{key.replace("__", "."): value for key, value in values.items()},
+    }
 
 
 def train_one(name: str, run: Run, spec: TaskSpec, rows: Sequence[Example]) -> Any:

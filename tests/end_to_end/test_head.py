@@ -10,7 +10,7 @@ import pytest
 import torch
 from fake_method import reviews
 from peft import LoraConfig, PeftModel
-from running import EPOCHS_ALONE, load_one, logged, train_one
+from running import load_one, logged, tiny_run, train_one
 from safetensors.torch import load_file
 from specs import label_task, number_task
 from transformers import AutoModelForSequenceClassification
@@ -29,20 +29,7 @@ from adjudge.types import Example
 
 
 def values_of(model: Path, **values: Any) -> dict[str, Any]:
-    return {
-        **EPOCHS_ALONE,
-        "method": "head",
-        "model": str(model),
-        "runtime.dtype": "float32",
-        "runtime.device": "cpu",
-        "data.train_rows": 20,
-        "data.eval_rows": 8,
-        "evaluation.resamples": 100,
-        "head.batch_size": 4,
-        "head.head_lr": 1e-2,
-        "head.optimizer.lr": 1e-3,
-        **{key.replace("__", "."): value for key, value in values.items()},
-    }
+    return tiny_run("head", model, **{"head__head_lr": 1e-2, "head__optimizer__lr": 1e-3, **values})
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import save_tiny, tiny_llama_config
 from fake_method import reviews
-from running import EPOCHS_ALONE, logged
+from running import logged, tiny_run
 
 from adjudge.config import load_config
+from adjudge.config.methods import own_group
 from adjudge.errors import ConfigError, GuardError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.rerun import compare_runs, rerun
@@ -29,20 +30,8 @@ from adjudge.types import Judgement
 
 
 def values_of(method: str, model: Path, **values: Any) -> dict[str, Any]:
-    group = method.replace("-", "_")
-    return {
-        **EPOCHS_ALONE,
-        "method": method,
-        "model": str(model),
-        "runtime.dtype": "float32",
-        "runtime.device": "cpu",
-        "data.train_rows": 20,
-        "data.eval_rows": 4,
-        "evaluation.resamples": 100,
-        f"{group}.batch_size": 4,
-        f"{group}.optimizer.lr": 3e-3,
-        **{key.replace("__", "."): value for key, value in values.items()},
-    }
+    own = {"data__eval_rows": 4, f"{own_group(method)}__optimizer__lr": 3e-3}
+    return tiny_run(method, model, **{**own, **values})
 
 
 @pytest.fixture(scope="module")

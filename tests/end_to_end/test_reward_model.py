@@ -11,7 +11,7 @@ import pytest
 import torch
 from fake_method import reviews
 from kill import differing
-from running import EPOCHS_ALONE, load_one, logged
+from running import load_one, logged, tiny_run
 from safetensors.torch import load_file
 
 from adjudge.config import load_config
@@ -25,20 +25,8 @@ from adjudge.tasks import load_split, load_task
 
 
 def values_of(model: Path, **values: Any) -> dict[str, Any]:
-    return {
-        **EPOCHS_ALONE,
-        "method": "reward-model",
-        "model": str(model),
-        "runtime.dtype": "float32",
-        "runtime.device": "cpu",
-        "data.train_rows": 20,
-        "data.eval_rows": 8,
-        "evaluation.resamples": 100,
-        "reward_model.batch_size": 4,
-        "reward_model.optimizer.lr": 3e-3,
-        "reward_model.head_lr": 1e-2,
-        **{key.replace("__", "."): value for key, value in values.items()},
-    }
+    rates = {"reward_model__optimizer__lr": 3e-3, "reward_model__head_lr": 1e-2}
+    return tiny_run("reward-model", model, **{**rates, **values})
 
 
 @pytest.fixture(scope="module")
