@@ -7,7 +7,6 @@ import signal
 
 import pytest
 from fake_method import write_reviews
-from forked_cells import PAUSE_S
 from processes import adjudge, start, wait_for
 
 from adjudge.config import load_config
@@ -17,6 +16,19 @@ from adjudge.runs.folder import Run, read_json
 from adjudge.tasks import infer_task
 
 SETTINGS = ("sft.epochs=2", "sft.min_steps=0", "runtime.dtype=float32", "runtime.threads=1", "evaluation.resamples=100")
+EPOCHS = ("rloo.epochs=4", "rloo.min_steps=0")
+WAITING = """
+import os, time
+calls = 0
+
+def waiting(completions, **columns):
+    global calls
+    calls += 1
+    while calls > 1 and os.path.exists({gate!r}):
+        time.sleep(0.01)
+    return [float(len(text) % 2) for text in completions]
+"""
+"""A reward function that waits at the second step while a file is there: a signal then finds each run at work."""
 EQUAL = ("metrics.jsonl", "predictions/dev.jsonl", "adapter/adapter_model.safetensors")
 
 
@@ -75,12 +87,17 @@ def test_cells_side_by_side_give_the_results_of_one_after_the_other(command, one
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_signal_stops_all_cells_with_checkpoints_and_the_same_command_goes_on(command, one_by_one, tmp_path):
-    out = tmp_path / "out"
-    slow = (*command, "--seeds", "0,1,2", "--out", str(out), "--jobs", "2", "sft.epochs=12")
-    cells = [out / f"reviews/sft/seed-{seed}" for seed in (0, 1, 2)]
-    with start(*slow, fresh=True, **{PAUSE_S: "0.3"}) as process:
+    out, gate, rewards = tmp_path / "out", tmp_path / "closed", tmp_path / "rewards.py"
+    gate.touch()
+    rewards.write_text(WAITING.format(gate=str(gate)))
+    own = ("--methods", "rloo", "--reward-funcs", f"{rewards}:waiting", "rloo.batch_size=4", *EPOCHS)
+    slow = (*command, *own, "--seeds", "0,1,2", "--out", str(out), "--jobs", "2")
+    cells = [out / f"reviews/rloo/seed-{seed}" for seed in (0, 1, 2)]
+    with start(*slow, fresh=True) as process:
         wait_for(lambda: all((cell / "metrics.jsonl").is_file() for cell in cells[:2]) or not process.running, 120)
         process.signal(signal.SIGTERM)
+        wait_for(lambda: process.stderr.count("stopping after this step") == 2 or not process.running, 60)
+        gate.unlink()
         stopped = process.wait(90)
     assert stopped.returncode == 143, stopped.stderr
     assert "Traceback" not in stopped.stderr
@@ -95,8 +112,10 @@ def test_a_signal_stops_all_cells_with_checkpoints_and_the_same_command_goes_on(
     again = adjudge(*slow)
     assert again.stderr.count("resuming after step") == 2
     assert len(read_json(out / "table.json")["rows"]) == 3
-    one_by_one("sft.epochs=12", seeds=[0])
-    assert equal(tmp_path / "apart/reviews/sft/seed-0", cells[0])
+    one_by_one(
+        f"rloo.reward.functions=['{rewards}:waiting']", "rloo.batch_size=4", *EPOCHS, methods=["rloo"], seeds=[0]
+    )
+    assert equal(tmp_path / "apart/reviews/rloo/seed-0", cells[0])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
