@@ -29,6 +29,8 @@ class Arm:
     """Another arm whose runs it takes, when only the decision differs."""
     generated: str = ""
     """The file of generated rows that it learns from (`tables.GENERATED`), in place of the table's own rows."""
+    recipe_of: Mapping[str, str] = field(default_factory=dict)
+    """By task, the recipe that it takes its method's own settings from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ EIGHT = (
 )
 SMALL = ("vader/tweets", "vader/products", "glue/sst2", "glue/mrpc")
 """Tasks of two labels from which files of 200 rows are cut."""
+PARAPHRASES = {f"glue/{task}": f"{task}-prompts.yaml" for task in ("sst2", "rte", "stsb")}
+"""Recipes with five instructions for a task."""
 
 
 def _methods(*names: str, **settings: Any) -> tuple[Arm, ...]:
@@ -267,6 +271,26 @@ PLANS: dict[str, Plan] = {
         eval_rows=400,
         against=("ppo, critic", "grpo"),
         settings={"prompt.analysis": "before", "answer.analysis_tokens": 32},
+    ),
+    "prompting": Plan(
+        "is it worth training: prompting at its best beside SFT and PPO",
+        ("glue/sst2", "glue/rte", "glue/stsb"),
+        (
+            SFT,
+            *_methods("ppo", "zero-shot"),
+            Arm(
+                "few-shot, first rows and no prior",
+                "few-shot",
+                {"prompt.demonstration_choice": "first", "prompt.prior": "none"},
+            ),
+            *_methods("few-shot", "nle", "prp", "gepa-edits"),
+            Arm("bpo, five paraphrases", "bpo", recipe_of=PARAPHRASES),
+            Arm("iip, stepwise", "iip"),
+        ),
+        rows=400,
+        seeds=1,
+        eval_rows=200,
+        against=("zero-shot", "sft"),
     ),
     "analysis": Plan(
         "an analysis before the judgement",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from benchmarks.choose.run import Job
 
 RESAMPLES = 2000
+SPENT = ("calls", "prompt_tokens", "generated_tokens", "gold_labels")
+"""What is counted of the budget of a method that asks models."""
 
 
 def report(name: str, jobs: Sequence[Job]) -> str:
@@ -59,6 +61,7 @@ class _Table:
             for arm in self.arms
         }
         self.tokens = {arm.name: fmean(_sampled_tokens(run) for run in runs[arm.of or arm.name]) for arm in self.arms}
+        self.budgets = [part for part in SPENT if any(map(bool, (_spent(each, part) for each in self.scores.values())))]
         kept = {name: _kept(plan, self.spec, answers) for name, answers in self.answers.items()}
         self.figures = {
             name: bootstrap_interval(metric, kept_KCU, RESAMPLES, 0) for name, (kept_KCU, metric) in kept.items()
@@ -88,10 +91,20 @@ class _Table:
             unreadable = fmean(score["unreadable"] for score in scores)
             seconds = fmean(score["seconds"]["train"] for score in scores)
             tokens = [f"{self.tokens[arm.name]:,.0f}"] if any(self.tokens.values()) else []
-            rows.append([*row, f"{one_label} of {len(scores)}", f"{unreadable:.1f}", *tokens, f"{seconds:.0f}"])
-        head += ["one label", "unreadable", *(["sampled tokens"] if any(self.tokens.values()) else []), "train s"]
+            budget = [_spent(scores, part) for part in self.budgets]
+            rows.append(
+                [*row, f"{one_label} of {len(scores)}", f"{unreadable:.1f}", *tokens, *budget, f"{seconds:.0f}"]
+            )
+        head += ["one label", "unreadable", *(["sampled tokens"] if any(self.tokens.values()) else [])]
+        head += [*(part.replace("_", " ") for part in self.budgets), "train s"]
         count = len(next(iter(self.answers.values()))[0])
         return [f"{self.rows} training rows, {count} judged.", "", *aligned(head, rows, left={head[0]})]
+
+
+def _spent(scores: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return the mean of a figure of the runs' budgets, their judging included; empty where nothing was counted."""
+    counted = [[part[name] for part in (score.get("budget"), score.get("judging")) if part] for score in scores]
+    return f"{fmean(map(sum, counted)):,.0f}" if any(map(any, counted)) else ""
 
 
 def _sampled_tokens(run: Run) -> int:

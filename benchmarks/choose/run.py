@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from adjudge.config import load_config
 from adjudge.errors import AdjudgeError
 from adjudge.tasks import load_task
@@ -28,6 +30,7 @@ from benchmarks.choose.plans import PLANS, Arm, Plan
 from benchmarks.choose.report import report
 from benchmarks.choose.tables import generating, make_table, with_generated
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 SLOW = (*("critique-grpo", "grpo", "ppo", "spin", "sppo", "tdpo", "dpo", "exact", "rloo", "reinforce", "swie", "sft"),)
 """Methods from the slowest step to the fastest."""
 
@@ -93,14 +96,14 @@ def plan_jobs(
             if arm.of:
                 continue
             for seed in range(plan.seeds if seeds is None else seeds):
-                values = {**_values(plan, arm, seed, data_dir), **dict(item.split("=", 1) for item in settings)}
+                values = {**_values(plan, arm, task, seed, data_dir), **dict(item.split("=", 1) for item in settings)}
                 own = with_generated(spec, arm.generated, out / "tables") if arm.generated else spec
                 folder = out / name / task.replace("/", "-").replace(":", "-") / arm.name.replace(", ", "-")
                 jobs.append(Job(name, arm, own, seed, values, Path(str(folder).replace(" ", "-")) / f"seed-{seed}"))
     return jobs
 
 
-def _values(plan: Plan, arm: Arm, seed: int, data_dir: Path) -> dict[str, Any]:
+def _values(plan: Plan, arm: Arm, task: str, seed: int, data_dir: Path) -> dict[str, Any]:
     return {
         "method": arm.method,
         "seed": seed,
@@ -110,7 +113,13 @@ def _values(plan: Plan, arm: Arm, seed: int, data_dir: Path) -> dict[str, Any]:
         "runtime.threads": 1,
         **plan.settings,
         **arm.settings,
+        **(_own_settings(arm.method, arm.recipe_of[task]) if task in arm.recipe_of else {}),
     }
+
+
+def _own_settings(method: str, recipe: str) -> dict[str, Any]:
+    own = yaml.safe_load((RECIPES / recipe).read_text(encoding="utf-8"))[method]
+    return {f"{method}.{key}": value for key, value in own.items()}
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, deadline_s: float | None = None) -> None:
