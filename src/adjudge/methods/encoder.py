@@ -21,7 +21,7 @@ from adjudge.errors import DataError, RunError
 from adjudge.evaluation.encoder import EncoderJudge
 from adjudge.evaluation.validation import hold_out
 from adjudge.methods.base import Method, Trained
-from adjudge.methods.loop import Loop
+from adjudge.methods.base_loop import Loop
 from adjudge.models.encoder import load_encoder
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec

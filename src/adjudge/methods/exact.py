@@ -31,7 +31,8 @@ from torch import Tensor
 from adjudge.config import ExactConfig
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
-from adjudge.methods.loop import AdapterLoop, Step, adapter_loop, adapter_method
+from adjudge.methods.base_loop import Step
+from adjudge.methods.loop import AdapterLoop, adapter_loop, adapter_method
 from adjudge.prompts.answers import every_answer
 from adjudge.rl.kl import label_kl, with_other
 from adjudge.rl.losses import expected_reward, label_objective
