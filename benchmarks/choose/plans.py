@@ -149,6 +149,12 @@ PLANS: dict[str, Plan] = {
         rows=200,
         against=("linear",),
     ),
+    "rivals": Plan(
+        "the cheap rivals beside SFT: two classes, and a table of four",
+        ("glue/sst2", "sources"),
+        (SFT, *_methods("head", "setfit", "linear", "tfidf")),
+        rows=400,
+    ),
     "budgets": Plan(
         "how long a small file is trained: the default against other numbers of passes",
         SMALL,

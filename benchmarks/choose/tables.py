@@ -21,6 +21,9 @@ POOL = 6000
 """Training rows in a table; a run draws its own from them."""
 SKEW = 0.1
 """Share of the rare label in a skewed table."""
+SOURCES = "sources"
+"""A table of four classes, made from the texts of the four VADER tasks."""
+SOURCE_OF = {"vader/tweets": "Tweet", "vader/news": "News", "vader/movies": "Film", "vader/products": "Product"}
 OTHER = {"Negative": "Positive", "Positive": "Negative"}
 
 
@@ -28,6 +31,8 @@ def make_table(name: str, data_dir: Path, folder: Path) -> TaskSpec:
     """Write the table's files into `folder` and return its task. ``cut:TASK`` cuts rows off a task's training rows."""
     if name.startswith("cut:"):
         return _cut(load_task(name.removeprefix("cut:")), data_dir, folder)
+    if name == SOURCES:
+        return _sources(data_dir, folder)
     spec = load_task("glue/sst2")
     train, dev = (_rows(load_split(spec, split, data_dir)) for split in ("train", "dev"))
     random.Random(0).shuffle(train)
@@ -80,6 +85,21 @@ def _cut(spec: TaskSpec, data_dir: Path, folder: Path) -> TaskSpec:
     ]
     table = TableSource(train=str(paths[0].resolve()), dev=str(paths[1].resolve()))
     return spec.model_copy(update={"source": Source(table=table)})
+
+
+def _sources(data_dir: Path, folder: Path) -> TaskSpec:
+    """Return the task of telling where a text was written: a table of four classes, at most 1,500 rows of each."""
+    rows: Rows = []
+    for task, source in SOURCE_OF.items():
+        texts = [text for text, _ in _rows(load_split(load_task(task), "train", data_dir))]
+        random.Random(0).shuffle(texts)
+        rows += [(text, source) for text in texts[: POOL // len(SOURCE_OF)]]
+    random.Random(0).shuffle(rows)
+    head = ("text", "source")
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = (("", rows[:-1000]), ("-dev", rows[-1000:]))
+    paths = [_written(folder / f"{SOURCES}{part}.csv", [head, *part_rows]) for part, part_rows in parts]
+    return infer_task(paths[0], ["text"], "source", dev=paths[1])
 
 
 def _plain(train: Rows, dev: Rows) -> tuple[Rows, Rows, tuple[str, ...]]:
