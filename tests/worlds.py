@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import random
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 from processes import _SERVER
 
-WITHIN_S = 240.0
+WITHIN_S = 150.0
 """Seconds for a world to end."""
 
 
@@ -22,18 +25,32 @@ def run_world(size: int, action: Callable[..., None], *arguments: Any, folder: P
     What each process printed lies in ``folder/process-RANK.txt``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     world = [
         _SERVER.Process(target=_run, args=(rank, size, port, str(folder), action, arguments)) for rank in range(size)
     ]
     for process in world:
         process.start()
+    deadline = time.monotonic() + WITHIN_S
+    codes = []
     for process in world:
-        process.join(WITHIN_S)
-        assert process.exitcode is not None, printed(folder)
-    return [process.exitcode for process in world]
+        process.join(max(0.0, deadline - time.monotonic()))
+        codes.append(process.exitcode)
+        process.kill()
+    assert None not in codes, printed(folder)
+    return codes
+
+
+def _free_port() -> int:
+    """Return a port that is free and that no outgoing connection is given meanwhile."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 50):
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("50 ports were tried, and all are taken")
 
 
 def printed(folder: Path) -> list[str]:
@@ -51,6 +68,7 @@ def _run(rank: int, size: int, port: int, folder: str, action: Callable[..., Non
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(WITHIN_S - 20.0)  # says where a process hangs
     try:
         action(*arguments)
     except BaseException:

@@ -19,7 +19,7 @@ from adjudge.config import Config, load_config
 from adjudge.errors import ConfigError, GuardError, NotFiniteError, RunError
 from adjudge.evaluation.validation import hold_out
 from adjudge.experiments.execute import execute
-from adjudge.methods import loop
+from adjudge.methods import base_loop
 from adjudge.runs.folder import Run, read_json, read_jsonl
 from adjudge.training import updates
 from adjudge.training.checkpoint import load_checkpoint
@@ -248,7 +248,7 @@ def test_a_step_that_was_through_is_not_done_twice(
 
         return validate
 
-    monkeypatch.setattr(loop, "validator", failing)
+    monkeypatch.setattr(base_loop, "validator", failing)
     with pytest.raises(NotFiniteError):
         execute(settings(tiny_llama, "sft", **more), spec, tmp_path / "run")
     assert read_json(tmp_path / "run" / "failure.json")["replays"] is False

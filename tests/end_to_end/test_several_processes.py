@@ -49,12 +49,11 @@ def settings(method: str, model: Path, **values: Any) -> Config:
 
 def train_in(folders: list[Path], config: Config, spec: TaskSpec, rows: int) -> None:
     """Train in the folder of this process's rank: unlike a run's, it stays there to be compared."""
-    with parallel.joined():
-        functions = load_reward_functions(config, [spec])
-        run = Run.create(folders[parallel.rank()], config, reward_functions=functions)
-        examples = load_split(spec, "train")[:rows]
-        judge = get_entry(config.method).load().train(run, [TaskRows(spec, examples)]).judges[0]
-        run.write_predictions("dev", judge.judge(load_split(spec, "dev")))
+    functions = load_reward_functions(config, [spec])
+    run = Run.create(folders[parallel.rank()], config, reward_functions=functions)
+    examples = load_split(spec, "train")[:rows]
+    judge = get_entry(config.method).load().train(run, [TaskRows(spec, examples)]).judges[0]
+    run.write_predictions("dev", judge.judge(load_split(spec, "dev")))
 
 
 REWARD = """
@@ -104,9 +103,13 @@ CASES = [
 
 
 def train_each(cases: list[tuple[list[Path], Config]], spec: TaskSpec, rows: int) -> None:
-    """Train case after case, as a process of a world."""
-    for folders, config in cases:
-        train_in(folders, config, spec, rows)
+    """Train case after case, as a process of a world.
+
+    They meet once: a second meeting at the same port may find the first one's store, and wait for it in vain.
+    """
+    with parallel.joined():
+        for folders, config in cases:
+            train_in(folders, config, spec, rows)
 
 
 @pytest.mark.parametrize("cases", [CASES[:5], CASES[5:]], ids=["sft to grpo", "critique-grpo to reward-model"])
