@@ -75,6 +75,7 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
     Raises RuntimeError when the number of updates is not the expected one.
     """
     from adjudge.methods.ppo import collect_batch
+    from adjudge.methods.settings import first_kl
     from adjudge.training.updates import clipped_updates
 
     spec = side.spec
@@ -96,7 +97,7 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
     for indices in batches:
         rows = [PromptRow(side.examples[index], tuple(spec.prompt_ids[index])) for index in indices]
         with collect_stages() as seconds:
-            batch = collect_batch(task, rows, config, config.kl_init, sampling)
+            batch = collect_batch(task, rows, config, first_kl(side.config), sampling)
             rollout = batch.rollout
             figures = clipped_updates(policy, optimizer, rollout, batch.advantage_BR, config, order, batch.critic)
         scheduler.step()

@@ -177,6 +177,7 @@ def measure_update(
 ) -> dict[str, Any]:
     """Return the row of an update: the mean over the updates of the fastest batch."""
     from adjudge.methods.ppo import collect_batch
+    from adjudge.methods.settings import first_kl
     from adjudge.rollout.prompted import PromptRow
     from adjudge.rollout.sampler import Sampling
     from adjudge.system.timing import collect_stages
@@ -191,7 +192,7 @@ def measure_update(
     rows = [PromptRow(side.examples[index], tuple(spec.prompt_ids[index])) for index in range(spec.batch_size)]
     best: dict[str, Any] | None = None
     for step in range(repeats + 1):
-        batch = collect_batch(side.judge.task, rows, config, config.kl_init, sampling)
+        batch = collect_batch(side.judge.task, rows, config, first_kl(side.config), sampling)
         # Drop the sampling pass: the first update would reuse it and run only a backward pass.
         rollout = replace(batch.rollout, sampled_with_grad=None)
         again = torch.Generator()

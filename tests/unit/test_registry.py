@@ -9,7 +9,7 @@ from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Method
 from adjudge.methods.registry import METHODS, check_names, get_entry
-from adjudge.methods.settings import check_settings, forms_apart, own_settings
+from adjudge.methods.settings import check_settings, first_kl, forms_apart, own_settings
 
 
 def test_the_names_are_a_contract():
@@ -187,3 +187,18 @@ def test_rows_hold_no_analyses_to_learn_from(method, reason):
 @pytest.mark.parametrize("method", ["zero-shot", "ppo", "encoder"])
 def test_what_needs_no_analyses_may_have_them_first(method):
     check_settings(load_config(overrides=[f"method={method}", "prompt.analysis=before"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), 1.0),
+        (("ppo.warm_start=0",), 0.05),
+        (("ppo.warm_start=0", "init=runs/sft"), 1.0),
+        (("prompt.analysis=before",), 0.05),
+        (("ppo.kl_init=0",), 0.0),
+        (("ppo.warm_start=0", "ppo.kl_init=0.3"), 0.3),
+    ],
+)
+def test_the_pull_to_the_reference_is_strong_where_it_was_taught(overrides, expected):
+    assert first_kl(load_config(overrides=list(overrides))) == expected

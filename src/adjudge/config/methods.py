@@ -135,7 +135,12 @@ class PpoConfig(PolicyGradientConfig):
     whiten_advantages: bool = Field(
         True, description="shift and scale the advantages of a batch to mean 0 and variance 1; never with exact values"
     )
-    kl_init: float = Field(0.05, ge=0, description="first KL coefficient, beta")
+    kl_init: float | None = Field(
+        None,
+        ge=0,
+        description="first KL coefficient, beta; unset: 1 after a warm start or from a run (init), else 0.05: without "
+        "them, or with an analysis before the judgement",
+    )
     kl_target: float | None = Field(
         6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
     )

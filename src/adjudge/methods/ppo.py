@@ -16,7 +16,8 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`). Inside an
    analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).
 10. The reward of a label is weighted by its rarity, so that one label for all rows earns nothing (`reward.balance`).
-11. The right answers may be taught in each update, beside what was sampled: PPO-ptx (`sft_weight`, off by default).
+11. The first β is 1 after a warm start: a smaller one lets the policy become sure before it is right (`kl_init`).
+12. The right answers may be taught in each update, beside what was sampled: PPO-ptx (`sft_weight`, off by default).
 
 Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards),
 2410.01679 (VinePPO), 2203.02155 (PPO-ptx).
@@ -35,6 +36,7 @@ from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.baselines import check_values, compare, uses_exact
 from adjudge.methods.loop import adapter_loop, adapter_method
+from adjudge.methods.settings import first_kl
 from adjudge.rl.kl import AdaptiveKL, kl_per_response
 from adjudge.rollout.collect import Rollout, sample, score
 from adjudge.rollout.forward import reference_logp
@@ -72,7 +74,7 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
             f"ppo.sft_weight={config.sft_weight} teaches the right answers, and there are none with an analysis before "
             "them. Leave it out, or leave out prompt.analysis=before."
         )
-    beta = AdaptiveKL(config.kl_init, config.kl_target, config.kl_horizon)
+    beta = AdaptiveKL(first_kl(run.config), config.kl_target, config.kl_horizon)
     carry: dict[str, Stateful] = {"beta": beta}
     vine = None
     if config.values in ("vine", "vine-labels"):

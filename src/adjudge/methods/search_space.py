@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from adjudge.config import Config, value_of
 from adjudge.config.methods import LoopConfig, own_group
 from adjudge.errors import ConfigError
+from adjudge.methods.settings import first_kl
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ Space = Mapping[str, Range | Choices]
 
 FACTORS = {"optimizer.lr": 4.0, "kl_init": 10.0, "beta": 10.0}
 """Settings that are searched from a ``1/factor`` to a ``factor`` of their default, where a method has them."""
+UNSET: Mapping[str, Callable[[Config], float]] = {"ppo.kl_init": first_kl}
+"""Settings whose value depends on others until it is given."""
 PASSES = (0.5, 1, 2, 4)
 """Passes over the rows that are searched, as multiples of the default's."""
 CHOICES = {"warm_start": (0.25, 0.5, 0.75)}
@@ -69,7 +72,7 @@ def default_space(method: str, config: Config, train_rows: int) -> Space:
 
 def default_values(method: str, config: Config, space: Space, train_rows: int) -> dict[str, Any]:
     """Return the value of each searched setting that stands for the settings as they are."""
-    values = {key: value_of(config, key) for key in space}
+    values = {key: _value(config, key) if key in UNSET else value_of(config, key) for key in space}
     group = own_group(method)
     if f"{group}.epochs" in space:
         values[f"{group}.epochs"] = default_passes(getattr(config, group), train_rows)
@@ -107,8 +110,10 @@ def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choic
 
 
 def _value(config: Config, key: str) -> float | None:
-    """Return a number among the settings; None where there is no such setting."""
+    """Return a number among the settings, or what it is when it is unset; None where there is no such setting."""
     place: Any = config
     for part in key.split("."):
         place = getattr(place, part, None)
+    if place is None and key in UNSET:
+        return UNSET[key](config)
     return place if isinstance(place, int | float) and not isinstance(place, bool) else None

@@ -50,6 +50,17 @@ def check_settings(config: Config) -> None:
         )
 
 
+def first_kl(config: Config) -> float:
+    """Return PPO's first KL coefficient: a strong one where the reference already answers as it was taught to.
+
+    The untrained model has to be left behind, and an analysis has many tokens, each with a KL of its own.
+    """
+    if config.ppo.kl_init is not None:
+        return config.ppo.kl_init
+    taught = config.init is not None or config.ppo.warm_start > 0
+    return 1.0 if taught and config.prompt.analysis != "before" else 0.05
+
+
 def _explaining() -> list[str]:
     return [entry.name for entry in METHODS.values() if entry.explains]
 
