@@ -27,6 +27,7 @@ from adjudge.training.mixture import TaskRows
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 SETTINGS: dict[str, Any] = {
+    **({"runtime.shard_base": True} if os.environ.get("SHARD") else {}),
     **EPOCHS_ALONE,
     "runtime.dtype": "float32",
     "runtime.threads": 1,
@@ -223,12 +224,22 @@ def test_more_processes_than_rows_are_refused(able: Path, tmp_path: Path) -> Non
     assert "sft.batch_size is 1, fewer than the 2 processes" in printed(tmp_path / "b")[0]
 
 
-@pytest.mark.parametrize("variable", sorted(parallel.OTHER_ENGINES))
-def test_an_engine_that_divides_the_model_is_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("named", "engine"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP of version 1"),
+        ({"ACCELERATE_USE_FSDP": "1", "FSDP_VERSION": "1"}, "FSDP of version 1"),
+    ],
+)
+def test_an_engine_that_is_not_here_is_refused(
+    named: dict[str, str], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from adjudge.errors import ConfigError
 
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ConfigError, match="each process holds the whole model"), parallel.joined():
+    for variable, value in named.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"asks for {engine}, which .*runtime.shard_base=true"), parallel.joined():
         pass
 
 
