@@ -347,8 +347,8 @@ def load_policy(config: Config, *, adapter: bool = False) -> Policy:
     policy = Policy(lm, tokenizer, config.model, build_engine(lm, config.model, sharded))
     if sharded is not None:
         note(
-            f"{config.model}: the base of {sharded.whole_bytes / 1e6:,.0f} MB is divided over {world_size()} processes;"
-            f" each holds {sharded.held_bytes / 1e6:,.0f} MB, and {sharded.largest_bytes / 1e6:,.0f} MB while they run."
+            f"{config.model}: a base of {sharded.whole_bytes / 1e6:,.1f} MB is divided over {world_size()} processes. "
+            f"Each holds {sharded.held_bytes / 1e6:,.1f} MB, and {sharded.largest_bytes / 1e6:,.1f} MB of what runs."
         )
     if config.runtime.checkpoint_activations:
         policy.checkpoint_activations()

@@ -146,10 +146,9 @@ def _meet() -> None:
 def announced(number: int) -> list[int]:
     """Return the number that each process announces, in their order: far cheaper than `gathered`."""
     import torch
-    from torch import distributed
 
     numbers = torch.empty(world_size(), dtype=torch.int64)
-    distributed.all_gather_into_tensor(numbers, torch.tensor([number]))
+    gather_parts(numbers, torch.tensor([number]))
     return numbers.tolist()
 
 
@@ -157,7 +156,9 @@ def gather_parts(whole: Tensor, part: Tensor) -> None:
     """Fill `whole` with the parts of all processes, in their order; all parts are of one size."""
     from torch import distributed
 
-    distributed.all_gather_into_tensor(whole, part)
+    # The second is its name before torch 2.13.
+    gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+    gather(whole, part)
 
 
 def share(count: int) -> slice:

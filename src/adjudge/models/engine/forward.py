@@ -38,7 +38,8 @@ from adjudge.models.instruction import InstructionEmbeddings, Pass, Segments
 def build_engine(model: Any, name: str, sharded: Sharded | None = None) -> Engine:
     """Return an engine for a causal LM, with its layers fused and its abilities probed.
 
-    `sharded` is how the model was divided over several processes. Raises ModelError when the logits computed here differ from the model's own.
+    `sharded` is how the model was divided over several processes. Raises ModelError when the logits computed here
+    differ from the model's own.
     """
     engine = Engine(model, name)
     engine.sharded = sharded
