@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from adjudge.errors import ModelError
+from adjudge.system.memory import return_freed_memory
 from adjudge.system.parallel import (
     announced,
     gather_parts,
@@ -71,11 +72,13 @@ class Flat:
         """Return the size of the whole weights."""
         return sum(shape.numel() for shape in self.shapes) * self.part.element_size()
 
-    def gather(self) -> Tensor:
-        """Return the whole weights as one vector, with the parts of all processes: each must call this."""
-        whole = self.part.new_empty(len(self.part) * world_size())
+    def room(self) -> Tensor:
+        """Return memory for the whole weights as one vector, without their numbers."""
+        return self.part.new_empty(len(self.part) * world_size())
+
+    def gather(self, whole: Tensor) -> None:
+        """Fill memory with the weights, with the parts of all processes: each must call this."""
         gather_parts(whole, self.part)
-        return whole
 
     def put(self, whole: Tensor) -> None:
         """Let the parameters show these weights."""
@@ -150,7 +153,7 @@ class Unit:
         place = tensor.untyped_storage().data_ptr()
         for index, whole in enumerate(self.wholes):
             if whole.untyped_storage().data_ptr() == place:
-                return _Kept(self, index, tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+                return _Kept(self, index, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
         return tensor
 
 
@@ -181,25 +184,29 @@ class Exchange:
             raise ModelError("the base is divided over processes that have left; load it again, in one process.")
         if self._held is not None:
             self._held.drop()
+        self._held = None
+        wholes = [flat.room() for flat in unit.flats]  # where memory runs out, no other process waits for this one yet
+        self._round(unit.number, wholes)
+        unit.put(wholes)
         self._held = unit
-        unit.put(self._round(unit.number)[unit.number])
 
     @torch.no_grad()
     def serve(self) -> None:
         """Take part in the others' rounds until no process needs weights."""
-        while self._round(NOTHING):
+        while self._round(NOTHING, []):
             pass
 
-    def _round(self, own: int) -> dict[int, list[Tensor]]:
-        """Announce the unit that this process needs; return the gathered weights of its unit, and whose else.
+    def _round(self, own: int, wholes: Sequence[Tensor]) -> bool:
+        """Announce the unit that this process needs, and gather what any process needs, its own into `wholes`.
 
-        A unit that others need is gathered and dropped at once: its value is then an empty list.
+        Returns False where none needs anything.
         """
-        wholes: dict[int, list[Tensor]] = {}
-        for number in sorted(set(announced(own)) - {NOTHING}):
-            parts = [flat.gather() for flat in self._units[number].flats]
-            wholes[number] = parts if number == own else []
-        return wholes
+        numbers = sorted(set(announced(own)) - {NOTHING})
+        for number in numbers:
+            flats = self._units[number].flats
+            for flat, whole in zip(flats, wholes if number == own else [each.room() for each in flats], strict=True):
+                flat.gather(whole)
+        return bool(numbers)
 
 
 _exchange = Exchange()
@@ -245,6 +252,7 @@ def shard(model: Any, name: str, device: torch.device) -> Sharded:
     if len({tuple(others) for others in gathered(sizes)}) > 1:
         raise ModelError(f"{name}: the processes have models of different sizes; give all machines the same files.")
     serve_before_meeting(_exchange.serve)
+    return_freed_memory()
     return Sharded(units, rest_bytes + sum(sizes), held, max(sizes))
 
 
