@@ -302,6 +302,11 @@ class RuntimeConfig(Settings):
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="precision of the fixed weights (needs bitsandbytes)"
     )
+    shard_base: bool = Field(
+        False,
+        description="several processes: divide the frozen weights among them, and gather a layer while it runs; "
+        "less memory, more time",
+    )
     checkpoint_activations: bool = Field(
         False, description="compute activations again in the backward pass: less memory, more time"
     )
@@ -317,6 +322,16 @@ class RuntimeConfig(Settings):
     trust_remote_code: str | None = Field(
         None, description="name of the one model whose own Python code may run; unset: none"
     )
+
+    @field_validator("shard_base")
+    @classmethod
+    def _of_plain_weights(cls, divides: bool, info: ValidationInfo) -> bool:
+        if divides and (quantization := info.data.get("quantization", "none")) != "none":
+            raise ValueError(
+                f"weights of runtime.quantization={quantization} cannot be divided over processes; leave one of the "
+                "two settings out"
+            )
+        return divides
 
     @field_validator("micro_batch_size")
     @classmethod

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config
+from adjudge.config import Config, change
 from adjudge.errors import ConfigError
 from adjudge.experiments.judging import ended, ensure_model, judge_run, task_scores
 from adjudge.experiments.rows import RunRows, learned_rows, report_overlap, rows_for
@@ -39,7 +39,7 @@ from adjudge.runs.start import StartingPoint, starting_point
 from adjudge.runs.tasks import write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_bytes, write_json
-from adjudge.system.parallel import joined, world_size
+from adjudge.system.parallel import asks_to_shard, joined, world_size
 from adjudge.system.timing import timed
 from adjudge.tasks.reading.kept_rows import keep_rows
 from adjudge.tasks.spec import TaskSpec
@@ -78,7 +78,7 @@ def execute(
     specs = [tasks] if isinstance(tasks, TaskSpec) else list(tasks)
     with joined(), folder_of_process(Path(folder), resume=resume) as own_folder:
         return _execute(
-            config_of_process(config), specs, own_folder, force, resume, reward_functions, evaluate, answers
+            config_of_process(sharding(config)), specs, own_folder, force, resume, reward_functions, evaluate, answers
         )
 
 
@@ -96,7 +96,7 @@ def _execute(
     if reward_functions is None:
         reward_functions = load_reward_functions(config, specs)
     rows = _rows(config, specs, evaluate=evaluate)  # before the folder exists: a mistake creates no files
-    _check_processes(rows)
+    _check_processes(rows, config)
     ensure_model(config)
     going = outgoing(config, specs, [part.rows for part in rows.parts], rows.eval_rows)
     check_sending([(config, going, answers.parent if answers else folder)])
@@ -169,8 +169,18 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     return own_settings(config, len(specs))
 
 
-def _check_processes(rows: RunRows) -> None:
-    """Raise ConfigError when there are more processes than rows to share."""
+def sharding(config: Config) -> Config:
+    """Return the settings with ``runtime.shard_base`` where `accelerate launch` asks for it. Raises ConfigError."""
+    return change(config, {"runtime.shard_base": True}) if asks_to_shard() else config
+
+
+def _check_processes(rows: RunRows, config: Config) -> None:
+    """Raise ConfigError for more processes than rows to share, and for a base to divide that the method lacks."""
+    if world_size() > 1 and config.runtime.shard_base and model_key(config) != "model":
+        raise ConfigError(
+            f"runtime.shard_base divides the frozen weights of `model`, and {config.method} does not run it. "
+            "Leave the setting out, or start plain torchrun."
+        )
     fewest = min(count for count in (rows.train_count, *map(len, rows.eval_rows)) if count)
     if world_size() > fewest:
         raise ConfigError(

@@ -47,15 +47,14 @@ def rated(run: Run, model: RewardModel, parts: Sequence[TaskRows]) -> Sequence[R
     update = {"model": run.config.model, "runtime": run.config.runtime}  # the same weights, where they lie now
     own.config = dated(model.folder, own.config).model_copy(update=update)
 
+    # Every process loads it: the first, which rates alone, may need what the others hold of a divided base.
+    tasks = load_adapter_tasks(own, [part.spec for part in parts])
     if model.rates_analyses:
-        return [
-            AnswerRatings(task, rates_labels=model.kind == "label")
-            for task in load_adapter_tasks(own, [part.spec for part in parts])
-        ]
+        return [AnswerRatings(task, rates_labels=model.kind == "label") for task in tasks]
 
     def rate() -> list[tuple[list[list[float]], float]]:
         found = []
-        for task, part in zip(load_adapter_tasks(own, [part.spec for part in parts]), parts, strict=True):
+        for task, part in zip(tasks, parts, strict=True):
             task.policy.eval()
             rows = prompt_rows(task, part.rows)
             reward_NL = label_rewards(task, [row.ids for row in rows])

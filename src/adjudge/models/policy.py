@@ -28,9 +28,10 @@ from adjudge.models.engine.forward import Engine, build_engine
 from adjudge.models.engine.graphs import Graphs
 from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
+from adjudge.models.engine.sharding import Sharded, shard
 from adjudge.models.instruction import InstructionEmbeddings, read_settings
 from adjudge.models.sources.bundled import published_name
-from adjudge.models.sources.loading import load_causal_lm, lora_targets
+from adjudge.models.sources.loading import load_causal_lm, lora_targets, resolve_device
 from adjudge.models.sources.quiet import no_future_warnings
 from adjudge.models.sources.untrusted import (
     ADAPTER_WEIGHTS,
@@ -39,7 +40,9 @@ from adjudge.models.sources.untrusted import (
     has_embeddings,
     mark_embeddings,
 )
+from adjudge.system.console import note
 from adjudge.system.files import whole_folder
+from adjudge.system.parallel import have_joined, world_size
 
 VALUE_HEAD = "value_head.safetensors"
 CARD = "README.md"
@@ -90,6 +93,11 @@ class Policy(nn.Module):
     def replays(self) -> bool:
         """True if passes are captured and replayed, on a GPU; sampling then keeps no gradient."""
         return self.engine.replays
+
+    @property
+    def sharded(self) -> Sharded | None:
+        """How the base is divided over several processes; None where this one holds all of it."""
+        return self.engine.sharded
 
     @property
     def checkpoints(self) -> bool:
@@ -251,8 +259,9 @@ class Policy(nn.Module):
         Judging is then as fast as without an adapter, and nothing can be trained. Instruction embeddings are not part
         of any weight; they stay as they are.
         Done in float32 only: rounding the sum to bfloat16 would make the judge differ from the policy that was trained.
+        Not done where the base is divided over several processes: nobody has all of a weight.
         """
-        fixed = getattr(self.engine.model, "is_quantized", False)
+        fixed = getattr(self.engine.model, "is_quantized", False) or self.sharded is not None
         if hasattr(self.lm, "merge_and_unload") and self.lm.dtype == torch.float32 and not fixed:
             self.lm = self.lm.merge_and_unload()
             self.engine.forget()
@@ -329,13 +338,22 @@ class Policy(nn.Module):
 def load_policy(config: Config, *, adapter: bool = False) -> Policy:
     """Load the model of `config.model`; with `adapter`, add fresh LoRA layers (seeded by `config.seed`).
 
-    Raises ModelError when the model cannot be loaded, or computes other logits here than by itself.
+    With ``runtime.shard_base``, several processes divide the model's weights. Raises ModelError when the model cannot
+    be loaded or divided, or computes other logits here than by itself.
     """
-    lm, tokenizer = load_causal_lm(config.model, config.runtime)
-    policy = Policy(lm, tokenizer, config.model, build_engine(lm, config.model))
+    divides = config.runtime.shard_base and have_joined()
+    lm, tokenizer = load_causal_lm(config.model, config.runtime, on_cpu=divides)
+    sharded = shard(lm, config.model, resolve_device(config.runtime)) if divides else None
+    policy = Policy(lm, tokenizer, config.model, build_engine(lm, config.model, sharded))
+    if sharded is not None:
+        note(
+            f"{config.model}: a base of {sharded.whole_bytes / 1e6:,.1f} MB is divided over {world_size()} processes. "
+            f"Each holds {sharded.held_bytes / 1e6:,.1f} MB, and {sharded.largest_bytes / 1e6:,.1f} MB of what runs."
+        )
     if config.runtime.checkpoint_activations:
         policy.checkpoint_activations()
-    if config.runtime.cuda_graphs and policy.device.type == "cuda" and config.runtime.quantization == "none":
+    plain = config.runtime.quantization == "none" and sharded is None
+    if config.runtime.cuda_graphs and policy.device.type == "cuda" and plain:
         policy.engine.use_graphs(Graphs(policy.engine))
     if adapter:
         torch.manual_seed(config.seed)

@@ -125,3 +125,10 @@ def keep_freed_memory() -> bool:
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))
     ]
     return all(result == 1 for result in results)
+
+
+def return_freed_memory() -> None:
+    """Give freed memory back to the system, once: after much was read of which little is kept. glibc only."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)  # type: ignore[union-attr]

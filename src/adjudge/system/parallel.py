@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _Value = TypeVar("_Value")
-OTHER_ENGINES = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""Environment variables by which `accelerate launch` asks for an engine that divides the model itself."""
+_FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
+"""Environment variables by which `accelerate launch` asks for an engine that divides the model."""
+
+_before_meeting: list[Callable[[], None]] = []
+"""What a process does before it waits for a value of every other process (`serve_before_meeting`)."""
 
 
 def world_size() -> int:
@@ -64,19 +67,33 @@ def own_device(name: str) -> str:
     return f"cuda:{local_rank()}"
 
 
+def asks_to_shard() -> bool:
+    """Return whether `accelerate launch` asks to divide the model's weights over the processes.
+
+    Raises ConfigError for an engine that this program does not have: DeepSpeed, and FSDP of version 1.
+    """
+    fsdp, version = _asked(_FSDP), os.environ.get("FSDP_VERSION") or "1"
+    if _asked(_DEEPSPEED) or (fsdp and version != "2"):
+        engine = f"FSDP of version {version}" if fsdp else "DeepSpeed"
+        raise ConfigError(
+            f"accelerate asks for {engine}, which this program does not have. To divide the frozen base over the "
+            "processes, use torchrun with runtime.shard_base=true, or `accelerate launch --use_fsdp --fsdp_version 2`. "
+            "Where the base fits each card, plain torchrun or `accelerate launch --multi_gpu` is faster."
+        )
+    return fsdp
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Meet the other processes, and leave them at the end. Nothing happens where there is only one.
 
     Raises ConfigError for an engine that this program does not have, RunError when another process has ended.
     """
-    for variable, engine in OTHER_ENGINES.items():
-        if os.environ.get(variable, "").lower() in ("1", "true"):
-            raise ConfigError(
-                f"accelerate asks for {engine}, which divides the model; here each process holds the whole model and "
-                "adapters are trained side by side. Use plain `accelerate launch --multi_gpu` or torchrun; a base "
-                "that does not fit one card may fit with runtime.quantization=4bit."
-            )
+    asks_to_shard()
     if world_size() == 1:
         yield
         return
@@ -102,6 +119,46 @@ def _connection_lost(error: RuntimeError) -> bool:
     text = str(error)
     signs = ("Connection closed", "Connection reset", "Broken pipe", "Timed out waiting", "NCCL", "gloo", "Socket")
     return any(sign in text for sign in signs)
+
+
+def have_joined() -> bool:
+    """Return whether there are other processes, and this one has met them."""
+    from torch import distributed
+
+    return world_size() > 1 and distributed.is_available() and distributed.is_initialized()
+
+
+def serve_before_meeting(serve: Callable[[], None]) -> None:
+    """Call `serve` from now on before this process waits for a value of every other one.
+
+    Until the others wait as well, they may need something of this process: `serve` gives it, and returns when they do.
+    Every process must register it at the same place in its work.
+    """
+    if serve not in _before_meeting:
+        _before_meeting.append(serve)
+
+
+def _meet() -> None:
+    for serve in _before_meeting:
+        serve()
+
+
+def announced(number: int) -> list[int]:
+    """Return the number that each process announces, in their order: far cheaper than `gathered`."""
+    import torch
+
+    numbers = torch.empty(world_size(), dtype=torch.int64)
+    gather_parts(numbers, torch.tensor([number]))
+    return numbers.tolist()
+
+
+def gather_parts(whole: Tensor, part: Tensor) -> None:
+    """Fill `whole` with the parts of all processes, in their order; all parts are of one size."""
+    from torch import distributed
+
+    # The second is its name before torch 2.13.
+    gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+    gather(whole, part)
 
 
 def share(count: int) -> slice:
@@ -141,6 +198,7 @@ def gathered(value: _Value) -> list[_Value]:
 def _sent(value: Any) -> list[Any]:
     from torch import distributed
 
+    _meet()
     values: list[Any] = [None] * world_size()
     distributed.all_gather_object(values, value)
     return values
@@ -205,6 +263,7 @@ def sum_gradients(parameters: Sequence[Any]) -> None:
     import torch
     from torch import distributed
 
+    _meet()
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

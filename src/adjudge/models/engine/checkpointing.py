@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from adjudge.errors import ModelError
+from adjudge.models.engine.sharding import hold_weights
 
 
 def checkpoint_layers(decoder: nn.Module, name: str) -> None:
@@ -35,4 +36,9 @@ def _checkpointed(self: Any, *args: Any, **named: Any) -> Any:
     cache = named.get("cache", named.get("past_key_values"))  # the second is its name before transformers 5.24
     if not torch.is_grad_enabled() or cache is not None:
         return forward(self, *args, **named)
-    return checkpoint(lambda *inputs: forward(self, *inputs, **named), *args, use_reentrant=False)
+
+    def run(*inputs: Any) -> Any:
+        hold_weights(self)  # the second time it runs without its hooks
+        return forward(self, *inputs, **named)
+
+    return checkpoint(run, *args, use_reentrant=False)

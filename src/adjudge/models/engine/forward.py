@@ -31,15 +31,18 @@ from adjudge.models.engine.graphs import PREFIX_MULTIPLE, Graphs, Recomputed
 from adjudge.models.engine.last_layer import restore_last_layer, trim_last_layer
 from adjudge.models.engine.packing import Packing
 from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, expand
+from adjudge.models.engine.sharding import Sharded
 from adjudge.models.instruction import InstructionEmbeddings, Pass, Segments
 
 
-def build_engine(model: Any, name: str) -> Engine:
+def build_engine(model: Any, name: str, sharded: Sharded | None = None) -> Engine:
     """Return an engine for a causal LM, with its layers fused and its abilities probed.
 
-    Raises ModelError when the logits computed here differ from the model's own.
+    `sharded` is how the model was divided over several processes. Raises ModelError when the logits computed here
+    differ from the model's own.
     """
     engine = Engine(model, name)
+    engine.sharded = sharded
     engine.fuse_layers()
     trims_last_layer = trim_last_layer(engine.decoder)
     probe(engine, candidates(engine.decoder, trims_last_layer=trims_last_layer))
@@ -58,6 +61,8 @@ class Engine:
         self.prefixes = PrefixStore(model)
         self.graphs: Graphs | None = None
         """Captured passes, on a GPU that runs them (`use_graphs`)."""
+        self.sharded: Sharded | None = None
+        """How the weights are divided over several processes."""
         self.embeddings: InstructionEmbeddings | None = None
         self.training = True
         """Like `nn.Module.training`: dropout may be on, so each pass computes its prefix anew."""

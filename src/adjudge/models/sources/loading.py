@@ -56,7 +56,7 @@ LOAD_ERRORS = (
 """Errors that transformers raises for a model that is missing, damaged, or of an unknown kind."""
 
 
-def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
+def load_causal_lm(name: str, runtime: RuntimeConfig, *, on_cpu: bool = False) -> tuple[Any, Any]:
     """Load a causal LM and its tokenizer; the LM is in eval mode and no parameter requires a gradient.
 
     `name` is a bundled model, a folder in transformers' layout, a hub id (owner/name or owner/name@revision), or a
@@ -64,7 +64,8 @@ def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
     only. Python code of a model runs only where `runtime.trust_remote_code` is exactly its name.
 
     The model has transformers' sdpa attention, or plain attention in a family without sdpa (MPT). The tokenizer is a
-    fast one, since character offsets are needed. It has a pad token: the end token if it has none of its own.
+    fast one, since character offsets are needed. It has a pad token: the end token if it has none of its own. With
+    `on_cpu` the LM stays there, in the precision that its device takes.
 
     Raises ModelError for an unknown name, a hub that cannot be reached, missing or damaged weights, a model that is not
     a causal LM, and a tokenizer that is not fast.
@@ -77,6 +78,8 @@ def load_causal_lm(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
         torch.backends.cuda.enable_cudnn_sdp(False)
     keep_freed_memory()
     dtype = resolve_dtype(runtime, device)
+    if on_cpu:
+        device = torch.device("cpu")
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     if is_random(name):
