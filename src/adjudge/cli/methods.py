@@ -81,10 +81,14 @@ def _facts(entry: Entry) -> dict[str, str]:
         "source": entry.source,
         "learns from": LEARNS_FROM[entry.rows],
         "model": f"named by {option_for(entry.model)}" if entry.model else "none",
-        "run it with": f"adjudge train {entry.name}" if entry.trains else f"adjudge evaluate --method {entry.name}",
+        "run it with": f"adjudge train {entry.name}" if entry.trains else _evaluating(entry),
     }
     if entry.trains_adapter:
         facts["several tasks"] = f"one adapter for all of them; in a comparison it is {MULTI}{entry.name}"
     if entry.trains_adapter:
         facts["starts"] = "from the model, or with --init from a finished run"
     return facts
+
+
+def _evaluating(entry: Entry) -> str:
+    return " ".join([f"adjudge evaluate --method {entry.name}", *(f"{key}=…" for key in entry.needs)])

@@ -366,6 +366,14 @@ class GepaEditsConfig(GepaConfig):
     """GEPA's search with scripted edits in place of reflection."""
 
 
+class AdapterConfig(Settings):
+    """A LoRA adapter that was trained elsewhere."""
+
+    folder: str | None = Field(
+        None, description="folder with adapter_config.json and adapter_model.safetensors, as peft and trl save them"
+    )
+
+
 class IipConfig(Settings):
     """Steps before each judgement: a program's lines, or questions (arXiv 2410.06667)."""
 
@@ -454,6 +462,7 @@ class MethodSettings(Settings):
     prp: PrpConfig = PrpConfig()
     give: GiveConfig = GiveConfig()
     iip: IipConfig = IipConfig()
+    adapter: AdapterConfig = AdapterConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
     setfit: SetfitConfig = SetfitConfig()

@@ -143,6 +143,17 @@ METHODS: dict[str, Entry] = {
                 ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
             ),
         ),
+        Entry(
+            "adapter",
+            "a LoRA adapter that peft or trl trained elsewhere, asked",
+            "arXiv 2106.09685",
+            "adjudge.methods.prompting.adapter",
+            ("prompt", "answer", "adapter"),
+            trains=False,
+            trains_adapter=False,
+            rows="none",
+            needs=("adapter.folder",),
+        ),
         _prompting(
             "nle",
             "few-shot with an explanation of each example, and one of its own before each answer",
@@ -326,6 +337,9 @@ METHODS: dict[str, Entry] = {
 
 ASKED = "zero-shot"
 """The method which asks a model as it is."""
+
+GIVEN = "adapter"
+"""The method which asks a model with an adapter that was trained elsewhere."""
 
 AUDITING = "linear"
 """The method which `adjudge audit` judges rows with by default: it costs seconds."""

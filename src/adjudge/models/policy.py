@@ -30,6 +30,7 @@ from adjudge.models.engine.positions import find_positions
 from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.instruction import InstructionEmbeddings, read_settings
 from adjudge.models.sources.bundled import published_name
+from adjudge.models.sources.foreign_adapter import ForeignAdapter, with_checked_config
 from adjudge.models.sources.loading import load_causal_lm, lora_targets
 from adjudge.models.sources.quiet import no_future_warnings
 from adjudge.models.sources.untrusted import (
@@ -156,23 +157,39 @@ class Policy(nn.Module):
         Instruction embeddings saved beside it are loaded, too. Raises RunError when there is no adapter, when it is
         damaged or not a plain LoRA adapter, and when it was trained on a network of another shape.
         """
+        check_adapter(folder)
+        with as_plain_lora(folder) as lora:
+            self._load_lora(folder, lora, train=train, head=folder / VALUE_HEAD)
+        if has_embeddings(folder):
+            embeddings = self.engine.add_embeddings(read_settings(folder))
+            embeddings.load(folder)
+            if train:
+                embeddings.make_reference()
+            else:
+                embeddings.train(False)
+
+    def load_foreign_adapter(self, adapter: ForeignAdapter) -> None:
+        """Load the LoRA layers that another program trained, to judge with. Raises RunError when they do not fit."""
+        with with_checked_config(adapter) as lora:
+            self._load_lora(adapter.folder, lora, train=False)
+
+    def _load_lora(self, folder: Path, lora: Path, *, train: bool, head: Path | None = None) -> None:
+        """Load the LoRA layers in `lora` for the adapter in `folder`, and the value head in the file `head`, if any."""
         from peft import PeftModel, get_peft_model_state_dict
 
-        check_adapter(folder)
-        head = folder / VALUE_HEAD
         try:
-            with no_future_warnings(), as_plain_lora(folder) as lora:
+            with no_future_warnings():
                 self.lm = PeftModel.from_pretrained(self.lm, str(lora), is_trainable=train)
                 if train:
                     self.lm.load_adapter(str(lora), adapter_name="reference", is_trainable=False)
             expected = set(get_peft_model_state_dict(self.lm, adapter_name="default", save_embedding_layers=False))
-            weights = set(load_file(folder / ADAPTER_WEIGHTS))
+            weights = set(load_file(lora / ADAPTER_WEIGHTS))
             if odd := sorted(expected ^ weights):  # peft would leave fresh layers there, or ignore weights
                 raise RunError(
                     f"The adapter in {folder} does not fit {self.name}, or is incomplete: "
                     f"{len(odd)} weights are missing or unknown, for example {odd[0]}."
                 )
-            if head.is_file():
+            if head is not None and head.is_file():
                 self.value_head.load_state_dict(load_file(head))
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise RunError(f"The adapter in {folder} is damaged: {error}") from None
@@ -181,13 +198,6 @@ class Policy(nn.Module):
                 f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}"
             ) from None
         self.engine.fuse_layers()
-        if has_embeddings(folder):
-            embeddings = self.engine.add_embeddings(read_settings(folder))
-            embeddings.load(folder)
-            if train:
-                embeddings.make_reference()
-            else:
-                embeddings.train(False)
 
     def freeze_reference(self) -> None:
         """Make a frozen copy of the trained adapter the reference."""
