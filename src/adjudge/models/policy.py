@@ -251,6 +251,18 @@ class Policy(nn.Module):
             save_file(head, temporary / VALUE_HEAD)
             self.tokenizer.save_pretrained(str(temporary))
 
+    @property
+    def layer_count(self) -> int:
+        """The number of layers. Raises ModelError when they are of unknown kinds."""
+        return self.engine.layer_count()
+
+    def keep_first_layers(self, count: int) -> None:
+        """Keep the first `count` layers, fewer than there are: `hidden` returns the states after them from now on.
+
+        The final norm is left out, and the network can no longer answer. Raises ModelError for unknown layers.
+        """
+        self.engine.keep_first_layers(count)
+
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass. Raises ModelError for layers of unknown kinds."""
         self.engine.checkpoint_activations()
