@@ -208,6 +208,6 @@ def _targets(folder: Path, config: Mapping[str, Any]) -> list[str]:
     if not modules:
         raise RunError(f"{path} holds no weights.")
     listed = config.get("target_modules")
-    if is_names(listed) and not any(config.get(key) for key in _FROM_WEIGHTS[1:]):
+    if isinstance(listed, list) and is_names(listed) and not any(config.get(key) for key in _FROM_WEIGHTS[1:]):
         return list(listed)
     return sorted(set(modules.values()))
