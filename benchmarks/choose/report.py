@@ -103,7 +103,7 @@ class _Table:
 
 def _spent(scores: Sequence[Mapping[str, Any]], name: str) -> str:
     """Return the mean of a figure of the runs' budgets, their judging included; empty where nothing was counted."""
-    counted = [[part[name] for part in (score.get("budget"), score.get("judging")) if part] for score in scores]
+    counted = [[part.get(name, 0) for part in (score.get("budget"), score.get("judging")) if part] for score in scores]
     return f"{fmean(map(sum, counted)):,.0f}" if any(map(any, counted)) else ""
 
 

@@ -24,7 +24,7 @@ from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
 from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.own_rows import as_names, as_task, chosen_tasks, file_to_judge
-from adjudge.methods.registry import entry_for, parse_name
+from adjudge.methods.registry import GIVEN, entry_for, parse_name
 from adjudge.methods.settings import function_settings, model_key, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
 from adjudge.rewards.checks import check_functions
@@ -32,6 +32,7 @@ from adjudge.rewards.function import RewardFunction, given_function
 from adjudge.runs.calibration import read_calibration, temperature_of
 from adjudge.runs.default_folder import default_folder
 from adjudge.runs.folder import Run
+from adjudge.runs.given_adapter import base_of_adapter, given_adapter
 from adjudge.runs.names import shown_name
 from adjudge.runs.portable import is_portable, judge_folder, read_judge
 from adjudge.runs.tasks import pick_among, read_tasks
@@ -294,9 +295,10 @@ def train(
 
 
 def evaluate(
-    method: str,
+    method: str | None = None,
     task: str | Path | TaskSpec | None = None,
     *,
+    adapter: str | Path | None = None,
     data: Any = None,
     dataset: str | None = None,
     text: str | Sequence[str] | None = None,
@@ -315,10 +317,23 @@ def evaluate(
     force: bool = False,
     **overrides: Any,
 ) -> FinishedRun:
-    """Judge a task's evaluation rows with a method that does not train, such as "zero-shot".
+    """Judge a task's evaluation rows with a method that does not train, such as "zero-shot", or with an adapter.
 
-    `adjudge methods` lists the methods. The other arguments are those of `train`.
+    `adjudge methods` lists the methods. In place of one, `adapter` is the folder of a LoRA adapter that peft or trl
+    saved, judged on the base model that it names, or on `model`. The other arguments are those of `train`.
+    Raises ConfigError unless one of the two is named, and RunError for an adapter that cannot be loaded.
     """
+    if (method is None) == (adapter is None):
+        raise ConfigError(
+            "Name a method, as in adjudge.evaluate('zero-shot', task), or an adapter=FOLDER: one of them."
+        )
+    shown = None
+    if adapter is not None:
+        given = given_adapter(adapter)
+        method, shown = GIVEN, f"{GIVEN}-{given.short_name}"
+        overrides["adapter__folder"] = str(given.foreign.folder)
+        model = base_of_adapter(given) if model is None else model
+    assert method is not None
     if parse_name(method)[0].trains:
         raise ConfigError(
             f"{method} must be trained first: use adjudge.train('{method}', task), then .evaluate() of the run."
@@ -328,7 +343,7 @@ def evaluate(
     own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
     own |= {"labels": labels, "kind": kind, "instruction": instruction}
     with chosen_tasks(task, own, options) as specs:
-        return _run(method, specs, out, preset, options, force=force)
+        return _run(method, specs, out, preset, options, force=force, shown=shown)
 
 
 def _given_functions(method: str, functions: Sequence[str | Callable[..., Any]]) -> list[RewardFunction]:
@@ -386,6 +401,7 @@ def _run(
     reward_functions: Sequence[RewardFunction] | None = None,
     evaluate: bool = True,
     push_to_hub: str | None = None,
+    shown: str | None = None,
 ) -> FinishedRun:
     names = [spec.name for spec in specs]
     entry = entry_for(method, len(specs))
@@ -395,7 +411,7 @@ def _run(
         if not entry.model:
             raise ConfigError(f"{entry.name} has no model: leave `model` out.")
         config = change(config, {model_key(config): values["model"]})
-    shown = shown_name(entry.name, len(specs))
+    shown = shown or shown_name(entry.name, len(specs))
     folder = Path(out) if out is not None else default_folder(specs, shown, config.seed, resume=resume)
     if reward_functions is not None:
         check_functions(reward_functions, specs)

@@ -14,7 +14,7 @@ from running import load_one, train_one
 from specs import label_task, number_task
 
 from adjudge.config import load_config
-from adjudge.errors import DataError, RunError
+from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.methods.floors.regression import choose_c, fit_floor, fit_labels, fit_number
 from adjudge.methods.settings import own_settings
 from adjudge.models.encoder import load_encoder
@@ -27,6 +27,7 @@ LABELS = label_task("Bad", "Good", "Mixed")
 NUMBERS = number_task(0, 4)
 WORDS = {"Bad": "bad", "Good": "good", "Mixed": "very"}
 FLOORS = ("tfidf", "linear")
+STATES = ("policy", "encoder", "both")
 
 
 def rows(count: int = 30, *words: str) -> list[Example]:
@@ -121,6 +122,46 @@ def test_a_probe_reads_the_policys_states_and_judges_the_same_after_loading(able
     assert load_one("linear", run, other).judge(rows(3), probabilities=True) != judged[:3]
 
 
+def test_a_probe_of_a_layer_and_of_the_last_one_by_its_number(able: Path, tmp_path: Path) -> None:
+    values = {"linear.states": "policy", "model": str(able), "runtime.dtype": "float32"}
+    answers = {}
+    for name, layer in {"unset": None, "last": 2, "first": 1, "middle": "middle"}.items():
+        run = new_run(tmp_path / name, "linear", able, **values, linear__layer=layer)
+        judge = train_one("linear", run, LABELS, rows())
+        answers[name] = [row.probabilities for row in judge.judge(rows(), probabilities=True)]
+        again = load_one("linear", Run.open(run.folder), LABELS).judge(rows(), probabilities=True)
+        assert [row.probabilities for row in again] == answers[name]
+    assert answers["last"] == answers["unset"] != answers["first"]
+    assert answers["middle"] == answers["first"]  # three fifths of two layers
+    with pytest.raises(ConfigError, match=r"linear\.layer=3: .* has 2 layers\. Name one of 1 to 2"):
+        train_one("linear", new_run(tmp_path / "none", "linear", able, **values, linear__layer=3), LABELS, rows())
+    for wrong in (0, "last", 1.5):
+        with pytest.raises(ConfigError, match=r"linear\.layer"):
+            load_config(values={"linear.layer": wrong})
+
+
+def test_both_is_the_mean_of_a_probe_and_of_the_encoders_vectors(able: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    values = {"model": str(able), "runtime.dtype": "float32", "linear.layer": 1}
+    judges = {}
+    for states in ("policy", "encoder", "both"):
+        run = new_run(tmp_path / states, "linear", tiny_bert, **values, linear__states=states)
+        judges[states] = train_one("linear", run, LABELS, rows())
+
+    def logits(judge: Any) -> Any:
+        return judge.features(rows(), lambda count: None) @ judge.fitted.coef_LF.T + judge.fitted.intercept_L
+
+    mean = (logits(judges["policy"]) + logits(judges["encoder"])) / 2
+    np.testing.assert_allclose(logits(judges["both"]), mean, atol=1e-8)
+    judged = judges["both"].judge(rows(), probabilities=True)
+    again = load_one("linear", Run.open(tmp_path / "both"), LABELS).judge(rows(), probabilities=True)
+    assert again == judged
+    (record,) = [json.loads(line) for line in (tmp_path / "both/metrics.jsonl").read_text().splitlines()]
+    assert len(record["c"]) == len(record["held_out"]) == 2 and record["features"] == 64 + 32
+    numbers = [Example(f"n:{row}", {"text": f"film {row}"}, float(row % 4)) for row in range(12)]
+    run = new_run(tmp_path / "numbers", "linear", tiny_bert, **values, linear__states="both")
+    assert all(0 <= row.value <= 4 for row in train_one("linear", run, NUMBERS, numbers).judge(numbers))
+
+
 def test_standardised_features_are_fitted_as_scikit_learn_fits_them(tiny_bert: Path, tmp_path: Path) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -141,9 +182,9 @@ def test_standardised_features_are_fitted_as_scikit_learn_fits_them(tiny_bert: P
 
 def test_a_probe_has_the_policys_settings_and_an_encoder_has_not() -> None:
     changed = {"method": "linear", "model": "smollm2-135m", "prompt.style": "paper", "linear.model": "minilm-l6"}
-    kept = [own_settings(load_config(values={**changed, "linear.states": states})) for states in ("policy", "encoder")]
-    assert [config.prompt.style for config in kept] == ["paper", "chat"]
-    assert [config.model for config in kept] == ["smollm2-135m", "minilm-l6"]
+    kept = [own_settings(load_config(values={**changed, "linear.states": states})) for states in STATES]
+    assert [config.prompt.style for config in kept] == ["paper", "chat", "paper"]
+    assert [config.model for config in kept] == ["smollm2-135m", "minilm-l6", "smollm2-135m"]
 
 
 def test_a_vector_does_not_depend_on_its_batch(tiny_bert: Path) -> None:

@@ -66,7 +66,7 @@ def test_cells_side_by_side_give_the_results_of_one_after_the_other(command, one
     more = ("--seeds", "0,1", "--methods", "encoder,sft", "--encoder", broken)
     said = adjudge(*command, *more, "--out", tmp_path / "beside", "--jobs", 8, code=1)
     beside = read_json(tmp_path / "beside/table.json")
-    assert "4 cells side by side" in said.stderr, "no more jobs than cells"
+    assert "4 runs side by side" in said.stderr, "no more jobs than cells"
     for seed in (0, 1):
         cells = [tmp_path / out / f"reviews/sft/seed-{seed}" for out in ("apart", "beside")]
         assert equal(*cells)

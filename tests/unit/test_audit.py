@@ -13,6 +13,7 @@ from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.evaluation.label_errors import rank_doubtful
 from adjudge.experiments.audit import audit
 from adjudge.experiments.execute import execute
+from adjudge.runs.folder import Run
 from adjudge.tasks import infer_task
 from adjudge.types import Prediction
 
@@ -145,6 +146,21 @@ def test_the_verb_prints_what_it_found(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "r: 10 of 80 labels are suspicious. tfidf in 2 folds judged 87.5% of the rows" in result.output
     assert str(out / "suspicious.csv") in result.output.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "states", "layer"),
+    [([], "both", "middle"), (["linear.layer=3"], "both", 3), (["--method", "linear"], "encoder", None)],
+)
+def test_without_a_method_the_judge_has_settings_of_its_own(given, states, layer, tmp_path, monkeypatch):
+    monkeypatch.setattr("adjudge.experiments.compare.CellProcesses", InProcess)
+    install(monkeypatch, "linear", by_first_word)
+    own = ["--data", str(write_reviews(tmp_path / "r.csv", 80)), "--text", "text", "--label", "label"]
+    call = ["audit", *own, "--folds", "2", "--out", str(tmp_path / "out"), "evaluation.resamples=100", *given]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    config = Run.open(tmp_path / "out/r/linear/seed-0-fold-1").config
+    assert (config.linear.states, config.linear.layer) == (states, layer)
 
 
 class InProcess:

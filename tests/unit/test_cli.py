@@ -27,7 +27,7 @@ ROWS = "--task --data-dir --train-rows --eval-rows --split"
 OPTIONS = {
     "train": f"{ROWS} --shots {TASK} --mixture --model --encoder --seed --preset --config --prompt-style --decode "
     "--init --reward-funcs --send-rows --report-to --push-to-hub --out --resume --dry-run --force",
-    "evaluate": f"{ROWS} {TASK} --method --run --model --seed --preset --config --prompt-style --decode "
+    "evaluate": f"{ROWS} {TASK} --method --run --adapter --model --seed --preset --config --prompt-style --decode "
     "--send-rows --out --force",
     "compare": f"{ROWS} --shots {TASK} --folds --mixture --methods --model --encoder --seeds --preset --config "
     "--prompt-style --decode --init --tuned --reward-funcs --send-rows --out --jobs --launcher --dry-run --report-to "
@@ -131,6 +131,9 @@ def test_help_and_version_are_fast():
         (["evaluate"], "--method zero-shot"),
         (["evaluate", "--method", "zero-shot", "--run", "x"], "one of them"),
         (["evaluate", "--run", "nowhere"], "nowhere is no run folder"),
+        (["evaluate", "--adapter", "nowhere"], "nowhere: there is no such folder"),
+        (["evaluate", "--adapter", "x", "--run", "y"], "one of them"),
+        (["evaluate", "--method", "adapter"], "adapter needs adapter.folder"),
         (["compare", "--methods", "sft,zero-shoot"], "Did you mean 'zero-shot'?"),
         (["compare", "--methods", "sft,,ppo"], "empty part"),
         (["compare", "--seeds", "0,x"], "'x' is no whole number"),

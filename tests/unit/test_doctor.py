@@ -264,6 +264,7 @@ def test_the_verb_prints_a_table_or_json_and_exits_with_0_or_1(well):
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == 1
     assert "minilm-l6: adjudge fetch minilm-l6" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     printed = CliRunner().invoke(app, ["doctor", "--json"])
     assert printed.exit_code == 1
     tree = json.loads(printed.stdout)

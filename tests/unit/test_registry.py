@@ -16,6 +16,7 @@ def test_the_names_are_a_contract():
     assert list(METHODS) == [
         "zero-shot",
         "few-shot",
+        "adapter",
         "nle",
         "bpo",
         "gepa",
@@ -49,7 +50,7 @@ def test_each_entry_leads_to_the_method_of_its_name(name):
     entry = get_entry(name)
     assert entry.name == name
     assert isinstance(entry.load(), Method)
-    assert entry.trains == (name not in ("zero-shot", "few-shot", "nle", "iip", "give"))
+    assert entry.trains == (name not in ("zero-shot", "few-shot", "adapter", "nle", "iip", "give"))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_markdown_escapes_names():
 
 def test_table_without_rows():
     text = markdown_table({"rows": [], "tests": [], "unfinished": 2})
-    assert text == "No cell is finished yet.\n\n- 2 cells are not finished yet\n"
+    assert text == "No run is finished yet.\n\n- 2 runs are not finished yet\n"
 
 
 def test_interval_of_one_seed_is_kept_and_several_seeds_need_a_pooled_one():
@@ -320,7 +320,7 @@ def test_failed_and_unfinished_cells_are_listed():
         "failed": [{"task": "t", "method": "ppo", "seed": 1, "reason": "out of memory"}],
         "unfinished": 1,
     }
-    assert incomplete_lines(table) == ["t: ppo (seed 1) failed: out of memory", "1 cell is not finished yet"]
+    assert incomplete_lines(table) == ["t: ppo (seed 1) failed: out of memory", "1 run is not finished yet"]
 
 
 def test_rounding_and_signs_of_numbers():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from adjudge.cli import options, own_data
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.methods.registry import AUDITING
+from adjudge.methods.registry import AUDITING, AUDITING_SETTINGS
 
 EPILOG = options.examples(
     "adjudge audit --data reviews.csv --text text --label label",
@@ -30,14 +31,15 @@ def audit(
     ctx: typer.Context,
     overrides: options.Overrides = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
             help="Method that judges the rows it did not learn from; a trained one takes longer and sees more.",
+            show_default=f"{AUDITING} on a middle layer and the encoder",
             autocompletion=options.complete_method,
             rich_help_panel=WHAT,
         ),
-    ] = AUDITING,
+    ] = None,
     rows: Annotated[
         int | None,
         typer.Option(
@@ -103,13 +105,13 @@ def audit(
     from adjudge.experiments.audit import audit as run_audit
     from adjudge.runs.default_folder import audit_folder
 
-    settings = options.build_config(ctx.params)
+    settings = options.build_config(ctx.params if method is not None else _with_own_settings(ctx.params))
     spec = own_data.only_task(ctx.params, settings, "audit")
     folder = Path(out) if out is not None else audit_folder(spec)
     found = run_audit(
         settings,
         spec,
-        method,
+        AUDITING if method is None else method,
         folder,
         rows=rows,
         plant=plant,
@@ -120,3 +122,9 @@ def audit(
     for line in audit_lines(found):
         typer.echo(line)
     typer.echo(folder / TABLE)
+
+
+def _with_own_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with the settings of the default judge, before those that were given."""
+    own = [f"{key}={value}" for key, value in AUDITING_SETTINGS.items()]
+    return {**params, "overrides": [*own, *(params["overrides"] or ())]}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adjudge.cli.options import examples
-from adjudge.cli.show import stdout
+from adjudge.cli.show import PAGE_COLUMNS, stdout
 
 if TYPE_CHECKING:
     from adjudge.setup.doctor import Examination
@@ -47,11 +47,12 @@ def doctor(
 
 def _show(examination: Examination) -> None:
     from itertools import groupby
+    from textwrap import fill
 
     from rich.table import Table
     from rich.text import Text
 
-    console = stdout()
+    console = stdout(PAGE_COLUMNS)
     machine = Table("this machine", "", "", box=None, pad_edge=False)
     for finding in examination.machine:
         machine.add_row(Text(finding.name), Text(finding.state, COLOURS[finding.state]), Text(finding.message))
@@ -69,4 +70,7 @@ def _show(examination: Examination) -> None:
     if advice:
         console.print("\nto do:")
     for finding in advice:
-        console.print(f"  {finding.name}: {finding.do}", markup=False, soft_wrap=True)
+        line = f"  {finding.name}: {finding.do}"
+        if not console.is_terminal:
+            line = fill(line, console.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        console.print(line, markup=False, soft_wrap=True)

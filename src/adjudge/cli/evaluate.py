@@ -1,4 +1,4 @@
-"""``adjudge evaluate``: judge rows with a prompted model or with a finished run."""
+"""``adjudge evaluate``: judge rows with a prompted model, with an adapter from elsewhere, or with a finished run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ EPILOG = options.examples(
     f"adjudge evaluate --run runs/vader-movies/{EXAMPLE}-seed0 --task vader/tweets",
     f"adjudge evaluate --run runs/glue-mnli/{EXAMPLE}-seed0 --task glue/ax --data-dir data",
     f"adjudge evaluate --run runs/vader-movies/{EXAMPLE}-seed0 --decode labels",
+    "adjudge evaluate --adapter their-lora --task glue/sst2 --data-dir data",
 )
 
 FIXED_BY_TRAINING = {
@@ -45,6 +46,12 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help=f"Prompt the untrained model: {either(UNTRAINED)}.")
     ] = None,
     run: Annotated[str | None, typer.Option(metavar="DIR", help="Judge with a finished run, in this folder.")] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Judge with a LoRA adapter that peft or trl saved; its base model, or that of --model."
+        ),
+    ] = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     train_rows: options.TrainRows = None,
@@ -73,16 +80,16 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="Folder for the results.",
-            show_default="runs/TASK/METHOD-seedN; with --run in the run folder",
+            show_default="runs/TASK/METHOD-seedN; with --run in the run folder; with --adapter named after it",
             rich_help_panel=options.PLACE,
         ),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Judge a task's rows with an untrained model or a finished run, and score the answers.
+    """Judge a task's rows with an untrained model, an adapter or a finished run, and score the answers.
 
-    Name one of them, with --method or --run. With --run, --data is a file whose every row is judged with the run's own
-    task; --text and --label name its columns, where they are not the task's.
+    Name one of them, with --method, --adapter or --run. With --run, --data is a file whose every row is judged with the
+    run's own task; --text and --label name its columns, where they are not the task's.
     """
     from adjudge.errors import ConfigError
     from adjudge.experiments.execute import execute
@@ -91,21 +98,37 @@ def evaluate(
     from adjudge.runs.default_folder import default_folder
     from adjudge.system.console import note
 
-    if (method is None) == (run is None):
-        raise ConfigError(f"Name the judge: --method {either(UNTRAINED)}, or --run DIR (one of them).")
+    if sum(judge is not None for judge in (method, run, adapter)) != 1:
+        raise ConfigError(f"Name the judge: --method {either(UNTRAINED)}, --adapter DIR, or --run DIR (one of them).")
     if run is not None:
         for folder, scores in _judge_with_run(ctx.params):
             show_scores(scores, folder)
         return
-    entry, _ = parse_name(method or "")
+    params, shown = (ctx.params, str(method)) if adapter is None else _with_adapter(ctx.params)
+    entry, _ = parse_name(params["method"])
     if entry.trains:
         raise ConfigError(f"{method} must be trained first: adjudge train {method}; then adjudge evaluate --run DIR.")
-    settings = options.build_config(ctx.params)
-    spec = own_data.only_task(ctx.params, settings, "evaluate")
-    folder = Path(out) if out is not None else default_folder([spec], entry.name, settings.seed)
-    note(f"judging {spec.name} with {entry.name} → {folder}")
+    settings = options.build_config(params)
+    spec = own_data.only_task(params, settings, "evaluate")
+    folder = Path(out) if out is not None else default_folder([spec], shown, settings.seed)
+    note(f"judging {spec.name} with {shown} → {folder}")
     report_own_table(spec, settings)
     show_scores(execute(settings, spec, folder, force=force), folder)
+
+
+def _with_adapter(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the parameters of a verb with what ``--adapter`` stands for, and what the judge is called.
+
+    The base model is the one that the adapter names, unless a parameter or a KEY=VALUE names another.
+    """
+    from adjudge.methods.registry import GIVEN
+    from adjudge.runs.given_adapter import base_of_adapter, given_adapter
+
+    adapter = given_adapter(params["adapter"])
+    found = {"method": GIVEN, "adapter": str(adapter.foreign.folder)}
+    if params["model"] is None and "model" not in options.given_settings(params):
+        found["model"] = base_of_adapter(adapter)
+    return {**params, **found}, f"{GIVEN}-{adapter.short_name}"
 
 
 def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:

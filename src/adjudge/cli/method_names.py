@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adjudge.methods.registry import METHODS, MULTI, adapter_names
+from adjudge.methods.registry import GIVEN, METHODS, MULTI, adapter_names
 
 TRAINED = [entry.name for entry in METHODS.values() if entry.trains]
-UNTRAINED = [entry.name for entry in METHODS.values() if not entry.trains]
+UNTRAINED = [entry.name for entry in METHODS.values() if not entry.trains and entry.name != GIVEN]
+"""Methods that prompt the model as it is."""
 ADAPTERS = adapter_names()
 STARTERS = ADAPTERS
 """Methods that can start from a finished run."""

@@ -9,7 +9,7 @@ import typer
 from adjudge.cli.method_names import EXAMPLE
 from adjudge.cli.options import Preset, examples, option_for
 from adjudge.cli.settings import show_settings
-from adjudge.cli.show import stdout
+from adjudge.cli.show import PAGE_COLUMNS, stdout
 
 if TYPE_CHECKING:
     from adjudge.methods.registry import Entry
@@ -52,7 +52,7 @@ def _list() -> None:
     for entry in METHODS.values():
         description = Text.assemble(entry.summary, (f"\nsettings: {', '.join(entry.settings)}", "dim"))
         table.add_row(Text(entry.name), description, "yes" if entry.trains else "no", Text(entry.source))
-    stdout().print(table)
+    stdout(PAGE_COLUMNS).print(table)
 
 
 def _describe(name: str, preset: str) -> None:
@@ -67,10 +67,10 @@ def _describe(name: str, preset: str) -> None:
     for fact, text in _facts(entry).items():
         table.add_row(Text(f"  {fact}:"), Text(text))
     typer.echo(entry.name)
-    stdout().print(table)
+    stdout(PAGE_COLUMNS).print(table)
     typer.echo("\nIts settings, as KEY=VALUE (data, evaluation and runtime are for every method):\n")
     keys = {key: meaning for key, meaning in keys_of().items() if key.partition(".")[0] in entry.settings}
-    show_settings(load_config(preset=preset), keys)
+    show_settings(load_config(preset=preset), keys, PAGE_COLUMNS)
 
 
 def _facts(entry: Entry) -> dict[str, str]:
@@ -81,10 +81,14 @@ def _facts(entry: Entry) -> dict[str, str]:
         "source": entry.source,
         "learns from": LEARNS_FROM[entry.rows],
         "model": f"named by {option_for(entry.model)}" if entry.model else "none",
-        "run it with": f"adjudge train {entry.name}" if entry.trains else f"adjudge evaluate --method {entry.name}",
+        "run it with": f"adjudge train {entry.name}" if entry.trains else _evaluating(entry),
     }
     if entry.trains_adapter:
         facts["several tasks"] = f"one adapter for all of them; in a comparison it is {MULTI}{entry.name}"
     if entry.trains_adapter:
         facts["starts"] = "from the model, or with --init from a finished run"
     return facts
+
+
+def _evaluating(entry: Entry) -> str:
+    return " ".join([f"adjudge evaluate --method {entry.name}", *(f"{key}=…" for key in entry.needs)])

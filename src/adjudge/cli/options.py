@@ -345,6 +345,7 @@ SETTING_OF = {
     "split": "data.split",
     "folds": "data.folds",
     "encoder": "encoder.model",
+    "adapter": "adapter.folder",
     "prompt_style": "prompt.style",
     "decode": "evaluation.decode",
     "init": "init",

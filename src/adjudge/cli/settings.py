@@ -9,7 +9,7 @@ import typer
 
 from adjudge.cli.method_names import EXAMPLE
 from adjudge.cli.options import Preset, examples
-from adjudge.cli.show import stdout
+from adjudge.cli.show import LOG_COLUMNS, stdout
 
 if TYPE_CHECKING:
     from adjudge.config import Config
@@ -41,16 +41,17 @@ def settings(
     show_settings(load_config(preset=preset), keys)
 
 
-def show_settings(config: Config, keys: Mapping[str, str]) -> None:
-    """Print the values of `keys` (key → meaning) in a table."""
+def show_settings(config: Config, keys: Mapping[str, str], columns: int = LOG_COLUMNS) -> None:
+    """Print the values of `keys` (key → meaning) in a table; without a terminal it is so many columns wide."""
     import yaml
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from adjudge.config import value_of
 
-    table = Table("key", "value", "meaning", box=None, pad_edge=False)
+    others = [Column(name, overflow="fold") for name in ("value", "meaning")]
+    table = Table(Column("key", no_wrap=True), *others, box=None, pad_edge=False)
     for key, meaning in keys.items():
         value = yaml.safe_dump(value_of(config, key), default_flow_style=True, width=1000)
         table.add_row(Text(key), Text(value.removesuffix("\n...\n").strip()), Text(meaning))
-    stdout().print(table)
+    stdout(columns).print(table)

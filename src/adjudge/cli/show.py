@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from adjudge.report.terminal import Fitted
 
 LOG_COLUMNS = 160
-"""Width of tables without a terminal."""
+"""Width of tables of results without a terminal."""
+PAGE_COLUMNS = 80
+"""Width of descriptions without a terminal."""
 
 
 def show_scores(scores: Mapping[str, Any], folder: Path) -> None:
@@ -68,11 +70,11 @@ def show_estimates(estimates: Sequence[Estimated], jobs: int = 1) -> None:
         raise typer.Exit(1)
 
 
-def stdout() -> Console:
-    """Return standard output for tables; without a terminal it is LOG_COLUMNS wide, for logs."""
+def stdout(columns: int = LOG_COLUMNS) -> Console:
+    """Return standard output for tables; without a terminal it is so many columns wide."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else columns)
 
 
 def show_table(table: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -371,6 +371,14 @@ class GepaEditsConfig(GepaConfig):
     """GEPA's search with scripted edits in place of reflection."""
 
 
+class AdapterConfig(Settings):
+    """A LoRA adapter that was trained elsewhere."""
+
+    folder: str | None = Field(
+        None, description="folder with adapter_config.json and adapter_model.safetensors, as peft and trl save them"
+    )
+
+
 class IipConfig(Settings):
     """Steps before each judgement: a program's lines, or questions (arXiv 2410.06667)."""
 
@@ -398,9 +406,15 @@ class TfidfConfig(FloorConfig):
 class LinearConfig(FloorConfig):
     """Logistic regression on the vectors of a frozen encoder or policy (ridge regression for numbers)."""
 
-    states: Literal["encoder", "policy"] = Field(
+    states: Literal["encoder", "policy", "both"] = Field(
         "encoder",
-        description="vectors of the encoder linear.model, or the policy's last state at the end of the row's prompt",
+        description="vectors of the encoder linear.model, the policy's state at the end of the row's prompt, "
+        "or a regression on each and their mean",
+    )
+    layer: Annotated[int, Field(ge=1)] | Literal["middle"] | None = Field(
+        None,
+        description="the layer whose states are the policy's, from 1; middle: three fifths of all layers; "
+        "unset: the last one's, from which it answers",
     )
     model: str = Field("minilm-l6", description="encoder id or folder")
     max_tokens: int = Field(256, ge=8, description="longest text; the rest is cut off")
@@ -459,6 +473,7 @@ class MethodSettings(Settings):
     prp: PrpConfig = PrpConfig()
     give: GiveConfig = GiveConfig()
     iip: IipConfig = IipConfig()
+    adapter: AdapterConfig = AdapterConfig()
     tfidf: TfidfConfig = TfidfConfig()
     linear: LinearConfig = LinearConfig()
     setfit: SetfitConfig = SetfitConfig()

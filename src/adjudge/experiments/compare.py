@@ -64,7 +64,7 @@ def compare(
     check_launcher(launcher)
     out = Path(out)
     cells, todo = _planned(config, specs, methods, seeds, out, force=force)
-    note(f"{len(todo)} of {len(cells)} cells to run" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
+    note(f"{len(todo)} of {len(cells)} runs to do" + (f": {', '.join(cell.title for cell in todo)}" if todo else "."))
     for cell in todo:
         ensure_model(cell.config)
     check_sending([(cell.config, cell.going, cell.folder) for cell in todo], say=True)
@@ -151,7 +151,7 @@ class _Board:
         def run(processes: CellProcesses, cell: Cell) -> Mapping[str, Any]:
             return self._run(partial(processes, title=cell.title), cell)
 
-        note(f"{len(environments)} cells side by side; their seconds are those of runs beside others.")
+        note(f"{len(environments)} runs side by side; their seconds are those of runs beside others.")
         try:
             run_side_by_side(self._todo, environments, run, self._ended)
         except KeyboardInterrupt as stop:

@@ -52,7 +52,7 @@ def run_on_ray(cells: Sequence[Cell], runtime: RuntimeConfig, begin: Begin, ende
     with _cluster() as ray, _sigterm() as terminated:
         resources = _resources(ray, runtime)
         at_a_time = min(_places(ray, resources), len(cells), jobs or len(cells))
-        note(f"{len(cells)} cells on {_described(ray)}, up to {at_a_time} at a time.")
+        note(f"{len(cells)} runs on {_described(ray)}, up to {at_a_time} at a time.")
         variables = {JOBS: str(at_a_time)} | {key: os.environ[key] for key in (CONSENT,) if key in os.environ}
         task = ray.remote(**resources, max_calls=1, max_retries=0)(_run_cell)
         waiting, attempts = deque(cells), dict.fromkeys((cell.folder for cell in cells), 0)

@@ -34,8 +34,8 @@ class Entry:
     """The rows it learns from: none, the demonstrations in its prompt, or all training rows."""
     model: str = "model"
     """The setting that names its model; "" for a method without one."""
-    policy_if: tuple[str, str] | None = None
-    """Setting and value with which it prompts the policy (``model``), in place of a model of its own."""
+    policy_if: tuple[str, tuple[str, ...]] | None = None
+    """Setting and values with which it prompts the policy (``model``), in place of a model of its own or beside it."""
     trains_adapter: bool = True
     """True if its LoRA layers can start from a run (``init``) and learn several tasks at once."""
     analysis_before: bool = True
@@ -142,6 +142,17 @@ METHODS: dict[str, Entry] = {
                 ("prompt.prior", "training-rows", "after batch calibration (arXiv 2309.17249), on training rows"),
                 ("prompt.demonstration_choice", "nearest", "after KATE (arXiv 2101.06804), with a small encoder"),
             ),
+        ),
+        Entry(
+            "adapter",
+            "a LoRA adapter that peft or trl trained elsewhere, asked",
+            "arXiv 2106.09685",
+            "adjudge.methods.prompting.adapter",
+            ("prompt", "answer", "adapter"),
+            trains=False,
+            trains_adapter=False,
+            rows="none",
+            needs=("adapter.folder",),
         ),
         _prompting(
             "nle",
@@ -300,8 +311,11 @@ METHODS: dict[str, Entry] = {
             "logistic regression on a frozen model's vectors: a floor, in seconds",
             "arXiv 1908.10084",
             model="linear.model",
-            policy_if=("linear.states", "policy"),
-            apart=(("linear.states", "policy", "a linear probe of the policy's states (arXiv 1610.01644)"),),
+            policy_if=("linear.states", ("policy", "both")),
+            apart=(
+                ("linear.states", "policy", "a linear probe of the policy's states (arXiv 1610.01644)"),
+                ("linear.states", "both", "the mean of a linear probe and a regression on the encoder's vectors"),
+            ),
         ),
         _adapter(
             "head",
@@ -327,8 +341,14 @@ METHODS: dict[str, Entry] = {
 ASKED = "zero-shot"
 """The method which asks a model as it is."""
 
+GIVEN = "adapter"
+"""The method which asks a model with an adapter that was trained elsewhere."""
+
 AUDITING = "linear"
-"""The method which `adjudge audit` judges rows with by default: it costs seconds."""
+"""The method which `adjudge audit` judges rows with by default."""
+
+AUDITING_SETTINGS = {"linear.states": "both", "linear.layer": "middle"}
+"""Its settings there."""
 
 COMPARED = ("zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "encoder")
 """Methods which `adjudge compare` runs by default."""

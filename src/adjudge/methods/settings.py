@@ -156,7 +156,7 @@ def model_key(config: Config) -> str:
 
 
 def _prompts_policy(entry: Entry, config: Config) -> bool:
-    return entry.policy_if is not None and value_of(config, entry.policy_if[0]) == entry.policy_if[1]
+    return entry.policy_if is not None and value_of(config, entry.policy_if[0]) in entry.policy_if[1]
 
 
 def api_models(config: Config) -> list[str]:

@@ -31,6 +31,7 @@ from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.engine.sharding import Sharded, shard
 from adjudge.models.instruction import InstructionEmbeddings, read_settings
 from adjudge.models.sources.bundled import published_name
+from adjudge.models.sources.foreign_adapter import ForeignAdapter, with_checked_config
 from adjudge.models.sources.loading import load_causal_lm, lora_targets, resolve_device
 from adjudge.models.sources.quiet import no_future_warnings
 from adjudge.models.sources.untrusted import (
@@ -164,23 +165,39 @@ class Policy(nn.Module):
         Instruction embeddings saved beside it are loaded, too. Raises RunError when there is no adapter, when it is
         damaged or not a plain LoRA adapter, and when it was trained on a network of another shape.
         """
+        check_adapter(folder)
+        with as_plain_lora(folder) as lora:
+            self._load_lora(folder, lora, train=train, head=folder / VALUE_HEAD)
+        if has_embeddings(folder):
+            embeddings = self.engine.add_embeddings(read_settings(folder))
+            embeddings.load(folder)
+            if train:
+                embeddings.make_reference()
+            else:
+                embeddings.train(False)
+
+    def load_foreign_adapter(self, adapter: ForeignAdapter) -> None:
+        """Load the LoRA layers that another program trained, to judge with. Raises RunError when they do not fit."""
+        with with_checked_config(adapter) as lora:
+            self._load_lora(adapter.folder, lora, train=False)
+
+    def _load_lora(self, folder: Path, lora: Path, *, train: bool, head: Path | None = None) -> None:
+        """Load the LoRA layers in `lora` for the adapter in `folder`, and the value head in the file `head`, if any."""
         from peft import PeftModel, get_peft_model_state_dict
 
-        check_adapter(folder)
-        head = folder / VALUE_HEAD
         try:
-            with no_future_warnings(), as_plain_lora(folder) as lora:
+            with no_future_warnings():
                 self.lm = PeftModel.from_pretrained(self.lm, str(lora), is_trainable=train)
                 if train:
                     self.lm.load_adapter(str(lora), adapter_name="reference", is_trainable=False)
             expected = set(get_peft_model_state_dict(self.lm, adapter_name="default", save_embedding_layers=False))
-            weights = set(load_file(folder / ADAPTER_WEIGHTS))
+            weights = set(load_file(lora / ADAPTER_WEIGHTS))
             if odd := sorted(expected ^ weights):  # peft would leave fresh layers there, or ignore weights
                 raise RunError(
                     f"The adapter in {folder} does not fit {self.name}, or is incomplete: "
                     f"{len(odd)} weights are missing or unknown, for example {odd[0]}."
                 )
-            if head.is_file():
+            if head is not None and head.is_file():
                 self.value_head.load_state_dict(load_file(head))
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise RunError(f"The adapter in {folder} is damaged: {error}") from None
@@ -189,13 +206,6 @@ class Policy(nn.Module):
                 f"The adapter in {folder} does not fit {self.name}: it was trained on another model. {error}"
             ) from None
         self.engine.fuse_layers()
-        if has_embeddings(folder):
-            embeddings = self.engine.add_embeddings(read_settings(folder))
-            embeddings.load(folder)
-            if train:
-                embeddings.make_reference()
-            else:
-                embeddings.train(False)
 
     def freeze_reference(self) -> None:
         """Make a frozen copy of the trained adapter the reference."""
@@ -248,6 +258,18 @@ class Policy(nn.Module):
                 mark_embeddings(temporary)
             save_file(head, temporary / VALUE_HEAD)
             self.tokenizer.save_pretrained(str(temporary))
+
+    @property
+    def layer_count(self) -> int:
+        """The number of layers. Raises ModelError when they are of unknown kinds."""
+        return self.engine.layer_count()
+
+    def keep_first_layers(self, count: int) -> None:
+        """Keep the first `count` layers, fewer than there are: `hidden` returns the states after them from now on.
+
+        The final norm is left out, and the network can no longer answer. Raises ModelError for unknown layers.
+        """
+        self.engine.keep_first_layers(count)
 
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass. Raises ModelError for layers of unknown kinds."""

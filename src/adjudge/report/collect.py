@@ -277,7 +277,7 @@ def _check_scores(scores: Any, path: Path, where: str = "") -> None:
 
 
 def _damaged(path: Path, what: str) -> NoReturn:
-    raise RunError(f"{path}: {what}. The file is damaged; run this cell again with --force.")
+    raise RunError(f"{path}: {what}. The file is damaged; do this run again with --force.")
 
 
 def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
@@ -297,7 +297,7 @@ def _read_status(path: Path) -> tuple[str, str]:
         return "interrupted", "stopped while it was set up"
     status = read_json(path)
     if not isinstance(status, dict):
-        raise RunError(f"{path}: is not a JSON object. Run this cell again with --force.")
+        raise RunError(f"{path}: is not a JSON object. Do this run again with --force.")
     return str(status.get("state")), str(status.get("reason") or "")
 
 

@@ -53,7 +53,7 @@ def markdown_table(table: Mapping[str, Any]) -> str:
     """Return the comparison's table, aligned as plain text, and its sentences. Ends with a newline."""
     head, lines = table_columns(table)
     if not lines:
-        empty = ["No cell is finished yet.", "", *_bullets(incomplete_lines(table))]
+        empty = ["No run is finished yet.", "", *_bullets(incomplete_lines(table))]
         return "\n".join(empty).rstrip() + "\n"
     intro = f"Intervals are 95 %. {rows_line(table)}".strip()
     return (

@@ -299,7 +299,7 @@ def incomplete_lines(table: Mapping[str, Any]) -> list[str]:
         for cell in table.get("failed") or ()
     ]
     count = int(finite(table.get("unfinished")) or 0)
-    return failed + ([f"{count} {'cell is' if count == 1 else 'cells are'} not finished yet"] if count else [])
+    return failed + ([f"{count} {'run is' if count == 1 else 'runs are'} not finished yet"] if count else [])
 
 
 def _split_of(row: Mapping[str, Any]) -> str:

@@ -91,30 +91,83 @@ def fit_floor(
     its distance from the mean in standard deviations, divided by the root of their number. Raises DataError for a row
     without a gold answer or with an unknown one.
     """
+    target_N = _targets(run, part)
+    with progress(run.config.method, len(part.rows)) as bar:
+        features_NF = features(part.rows, bar.advance)
+    fitted, c, held_out = _fit(features_NF, target_N, part.spec, c, run.config.seed, standardise=standardise)
+    save_regression(run, fitted, part.spec, stored, arrays)
+    run.log({"step": 1, "rows": len(part.rows), "features": features_NF.shape[1], "c": c, "held_out": held_out})
+    return Trained([RegressionJudge(features, fitted, part.spec)], len(part.rows))
+
+
+def fit_mean(
+    run: Run, part: TaskRows, blocks: Sequence[tuple[Features, bool]], c: float | None, stored: dict[str, Any]
+) -> Trained:
+    """Fit a model on each block of features, save the mean of their logits or numbers, and return the judge.
+
+    Each block says whether it is standardised, and chooses its own C. The log has the lists of them. The mean is one
+    linear model on all features side by side (`side_by_side`). Raises what `fit_floor` raises.
+    """
+    target_N = _targets(run, part)
+    fits: list[tuple[Fitted, float, float | None]] = []
+    with progress(run.config.method, len(blocks) * len(part.rows)) as bar:
+        for features, standardise in blocks:
+            features_NF = features(part.rows, bar.advance)
+            fits.append(_fit(features_NF, target_N, part.spec, c, run.config.seed, standardise=standardise))
+    models = [fitted for fitted, _, _ in fits]
+    fitted = Fitted(
+        np.concatenate([model.coef_LF for model in models], axis=1) / len(models),
+        np.mean([model.intercept_L for model in models], axis=0),
+    )
+    save_regression(run, fitted, part.spec, stored, {})
+    chosen = {"c": [c for _, c, _ in fits], "held_out": [held_out for _, _, held_out in fits]}
+    run.log({"step": 1, "rows": len(part.rows), "features": fitted.coef_LF.shape[1], **chosen})
+    joined = side_by_side([features for features, _ in blocks])
+    return Trained([RegressionJudge(joined, fitted, part.spec)], len(part.rows))
+
+
+def side_by_side(blocks: Sequence[Features]) -> Features:
+    """Return a function of rows to the features of all blocks, one after the other."""
+
+    def features(rows: Sequence[Example], done: Callable[[int], None]) -> Any:
+        last = len(blocks) - 1
+        parts = [block(rows, done if index == last else _nothing) for index, block in enumerate(blocks)]
+        return np.concatenate(parts, axis=1)
+
+    return features
+
+
+def _nothing(_count: int) -> None:
+    pass
+
+
+def _targets(run: Run, part: TaskRows) -> Array:
+    """Return what the rows of one task teach. Raises DataError for a row without a gold answer or an unknown one."""
     task = part.spec
     run.rewind({})  # a killed fit is repeated whole
     if not part.rows:
         raise DataError(f"{task.name}: there are no training rows.")
     if task.several:
-        target_N = indicators(task, [row.gold for row in part.rows]).astype(np.float64)
-    else:
-        target_N = np.array([target_of(row, task) for row in part.rows])
-    with progress(run.config.method, len(part.rows)) as bar:
-        features_NF = features(part.rows, bar.advance)
+        return np.asarray(indicators(task, [row.gold for row in part.rows]).astype(np.float64))
+    return np.array([target_of(row, task) for row in part.rows])
+
+
+def _fit(
+    features_NF: Any, target_N: Array, task: TaskSpec, c: float | None, seed: int, *, standardise: bool
+) -> tuple[Fitted, float, float | None]:
+    """Return a model of the features as they are, its C, and the held-out score that chose it."""
     centre_F, scale_F = _centre_and_scale(features_NF) if standardise else (0.0, 1.0)
     if standardise:
         features_NF = (features_NF - centre_F) / scale_F
     fit = fit_number if task.is_number else fit_sets if task.several else fit_labels
     held_out = None
     if c is None:
-        c, held_out = choose_c(fit, features_NF, target_N, len(task.names), run.config.seed)
+        c, held_out = choose_c(fit, features_NF, target_N, len(task.names), seed)
     fitted = fit(features_NF, target_N, len(task.names), c)
-    if standardise:  # of the features as they are
+    if standardise:
         coef_LF = fitted.coef_LF / scale_F
         fitted = Fitted(coef_LF, fitted.intercept_L - coef_LF @ centre_F)
-    save_regression(run, fitted, task, stored, arrays)
-    run.log({"step": 1, "rows": len(part.rows), "features": features_NF.shape[1], "c": c, "held_out": held_out})
-    return Trained([RegressionJudge(features, fitted, task)], len(part.rows))
+    return fitted, c, held_out
 
 
 def save_regression(

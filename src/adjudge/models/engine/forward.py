@@ -25,6 +25,7 @@ from adjudge.models.engine.abilities import Abilities, candidates, probe
 from adjudge.models.engine.attention import ATTENTION, register
 from adjudge.models.engine.batch import Side, TokenBatch, build_batch
 from adjudge.models.engine.checkpointing import checkpoint_layers
+from adjudge.models.engine.first_layers import keep_first_layers, layer_count
 from adjudge.models.engine.fixed import FixedShape
 from adjudge.models.engine.fused import fuse
 from adjudge.models.engine.graphs import PREFIX_MULTIPLE, Graphs, Recomputed
@@ -114,6 +115,16 @@ class Engine:
         self.embeddings = InstructionEmbeddings(self.decoder, config, seed)
         self.forget()
         return self.embeddings
+
+    def layer_count(self) -> int:
+        """Return the number of layers. Raises ModelError when they are of unknown kinds."""
+        return layer_count(self.decoder, self.name)
+
+    def keep_first_layers(self, count: int) -> None:
+        """Run only the first `count` layers from now on, without the final norm (`keep_first_layers`)."""
+        keep_first_layers(self.decoder, count, self.name)
+        trims = trim_last_layer(self.decoder) and self.abilities.packs
+        self.use(replace(self.abilities, trims_last_layer=trims))
 
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass. Raises ModelError when no layers are known."""

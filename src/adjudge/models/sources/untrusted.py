@@ -32,11 +32,11 @@ WITH_EMBEDDINGS = "LORA_AND_ADJUDGE_INSTRUCTION_EMBEDDINGS"
 _WEIGHT_INDEX = "model.safetensors.index.json"
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_names(value: Any) -> bool:
+def is_names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
 
 
@@ -44,10 +44,10 @@ _LORA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "peft_type": (lambda value: value in ("LORA", WITH_EMBEDDINGS), "LORA"),
     "task_type": (lambda value: value == "CAUSAL_LM", "CAUSAL_LM"),
     "r": (lambda value: type(value) is int and 0 < value <= 2**16, "a whole number above 0"),
-    "lora_alpha": (_is_number, "a number"),
-    "lora_dropout": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "lora_alpha": (is_number, "a number"),
+    "lora_dropout": (lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
-    "target_modules": (_is_names, "a list of names"),
+    "target_modules": (is_names, "a list of names"),
     "inference_mode": (lambda value: isinstance(value, bool), "true or false"),
 }
 """The keys of a plain LoRA adapter, with a check and a description of the right values; only the last is optional."""
@@ -64,7 +64,7 @@ def check_adapter(folder: Path) -> None:
     path = folder / ADAPTER_CONFIG
     if not (folder / ADAPTER_WEIGHTS).is_file() or not path.is_file():
         raise RunError(f"{folder} holds no adapter: has this run finished, and did it train one?")
-    config = _read_object(path, RunError)
+    config = read_object(path, RunError)
     for key, (is_right, expected) in _LORA.items():
         if key not in config and key != "inference_mode":
             raise RunError(f"{path}: '{key}' is missing, so neither adjudge nor peft wrote this adapter.")
@@ -73,7 +73,7 @@ def check_adapter(folder: Path) -> None:
                 f"{path}: '{key}' is {shorten_json(config[key])} and must be {expected}: "
                 "only plain LoRA adapters are loaded."
             )
-    defaults = _defaults()
+    defaults = lora_defaults()
     for key, value in config.items():
         if key not in _LORA and key not in _NOT_READ and value and (key not in defaults or value != defaults[key]):
             raise RunError(
@@ -85,7 +85,7 @@ def check_adapter(folder: Path) -> None:
 def has_embeddings(folder: Path) -> bool:
     """Return whether the adapter in `folder` has instruction embeddings, which peft cannot load."""
     path = folder / ADAPTER_CONFIG
-    return path.is_file() and _read_object(path, RunError).get("peft_type") == WITH_EMBEDDINGS
+    return path.is_file() and read_object(path, RunError).get("peft_type") == WITH_EMBEDDINGS
 
 
 def has_head(folder: Path) -> bool:
@@ -95,7 +95,7 @@ def has_head(folder: Path) -> bool:
 
 def mark_embeddings(folder: Path) -> None:
     """Mark a saved adapter with instruction embeddings, so that peft refuses it instead of leaving them out."""
-    config = _read_object(folder / ADAPTER_CONFIG, RunError)
+    config = read_object(folder / ADAPTER_CONFIG, RunError)
     config["peft_type"] = WITH_EMBEDDINGS
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
@@ -106,7 +106,7 @@ def as_plain_lora(folder: Path) -> Iterator[Path]:
     if not has_embeddings(folder):
         yield folder
         return
-    config = _read_object(folder / ADAPTER_CONFIG, RunError)
+    config = read_object(folder / ADAPTER_CONFIG, RunError)
     with tempfile.TemporaryDirectory(prefix="adjudge-") as name:
         temporary = Path(name)
         (temporary / ADAPTER_CONFIG).write_text(json.dumps({**config, "peft_type": "LORA"}), encoding="utf-8")
@@ -136,14 +136,14 @@ def check_model(source: str, options: dict[str, Any]) -> None:
             "model. To continue from an adapter that adjudge trained, name its run (init)."
         )
     if (index := file(_WEIGHT_INDEX)) is not None:
-        names = _read_object(index, ModelError).get("weight_map")
+        names = read_object(index, ModelError).get("weight_map")
         wrong = [name for name in names.values() if not _is_safe_name(name)] if isinstance(names, dict) else [names]
         if wrong:
             raise ModelError(
                 f"{index}: it names {shorten_json(wrong[0])} for weights; only safetensors files beside the index are "
                 "read, because unpickling runs code."
             )
-    if (config := file("config.json")) is not None and (key := _kernel_key(_read_object(config, ModelError))):
+    if (config := file("config.json")) is not None and (key := _kernel_key(read_object(config, ModelError))):
         raise ModelError(f"{config}: '{key}' names code on the hub, which is not run. Remove the key.")
 
 
@@ -161,7 +161,7 @@ def _is_safe_name(name: Any) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and "/" not in name and "\\" not in name
 
 
-def _read_object(path: Path, error_type: type[ModelError] | type[RunError]) -> dict[str, Any]:
+def read_object(path: Path, error_type: type[ModelError] | type[RunError]) -> dict[str, Any]:
     """Return the JSON object in a file; raise `error_type` when it holds none."""
     try:
         with path.open("rb") as file:
@@ -178,7 +178,7 @@ def _read_object(path: Path, error_type: type[ModelError] | type[RunError]) -> d
     return parsed
 
 
-def _defaults() -> dict[str, Any]:
+def lora_defaults() -> dict[str, Any]:
     """Return the defaults of the installed peft's LoRA configuration, as JSON would hold them."""
     from peft import LoraConfig
 
