@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 from fake_method import reviews
-from trained_worlds import TOLERANCE, command_in, compare_with_one, largest_difference, settings, weights
+from trained_worlds import SETTINGS, TOLERANCE, command_in, compare_with_one, largest_difference, settings, weights
 from worlds import printed, run_world
 
-from adjudge.config import Config
-from adjudge.experiments.execute import execute
-from adjudge.runs.folder import Run, read_json
+from adjudge.config import Config, load_config
+from adjudge.experiments.execute import execute, run_settings
+from adjudge.methods.registry import get_entry
+from adjudge.runs.folder import Run, read_json, read_jsonl
+from adjudge.ship.export import export_judge
 from adjudge.system import parallel
 from adjudge.system.files import write_json
+from adjudge.tasks import load_split
 from adjudge.tasks.spec import TaskSpec
+from adjudge.training.mixture import TaskRows
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 DIVIDED: dict[str, Any] = {"runtime__shard_base": True}
@@ -47,6 +51,38 @@ def test_two_processes_with_half_of_the_base_give_the_weights_of_one(
 ) -> None:
     compare_with_one([(method, {**values, **DIVIDED}) for method, values in cases], able, tmp_path)
     assert "divided over 2 processes" in printed(tmp_path / "world")[0]
+
+
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("linear", {"linear.states": "policy"}),
+    ("few-shot", {}),
+    ("prp", {}),
+    ("gepa-edits", {"gepa_edits.calls": 20}),
+]
+
+
+def ask_each(folders: list[Path], configs: list[Config], spec: TaskSpec) -> None:
+    """Judge the task's rows with each method, in a folder of this process's own."""
+    with parallel.joined():
+        for config in configs:
+            run = Run.create(folders[parallel.rank()] / config.method, config)
+            part = TaskRows(spec, load_split(spec, "train")[:15])
+            judge = get_entry(config.method).load().train(run, [part]).judges[0]
+            run.write_predictions("dev", judge.judge(load_split(spec, "dev")))
+
+
+def test_what_only_asks_a_divided_base_judges_as_with_the_whole_one(able: Path, tmp_path: Path) -> None:
+    spec = reviews(tmp_path)
+    values = {**SETTINGS, "model": str(able), "runtime.shard_base": True}
+    configs = [run_settings(load_config(values={**values, "method": method, **more}), [spec]) for method, more in ASKED]
+    folders, world = [tmp_path / name for name in ("first", "second", "one")], tmp_path / "world"
+    assert run_world(2, ask_each, folders, configs, spec, folder=world) == [0, 0], printed(world)
+    ask_each(folders[2:], configs, spec)
+    for method, _ in ASKED:
+        first, second, one = ([*read_jsonl(folder / method / "predictions/dev.jsonl")] for folder in folders)
+        assert len(first) == 8
+        assert first == second, method
+        assert [row["value"] for row in first] == [row["value"] for row in one], method
 
 
 def test_a_reward_model_whose_base_is_divided_rates_in_the_first_process(able: Path, tmp_path: Path) -> None:
@@ -98,6 +134,8 @@ def test_accelerate_asks_for_it_by_fsdp_of_version_2(able: Path, tmp_path: Path)
     assert "divided over 2 processes" in printed(tmp_path / "world-2")[0]
     assert Run.open(tmp_path / "run-2").config.runtime.shard_base
     assert weights(tmp_path / "run-2")
+    exported = export_judge(tmp_path / "run-2", "merged", tmp_path / "merged", dtype="float32")
+    assert (exported.rows, exported.changed) == (8, 0), "merged in one process, it judges as it did with half of a base"
     assert "FSDP of version 1, which this program does not have" in printed(tmp_path / "world-1")[0]
     config = settings("sft", able, **{"data__train_rows": 15, "runtime__quantization": "4bit"})
     world = tmp_path / "quantised"

@@ -1,4 +1,4 @@
-"""Test a base that is divided over processes, pass by pass: each world is two processes (gloo, on the CPU)."""
+"""Test a base that is divided over processes, pass by pass: each world is two or three processes (gloo, on the CPU)."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ def used_too_late(model: Path) -> None:
         policy.hidden(policy.batch(PROMPTS, RESPONSES))
 
 
-def check(action: Callable[..., None], *arguments: Any, folder: Path) -> None:
-    assert run_world(2, action, *arguments, folder=folder / "world") == [0, 0], printed(folder / "world")
+def check(action: Callable[..., None], *arguments: Any, folder: Path, size: int = 2) -> None:
+    assert run_world(size, action, *arguments, folder=folder / "world") == [0] * size, printed(folder / "world")
 
 
 def saved(config: Any, tokenizer_of: Path, folder: Path) -> Path:
@@ -176,8 +176,9 @@ def test_every_layout_of_a_pass_gives_the_same_gradient(able: Path, tmp_path: Pa
     check(other_layouts, able, folder=tmp_path)
 
 
-def test_processes_may_run_different_passes(able: Path, tmp_path: Path) -> None:
-    check(uneven_passes, able, folder=tmp_path)
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_may_run_different_passes(size: int, able: Path, tmp_path: Path) -> None:
+    check(uneven_passes, able, folder=tmp_path, size=size)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])

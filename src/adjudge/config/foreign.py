@@ -33,6 +33,7 @@ OURS = {
     "load_in_4bit": "runtime.quantization",
     "load_in_8bit": "runtime.quantization",
     "gradient_checkpointing": "runtime.checkpoint_activations",
+    "fsdp": "runtime.shard_base",
     "lora_r": "lora.r",
     "lora_alpha": "lora.alpha",
     "lora_dropout": "lora.dropout",
@@ -72,6 +73,7 @@ REMARKS = {
     "eval_steps": "it judges held-out training rows",
     "load_best_model_at_end": "write checkpoint.use=best",
     "gradient_checkpointing": "write runtime.checkpoint_activations=true",
+    "fsdp": "write runtime.shard_base=true, and start several processes",
 }
 """What differs between the two besides the name."""
 

@@ -12,8 +12,8 @@ from adjudge.errors import ConfigError
 JUDGING = ("runtime.", "evaluation.batch_size", "evaluation.decode", "data.bad_rows")
 """Settings, or beginnings of their names, that judging with a finished run may change."""
 
-NO_EFFECT = ("runtime.checkpoint_activations", "runtime.micro_batch_size")
-"""Settings of `JUDGING` that only training reads."""
+NO_EFFECT = ("runtime.checkpoint_activations", "runtime.micro_batch_size", "runtime.shard_base")
+"""Settings of `JUDGING` that only a run of `train` reads."""
 
 
 def judging_settings(settings: Mapping[str, Any], folder: Path, also: Sequence[str] = ()) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Shapes: ``B`` rows, ``D`` width.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from adjudge.config import Config
 from adjudge.errors import ConfigError, RunError
 from adjudge.evaluation.ensemble import EnsembleJudge, ask, fit_weights, gold_probabilities
 from adjudge.experiments.evaluate import evaluate_run, load_judge
+from adjudge.experiments.judging_settings import NO_EFFECT
 from adjudge.experiments.rows import fingerprint, rows_for
 from adjudge.runs.base import check_same_model
 from adjudge.runs.folder import Run, is_unused, read_json
@@ -332,8 +333,8 @@ def _loaders(transfer: Transfer) -> dict[str, Callable[[], Judge]]:
 
 
 def _expert(folder: Path, spec: TaskSpec, config: Config) -> Judge:
-    runtime: Mapping[str, Any] = config.runtime.model_dump(exclude={"checkpoint_activations", "micro_batch_size"})
-    settings = {f"runtime.{name}": value for name, value in runtime.items()}
+    runtime = {f"runtime.{name}": value for name, value in config.runtime.model_dump().items()}
+    settings = {name: value for name, value in runtime.items() if name not in NO_EFFECT}
     settings["evaluation.batch_size"] = config.evaluation.batch_size
     return load_judge(folder, spec=spec, decode="labels", model=config.model, settings=settings)[2]
 

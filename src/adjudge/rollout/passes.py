@@ -77,7 +77,7 @@ class RowsPerPass:
 
 SMALLER = (
     "What makes it smaller: runtime.checkpoint_activations=true, runtime.dtype=bfloat16, runtime.quantization=4bit, "
-    "a smaller prompt.max_tokens or lora.r, or a smaller model."
+    "runtime.shard_base=true over several GPUs, a smaller prompt.max_tokens or lora.r, or a smaller model."
 )
 """What to do when not even one row fits."""
 
