@@ -93,7 +93,7 @@ def test_a_reward_model_whose_base_is_divided_rates_in_the_first_process(able: P
     training = read_json(tmp_path / "rm/training.json")
     write_json(tmp_path / "rm/training.json", training | {"pair_accuracy": 0.9})  # a tiny model learns no order
     reward = {"ppo__reward__model": str(tmp_path / "rm"), "ppo__reward__kind": "learned"}
-    more = {**reward, "data__train_rows": 20, "ppo__values": "critic"}
+    more = {**reward, "data__train_rows": 15, "ppo__values": "critic"}
     for name, number in (("two", 2), ("one", 1)):
         config = settings("ppo", able, **DIVIDED, **more)
         codes = run_world(number, command_in, tmp_path / name, config, spec, False, None, folder=tmp_path / f"w-{name}")
