@@ -67,9 +67,9 @@ class _Table:
             name: bootstrap_interval(metric, kept_KCU, RESAMPLES, 0) for name, (kept_KCU, metric) in kept.items()
         }
         self.tests: list[dict[str, Any]] = []
-        for other in plan.against:
+        for number, other in enumerate(plan.against):
             for arm in self.arms:
-                if other in kept and arm.name not in plan.against:
+                if other in kept and arm.name not in plan.against[: number + 1]:
                     difference, p = paired_permutation(
                         kept[arm.name][1], kept[arm.name][0], kept[other][0], RESAMPLES, 0
                     )
