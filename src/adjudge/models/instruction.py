@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from adjudge.config.groups import EmbeddingConfig
 from adjudge.errors import ConfigError, ModelError, RunError
+from adjudge.models.layers import decoder_layers
 from adjudge.models.sources.untrusted import EMBEDDING_SETTINGS, EMBEDDING_WEIGHTS
 
 NAME = "instruction_embeddings"
@@ -274,9 +275,7 @@ def _layers(decoder: nn.Module, chosen: tuple[int, ...] | None) -> tuple[int, ..
 
 
 def _decoder_layers(decoder: nn.Module) -> list[nn.Module]:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers: list[nn.Module] = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = decoder_layers(decoder)
     if not layers:
         raise ModelError(
             f"instruction embeddings are not possible for {type(decoder).__name__}: its layers are unknown."

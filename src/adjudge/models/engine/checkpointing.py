@@ -16,13 +16,12 @@ from torch.utils.checkpoint import checkpoint
 
 from adjudge.errors import ModelError
 from adjudge.models.engine.sharding import hold_weights
+from adjudge.models.layers import decoder_layers
 
 
 def checkpoint_layers(decoder: nn.Module, name: str) -> None:
     """Checkpoint every layer of `decoder`. Raises ModelError when it has no layers of a known kind."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = decoder_layers(decoder)
     if not layers:
         raise ModelError(
             f"{name}: runtime.checkpoint_activations is not possible for {type(decoder).__name__}; leave it unset."

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from adjudge.errors import ModelError
+from adjudge.models.layers import is_decoder_layer
 
 
 def layer_count(decoder: nn.Module, name: str) -> int:
@@ -37,15 +38,11 @@ def keep_first_layers(decoder: nn.Module, count: int, name: str) -> None:
 
 def _layers(decoder: nn.Module, name: str) -> tuple[nn.Module, nn.ModuleList, str]:
     """Return the list of layers, the module that owns it, and its name there."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
     found = [
         (owner, module, place)
         for owner in decoder.modules()
         for place, module in owner.named_children()
-        if isinstance(module, nn.ModuleList)
-        and len(module)
-        and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
+        if isinstance(module, nn.ModuleList) and len(module) and all(map(is_decoder_layer, module))
     ]
     if len(found) != 1:
         raise _unknown(decoder, name)

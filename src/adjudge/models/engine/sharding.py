@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from adjudge.errors import ModelError
+from adjudge.models.layers import decoder_layers
 from adjudge.system.memory import return_freed_memory
 from adjudge.system.parallel import (
     announced,
@@ -265,12 +266,10 @@ def hold_weights(module: nn.Module) -> None:
 
 def _divisions(model: Any, name: str) -> list[list[nn.Module]]:
     """Return what is gathered at a time: the embeddings, and each decoder layer. A tied head belongs to them."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
     layers: list[list[nn.Module]] = []
     inner: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer) and id(module) not in inner:
+    for module in decoder_layers(model):
+        if id(module) not in inner:
             inner |= {id(each) for each in module.modules()}
             layers.append([module])
     if not layers:
