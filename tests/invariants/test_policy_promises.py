@@ -27,8 +27,11 @@ from adjudge.training.optim import build_optimizer
 from adjudge.training.updates import RightAnswers, clipped_updates
 from adjudge.types import Example
 
-TOLERANCE = 2e-5
-"""Largest difference in float32 that counts as rounding, for log-probabilities of a 2-layer model."""
+TOLERANCE = 5e-5
+"""Largest difference in float32 that counts as rounding, for log-probabilities of a 2-layer model.
+
+Processors differ: the libraries of one with AMX leave 3e-5.
+"""
 
 FAMILIES = ("tiny_llama", "tiny_qwen2", "tiny_mpt")
 TEXTS = (
@@ -93,8 +96,10 @@ def test_shared_prefix_gives_the_same_figures_and_gradients(policy: Policy) -> N
     shared, plain = figures(policy, share=True), figures(policy, share=False)
     for one, other in zip(shared, plain, strict=True):
         torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
-    for one, other in zip(gradients(policy, *figures(policy, share=True)), gradients(policy, *plain), strict=True):
-        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
+    ones, others = gradients(policy, *figures(policy, share=True)), gradients(policy, *plain)
+    largest = max(float(other.abs().max()) for other in others)
+    for one, other in zip(ones, others, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4 * largest, rtol=1e-4)
         assert other.abs().max() > 0
 
 

@@ -15,6 +15,8 @@ Source: arXiv 1706.03762, equation 1; 2305.13245 (key-value heads shared by a gr
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +41,8 @@ KEPT_GRID = 2**23
 """Largest layout of keys in rows, each with the prefix before it, that a layer keeps: 16 MiB of bfloat16.
 
 A 7B model's would take 4 GiB over all layers at 64 rows."""
+
+LOG2_E = math.log2(math.e)
 
 
 def packed_attention(
@@ -126,104 +130,126 @@ class _FusedAgain(torch.autograd.Function):
 
 
 class _Plain(torch.autograd.Function):
-    """Attention by matrix products; the backward pass computes the weights again where they are large."""
+    """Attention by matrix products; the backward pass computes the weights again where they are large.
+
+    The result lies in memory with the heads inside of tokens, as the next layer reads it.
+    """
 
     @staticmethod
     def forward(ctx: Any, query_HNF: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float) -> Tensor:
         layout = _Layout(packing, query_HNF, key)
-        weight = layout.weights(query_HNF, key, scale)
-        ctx.save_for_backward(query_HNF, key, value, weight if weight.numel() <= KEPT_WEIGHTS else None)
+        weights = layout.weights(layout.queries(query_HNF), layout.keys(key), scale)
+        out_HNF = layout.attend(weights, layout.keys(value))
+        kept = weights if sum(weight.numel() for weight in weights) <= KEPT_WEIGHTS else ()
+        ctx.save_for_backward(query_HNF, key, value, out_HNF, *kept)
         ctx.packing, ctx.scale = packing, scale
-        return layout.attend(layout.split_weights(weight), layout.split_keys(value))
+        return out_HNF
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_HNF: Tensor) -> tuple[Any, ...]:
-        query_HNF, key, value, weight = ctx.saved_tensors
+        query_HNF, key, value, out_HNF, *kept = ctx.saved_tensors
         layout = _Layout(ctx.packing, query_HNF, key)
-        if weight is None:
-            weight = layout.weights(query_HNF, key, ctx.scale)
-        grads = layout.split_queries(grad_HNF)
-        grad_prefix, grad_rest = (grad @ keys.mT for grad, keys in zip(grads, layout.split_keys(value), strict=True))
-        grad_weight = layout.join_weights(grad_prefix, grad_rest, 0.0)
-        grad_score = torch.ops.aten._softmax_backward_data(
-            at_least_float32(grad_weight), at_least_float32(weight), -1, at_least_float32(weight).dtype
-        )
-        grad_scores = layout.split_weights(grad_score.mul_(ctx.scale).to(weight.dtype))
-        grad_query = layout.attend(grad_scores, layout.split_keys(key))
-        grad_key = layout.attend_transposed(grad_scores, layout.split_queries(query_HNF))
-        grad_value = layout.attend_transposed(layout.split_weights(weight), grads)
-        return grad_query, grad_key, grad_value, None, None
+        queries, keys = layout.queries(query_HNF), layout.keys(key)
+        weights = kept or layout.weights(queries, keys, ctx.scale)
+        grads = layout.queries(grad_HNF)
+        # The weighted mean of the weights' gradients, both parts together.
+        means = layout.queries((at_least_float32(grad_HNF) * out_HNF).sum(-1))
+        grad_scores = [
+            at_least_float32(grad @ values.mT).sub_(mean[..., None]).mul_(weight).to(weight.dtype)
+            for grad, values, mean, weight in zip(grads, layout.keys(value), means, weights, strict=True)
+        ]
+        grad_query, grad_key = layout.attend(grad_scores, keys), layout.gather(grad_scores, queries)
+        return grad_query.mul_(ctx.scale), grad_key.mul_(ctx.scale), layout.gather(weights, grads), None, None
 
 
 class _Layout:
     """Where the queries, keys and weights of a packed sequence lie.
 
-    Each is split in two: a part over the prefix's keys, and a grid of rows over their own keys.
+    Each is split in two: what meets the prefix's keys, and, in a grid of rows, what meets a row's own keys.
+    The heads of a group lie behind each other, so no key is repeated.
+    The weights are one softmax over both parts: each part is summed for itself, and then the sums are joined.
     """
 
     def __init__(self, packing: Packing, query_HNF: Tensor, key: Tensor) -> None:
         self.packing = packing
-        self.shared, self.common = len(key), packing.common
+        self.shared, self.group = len(key), len(query_HNF) // len(key)
         self.first = query_HNF.shape[1] - len(packing.ids_M)
         """Number of queries of the prefix: C, or 0 where it is cached."""
+        self.to_grid, self.from_grid = packing.grouped(self.group, self.first)
 
-    def weights(self, query_HNF: Tensor, key: Tensor, scale: float) -> Tensor:
-        """Return the attention weights ``[J, G, N, C + T]``."""
-        over_prefix, over_rest = (
-            query @ keys.mT
-            for query, keys in zip(self.split_queries(query_HNF * scale), self.split_keys(key), strict=True)
-        )
-        score = self.join_weights(over_prefix, over_rest.add_(_later(over_rest.shape[-1], over_rest)), -torch.inf)
-        if self.first:
-            score[:, :, : self.first, : self.common] += _later(self.common, score)
-        return at_least_float32(score).softmax(-1).to(score.dtype)
+    def queries(self, tensor_HN: Tensor) -> tuple[Tensor, Tensor]:
+        """Split what belongs to queries, ``[H, N, …]``: all of it ``[J, G N, …]``, and the rests' ``[J B, G T, …]``."""
+        whole = tensor_HN.reshape(self.shared, -1, *tensor_HN.shape[2:])
+        own = whole.index_select(1, self.to_grid)
+        return whole, own.view(-1, self.group * self.packing.grid_BT.shape[1], *tensor_HN.shape[2:])
 
-    def split_queries(self, tensor_HNF: Tensor) -> tuple[Tensor, Tensor]:
-        """Split queries ``[H, N, F]``: all, ``[J, G, N, F]``, and the rests' in the grid, ``[J, G, B, T, F]``."""
-        whole = tensor_HNF.reshape(self.shared, -1, *tensor_HNF.shape[1:])
-        return whole, self._to_grid(whole[:, :, self.first :])
+    def keys(self, tensor_JSF: Tensor) -> tuple[Tensor, Tensor]:
+        """Split keys or values: the prefix's, ``[J, C, F]``, and the rests', ``[J B, T, F]``."""
+        prefix, rests = tensor_JSF.split([self.packing.common, len(self.packing.ids_M)], 1)
+        index_BT = self.packing.grid_BT
+        return prefix, rests.index_select(1, index_BT.flatten()).view(-1, index_BT.shape[1], rests.shape[-1])
 
-    def split_keys(self, tensor_JSF: Tensor) -> tuple[Tensor, Tensor]:
-        """Split keys or values: the prefix's, ``[J, 1, C, F]``, and the rests' grid, ``[J, 1, B, T, F]``."""
-        whole = tensor_JSF[:, None]
-        return whole[:, :, : self.common], self._to_grid(whole[:, :, self.common :])
-
-    def split_weights(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Split weights ``[J, G, N, C + T]``: over the prefix, and in the grid over a row's own keys.
+    def weights(self, queries: Sequence[Tensor], keys: Sequence[Tensor], scale: float) -> tuple[Tensor, Tensor]:
+        """Return the attention weights over the prefix, ``[J, G N, C]``, and over a row's own keys, ``[J B, G T, T]``.
 
         Padding in the grid gets 0.
         """
-        over_rest = self._to_grid(tensor[:, :, self.first :, self.common :])
-        return tensor[..., : self.common], over_rest.mul_(self.packing.is_real_BT[..., None])
-
-    def join_weights(self, over_prefix: Tensor, over_rest: Tensor, outside: float) -> Tensor:
-        """Undo `split_weights`; the prefix's queries have the weight `outside` over keys after the prefix."""
-        over_rest = self._from_grid(over_rest)
+        scale *= LOG2_E  # powers of 2, since `exp` of −inf is ten times as slow on a CPU
+        over_prefix, over_own = (query @ key.mT for query, key in zip(queries, keys, strict=True))
+        dtype, common = over_own.dtype, over_prefix.shape[-1]
+        over_own.unflatten(1, (self.group, -1)).add_(_later(over_own.shape[-1], over_own))
         if self.first:
-            over_rest = nn.functional.pad(over_rest, (0, 0, self.first, 0), value=outside)
-        return torch.cat([over_prefix, over_rest], dim=-1)
+            over_prefix.unflatten(1, (self.group, -1))[:, :, : self.first] += _later(common, over_prefix)
+        powers_own, highest_own, sum_own = _powers(over_own, scale)
+        highest_own, sum_own = self._by_query(highest_own, -torch.inf), self._by_query(sum_own, 0.0)
+        if not common:
+            return over_prefix, powers_own.mul_(self._in_grid(1 / sum_own)).to(dtype)
+        powers_prefix, highest, sum_prefix = _powers(over_prefix, scale)
+        top = torch.maximum(highest, highest_own)
+        scale_prefix, scale_own = ((own - top).mul_(scale).exp2_() for own in (highest, highest_own))
+        total = scale_prefix * sum_prefix + scale_own * sum_own
+        return (
+            powers_prefix.mul_((scale_prefix / total)[..., None]).to(dtype),
+            powers_own.mul_(self._in_grid(scale_own / total)).to(dtype),
+        )
 
-    def attend(self, weights: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor]) -> Tensor:
+    def attend(self, weights: Sequence[Tensor], keys: Sequence[Tensor]) -> Tensor:
         """Sum keys (or values) with their weights for each query: ``[H, N, F]``."""
-        sums = weights[0] @ keys[0]
-        sums[:, :, self.first :] += self._from_grid(weights[1] @ keys[1])
-        return sums.flatten(0, 1)
+        over_prefix, over_own = (weight @ key for weight, key in zip(weights, keys, strict=True))
+        over_prefix = over_prefix.unflatten(1, (self.group, -1))
+        out_NHF = over_prefix.new_empty(over_prefix.shape[2], self.shared * self.group, over_prefix.shape[-1])
+        out = out_NHF.unflatten(1, (self.shared, self.group)).permute(1, 2, 0, 3)
+        out[:, :, : self.first] = over_prefix[:, :, : self.first]
+        over_own = over_own.view(self.shared, -1, over_own.shape[-1]).index_select(1, self.from_grid)
+        over_own = over_own.unflatten(1, (self.group, -1))
+        torch.add(over_prefix[:, :, self.first :], over_own, out=out[:, :, self.first :])
+        return out_NHF.transpose(0, 1)
 
-    def attend_transposed(self, weights: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor]) -> Tensor:
-        """Sum queries with their weights for each key: ``[J, C + M, F]``."""
-        of_prefix = weights[0].flatten(1, 2).mT @ queries[0].flatten(1, 2)
-        of_rest = self._from_grid((weights[1].mT @ queries[1]).sum(1, keepdim=True))
-        return torch.cat([of_prefix, of_rest.squeeze(1)], dim=1)
+    def gather(self, weights: Sequence[Tensor], queries: Sequence[Tensor]) -> Tensor:
+        """Sum queries (or their gradients) with their weights for each key: ``[J, C + M, F]``."""
+        of_prefix, of_own = (weight.mT @ query for weight, query in zip(weights, queries, strict=True))
+        of_own = of_own.view(self.shared, -1, of_own.shape[-1]).index_select(1, self.packing.real_M)
+        return torch.cat([of_prefix, of_own], dim=1)
 
-    def _to_grid(self, tensor: Tensor) -> Tensor:
-        """``[J, G, M, …]`` to ``[J, G, B, T, …]``."""
-        index_BT = self.packing.grid_BT
-        return tensor.index_select(2, index_BT.flatten()).unflatten(2, index_BT.shape)
+    def _by_query(self, own: Tensor, of_prefix: float) -> Tensor:
+        """Return a figure of the grid's queries, ``[J B, G T]``, for all queries, ``[J, G N]``."""
+        rests = own.view(self.shared, -1).index_select(1, self.from_grid).unflatten(1, (self.group, -1))
+        return nn.functional.pad(rests, (self.first, 0), value=of_prefix).flatten(1)
 
-    def _from_grid(self, tensor: Tensor) -> Tensor:
-        """``[J, G, B, T, …]`` to ``[J, G, M, …]``."""
-        return tensor.flatten(2, 3).index_select(2, self.packing.real_M)
+    def _in_grid(self, by_query: Tensor) -> Tensor:
+        """Undo `_by_query`, with 0 at padding and one more dimension."""
+        is_real_BT = self.packing.is_real_BT
+        own = by_query.index_select(1, self.to_grid).view(self.shared, len(is_real_BT), self.group, -1)
+        return (own * is_real_BT[:, None]).view(-1, self.group * is_real_BT.shape[1], 1)
+
+
+def _powers(score: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return 2 to the power of each query's scaled scores less its largest, the largest unscaled, and the sum."""
+    wide = at_least_float32(score)
+    highest = wide.amax(-1)
+    powers = wide.sub_(highest[..., None]).mul_(scale).exp2_()
+    return powers, highest, powers.sum(-1)
 
 
 def _later(size: int, like: Tensor) -> Tensor:

@@ -80,6 +80,25 @@ class Packing:
             self._biases[key] = torch.zeros_like(mask_BTS, dtype=dtype).masked_fill_(~mask_BTS, -torch.inf)[:, None]
         return self._biases[key]
 
+    def grouped(self, group: int, first: int) -> tuple[Tensor, Tensor]:
+        """Return the indices that lay out queries of a group of heads in the grid, and those that undo it.
+
+        The queries are ``[G (first + M)]``, a head's behind each other and `first` of the prefix before the rests'; in
+        the grid they are ``[B G T]``.
+        """
+        key = (group, first)
+        if key not in self._grouped:
+            longest, device = self.grid_BT.shape[1], self.grid_BT.device
+            head_G1 = torch.arange(group, device=device)[:, None]
+            query_BGT = self.grid_BT[:, None] + first + head_G1 * (first + len(self.ids_M))
+            cell_GM = self.real_M // longest * group * longest + head_G1 * longest + self.real_M % longest
+            self._grouped[key] = query_BGT.flatten(), cell_GM.flatten()
+        return self._grouped[key]
+
+    @cached_property
+    def _grouped(self) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        return {}
+
     @cached_property
     def _biases(self) -> dict[tuple[int, torch.dtype], Tensor]:
         return {}
