@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from adjudge.rollout.label_scoring import label_logps
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows
 from adjudge.system.files import write_json, write_text
 from adjudge.tasks import load_split, load_task, take_rows
+from benchmarks.pictures import Panel, picture
 
 SAMPLES = (1, 2, 4, 8, 16, 32)
 
@@ -139,33 +139,8 @@ def drift(gradients: Gradients, step_K: Tensor, gold_B: Tensor) -> dict[str, flo
 
 def plot(curves: dict[str, dict[int, float]]) -> str:
     """Draw noise by samples per prompt, both axes logarithmic, as SVG."""
-    width, height, left, bottom = 640, 360, 70, 50
-    values = [value for curve in curves.values() for value in curve.values() if value > 0]
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    colours = ("#8a8a8a", "#b8860b", "#1f6fb4", "#8c3fb0", "#2a8a4a")
-
-    def at(samples: int, value: float) -> tuple[float, float]:
-        x = left + (width - left - 200) * math.log2(samples) / math.log2(SAMPLES[-1])
-        y = 20 + (height - 20 - bottom) * (high - math.log10(value)) / (high - low)
-        return round(x, 1), round(y, 1)
-
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">']
-    lines.append(f'<rect width="{width}" height="{height}" fill="white"/>')
-    for power in range(low, high + 1):
-        _, y = at(1, 10.0**power)
-        lines.append(f'<line x1="{left}" y1="{y}" x2="{width - 200}" y2="{y}" stroke="#ddd"/>')
-        lines.append(f'<text x="{left - 8}" y="{y + 4}" font-size="12" text-anchor="end">{10.0**power:g}</text>')
-    for samples in SAMPLES:
-        x, _ = at(samples, 10.0**low)
-        lines.append(f'<text x="{x}" y="{height - bottom + 18}" font-size="12" text-anchor="middle">{samples}</text>')
-    lines.append(f'<text x="{left}" y="{height - 10}" font-size="13">answers per prompt; up: variance / |mean|²</text>')
-    for (name, curve), colour in zip(curves.items(), colours, strict=True):
-        points = [at(samples, value) for samples, value in curve.items() if value > 0]
-        path = " ".join(f"{x},{y}" for x, y in points)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        x, y = points[-1]
-        lines.append(f'<text x="{x + 8}" y="{y + 4}" font-size="12" fill="{colour}">{name}</text>')
-    return "\n".join([*lines, "</svg>", ""])
+    lines = {name: [(float(samples), value) for samples, value in curve.items()] for name, curve in curves.items()}
+    return picture([Panel("variance / |mean|²", lines, "answers per prompt", log=True)])
 
 
 def main() -> None:

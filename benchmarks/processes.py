@@ -13,13 +13,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from adjudge.runs.environment import cpu_name, usable_cores
 from adjudge.runs.folder import read_jsonl
 
 
-def rows_per_s(method: str, processes: int, threads: int, given: argparse.Namespace, folder: Path) -> float:
+def rows_per_s(
+    method: str, processes: int, threads: int, given: argparse.Namespace, folder: Path, settings: Sequence[str] = ()
+) -> float:
     """Train once, and return the rows per second of all steps but the first."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
     command = [
@@ -27,6 +30,7 @@ def rows_per_s(method: str, processes: int, threads: int, given: argparse.Namesp
         *("--train-rows", str(given.steps * given.batch), "--eval-rows", "2", "--out", str(folder), "--force"),
         *(f"{method}.batch_size={given.batch}", f"{method}.min_steps=0", f"{method}.epochs=1"),
         *(f"runtime.threads={threads}", "runtime.device=cpu", "checkpoint.every_s=null", "evaluation.resamples=100"),
+        *settings,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -37,15 +41,21 @@ def rows_per_s(method: str, processes: int, threads: int, given: argparse.Namesp
     return len(seconds) * given.batch / total
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of a program that measures by turns."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--task", default="vader/movies")
-    parser.add_argument("--methods", default="sft,ppo")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = options(__doc__)
+    parser.add_argument("--methods", default="sft,ppo")
     given = parser.parse_args()
     print(f"{cpu_name()}, {usable_cores()} cores, {given.model}, batches of {given.batch}")
     print("| method | one process of 2 cores, rows/s | two processes of 1 core, rows/s | share |")
