@@ -21,7 +21,7 @@ METHODS = ("ppo", "rloo", "exact", "dpo", "tdpo", "sppo")
 """The warm start is the loop's: these measure the KL to the reference in different ways."""
 
 
-def trained(method: str, model: Path, folder: Path, *, resume: bool = False, **values: Any) -> Run:
+def trained(method: str, model: Path, folder: Path, *, rows: int = 40, resume: bool = False, **values: Any) -> Run:
     settings = {
         **EPOCHS_ALONE,
         "method": method,
@@ -36,7 +36,7 @@ def trained(method: str, model: Path, folder: Path, *, resume: bool = False, **v
         **{key.replace("__", "."): value for key, value in values.items()},
     }
     folder.mkdir(exist_ok=True)
-    execute(load_config(values=settings), reviews(folder), folder / "run", resume=resume)
+    execute(load_config(values=settings), reviews(folder, rows), folder / "run", resume=resume)
     return Run.open(folder / "run")
 
 
@@ -81,6 +81,37 @@ def test_before_an_analysis_there_is_no_warm_start(
 def test_at_least_one_step_is_left_to_the_method(able: Path, tmp_path: Path) -> None:
     records = logged(trained("rloo", able, tmp_path, rloo__warm_start=0.99))
     assert ["reward" in record for record in records] == [*[False] * 7, True]
+
+
+UNTAUGHT = {"data__train_rows": 128, "warm_start_lr": 0.0, "batch_size": 32, "checkpoint__every_s": None}
+"""Eight steps of 32 rows; a rate of 0 teaches nothing."""
+
+
+def untaught(method: str, model: Path, folder: Path, *, resume: bool = False) -> Run:
+    values = {key if "__" in key else f"{method}__{key}": value for key, value in UNTAUGHT.items()}
+    return trained(method, model, folder, rows=160, resume=resume, **values)
+
+
+@pytest.mark.parametrize("method", ["ppo", "spin"])
+def test_a_warm_start_that_taught_nothing_goes_on_and_resumes_so(
+    method: str, able: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = untaught(method, able, tmp_path / "whole")
+    assert "warm start goes on, to step 6 of 8" in " ".join(capsys.readouterr().err.split())
+    assert ["rows" in record for record in logged(whole)] == [*[True] * 6, *[False] * 2]
+    real, left = updates.clip_gradients, [6]
+
+    def spoilt(parameters: Any, limit: float | None) -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            raise NotFiniteError("the gradient is not finite")
+        return real(parameters, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(updates, "clip_gradients", spoilt)
+        with pytest.raises(NotFiniteError, match="Step 6:"):
+            untaught(method, able, tmp_path / "killed")
+    assert differing(whole.folder, untaught(method, able, tmp_path / "killed", resume=True).folder) == []
 
 
 EVERY_UPDATE = {"ppo__stop_kl": None, "exact__stop_kl": None, "checkpoint__every_s": None}

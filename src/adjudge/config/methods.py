@@ -35,6 +35,13 @@ class WarmStartConfig(LoopConfig):
         description="share of the steps that first fine-tune on the right answers, which makes the reference; "
         "0: none; runs with init or prompt.analysis=before have none",
     )
+    warm_start_limit: float = Field(
+        0.75,
+        ge=0,
+        lt=1,
+        description="share of the steps up to which the warm start goes on where its answers are not yet better than "
+        "one answer for all rows; 0: it never does",
+    )
     warm_start_lr: float = Field(3e-4, ge=0, description="peak learning rate of the warm start")
     micro_batch_size: int | None = Field(None, ge=1, description="prompts in one pass; gradients accumulate")
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)

@@ -25,6 +25,7 @@ from adjudge.runs.folder import read_jsonl
 from adjudge.runs.names import shown_name
 from adjudge.system.console import note, warn
 from adjudge.tasks.spec import TaskSpec
+from adjudge.training.first_phase import FirstPhase
 
 BATCHES = 3
 """Measured batches: of training, of each of its phases, and of judging."""
@@ -143,13 +144,11 @@ def training_seconds(
 
     With a warm start, the first half of the measured steps are of its kind.
     """
-    from adjudge.training.optim import FirstPhase  # it imports PyTorch, which only the estimate needs
-
     per_pass = _steps_per_pass(config, settings, rows)
     steps = per_pass * settings.passes(per_pass)
     warm_start = settings.warm_start if isinstance(settings, WarmStartConfig) else 0.0
-    first = FirstPhase(warm_start).steps(steps)
-    half = FirstPhase(0.5 if first else 0.0).steps(len(step_s))
+    first = FirstPhase(warm_start).planned(steps)
+    half = FirstPhase(0.5 if first else 0.0).planned(len(step_s))
     measured = [(first, step_s[:half]), (steps - first, step_s[half:])]
     seconds = sum(count * median(part) for count, part in measured if part)
     if config.checkpoint.validate_every is not None:

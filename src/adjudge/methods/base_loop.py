@@ -29,8 +29,9 @@ from adjudge.system.parallel import rank, world_size
 from adjudge.system.timing import collect_stages
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.batches import Batches
+from adjudge.training.first_phase import FirstPhase
 from adjudge.training.guards import check_weights
-from adjudge.training.optim import NO_FIRST_PHASE, FirstPhase, build_optimizer
+from adjudge.training.optim import build_optimizer
 from adjudge.training.session import Session
 from adjudge.training.state import Stateful, generator_state, trained_weights
 from adjudge.training.watch import AnswerWatch
@@ -105,7 +106,7 @@ class Loop(Generic[TaskT, RowT]):
         padded: bool = True,
         labels: Sequence[Mapping[str, Value | None]] | None = None,
         several_updates_per_step: bool = False,
-        first_phase: FirstPhase = NO_FIRST_PHASE,
+        first_phase: FirstPhase | None = None,
         parts: Mapping[str, Stateful] | None = None,
     ) -> None:
         seed = run.config.seed
@@ -128,8 +129,7 @@ class Loop(Generic[TaskT, RowT]):
             if labels is None
             else [[by_id[row.id] for row in part] for by_id, part in zip(labels, rows, strict=True)],
         )
-        self.first_steps = first_phase.steps(len(self._batches))
-        """Number of steps in the first phase."""
+        self.first_phase = first_phase
         self.optimizer, self._scheduler = build_optimizer(
             parameter_groups, settings.optimizer, len(self._batches), first_phase
         )
@@ -149,6 +149,7 @@ class Loop(Generic[TaskT, RowT]):
             "sampling": generator_state(self.sampling),
             **{f"watch {index}": watch for index, watch in enumerate(self._watches)},
             **({"passes": self._passes} if self._passes.auto else {}),
+            **({"first phase": first_phase} if first_phase is not None else {}),
             **(parts or {}),
         }
         self._session = Session(
@@ -160,6 +161,16 @@ class Loop(Generic[TaskT, RowT]):
         self._open = ExitStack()
         self._stages: dict[str, float] = {}
         self._step_began = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps in the run."""
+        return len(self._batches)
+
+    @property
+    def first_steps(self) -> int:
+        """Return the number of steps in the first phase, as it is known by now."""
+        return self.first_phase.steps(self.steps) if self.first_phase is not None else 0
 
     @property
     def lr(self) -> float:

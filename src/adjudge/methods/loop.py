@@ -25,8 +25,8 @@ from adjudge.runs.folder import Run
 from adjudge.system.console import note
 from adjudge.system.parallel import world_size
 from adjudge.tasks.spec import TaskSpec
+from adjudge.training.first_phase import FirstPhase, commonest_share
 from adjudge.training.mixture import TaskRows, sampling_labels
-from adjudge.training.optim import NO_FIRST_PHASE, FirstPhase
 from adjudge.training.state import Carried, Stateful
 from adjudge.training.updates import teach
 from adjudge.types import Example
@@ -37,13 +37,15 @@ RowT = TypeVar("RowT", bound=TrainingRow)
 class AdapterLoop(Loop[PromptedTask, RowT]):
     """The loop of methods which train a policy's LoRA layers.
 
-    With a warm start, the first steps fine-tune on the right answers. The policy is then the reference, the optimizer
-    starts anew, and the method gets the remaining steps.
+    With a warm start, the first steps fine-tune on the right answers, for longer than planned where that has not taught
+    anything yet. The policy is then the reference, the optimizer starts anew, and the method gets the remaining steps.
     """
 
     policy: Policy
     teach: Callable[[Step[PromptedTask, RowT]], Mapping[str, float]] | None = None
     """Does a step of the warm start and returns its figures."""
+    method: str = ""
+    """The name in messages."""
     iterations: int = 1
     """Times the reference is renewed from the policy, the start included."""
 
@@ -69,7 +71,7 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
 
     @property
     def _own_steps(self) -> int:
-        return len(self._batches) - self.first_steps
+        return self.steps - self.first_steps
 
     def log(self, step: Step[PromptedTask, RowT], figures: Mapping[str, Any], rollout: Answers | None = None) -> None:
         """End a step as `Loop.log` does, with the tokens that were sampled, and the parts of the rewards.
@@ -91,7 +93,12 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
             if self.teach is None or step.number > self.first_steps:
                 yield step
                 continue
-            self.log(step, {**self.teach(step), "lr": self.lr})
+            assert self.first_phase is not None
+            figures = self.teach(step)
+            why = self.first_phase.see(step.number, self.steps, step.task_index, len(step.rows), figures["right"])
+            if why is not None:
+                note(f"{self.method}: {why}")
+            self.log(step, {**figures, "lr": self.lr})
             if step.number == self.first_steps:
                 self.policy.freeze_reference()
                 self.optimizer.state.clear()
@@ -137,13 +144,16 @@ def adapter_loop(
     # The last bits of a kept prefix depend on the pass which computed it, so prefixes belong to the state. They are
     # restored after the weights and the reference, with which they are computed again.
     kept_prefixes = Carried(policy.kept_prefixes, policy.keep_prefixes)
-    first_phase = NO_FIRST_PHASE
+    first_phase = None
     carried: dict[str, Stateful] = {}
     if isinstance(settings, PolicyGradientConfig):
         carried |= add_rewarders(run, settings.reward, tasks, parts)
     if isinstance(settings, WarmStartConfig) and _has_warm_start(run, settings):
-        first_phase = FirstPhase(settings.warm_start, settings.warm_start_lr)
-    if iterations > 1 or first_phase is not NO_FIRST_PHASE:
+        common = [commonest_share(example.gold for example in part.rows) for part in parts]
+        first_phase = FirstPhase(
+            *(settings.warm_start, settings.warm_start_lr, settings.warm_start_limit), left=iterations, common=common
+        )
+    if iterations > 1 or first_phase is not None:
         carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
 
     def save() -> None:
@@ -169,7 +179,7 @@ def adapter_loop(
         first_phase=first_phase,
         parts={**carried, "prefixes": kept_prefixes, **(carry or {})},
     )
-    loop.policy, loop.iterations = policy, iterations
+    loop.policy, loop.iterations, loop.method = policy, iterations, config.method
     loop.check_iterations()
     if isinstance(settings, WarmStartConfig):
         loop.teach = partial(_teach, loop, settings)

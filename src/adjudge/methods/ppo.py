@@ -11,7 +11,7 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 4. An analysis before the judgement is sampled and gets credit; one after it is not sampled.
 5. Gradients are clipped, and the updates of a batch end early when the policy has moved far (`stop_kl`).
 6. The default optimizer is AdamW at a rate for LoRA, with a warm-up and a decay.
-7. The first half of the steps is supervised fine-tuning, whose result is the reference (`warm_start`).
+7. First comes supervised fine-tuning, for half of the steps or more, whose result is the reference (`warm_start`).
 8. Several answers per prompt come from one pass over it (`samples`).
 9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`). Inside an
    analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).

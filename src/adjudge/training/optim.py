@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from adjudge.config import OptimizerConfig
+from adjudge.training.first_phase import FirstPhase
 
 MIN_WARMUP_UPDATES = 6
 """The shortest warm-up: in a short run, a share of the updates is almost none. PPO over 240 rows takes 15 steps. With a
@@ -20,24 +21,8 @@ tenth of them as warm-up it reached the full rate in step 2 and collapsed onto o
 (docs/notes/warm-up.md)."""
 
 
-@dataclass(frozen=True, slots=True)
-class FirstPhase:
-    """The first steps of a run, with a peak learning rate and a schedule of their own."""
-
-    share: float = 0.0
-    """Share of all steps."""
-    lr: float = 0.0
-
-    def steps(self, total: int) -> int:
-        """Return the number of steps in a run of `total`. At least one step is left for what follows."""
-        return min(round(self.share * total), max(total - 1, 0))
-
-
-NO_FIRST_PHASE = FirstPhase()
-
-
 def build_optimizer(
-    groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int, first: FirstPhase = NO_FIRST_PHASE
+    groups: Sequence[dict[str, Any]], config: OptimizerConfig, total_updates: int, first: FirstPhase | None = None
 ) -> tuple[Optimizer, LambdaLR]:
     """Build optimizer and scheduler. A group may set its own ``lr`` and ``weight_decay``.
 
@@ -54,11 +39,11 @@ def build_optimizer(
     else:
         optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
-    first_steps = first.steps(total_updates)
-
     def factor(step: int) -> float:
-        if step < first_steps:
-            return first.lr / config.lr * rate_factor(step, first_steps, config) if config.lr else 0.0
+        first_steps = first.steps(total_updates) if first is not None else 0
+        if first is not None and step < first_steps:
+            rate = first.rate(step, total_updates, partial(rate_factor, config=config))
+            return rate / config.lr if config.lr else 0.0
         return rate_factor(step - first_steps, total_updates - first_steps, config)
 
     return optimizer, LambdaLR(optimizer, factor)
