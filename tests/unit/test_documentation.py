@@ -38,7 +38,9 @@ from adjudge.tasks.validate import mistakes_of
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
 FOLDERS = ("docs", "recipes", "benchmarks", "tests", "src", "tools")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+FOUND = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
+PAGES = sorted(page for page in FOUND if ".envs" not in page.parts)
+"""All pages but those of the peers' environments."""
 METHOD_HEADINGS = ("What it is", "The equations", "Settings", "What its log shows", "How it differs from the paper")
 GROUP = typer.main.get_command(app)
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
