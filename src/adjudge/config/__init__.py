@@ -14,32 +14,20 @@ from adjudge.config.groups import (
     RuntimeConfig,
 )
 from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
-from adjudge.config.methods import (
-    BpoConfig,
+from adjudge.config.loops import LoopConfig, WarmStartConfig
+from adjudge.config.methods import EncoderConfig, RewardModelConfig, SetfitConfig, SftConfig, SwieConfig
+from adjudge.config.policy_gradient import (
     CritiqueGrpoConfig,
-    DpoConfig,
-    EncoderConfig,
     ExactConfig,
-    GepaConfig,
     GrpoConfig,
-    IipConfig,
-    LoopConfig,
     PolicyGradientConfig,
     PpoConfig,
-    PreferenceConfig,
-    PromptSearchConfig,
     ReinforceConfig,
-    RewardModelConfig,
     RlooConfig,
-    SetfitConfig,
-    SftConfig,
-    SpinConfig,
-    SppoConfig,
-    SwieConfig,
-    TdpoConfig,
     VineConfig,
-    WarmStartConfig,
 )
+from adjudge.config.preference import DpoConfig, PreferenceConfig, SpinConfig, SppoConfig, TdpoConfig
+from adjudge.config.prompting import BpoConfig, GepaConfig, IipConfig, PromptSearchConfig
 from adjudge.config.rewards import RewardConfig
 from adjudge.config.tree import Config, keys_of, value_of
 from adjudge.config.writing import ApiConfig, WriterConfig

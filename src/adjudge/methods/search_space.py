@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adjudge.config import Config, value_of
-from adjudge.config.methods import LoopConfig, own_group
+from adjudge.config import Config, LoopConfig, value_of
+from adjudge.config.methods import own_group
 from adjudge.errors import ConfigError
 from adjudge.methods.settings import first_kl
 
