@@ -31,6 +31,8 @@ class Arm:
     """The file of generated rows that it learns from (`tables.GENERATED`), in place of the table's own rows."""
     recipe_of: Mapping[str, str] = field(default_factory=dict)
     """By task, the recipe that it takes its method's own settings from."""
+    first: tuple[str, Arm] | None = None
+    """A setting, and the arm whose run of the same rows and seed it names: that run comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ PLANS: dict[str, Plan] = {
             Arm("spin, exact over labels", "spin", {"spin.answers": "labels"}),
             Arm("sppo, exact over labels", "sppo", {"sppo.answers": "labels"}),
             Arm("minor-sft", "sft", {"sft.minor_beta": 1.0}),
+            Arm(
+                "rllr, label-sensitive",
+                "ppo",
+                {"ppo.reward.kind": "learned"},
+                first=("ppo.reward.model", Arm("reward-model", "reward-model")),
+            ),
         ),
         rows=400,
     ),

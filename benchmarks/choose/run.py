@@ -45,6 +45,8 @@ class Job:
     seed: int
     values: dict[str, Any]
     folder: Path
+    first: Job | None = None
+    """The run that must be finished before."""
 
 
 def main() -> None:
@@ -96,11 +98,22 @@ def plan_jobs(
             if arm.of:
                 continue
             for seed in range(plan.seeds if seeds is None else seeds):
-                values = {**_values(plan, arm, task, seed, data_dir), **dict(item.split("=", 1) for item in settings)}
+                given = dict(item.split("=", 1) for item in settings)
                 own = with_generated(spec, arm.generated, out / "tables") if arm.generated else spec
-                folder = out / name / task.replace("/", "-").replace(":", "-") / arm.name.replace(", ", "-")
-                jobs.append(Job(name, arm, own, seed, values, Path(str(folder).replace(" ", "-")) / f"seed-{seed}"))
+                place = out / name / task.replace("/", "-").replace(":", "-")
+                values = {**_values(plan, arm, task, seed, data_dir), **given}
+                first = None
+                if arm.first is not None:
+                    key, before = arm.first
+                    earlier = {**_values(plan, before, task, seed, data_dir), **given}
+                    first = Job(name, before, own, seed, earlier, _folder(place, before, seed))
+                    values[key] = str(first.folder)
+                jobs.append(Job(name, arm, own, seed, values, _folder(place, arm, seed), first))
     return jobs
+
+
+def _folder(place: Path, arm: Arm, seed: int) -> Path:
+    return place / arm.name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
 
 
 def _values(plan: Plan, arm: Arm, task: str, seed: int, data_dir: Path) -> dict[str, Any]:
@@ -164,6 +177,10 @@ def _work(todo: Sequence[Job], tasks: Any, done: Any, until: float | None) -> No
 
 def _run(job: Job) -> str:
     """Run one job with its output in a log beside its folder, and return a line about it."""
+    if job.first is not None and not (job.first.folder / "scores.json").is_file():
+        line = _run(job.first)
+        if not (job.first.folder / "scores.json").is_file():
+            return f"{_title(job)}: not begun, since the run before it failed: {line}"
     import torch
 
     from adjudge.experiments.execute import execute

@@ -164,3 +164,19 @@ def test_runs_and_their_table(data_dir: Path, tmp_path: Path, able: Path) -> Non
     assert "ppo, costs as reward" not in lines
     broken = replace(jobs[0], values={**jobs[0].values, "model": "no-such-model"}, folder=tmp_path / "broken")
     assert "There is no model 'no-such-model'" in run._run(broken)
+
+
+def test_a_run_that_another_needs_comes_first(
+    data_dir: Path, tmp_path: Path, able: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = Arm(
+        "exact after sft", "exact", {"exact.min_steps": 0}, first=("init", Arm("before", "sft", {"sft.min_steps": 0}))
+    )
+    monkeypatch.setitem(PLANS, "two", replace(PLANS["own-file"], arms=(arm,), rows=8, eval_rows=8))
+    settings = [f"model={able}", "evaluation.resamples=100", "runtime.device=cpu"]
+    (job,) = run.plan_jobs("two", data_dir, tmp_path, settings, seeds=1)
+    assert job.first is not None
+    broken = replace(job, first=replace(job.first, values={**job.first.values, "model": "no-such-model"}))
+    assert "not begun, since the run before it failed" in run._run(broken)
+    assert "accuracy" in run._run(job)
+    assert (job.first.folder / "scores.json").is_file()
