@@ -233,7 +233,12 @@ def test_a_renamed_setting_is_an_error_that_names_the_new_one(tmp_path):
 def test_settings_of_an_older_run_folder_come_under_todays_names():
     older = {"method": "multi-ppo", "task": "a,b", "ppo": {"init": "runs/sft", "clip": 0.1}}
     upgraded = upgrade(older)
-    assert upgraded == {"method": "ppo", "task": "a,b", "init": "runs/sft", "ppo": {"clip": 0.1}}
+    assert upgraded == {
+        "method": "ppo",
+        "task": "a,b",
+        "init": "runs/sft",
+        "ppo": {"clip": 0.1, "warm_start_limit": 0.0},
+    }
     assert older["ppo"]["init"] == "runs/sft"
     assert parse_config(upgraded).init == "runs/sft"
     assert upgrade({"ppo": {"init": None}})["init"] is None
@@ -243,3 +248,14 @@ def test_older_run_folders_keep_what_they_did_before_a_setting_was_there():
     assert parse_config(upgrade({"prompt": {"style": "chat"}})).prompt.prior == "none"
     assert parse_config(upgrade({"prompt": {"prior": "training-rows"}})).prompt.prior == "training-rows"
     assert upgrade({"method": "few-shot"}) == {"method": "few-shot"}
+    groups = {name: group for name, group in Config().model_dump().items() if "warm_start_limit" in (group or ())}
+    older = {name: {"warm_start": group["warm_start"]} for name, group in groups.items()}
+    assert {group["warm_start_limit"] for group in map(upgrade(older).get, groups)} == {0}
+
+
+def test_defaults_of_a_verb_lose_to_all_others(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("linear: {layer: 3}\n")
+    own = {"linear.layer": "middle", "linear.states": "both", "seed": 7}
+    config = load_config(file=file, overrides=["seed=2"], defaults=own)
+    assert (config.linear.layer, config.linear.states, config.seed) == (3, "both", 2)

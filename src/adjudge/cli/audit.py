@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -105,7 +104,7 @@ def audit(
     from adjudge.experiments.audit import audit as run_audit
     from adjudge.runs.default_folder import audit_folder
 
-    settings = options.build_config(ctx.params if method is not None else _with_own_settings(ctx.params))
+    settings = options.build_config(ctx.params, AUDITING_SETTINGS if method is None else None)
     spec = own_data.only_task(ctx.params, settings, "audit")
     folder = Path(out) if out is not None else audit_folder(spec)
     found = run_audit(
@@ -122,9 +121,3 @@ def audit(
     for line in audit_lines(found):
         typer.echo(line)
     typer.echo(folder / TABLE)
-
-
-def _with_own_settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with the settings of the default judge, before those that were given."""
-    own = [f"{key}={value}" for key, value in AUDITING_SETTINGS.items()]
-    return {**params, "overrides": [*own, *(params["overrides"] or ())]}

@@ -360,10 +360,10 @@ def examples(*commands: str) -> str:
     return "\n\n".join([title, *(f"`{command}`" for command in commands)])
 
 
-def build_config(params: Mapping[str, Any]) -> Config:
+def build_config(params: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
     """Build the configuration from the parameters of a verb (``ctx.params``).
 
-    Later sources win: preset, --config file, KEY=VALUE, options. Raises ConfigError.
+    Later sources win: the verb's `defaults`, preset, --config file, KEY=VALUE, options. Raises ConfigError.
     """
     from adjudge.config import load_config
 
@@ -373,7 +373,9 @@ def build_config(params: Mapping[str, Any]) -> Config:
 
         values |= function_settings(tuple(split_list(params["reward_funcs"], "--reward-funcs")))
     overrides = params["overrides"] or ()
-    return load_config(preset=params["preset"], file=params["config"], overrides=overrides, values=values)
+    return load_config(
+        preset=params["preset"], file=params["config"], overrides=overrides, values=values, defaults=defaults
+    )
 
 
 def given_settings(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,14 @@ UNSHOWN = ("api.base_url", "api.key_variable", "api.options")
 RENAMED = {"ppo.init": "init"}
 """Settings of earlier versions and their current names."""
 
-ADDED = {"prompt.demonstration_orders": 1, "prompt.prior": "none"}
+WARM_STARTED = ("ppo", "exact", "rloo", "grpo", "reinforce", "critique_grpo", "dpo", "tdpo", "spin", "sppo")
+"""Groups of the methods with a warm start."""
+
+ADDED: dict[str, Any] = {
+    "prompt.demonstration_orders": 1,
+    "prompt.prior": "none",
+    **{f"{group}.warm_start_limit": 0.0 for group in WARM_STARTED},
+}
 """Settings that are newer than some run folders, and what those runs did, whatever the default is now."""
 
 
@@ -41,8 +48,9 @@ def load_config(
     file: str | Path | None = None,
     overrides: Iterable[str] = (),
     values: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Return the settings from a preset, then the YAML `file`, then `overrides`, then `values`.
+    """Return the settings from `defaults`, then a preset, the YAML `file`, `overrides`, and `values`; later ones win.
 
     `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line);
     None means "not given". A `preset` named in the file or in an override is used when the caller keeps the default.
@@ -57,6 +65,8 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(f"There is no preset '{preset}'.{nearest(preset, PRESETS)}")
     tree: dict[str, Any] = {}
+    for key, value in (defaults or {}).items():
+        _put(tree, key, value)
     if preset != "default":
         text = resources.files("adjudge.config.presets").joinpath(f"{preset}.yaml").read_text(encoding="utf-8")
         _merge(tree, yaml.safe_load(text))

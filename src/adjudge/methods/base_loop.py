@@ -149,7 +149,7 @@ class Loop(Generic[TaskT, RowT]):
             "sampling": generator_state(self.sampling),
             **{f"watch {index}": watch for index, watch in enumerate(self._watches)},
             **({"passes": self._passes} if self._passes.auto else {}),
-            **({"first phase": first_phase} if first_phase is not None else {}),
+            **({"first phase": first_phase} if first_phase is not None and first_phase.may_go_on(self.steps) else {}),
             **(parts or {}),
         }
         self._session = Session(

@@ -40,6 +40,10 @@ class FirstPhase:
         """Return the largest number of steps that it may have."""
         return max(min(round(self._limit * total), total - self._left), self.planned(total))
 
+    def may_go_on(self, total: int) -> bool:
+        """Return whether it is decided on the way how long it is."""
+        return bool(self._common) and self.longest(total) > self.planned(total)
+
     def steps(self, total: int) -> int:
         """Return the number of its steps, as it is known by now."""
         return self.longest(total) if self._goes_on else self.planned(total)
@@ -62,7 +66,7 @@ class FirstPhase:
             self._right += rows * right
             self._expected += rows * common
             self._variance += rows * common * (1 - common)
-        unknown = self._rows < LEAST_ROWS or self.longest(total) == planned or not self._common
+        unknown = self._rows < LEAST_ROWS or not self.may_go_on(total)
         if step != planned or unknown or self._right > self._expected + SURE * math.sqrt(self._variance):
             return None
         self._goes_on = True
