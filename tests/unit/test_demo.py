@@ -41,7 +41,16 @@ def test_settings_and_a_folder_may_be_given(calls, tmp_path):
     config, *_, out, options = calls[1]
     assert (config.lora.r, config.data.train_rows, config.data.eval_rows) == (8, 20, 12)
     assert out == tmp_path
-    assert options == {"command": "adjudge demo …"}
+    assert options["command"] == "adjudge demo …"
+
+
+def test_two_runs_are_made_side_by_side_where_there_are_two_cores(calls, monkeypatch):
+    for cores, expected in ((1, 1), (2, 2), (64, 2)):
+        monkeypatch.setattr(room, "usable_cores", lambda cores=cores: cores)
+        demo("smoke")
+        assert calls[-1][-1]["jobs"] == expected
+    demo("smoke", jobs=1)
+    assert calls[-1][-1]["jobs"] == 1
 
 
 def test_every_budget_has_a_folder_and_settings():

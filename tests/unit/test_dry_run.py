@@ -11,7 +11,7 @@ from adjudge.config import load_config
 from adjudge.errors import ModelError
 from adjudge.experiments import dry_run
 from adjudge.experiments.compare import dry_run as estimate_comparison
-from adjudge.experiments.dry_run import Estimate, Planned, estimate, planned_runs
+from adjudge.experiments.dry_run import Estimate, Planned, estimate, expected_length, planned_runs
 from adjudge.experiments.execute import execute
 from adjudge.report.estimates import HEAD, duration_text, estimate_lines, estimate_notes, tokens_text
 from adjudge.report.terminal import text_table
@@ -141,3 +141,9 @@ def test_the_table_fits_80_columns_and_is_labelled_as_an_estimate():
 def test_rough_durations_and_tokens():
     assert [duration_text(s) for s in (4.2, 300, 5_990, 11_400)] == ["4 s", "5 min", "1 h 40 min", "3 h 10 min"]
     assert [tokens_text(n) for n in (None, 840, 12_345, 4.5e6, 2e9)] == ["–", "840", "12.3 k", "4.5 M", "2.0 G"]
+
+
+def test_long_runs_come_before_short_ones():
+    names = ["tfidf", "zero-shot", "linear", "sft", "few-shot", "ppo", "encoder", "dpo"]
+    ordered = sorted(names, key=lambda name: expected_length(load_config(values={"method": name})))
+    assert ordered == ["ppo", "dpo", "sft", "encoder", "zero-shot", "few-shot", "tfidf", "linear"]

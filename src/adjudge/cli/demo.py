@@ -34,6 +34,10 @@ def demo(
             rich_help_panel=options.PLACE,
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Runs at a time, each with its share of the cores.", show_default="2"),
+    ] = None,
 ) -> None:
     """Fetch a small model and rated movie sentences, compare seven methods on them, and write a report.
 
@@ -42,5 +46,7 @@ def demo(
     from adjudge.setup.demo import demo as run_demo
 
     command = shlex.join(["adjudge", *sys.argv[1:]])
-    table, folder = run_demo(budget, Path(out) if out is not None else None, overrides or (), command=command)
+    table, folder = run_demo(
+        budget, Path(out) if out is not None else None, overrides or (), jobs=jobs, command=command
+    )
     show_comparison(table, folder)

@@ -17,7 +17,7 @@ from typing import Any
 from adjudge.config import Config, RuntimeConfig
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.cells import Cell, holds_the_same, is_finished, plan_cells
-from adjudge.experiments.dry_run import Estimate, estimate_all, planned_runs
+from adjudge.experiments.dry_run import Estimate, estimate_all, expected_length, planned_runs
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.sending import check_sending
@@ -73,8 +73,10 @@ def compare(
     lock = Lock(out)
     lock.acquire()
     try:
-        board = _Board(cells, todo, out, command, tuned, force=force)
         places = min(jobs or 1, len(todo))
+        if places > 1:
+            todo.sort(key=lambda cell: expected_length(cell.config))  # no long run begins last, and alone
+        board = _Board(cells, todo, out, command, tuned, force=force)
         if launcher == "ray" and todo and runner is None:
             board.run_on_ray(config.runtime, jobs)
         elif places > 1 and runner is None:

@@ -112,6 +112,14 @@ def loop_settings(config: Config) -> LoopConfig | None:
     return next((group for group in groups if isinstance(group, LoopConfig)), None)
 
 
+def expected_length(config: Config) -> int:
+    """Return a rank by which runs are begun: 0 for those that take longest."""
+    settings = loop_settings(config)
+    if settings is not None:
+        return 0 if isinstance(settings, WarmStartConfig) else 1
+    return 3 if get_entry(config.method).trains else 2
+
+
 def _searches(config: Config) -> bool:
     return any(isinstance(getattr(config, name), PromptSearchConfig) for name in get_entry(config.method).settings)
 

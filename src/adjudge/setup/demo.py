@@ -11,6 +11,7 @@ from adjudge.config import load_config
 from adjudge.errors import ConfigError, nearest
 from adjudge.experiments.compare import compare
 from adjudge.methods.registry import COMPARED
+from adjudge.runs.environment import usable_cores
 from adjudge.setup.fetch import fetch
 from adjudge.system.console import note
 from adjudge.tasks import load_task
@@ -20,10 +21,11 @@ FOLDERS = {"full": Path("runs/demo"), "smoke": Path("runs/demo-smoke")}
 
 
 def demo(
-    budget: str, out: Path | None = None, overrides: Iterable[str] = (), *, command: str = ""
+    budget: str, out: Path | None = None, overrides: Iterable[str] = (), *, jobs: int | None = None, command: str = ""
 ) -> tuple[dict[str, Any], Path]:
     """Fetch what the demo needs, compare the methods, and return the table and its folder.
 
+    Two runs are made side by side, or `jobs`: a small model's step leaves a second core idle half of the time.
     Raises ConfigError for an unknown budget or setting, and the errors of `fetch` and `compare`.
     """
     if budget not in FOLDERS:
@@ -38,4 +40,5 @@ def demo(
         f"==> comparing {', '.join(COMPARED)} on {config.task}: {rows.train_rows} training rows, "
         f"{rows.eval_rows} rows judged, seed {config.seed}"
     )
-    return compare(config, [load_task(config.task)], COMPARED, [config.seed], folder, command=command), folder
+    specs, at_a_time = [load_task(config.task)], min(2, usable_cores()) if jobs is None else jobs
+    return compare(config, specs, COMPARED, [config.seed], folder, jobs=at_a_time, command=command), folder
