@@ -14,6 +14,8 @@ import adjudge
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guides" / "write-a-method.md"
+IMPORT = "from adjudge.config.policy_gradient import RejectionConfig"
+"""What the page says in words."""
 
 
 def insert(path: Path, text: str, before: str) -> None:
@@ -28,7 +30,8 @@ def test_the_page_makes_a_method_that_trains(tiny_llama: Path, tmp_path: Path) -
     package = tmp_path / "src" / "adjudge"
     shutil.copytree(Path(adjudge.__file__).parent, package)  # with the compiled modules
     (package / "methods" / "rejection.py").write_text(file, encoding="utf-8")
-    insert(package / "config" / "methods.py", f"{settings}\n\n", "class MethodSettings(")
+    insert(package / "config" / "policy_gradient.py", f"{settings}\n\n", "class ReinforceConfig(")
+    insert(package / "config" / "methods.py", f"{IMPORT}\n", "\n\nclass TemporalEnsemblingConfig(")
     insert(package / "config" / "methods.py", f"    {field}", "    encoder: EncoderConfig")
     insert(package / "methods" / "registry.py", f"        {line.strip()},\n", '        _encoder("encoder"')
     data = write_reviews(tmp_path / "reviews.csv", 40)

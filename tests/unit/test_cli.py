@@ -53,7 +53,7 @@ OPTIONS = {
     "methods": "--preset",
     "tasks": "--data-dir --prompt-style --overlap --export --model --run --split --eval-rows",
     "submit": "--run --task --data-dir --model --decode --send-rows --unreadable --partial --out --check",
-    "demo": "--budget --out",
+    "demo": "--budget --jobs --out",
     "fetch": "",
     "doctor": "--data-dir --json",
     "settings": "--preset",
