@@ -14,15 +14,15 @@ from fake_method import reviews
 from kill import differing
 from running import EPOCHS_ALONE, logged
 from safetensors.torch import load_file
+from spoilt import spoilt_update
 
 from adjudge.config import load_config
-from adjudge.errors import ConfigError, DataError, NotFiniteError, RunError
+from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.experiments.compare import compare
 from adjudge.experiments.execute import execute
 from adjudge.models.policy import Policy
 from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
-from adjudge.training import updates
 from adjudge.types import Judgement
 
 METHODS = ("dpo", "tdpo", "spin", "sppo")
@@ -253,18 +253,8 @@ def test_a_moved_reference_survives_a_failure(
     if started:
         values["init"] = str(trained("sft", able, tmp_path / "start").folder)
     whole = trained(method, able, tmp_path / "whole", **values)
-    real, left = updates.clip_gradients, [8]  # the second step of the last iteration
-
-    def spoilt(parameters: Any, limit: float | None) -> float:
-        left[0] -= 1
-        if left[0] == 0:
-            raise NotFiniteError("the gradient is not finite")
-        return real(parameters, limit)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "clip_gradients", spoilt)
-        with pytest.raises(NotFiniteError, match="Step 8:"):
-            trained(method, able, tmp_path / "failed", **values)
+    with spoilt_update(8, 8, monkeypatch):  # the second step of the last iteration
+        trained(method, able, tmp_path / "failed", **values)
     config = load_config(values=values_of(method, able, **values))
     execute(config, reviews(tmp_path / "failed"), tmp_path / "failed" / "run", resume=True)
     assert differing(whole.folder, tmp_path / "failed" / "run") == []

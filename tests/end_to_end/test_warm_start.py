@@ -9,13 +9,13 @@ import pytest
 from fake_method import reviews
 from kill import differing
 from running import EPOCHS_ALONE, logged
+from spoilt import spoilt_update
 
 from adjudge.config import load_config
-from adjudge.errors import ConfigError, NotFiniteError
+from adjudge.errors import ConfigError
 from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
 from adjudge.tasks import load_task
-from adjudge.training import updates
 
 METHODS = ("ppo", "rloo", "exact", "dpo", "tdpo", "sppo")
 """The warm start is the loop's: these measure the KL to the reference in different ways."""
@@ -99,18 +99,8 @@ def test_a_warm_start_that_taught_nothing_goes_on_and_resumes_so(
     whole = untaught(method, able, tmp_path / "whole")
     assert "warm start goes on, to step 6 of 8" in " ".join(capsys.readouterr().err.split())
     assert ["rows" in record for record in logged(whole)] == [*[True] * 6, *[False] * 2]
-    real, left = updates.clip_gradients, [6]
-
-    def spoilt(parameters: Any, limit: float | None) -> float:
-        left[0] -= 1
-        if left[0] == 0:
-            raise NotFiniteError("the gradient is not finite")
-        return real(parameters, limit)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "clip_gradients", spoilt)
-        with pytest.raises(NotFiniteError, match="Step 6:"):
-            untaught(method, able, tmp_path / "killed")
+    with spoilt_update(6, 6, monkeypatch):
+        untaught(method, able, tmp_path / "killed")
     assert differing(whole.folder, untaught(method, able, tmp_path / "killed", resume=True).folder) == []
 
 
@@ -133,18 +123,8 @@ def fails_and_resumes(
     method: str, update: int, expected: Run, able: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step_of = [record["step"] for record in logged(expected) for _ in range(record.get("updates", 1))]
-    real, left = updates.clip_gradients, [update]
-
-    def spoilt(parameters: Any, limit: float | None) -> float:
-        left[0] -= 1
-        if left[0] == 0:
-            raise NotFiniteError("the gradient is not finite")
-        return real(parameters, limit)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "clip_gradients", spoilt)
-        with pytest.raises(NotFiniteError, match=f"Step {step_of[update - 1]}:"):
-            trained(method, able, folder, **EVERY_UPDATE)
+    with spoilt_update(update, step_of[update - 1], monkeypatch):
+        trained(method, able, folder, **EVERY_UPDATE)
     resumed = trained(method, able, folder, resume=True, **EVERY_UPDATE)
     assert differing(expected.folder, resumed.folder) == []
 

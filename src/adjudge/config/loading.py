@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from adjudge.config.foreign import advice
+from adjudge.config.loops import WarmStartConfig
 from adjudge.config.tree import Config, keys_of
 from adjudge.errors import ConfigError, nearest
 
@@ -31,7 +32,7 @@ UNSHOWN = ("api.base_url", "api.key_variable", "api.options")
 RENAMED = {"ppo.init": "init"}
 """Settings of earlier versions and their current names."""
 
-WARM_STARTED = ("ppo", "exact", "rloo", "grpo", "reinforce", "critique_grpo", "dpo", "tdpo", "spin", "sppo")
+WARM_STARTED = [name for name, field in Config.model_fields.items() if isinstance(field.default, WarmStartConfig)]
 """Groups of the methods with a warm start."""
 
 ADDED: dict[str, Any] = {

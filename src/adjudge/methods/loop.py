@@ -44,8 +44,6 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
     policy: Policy
     teach: Callable[[Step[PromptedTask, RowT]], Mapping[str, float]] | None = None
     """Does a step of the warm start and returns its figures."""
-    method: str = ""
-    """The name in messages."""
     iterations: int = 1
     """Times the reference is renewed from the policy, the start included."""
 
@@ -97,7 +95,7 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
             figures = self.teach(step)
             why = self.first_phase.see(step.number, self.steps, step.task_index, len(step.rows), figures["right"])
             if why is not None:
-                note(f"{self.method}: {why}")
+                note(f"{self._run.config.method}: {why}")
             self.log(step, {**figures, "lr": self.lr})
             if step.number == self.first_steps:
                 self.policy.freeze_reference()
@@ -179,7 +177,7 @@ def adapter_loop(
         first_phase=first_phase,
         parts={**carried, "prefixes": kept_prefixes, **(carry or {})},
     )
-    loop.policy, loop.iterations, loop.method = policy, iterations, config.method
+    loop.policy, loop.iterations = policy, iterations
     loop.check_iterations()
     if isinstance(settings, WarmStartConfig):
         loop.teach = partial(_teach, loop, settings)
