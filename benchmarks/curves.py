@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from adjudge.runs.folder import read_jsonl
 from adjudge.system.files import write_text
@@ -45,11 +46,9 @@ def main() -> None:
     print(f"drawn: {given.out}")
 
 
-def curve(log: list[dict[str, object]], field: str) -> list[tuple[float, float]]:
+def curve(log: list[dict[str, Any]], field: str) -> list[tuple[float, float]]:
     """Return a field's means over `SMOOTHED` steps, each at the last of them; steps without the field have none."""
-    values = [
-        (float(str(record["step"])), float(str(record[field]))) for record in log if record.get(field) is not None
-    ]
+    values = [(float(record["step"]), float(record[field])) for record in log if record.get(field) is not None]
     means = []
     for end in range(1, len(values) + 1):
         window = values[max(0, end - SMOOTHED) : end]

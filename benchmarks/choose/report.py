@@ -32,7 +32,7 @@ def report(name: str, jobs: Sequence[Job]) -> str:
     lines, tests = [f"## {plan.what}", ""], []
     by_task: dict[str, list[Job]] = {}
     for job in jobs:
-        if (job.folder / "scores.json").is_file():
+        if job.is_finished:
             by_task.setdefault(job.spec.name, []).append(job)
     tables = []
     for finished in by_task.values():

@@ -48,6 +48,11 @@ class Job:
     first: Job | None = None
     """The run that must be finished before."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Return whether the run has its scores."""
+        return (self.folder / "scores.json").is_file()
+
 
 def main() -> None:
     """Run the command line."""
@@ -137,7 +142,7 @@ def _own_settings(method: str, recipe: str) -> dict[str, Any]:
 
 def run_jobs(jobs: Sequence[Job], workers: int, deadline_s: float | None = None) -> None:
     """Run what is not finished, each experiment's longest first. A run that fails is reported, and the others go on."""
-    todo = [job for job in jobs if not (job.folder / "scores.json").is_file()]
+    todo = [job for job in jobs if not job.is_finished]
     order = list(dict.fromkeys(job.plan for job in jobs))
     todo.sort(key=lambda job: (order.index(job.plan), _slowness(job)))
     print(f"{len(todo)} of {len(jobs)} runs to do, {workers} at a time", flush=True)
@@ -177,9 +182,9 @@ def _work(todo: Sequence[Job], tasks: Any, done: Any, until: float | None) -> No
 
 def _run(job: Job) -> str:
     """Run one job with its output in a log beside its folder, and return a line about it."""
-    if job.first is not None and not (job.first.folder / "scores.json").is_file():
+    if job.first is not None and not job.first.is_finished:
         line = _run(job.first)
-        if not (job.first.folder / "scores.json").is_file():
+        if not job.first.is_finished:
             return f"{_title(job)}: not begun, since the run before it failed: {line}"
     import torch
 
