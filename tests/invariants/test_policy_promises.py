@@ -5,6 +5,7 @@ Padding, batch size, micro-batches and a shared prefix change nothing either.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from running import PLAIN_PPO
 
 from adjudge.config import PpoConfig, load_config
 from adjudge.evaluation.predict import PromptedJudge
-from adjudge.methods.ppo import PpoBatch, collect_batch
+from adjudge.methods.ppo import PpoBatch, collect_batch, right_answers
 from adjudge.models.engine.batch import build_batch
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rollout import collect
@@ -24,7 +25,7 @@ from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taugh
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.tasks import load_task
 from adjudge.training.optim import build_optimizer
-from adjudge.training.updates import RightAnswers, clipped_updates
+from adjudge.training.updates import RightAnswers, UpdateSize, clipped_updates
 from adjudge.types import Example
 
 TOLERANCE = 5e-5
@@ -189,9 +190,9 @@ def stepped(
     groups = [{"params": policy.adapter_parameters()}, {"params": list(policy.value_head.parameters()), "lr": lr}]
     optimizer = torch.optim.SGD(groups, lr=lr) if plain else build_optimizer(groups, config.optimizer, 1)[0]
     before = [parameter.detach().clone() for parameter in policy.parameters()]
-    rows = [taught_row(judge.task, row) for row in training_rows(judge)]
-    beside = RightAnswers(rows, config.sft_weight) if config.sft_weight else None
-    updated(policy, ppo_batch(judge, config), config, optimizer, beside)
+    rows, batch = training_rows(judge), ppo_batch(judge, config)
+    beside = right_answers(judge.task, rows, batch.rollout, config.sft_weight or 0.0, config)
+    updated(policy, batch, config, optimizer, beside)
     return before, [parameter.detach().clone() for parameter in policy.parameters()]
 
 
@@ -225,7 +226,7 @@ ONE_UPDATE = {"ppo.update_epochs": 1, "ppo.optimizer.max_grad_norm": 1e9}
 def test_right_answers_beside_the_sampled_ones_add_their_own_gradient(tiny_llama: Path) -> None:
     lr, weight = 1e-2, 3.0
     _, without = stepped(tiny_llama, lr, plain=True, **ONE_UPDATE)
-    _, both = stepped(tiny_llama, lr, plain=True, **ONE_UPDATE, **{"ppo.sft_weight": weight})
+    _, both = stepped(tiny_llama, lr, plain=True, **ONE_UPDATE, **{"ppo.sft_weight": weight, "ppo.sft_rows": "all"})
     policy = trained_looking(tiny_llama)
     judge = judge_for(policy)
     rows = [taught_row(judge.task, row) for row in training_rows(judge)]
@@ -237,9 +238,33 @@ def test_right_answers_beside_the_sampled_ones_add_their_own_gradient(tiny_llama
         torch.testing.assert_close(other - one, step, atol=2e-6, rtol=1e-3)
 
 
+def test_right_answers_are_taught_where_no_sample_is_right(tiny_llama: Path) -> None:
+    policy = trained_looking(tiny_llama)
+    judge = judge_for(policy, **{"ppo.samples": 2})
+    config, rows = judge.task.config.ppo, training_rows(judge)
+    rollout = ppo_batch(judge, config).rollout
+    assert rollout.missed == list(range(8)), "the model of the tests writes no label"
+    judgements = list(rollout.judgements)
+    for answer in (0, 1, 7):  # both samples of row 0, one of row 3
+        judgements[answer] = replace(judgements[answer], value=rollout.golds[answer])
+    judgements[4] = replace(judgements[4], value=rollout.golds[2])  # another row's answer is not right
+    seen = replace(rollout, judgements=judgements)
+    missed = right_answers(judge.task, rows, seen, 2.0, config)
+    assert missed is not None and list(missed.rows) == [1, 2, 4, 5, 6, 7]
+    every = right_answers(judge.task, rows, seen, 2.0, config.model_copy(update={"sft_rows": "all"}))
+    assert every is not None and list(every.rows) == list(range(8))
+    assert right_answers(judge.task, rows, seen, 0.0, config) is None
+    size = UpdateSize(tokens=16, prompts=8)
+    loss, figures = missed.loss(policy, range(8), 1.0, size)
+    alone = [every.loss(policy, [row], 1.0, size)[0] for row in missed.rows]
+    torch.testing.assert_close(loss, sum(alone), atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(2.0 * figures["sft_loss"], loss.detach())
+    assert missed.loss(policy, [0, 3], 1.0, size) == (0.0, {"sft_loss": 0.0})
+
+
 @pytest.mark.parametrize("micro", [1, 3])
 def test_right_answers_weigh_the_same_in_every_micro_batch(tiny_llama: Path, micro: int) -> None:
-    settings = {**ONE_UPDATE, "ppo.sft_weight": 2.0}
+    settings = {**ONE_UPDATE, "ppo.sft_weight": 2.0, "ppo.sft_rows": "all"}
     _, whole = stepped(tiny_llama, 1e-2, plain=True, **settings)
     _, parts = stepped(tiny_llama, 1e-2, plain=True, micro=micro, **settings)
     for one, other in zip(whole, parts, strict=True):

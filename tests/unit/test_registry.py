@@ -9,7 +9,8 @@ from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Method
 from adjudge.methods.registry import METHODS, check_names, get_entry
-from adjudge.methods.settings import check_settings, first_kl, forms_apart, own_settings
+from adjudge.methods.settings import check_settings, first_kl, forms_apart, own_settings, sft_weight
+from adjudge.tasks import load_task
 
 
 def test_the_names_are_a_contract():
@@ -203,3 +204,22 @@ def test_what_needs_no_analyses_may_have_them_first(method):
 )
 def test_the_pull_to_the_reference_is_strong_where_it_was_taught(overrides, expected):
     assert first_kl(load_config(overrides=list(overrides))) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "expected"),
+    [
+        ("glue/sst2", (), 1.0),
+        ("glue/stsb", (), 0.0),
+        ("glue/sst2", ("ppo.warm_start=0",), 0.0),
+        ("glue/sst2", ("ppo.warm_start=0", "init=runs/sft"), 1.0),
+        ("glue/sst2", ("prompt.analysis=before",), 0.0),
+        ("glue/sst2", ("ppo.reward.functions=my.py:f",), 0.0),
+        ("glue/sst2", ("ppo.reward.metric=f1",), 0.0),
+        ("glue/sst2", ("ppo.reward.functions=my.py:f", "ppo.sft_weight=0.3"), 0.3),
+        ("glue/sst2", ("ppo.sft_weight=0",), 0.0),
+        ("glue/sst2", ("preset=paper", "init=runs/sft"), 0.0),
+    ],
+)
+def test_right_answers_are_taught_beside_where_nothing_else_is_wanted(task, overrides, expected):
+    assert sft_weight(load_config(overrides=list(overrides)), load_task(task)) == expected

@@ -38,6 +38,8 @@ WARM_STARTED = [name for name, field in Config.model_fields.items() if isinstanc
 ADDED: dict[str, Any] = {
     "prompt.demonstration_orders": 1,
     "prompt.prior": "none",
+    "ppo.sft_weight": 0.0,
+    "ppo.sft_rows": "all",
     **{f"{group}.warm_start_limit": 0.0 for group in WARM_STARTED},
 }
 """Settings that are newer than some run folders, and what those runs did, whatever the default is now."""

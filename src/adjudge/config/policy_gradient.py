@@ -76,11 +76,16 @@ class PpoConfig(PolicyGradientConfig):
         6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"
     )
     kl_horizon: int = Field(10_000, ge=1, description="prompts over which beta adapts")
-    sft_weight: float = Field(
-        0.0,
+    sft_weight: float | None = Field(
+        None,
         ge=0,
-        description="weight of the right answers' negative log-likelihood in each update (PPO-ptx); not with "
-        "an analysis",
+        description="weight of the right answers' negative log-likelihood in each update (PPO-ptx); unset: 1 after a "
+        "warm start or from a run (init), where the answer is one label and pays for being right alone, else 0; not "
+        "with an analysis",
+    )
+    sft_rows: Literal["missed", "all"] = Field(
+        "missed",
+        description="whose right answers these are: of the rows without a right one among their samples, or of all",
     )
 
 

@@ -17,7 +17,8 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
    analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).
 10. The reward of a label is weighted by its rarity, so that one label for all rows earns nothing (`reward.balance`).
 11. The first β is 1 after a warm start: a smaller one lets the policy become sure before it is right (`kl_init`).
-12. The right answers may be taught in each update, beside what was sampled: PPO-ptx (`sft_weight`, off by default).
+12. Where no sample of a row is right, its right answer is taught beside them (`sft_weight`, `sft_rows`; PPO-ptx teaches
+    other texts): a policy that is sure of a wrong answer gets next to no gradient from samples.
 
 Source: arXiv 1707.06347 (PPO), 1506.02438 (GAE), 1909.08593 (KL to a reference, adaptive β), 2410.11020 (rewards),
 2410.01679 (VinePPO), 2203.02155 (PPO-ptx).
@@ -36,7 +37,7 @@ from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.baselines import check_values, compare, uses_exact
 from adjudge.methods.loop import adapter_loop, adapter_method
-from adjudge.methods.settings import first_kl
+from adjudge.methods.settings import first_kl, sft_weight
 from adjudge.rl.kl import AdaptiveKL, kl_per_response
 from adjudge.rollout.collect import Rollout, sample, score
 from adjudge.rollout.forward import reference_logp
@@ -85,17 +86,16 @@ def train_ppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
         for step in loop:
             sampling, multi = Sampling.of(config, loop.sampling), loop.multi_task
             batch = collect_batch(step.task, step.rows, config, beta.beta, sampling, vine=vine, common_scale=multi)
-            beside = None
-            if config.sft_weight:
-                beside = RightAnswers([taught_row(step.task, row) for row in step.rows], config.sft_weight)
+            beside = right_answers(step.task, step.rows, batch.rollout, sft_weight(run.config, step.task.spec), config)
             updates = clipped_updates(
                 *(loop.policy, loop.optimizer, batch.rollout, batch.advantage_BR, config, loop.order),
                 *(batch.critic, batch.penalty, beside),
             )
             reward, kl = float(batch.score_B.mean()), float(batch.kl_B.mean())
-            figures = {"reward": reward, "kl": kl, **updates, "beta": beta.beta, **batch.figures, "lr": loop.lr}
+            taught = {"sft_rows": len(beside.rows)} if beside else {}
+            figures = {"reward": reward, "kl": kl, **updates, **taught, "beta": beta.beta, **batch.figures}
             beta.update(kl, len(step.rows))
-            loop.log(step, figures, batch.rollout)
+            loop.log(step, {**figures, "lr": loop.lr}, batch.rollout)
     return loop.finish()
 
 
@@ -121,6 +121,16 @@ def collect_batch(
     kl_B = kl_per_response(rollout.logp_BR, ref_logp_BR, rollout.mask_BR)
     compared = compare(task, rollout, score_B, ref_logp_BR, config, beta, vine=vine, common_scale=common_scale)
     return PpoBatch(rollout, score_B, kl_B, *compared)
+
+
+def right_answers(
+    task: PromptedTask, rows: Sequence[PromptRow], rollout: Rollout, weight: float, config: PpoConfig
+) -> RightAnswers | None:
+    """Return the right answers that are taught beside the sampled ones; None without a weight."""
+    if not weight:
+        return None
+    taught = rollout.missed if config.sft_rows == "missed" else range(len(rows))
+    return RightAnswers({place: taught_row(task, rows[place]) for place in taught}, weight)
 
 
 METHOD = adapter_method(train_ppo)

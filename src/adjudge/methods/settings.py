@@ -57,8 +57,22 @@ def first_kl(config: Config) -> float:
     """
     if config.ppo.kl_init is not None:
         return config.ppo.kl_init
-    taught = config.init is not None or config.ppo.warm_start > 0
-    return 1.0 if taught and config.prompt.analysis != "before" else 0.05
+    return 1.0 if _begins_taught(config) else 0.05
+
+
+def sft_weight(config: Config, spec: TaskSpec) -> float:
+    """Return the weight of the right answers which PPO teaches beside what it sampled.
+
+    They are taught by default where nothing else is wanted than one right label per row.
+    """
+    if config.ppo.sft_weight is not None:
+        return config.ppo.sft_weight
+    one_label = not (spec.is_number or spec.several)
+    return 1.0 if _begins_taught(config) and one_label and config.ppo.reward.is_plain else 0.0
+
+
+def _begins_taught(config: Config) -> bool:
+    return (config.init is not None or config.ppo.warm_start > 0) and config.prompt.analysis != "before"
 
 
 def _explaining() -> list[str]:

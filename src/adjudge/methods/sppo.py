@@ -78,8 +78,7 @@ def ask_opponent(
         return Targets([labels] * len(rows), ref_logp_BL, target_BL, ref_logp_BL.exp(), ties=0)
     rollout = sample(task, rows, Sampling(generator), samples=config.samples, score_labels=True)
     assert rollout.label_logp_PL is not None
-    right = [judgement.value == gold for judgement, gold in zip(rollout.judgements, rollout.golds, strict=True)]
-    win_BG = win_rate_among(torch.tensor(right).reshape(len(rows), config.samples))
+    win_BG = win_rate_among(torch.tensor(rollout.right).reshape(len(rows), config.samples))
     taught_BT = torch.stack([win_BG.argmax(1), win_BG.argmin(1)], dim=1)
     logp_BG = rollout.logp_BR.sum(1).reshape(win_BG.shape)
     zeros_BL = torch.zeros(len(rows), len(words))

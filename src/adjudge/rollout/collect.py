@@ -60,6 +60,17 @@ class Rollout:
     """The rewarder of the task. None: the settings alone decide on the reward."""
 
     @property
+    def right(self) -> list[bool]:
+        """Return which answers are read as the gold one."""
+        return [judgement.value == gold for judgement, gold in zip(self.judgements, self.golds, strict=True)]
+
+    @property
+    def missed(self) -> list[int]:
+        """Return the prompts none of whose answers is right, by their place in the batch."""
+        right, size = self.right, self.samples
+        return [prompt for prompt in range(len(right) // size) if not any(right[prompt * size : (prompt + 1) * size])]
+
+    @property
     def openings(self) -> list[list[int]]:
         """Return what comes before each judgement: an analysis with the form's tags, or nothing."""
         spans = self.template_spans

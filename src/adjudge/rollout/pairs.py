@@ -156,11 +156,8 @@ class Pairs:
                 rollout = sample(task, rows[start : start + size], Sampling(generator), score_labels=True)
                 assert rollout.label_logp_PL is not None
                 ref_logps.append(rollout.label_logp_PL)
-                right = [
-                    judgement.value == gold for judgement, gold in zip(rollout.judgements, rollout.golds, strict=True)
-                ]
                 logps = rollout.logp_BR.sum(1).tolist()
-                own += [[answer] for answer in zip(rollout.responses, logps, right, strict=True)]
+                own += [[answer] for answer in zip(rollout.responses, logps, rollout.right, strict=True)]
         return _Asked(ids, torch.cat(ref_logps), own)
 
 

@@ -84,14 +84,14 @@ def refine(task: PromptedTask, rollout: Rollout, kind: Kind, sampling: Sampling,
 
     Prompts whose answers are all right are skipped. Raises NotFiniteError.
     """
-    right_PG = _right(rollout).reshape(-1, rollout.samples)
+    right_PG = torch.tensor(rollout.right).reshape(-1, rollout.samples)
     refined_P = ~right_PG.all(1) if kept else torch.zeros(len(right_PG), dtype=torch.bool)
     prompts = refined_P.nonzero().squeeze(1).tolist()
     if not prompts:
         return Refinements(None, [], _figures(right_PG, right_PG[:0], refined_P) if kept else {})
     answers = [prompt * rollout.samples + sample for prompt in prompts for sample in range(rollout.samples)]
     found = sample(task, [_asked_again(task, rollout, answer, kind) for answer in answers], sampling)
-    again_PG = _right(found).reshape(-1, rollout.samples)
+    again_PG = torch.tensor(found.right).reshape(-1, rollout.samples)
     chosen, prompt_N = [], []
     for place, prompt in enumerate(prompts):
         own = range(place * rollout.samples, (place + 1) * rollout.samples)
@@ -111,11 +111,6 @@ def refined_scores(refined: Refinements, task: PromptedTask, reward: RewardConfi
         return torch.zeros(0)
     rewarder = rollout.rewarder or build_rewarder(reward, task.spec)
     return torch.tensor(on_first(lambda: rewarder.of_others(rollout, common_scale=common_scale)))
-
-
-def _right(rollout: Rollout) -> Tensor:
-    pairs = zip(rollout.judgements, rollout.golds, strict=True)
-    return torch.tensor([judgement.value == gold for judgement, gold in pairs])
 
 
 def _rank(judgement: Judgement, gold: Value | None) -> int:

@@ -185,17 +185,23 @@ class Others:
 
 @dataclass(frozen=True, slots=True)
 class RightAnswers:
-    """The right answer to each prompt of a batch, taught beside what was sampled (PPO-ptx, arXiv 2203.02155, eq. 2)."""
+    """The right answers to prompts of a batch, taught beside what was sampled (PPO-ptx, arXiv 2203.02155, eq. 2)."""
 
-    rows: Sequence[TaughtRow]
+    rows: Mapping[int, TaughtRow]
+    """By their place among the prompts of the batch; the others are not taught."""
     weight: float
     figure: ClassVar[str] = "sft_loss"
 
     def loss(
         self, policy: Policy, prompts: Sequence[int], _temperature: float, size: UpdateSize
     ) -> tuple[Tensor | float, dict[str, Tensor | float]]:
-        """Return these prompts' part of the update's loss, a mean over prompts and their tokens, and its figures."""
-        rows = [self.rows[prompt] for prompt in prompts]
+        """Return these prompts' part of the update's loss, a mean over all prompts and their tokens, and its figures.
+
+        A prompt that is not taught counts as 0.
+        """
+        rows = [self.rows[prompt] for prompt in prompts if prompt in self.rows]
+        if not rows:
+            return 0.0, {"sft_loss": 0.0}
         even = [row._replace(weight=row.weight / len(row.taught)) for row in rows]
         loss, _ = taught_loss(policy, even, tokens=size.prompts)
         return self.weight * loss, {"sft_loss": loss.detach()}
