@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adjudge.models.engine import attention
 from adjudge.models.engine.attention import packed_attention
-from adjudge.models.engine.batch import build_batch
+from adjudge.models.engine.batch import branch, build_batch, with_branches
 from adjudge.models.engine.packing import Packing
 
 HEADS, SHARED, WIDTH, SCALE = 6, 2, 8, 0.3
@@ -21,9 +21,11 @@ def row_by_row(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> T
     """Attend with one query at a time over the keys it sees."""
     common, first = packing.common, query.shape[2] - len(packing.ids_M)
     seen_keys = [list(range(index + 1)) for index in range(first)]
-    for tokens_T, real_T in zip(packing.grid_BT, packing.is_real_BT, strict=True):
+    for row, (tokens_T, real_T) in enumerate(zip(packing.grid_BT, packing.is_real_BT, strict=True)):
         tokens = tokens_T[real_T].tolist()
-        seen_keys += [[*range(common), *(common + token for token in tokens[: end + 1])] for end in range(len(tokens))]
+        for end in range(len(tokens)):
+            own = [token for place, token in enumerate(tokens) if place <= end and sees(packing, row, end, place)]
+            seen_keys.append([*range(common), *(common + token for token in own)])
     out = []
     for index, keys in enumerate(seen_keys):
         heads = []
@@ -33,6 +35,21 @@ def row_by_row(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> T
             heads.append(weight @ value[0, shared, keys])
         out.append(torch.stack(heads))
     return torch.stack(out)[None]
+
+
+def sees(packing: Packing, row: int, cell: int, other: int) -> bool:
+    return packing.sees_BTT is None or bool(packing.sees_BTT[row, cell, other])
+
+
+def packed(share: bool, branches: bool) -> Packing:
+    """Return a packing of the prompts, with answers that branch off them or without."""
+    if not branches:
+        batch = build_batch(PROMPTS, [[], [], []], share_prefix=share, side="left")
+        return Packing.of(batch, torch.arange(3), torch.full((3,), -1))
+    trees = [branch(answers)[0] for answers in ([[4, 5, 2], [4, 6, 2], [8, 2]], [[4, 2]], [[9, 2], [8, 9, 2]])]
+    batch = build_batch(PROMPTS, [[*tree.ids, 0] for tree in trees], share_prefix=share, side="right")
+    row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
+    return Packing.of(with_branches(batch, trees), row_M, batch.answer_BR[batch.response_mask_BR])
 
 
 def tensors(packing: Packing, cached: bool, dtype: torch.dtype) -> list[Tensor]:
@@ -51,8 +68,9 @@ def laid_out_as_on_a_gpu(attend: Callable[..., Tensor]) -> Callable[..., Tensor]
 @pytest.mark.parametrize("way", ["plain", "plain, weights computed again", "fused", "fused, computed again"])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("branches", [False, True])
 def test_figures_and_gradients_equal_attention_row_by_row(
-    share: bool, cached: bool, way: str, monkeypatch: pytest.MonkeyPatch
+    branches: bool, share: bool, cached: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way.startswith("plain"):
         monkeypatch.setattr(attention, "KEPT_WEIGHTS", 2**20 if way == "plain" else 0)
@@ -62,8 +80,7 @@ def test_figures_and_gradients_equal_attention_row_by_row(
         functional = torch.nn.functional
         attend = laid_out_as_on_a_gpu(functional.scaled_dot_product_attention)
         monkeypatch.setattr(functional, "scaled_dot_product_attention", attend)
-    batch = build_batch(PROMPTS, [[], [], []], share_prefix=share, side="left")
-    packing = Packing.of(batch, torch.arange(3), torch.full((3,), -1))
+    packing = packed(share, branches)
     inputs = tensors(packing, cached, torch.float64)
     ours, theirs = (
         packed_attention(None, *inputs, None, packing=packing, scaling=SCALE)[0],

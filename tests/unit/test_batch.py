@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adjudge.models.engine.batch import build_batch, common_prefix
+from adjudge.models.engine.batch import Branches, branch, build_batch, common_prefix, with_branches
 
 # Token 0 pads a batch and is a real token in these rows too.
 ROWS = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=5)
@@ -70,3 +70,33 @@ def test_padding_token_that_occurs_in_rows_changes_no_real_entry() -> None:
 def test_prompts_and_responses_must_be_equally_many() -> None:
     with pytest.raises(ValueError):
         build_batch([[1, 2], [1, 3]], [[1]], side="left")
+
+
+def test_a_beginning_that_answers_share_is_one_node() -> None:
+    tree, places = branch([[4, 5, 6, 2], [4, 5, 2], [7, 2], [4, 8, 2], [9]])
+    assert tree.ids == [4, 5, 6, 7, 8]
+    assert tree.parents == [-1, 0, 1, -1, 0]
+    assert places == {(): 0, (4,): 1, (4, 5): 2, (4, 5, 6): 3, (7,): 4, (4, 8): 5}
+    assert branch([]) == (Branches([], []), {(): 0})
+
+
+def test_nodes_see_the_prompt_and_what_is_before_them_in_the_tree() -> None:
+    prompts, answers = [[1, 3, 3], [1, 4]], [[[5, 6, 2], [7, 2]], [[5, 2]]]
+    trees = [branch(some)[0] for some in answers]
+    batch = with_branches(build_batch(prompts, [[*tree.ids, 0] for tree in trees], side="right"), trees)
+    assert batch.prefix_C.tolist() == [1]
+    assert batch.ids_BT.tolist() == [[3, 3, 5, 6, 7], [4, 5, 0, 0, 0]]
+    assert batch.position_BT[0].tolist() == [1, 2, 3, 4, 3]
+    assert batch.position_BT[1, :2].tolist() == [1, 2]
+    assert batch.sees_BTT is not None
+    assert batch.sees_BTT[0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+    assert batch.sees_BTT[1, :2, :2].int().tolist() == [[1, 0], [1, 1]]
+    row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
+    column_M = batch.answer_BR[batch.response_mask_BR]
+    assert batch.ids_BT[row_M, column_M].tolist() == [3, 5, 6, 7, 4, 5], "each prompt's end, then its nodes"

@@ -11,13 +11,15 @@ from policies import trained_looking
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
 from adjudge.methods.ppo import collect_batch
+from adjudge.models.engine import forward
 from adjudge.models.policy import Policy
 from adjudge.rl.losses import label_objective
 from adjudge.rollout.collect import Rollout, sample
 from adjudge.rollout.forward import rollout_figures, taught_loss, token_figures
 from adjudge.rollout.label_scoring import label_logps, labels_of
 from adjudge.rollout.prompted import PromptedTask, PromptRow, prompt_rows, taught_row
-from adjudge.rollout.sampler import Sampling, respond
+from adjudge.rollout.sampler import Responses, Sampling, respond
+from adjudge.rollout.several import respond_several, several_figures
 from adjudge.tasks import load_task
 from adjudge.types import Example
 
@@ -98,7 +100,7 @@ def test_label_probabilities_are_those_of_the_written_labels(policy: Policy) -> 
 
 @pytest.mark.parametrize("score_labels", [False, True])
 def test_one_answer_per_prompt_is_drawn_as_ever(policy: Policy, score_labels: bool) -> None:
-    """Bit for bit, whether the labels are scored beside it or not."""
+    """The same answers, whether the labels are scored beside them or not."""
     task = task_of(policy)
     rows = rows_of(task)
     drawn, expected = (Sampling(torch.Generator().manual_seed(5)) for _ in range(2))
@@ -106,8 +108,72 @@ def test_one_answer_per_prompt_is_drawn_as_ever(policy: Policy, score_labels: bo
     alone = respond(policy, policy.prefill([row.ids for row in rows]), task.end, expected)
     assert rollout.responses == alone.ids
     assert (rollout.label_logp_PL is not None) == score_labels
+    tolerance = 1e-5 if score_labels else 0.0  # labels run in the same pass as the prompts
     for name in ("logp_BR", "value_BR", "mask_BR"):
-        assert torch.equal(getattr(rollout, name), getattr(alone, name)), name
+        torch.testing.assert_close(getattr(rollout, name), getattr(alone, name), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])
+def test_answers_that_branch_off_their_prompt_have_the_figures_of_those_fed_after_it(
+    family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = trained_looking(request.getfixturevalue(family))
+    prompts = [[5, 6, 7, 8, 9], [5, 6, 7, 11], [5, 6, 7, 12, 13, 14]]
+    pairs = [
+        (prompt, answer) for prompt in prompts for answer in ([30, 31, 32, 2], [30, 31, 2], [33, 2], [34], [33, 2])
+    ]
+    given, answers = [prompt for prompt, _ in pairs[2:]], [answer for _, answer in pairs[2:]]
+
+    def run() -> list[torch.Tensor]:
+        logp, value, spread = several_figures(policy, given, answers, 1.3)
+        weight = torch.linspace(-1, 1, logp.numel()).view(logp.shape)
+        return [logp, value, spread, gradient(policy, (logp * weight).sum())]
+
+    seen: list[int] = []
+    branched = policy.engine.branched
+    monkeypatch.setattr(policy.engine, "branched", lambda *given: seen.append(1) or branched(*given))
+    together = run()
+    assert seen == [1]
+    monkeypatch.setattr(forward, "MOST_NODES", 0)
+    for one, other in zip(together, run(), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4 * max(1.0, float(other.detach().abs().max())), rtol=0)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("expected", ["all", "some", "none of most"])
+@pytest.mark.parametrize("samples", [1, 5])
+def test_answers_drawn_are_the_same_whatever_was_expected(policy: Policy, samples: int, expected: str) -> None:
+    task = task_of(policy)
+    prompts = [row.ids for row in rows_of(task)]
+
+    def draw(answers: list[list[int]]) -> Responses:
+        sampling = Sampling(torch.Generator().manual_seed(5))
+        state = policy.prefill(prompts, grad=True, expected=answers)
+        if samples == 1:
+            return respond(policy, state, task.end, sampling)
+        return respond_several(policy, state, task.end, sampling, samples)
+
+    plain = draw([])
+    every = plain.ids if expected == "all" else plain.ids[samples:] if expected == "some" else [plain.ids[0]]
+    found = draw(every)
+    assert found.ids == plain.ids
+    assert found.grad == (not policy.packs or expected != "none of most")
+    for name in ("logp_BR", "value_BR", "entropy_BR", "mask_BR"):
+        torch.testing.assert_close(getattr(found, name), getattr(plain, name), atol=2e-4, rtol=0)
+    if found.grad:
+        one, other = (gradient(policy, drawn.logp_BR.sum()) for drawn in (found, plain))
+        assert (one - other).norm() < 1e-3 * other.norm()
+
+
+def test_a_state_with_expected_answers_can_be_continued_twice(policy: Policy) -> None:
+    task = task_of(policy)
+    prompts = [row.ids for row in rows_of(task)]
+    answers = [[30, 31, 2], [30, 32, 2], [33, 2]]
+    state = policy.prefill(prompts, expected=answers)
+    others = [[30, 31, 34, 2], [35, 36, 2], [30, 2]]
+    for asked in (answers, others, answers):
+        found, plain = (label_logps(policy, each, asked) for each in (state, policy.prefill(prompts)))
+        torch.testing.assert_close(found, plain, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.5])

@@ -23,7 +23,7 @@ from adjudge.config import Config, EmbeddingConfig, LoraConfig
 from adjudge.errors import ModelError, RunError
 from adjudge.models.acting import acting_adapter
 from adjudge.models.engine.abilities import Abilities
-from adjudge.models.engine.batch import Side, TokenBatch
+from adjudge.models.engine.batch import Branches, Side, TokenBatch
 from adjudge.models.engine.forward import Engine, build_engine
 from adjudge.models.engine.graphs import Graphs
 from adjudge.models.engine.positions import find_positions
@@ -337,6 +337,17 @@ class Policy(nn.Module):
         """Return the last hidden states that predict the response's real tokens, ``[M, D]``."""
         return self.engine.hidden(batch)
 
+    def can_branch(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> bool:
+        """Return whether answers run fastest in one pass with their prompts (`branched`)."""
+        return self.engine.can_branch(prompts, branches)
+
+    def branched(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> Tensor:
+        """Run prompts and the answers that branch off each in one pass, where `can_branch`.
+
+        Return the hidden states of each prompt's end and of its nodes, one prompt after the other, ``[M, D]``.
+        """
+        return self.engine.branched(prompts, branches)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits over the vocabulary in float32, ``[…, D] → […, V]``."""
         return self.engine.logits(hidden)
@@ -345,9 +356,15 @@ class Policy(nn.Module):
         """Return values in float32, ``[…, D] → […]``."""
         return self.value_head(hidden.float()).squeeze(-1)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Prefilled:
-        """Run prompts once and return their cache, to sample or score labels from; `grad` lets gradients flow."""
-        return self.engine.prefill(prompts, grad=grad)
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], *, grad: bool = False, expected: Sequence[Sequence[int]] = ()
+    ) -> Prefilled:
+        """Run prompts once and return their state, to sample or score labels from; `grad` lets gradients flow.
+
+        Answers that are `expected` run in the same pass where that is possible, so that feeding their tokens one by one
+        runs nothing.
+        """
+        return self.engine.prefill(prompts, grad=grad, expected=expected)
 
     def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
         """Feed further tokens of every row; return their hidden states ``[B, T, D]`` and the new state.

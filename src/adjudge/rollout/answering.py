@@ -53,8 +53,8 @@ def answer(
     if task.analysis_before is not None:
         _, opened = analyse(task.policy, prompts, task.analysis_before, Sampling())
         prompts, analyses = opened.prompts, opened.texts
-    state = task.policy.prefill(prompts)
     scored = by_label or (probabilities and task.spec.lists_all)
+    state = task.policy.prefill(prompts, expected=task.end.label_ids(task.spec) if scored else ())
     shares = _label_probabilities(task, state) if scored else [{} for _ in prompts]
     answers = _likeliest(task, shares) if by_label else _greedy(task, state, shares)
     if task.analysis_after is not None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adjudge.models.engine.batch import branch
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
 from adjudge.prompts.answers import every_answer
 from adjudge.rollout.prompted import Prompted, PromptedTask
 from adjudge.rollout.sampler import next_token_logps
-from adjudge.rollout.several import several_figures
+from adjudge.rollout.several import several_logps
 from adjudge.types import Judgement, Value
 
 MOST_COPIES = 256
@@ -69,20 +70,18 @@ def labels_of(task: PromptedTask, rows: Sequence[Prompted], temperature: float, 
     """
     every = every_answer(task.spec)
     answer_ids = [task.end.taught_ids(answer.value, task.spec) for answer in every if answer.value is not None]
-    if grad and task.policy.replays:
-        prompts = [row.ids for row in rows for _ in answer_ids]
-        logp_NR, _, _ = several_figures(task.policy, prompts, answer_ids * len(rows), temperature)
-        return logp_NR.sum(1).view(len(rows), len(answer_ids))
-    size = max(1, len(rows)) if grad else rows_at_once(every)
+    policy, size = task.policy, max(1, len(rows)) if grad else rows_at_once(every)
+    tree, _ = branch(answer_ids)
+
+    def logps_of(prompts: Sequence[Sequence[int]]) -> Tensor:
+        if grad if policy.replays else policy.can_branch(prompts, [tree]):
+            repeated = [prompt for prompt in prompts for _ in answer_ids]
+            return several_logps(policy, repeated, answer_ids * len(prompts), temperature).view(len(prompts), -1)
+        return label_logps(policy, policy.prefill(prompts, grad=grad), answer_ids, temperature)
+
     with nullcontext() if grad else torch.no_grad():
-        return torch.cat(
-            [
-                label_logps(
-                    task.policy, task.policy.prefill([row.ids for row in part], grad=grad), answer_ids, temperature
-                )
-                for part in (rows[start : start + size] for start in range(0, len(rows), size))
-            ]
-        )
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return torch.cat([logps_of([row.ids for row in part]) for part in parts])
 
 
 def rows_at_once(answers: Sequence[Judgement]) -> int:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adjudge.models.engine.batch import branch
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.models.policy import Policy
-from adjudge.rl.losses import entropy, token_logp_and_entropy
+from adjudge.rl.losses import entropy
 from adjudge.rollout.answer_end import AnswerEnd
 from adjudge.rollout.sampler import Responses, Sampling, choose, finish_drawing, limits, next_token_logps
 
@@ -61,48 +62,82 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
     mask_NR = torch.stack(
         [torch.zeros(len(ids), dtype=torch.bool).index_fill(0, column[0], True) for column in columns], dim=1
     )
-    return Responses(ids, [end.text(answer) for answer in ids], logp_NR, value_NR, entropy_NR.detach(), mask_NR)
+    texts = [end.text(answer) for answer in ids]
+    return Responses(ids, texts, logp_NR, value_NR, entropy_NR.detach(), mask_NR, state.grad)
 
 
 class AnswerStates(NamedTuple):
     """The hidden states of a pass over several answers per prompt, each distinct answer run once."""
 
-    hidden_KRD: Tensor
-    """The states that predict each answer's tokens."""
+    hidden_SD: Tensor
+    """The distinct states that predict a token."""
+    state_KR: Tensor
+    """Which of them predicts each token of each distinct answer; any of them at padding."""
     ids_KR: Tensor
     mask_KR: Tensor
     index_N: Tensor
     """Where each of the answers asked for is among the distinct ones."""
 
+    @property
+    def hidden_KRD(self) -> Tensor:
+        """The states that predict each distinct answer's tokens."""
+        return self.hidden_SD[self.state_KR]
+
+    def of_tokens(self, logp_SV: Tensor) -> Tensor:
+        """Return what belongs to the tokens of the answers asked for, ``[N, R]``, 0 at padding."""
+        return torch.where(self.mask_KR, logp_SV[self.state_KR, self.ids_KR], 0.0)[self.index_N]
+
+    def of_states(self, figure_S: Tensor) -> Tensor:
+        """Return a figure of the states that predict these tokens, ``[N, R]``, 0 at padding."""
+        return torch.where(self.mask_KR, figure_S[self.state_KR], 0.0)[self.index_N]
+
 
 def several_states(
     policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
 ) -> AnswerStates:
-    """Run each distinct prompt, and each distinct response to it, once. Gradients flow where they are enabled."""
-    prompt_index = {tuple(prompt): index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    pairs = [
-        (prompt_index[tuple(prompt)], tuple(response)) for prompt, response in zip(prompts, responses, strict=True)
-    ]
-    distinct = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+    """Run each distinct prompt, and each distinct response to it, once. Gradients flow where they are enabled.
+
+    Short responses branch off their prompt in one pass over both.
+    """
+    answers: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+    pairs = [(tuple(prompt), tuple(response)) for prompt, response in zip(prompts, responses, strict=True)]
+    for prompt, response in pairs:
+        answers.setdefault(prompt, {})[response] = None
+    every = list(answers)
+    distinct = [(index, response) for index, prompt in enumerate(every) for response in answers[prompt]]
     length_K = torch.tensor([len(response) for _, response in distinct], device=policy.device)
     longest = int(length_K.max())
-    ids_KR = torch.tensor([[*ids, *[0] * (longest - len(ids))] for _, ids in distinct], device=policy.device)
-    parents = [index for index, _ in distinct]
+    ids_KR = torch.tensor(_padded([ids for _, ids in distinct], longest), device=policy.device)
     mask_KR = torch.arange(longest, device=policy.device) < length_K[:, None]
+    trees = [branch(list(answers[prompt])) for prompt in every]
+    branches = [tree for tree, _ in trees]
+    state_KR = torch.arange(mask_KR.numel(), device=policy.device).view(mask_KR.shape)
     if policy.replays:  # a replayed pass over whole rows takes less time than a shared one from Python
-        every = list(prompt_index)
-        hidden_MD = policy.hidden(policy.batch([every[index] for index in parents], [ids for _, ids in distinct]))
-        zeros_KRD = hidden_MD.new_zeros(*mask_KR.shape, hidden_MD.shape[1])
-        hidden_KRD = zeros_KRD.masked_scatter(mask_KR[..., None], hidden_MD)
+        hidden_MD = policy.hidden(policy.batch([every[index] for index, _ in distinct], [ids for _, ids in distinct]))
+        hidden_SD, state_KR = hidden_MD, (mask_KR.flatten().cumsum(0) - 1).view(mask_KR.shape)
+    elif policy.can_branch(every, branches):
+        hidden_SD = policy.branched(every, branches)
+        begin, states = 0, list[list[int]]()
+        for prompt, (tree, places) in zip(every, trees, strict=True):
+            for ids in answers[prompt]:
+                states.append([begin + places[ids[:length]] for length in range(len(ids))])
+            begin += len(tree.ids) + 1
+        state_KR = torch.tensor(_padded(states, longest), device=policy.device)
     else:
-        parent_K = torch.tensor(parents, device=policy.device)
-        state = policy.prefill(list(prompt_index), grad=torch.is_grad_enabled())
+        parent_K = torch.tensor([index for index, _ in distinct], device=policy.device)
+        state = policy.prefill(every, grad=torch.is_grad_enabled())
         hidden_KRD = state.hidden_BD[parent_K][:, None]
         if longest > 1:  # padding is fed too, after all real tokens, which do not see it
             later_KTD, _ = policy.extend(state.keep(parent_K), ids_KR[:, :-1])
             hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
-    index_N = torch.tensor([distinct[pair] for pair in pairs], device=policy.device)
-    return AnswerStates(hidden_KRD, ids_KR, mask_KR, index_N)
+        hidden_SD = hidden_KRD.flatten(0, 1)
+    place = {(every[index], response): number for number, (index, response) in enumerate(distinct)}
+    index_N = torch.tensor([place[pair] for pair in pairs], device=policy.device)
+    return AnswerStates(hidden_SD, state_KR, ids_KR, mask_KR, index_N)
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> list[list[int]]:
+    return [[*row, *[0] * (width - len(row))] for row in rows]
 
 
 def several_figures(
@@ -112,11 +147,19 @@ def several_figures(
 
     Every distinct prompt, and every distinct response to it, is run once. Gradients flow where they are enabled.
     """
-    hidden_KRD, ids_KR, mask_KR, index_N = several_states(policy, prompts, responses)
-    hidden_MD = hidden_KRD[mask_KR]
-    logp_M, entropy_M = token_logp_and_entropy(policy.logits(hidden_MD) / temperature, ids_KR[mask_KR])
-    zeros_KR = torch.zeros(mask_KR.shape, device=policy.device)
-    logp_NR, value_NR, entropy_NR = (
-        zeros_KR.masked_scatter(mask_KR, column_M)[index_N] for column_M in (logp_M, policy.value(hidden_MD), entropy_M)
-    )
-    return logp_NR, value_NR, entropy_NR
+    states = several_states(policy, prompts, responses)
+    logp_SV = _logp(policy, states, temperature)
+    value_S, entropy_S = policy.value(states.hidden_SD), entropy(logp_SV.detach())
+    return states.of_tokens(logp_SV), states.of_states(value_S), states.of_states(entropy_S)
+
+
+def several_logps(
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
+) -> Tensor:
+    """Return the log-probability of each response, float32 ``[N]``, as `several_figures` does for its tokens."""
+    states = several_states(policy, prompts, responses)
+    return states.of_tokens(_logp(policy, states, temperature)).sum(1)
+
+
+def _logp(policy: Policy, states: AnswerStates, temperature: float) -> Tensor:
+    return (policy.logits(states.hidden_SD) / temperature).log_softmax(-1)

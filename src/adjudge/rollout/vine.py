@@ -190,11 +190,11 @@ class Vine:
             given = [len(prompt) for prompt, _ in begun for _ in range(copies)]
             openings = [ids[length:] for ids, length in zip(opened.prompts, given, strict=True)]
             prompts, tokens = opened.prompts, sum(map(len, analyses.ids))
-        state = policy.prefill(prompts)
         if self.labels:
             label_ids = [end.taught_ids(word, self.task.spec) for word in self.task.spec.words]
+            state = policy.prefill(prompts, expected=label_ids)
             return _Ends(openings, [], label_logps(policy, state, label_ids, sampling.temperature).tolist(), tokens)
-        judgements = respond(policy, state, end, sampling)
+        judgements = respond(policy, policy.prefill(prompts), end, sampling)
         return _Ends(openings, judgements.texts, [], tokens + sum(map(len, judgements.ids)))
 
 

@@ -198,7 +198,9 @@ class _Layout:
         scale *= LOG2_E  # powers of 2, since `exp` of −inf is ten times as slow on a CPU
         over_prefix, over_own = (query @ key.mT for query, key in zip(queries, keys, strict=True))
         dtype, common = over_own.dtype, over_prefix.shape[-1]
-        over_own.unflatten(1, (self.group, -1)).add_(_later(over_own.shape[-1], over_own))
+        longest = over_own.shape[-1]
+        own = over_own.view(self.shared, -1, self.group, longest, longest)
+        own += self.packing.own_bias(dtype)[:, None]
         if self.first:
             over_prefix.unflatten(1, (self.group, -1))[:, :, : self.first] += _later(common, over_prefix)
         powers_own, highest_own, sum_own = _powers(over_own, scale)

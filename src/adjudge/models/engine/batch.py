@@ -6,7 +6,7 @@ Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the rest,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,6 +25,28 @@ class Rows(NamedTuple):
     rests: list[list[int]]
     predicting: list[int]
     """How many of a rest's last tokens predict a response token: the length of its response."""
+
+
+class Branches(NamedTuple):
+    """Answers to one prompt as a tree. The root is the prompt's end, and a beginning that several share is there once.
+
+    An answer's last token is not in it, since nothing is predicted from it.
+    """
+
+    ids: list[int]
+    """The token of each node; a node comes after its parent."""
+    parents: list[int]
+    """The node before each node; −1 is the root."""
+
+
+def branch(answers: Sequence[Sequence[int]]) -> tuple[Branches, dict[tuple[int, ...], int]]:
+    """Return the tree of some answers, and where the state after each beginning is: 0 the root, n + 1 node n."""
+    places: dict[tuple[int, ...], int] = {(): 0}
+    for answer in answers:
+        for length in range(1, len(answer)):
+            places.setdefault(tuple(answer[:length]), len(places))
+    nodes = list(places)[1:]
+    return Branches([node[-1] for node in nodes], [places[node[:-1]] - 1 for node in nodes]), places
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,8 @@ class TokenBatch:
     rows: Rows
     segments: Segments | None = None
     """Where the prompts end; None without instruction embeddings."""
+    sees_BTT: Tensor | None = None
+    """Which of the row's own cells each cell sees; None: those before it, and itself."""
 
     @property
     def width(self) -> int:
@@ -115,6 +139,36 @@ def build_batch(
         rows=rows,
         segments=segments,
     )
+
+
+def with_branches(batch: TokenBatch, branches: Sequence[Branches]) -> TokenBatch:
+    """Let the nodes of each row's tree see the prompt and the nodes before them in the tree, and nothing beside them.
+
+    The batch is of each prompt with its nodes and one more token as the response, padded on the right.
+    """
+    width = batch.ids_BT.shape[1]
+    sees_BTT = torch.ones(width, width, dtype=torch.bool).tril_().repeat(len(branches), 1, 1)
+    position_BT = batch.position_BT.cpu().clone()
+    known: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+    for row, (rest, tree) in enumerate(zip(batch.rows.rests, branches, strict=True)):
+        size, begin = len(tree.ids), len(rest) - len(tree.ids)
+        shape = tuple(tree.parents)
+        if shape not in known:
+            known[shape] = _ancestors(tree.parents)
+        sees, depth = known[shape]
+        sees_BTT[row, begin : begin + size, begin : begin + size] = sees
+        position_BT[row, begin : begin + size] = len(batch.rows.prefix) + begin + depth
+    device = batch.ids_BT.device
+    return replace(batch, position_BT=position_BT.to(device), sees_BTT=sees_BTT.to(device))
+
+
+def _ancestors(parents: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return which nodes each node sees, itself included, and how many nodes are before it in the tree."""
+    sees = torch.eye(len(parents), dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] |= sees[parent]
+    return sees, sees.sum(1) - 1
 
 
 def split_rows(

@@ -23,7 +23,8 @@ from torch import Tensor
 from adjudge.config import EmbeddingConfig
 from adjudge.models.engine.abilities import Abilities, candidates, probe
 from adjudge.models.engine.attention import ATTENTION, register
-from adjudge.models.engine.batch import Side, TokenBatch, build_batch
+from adjudge.models.engine.batch import Branches, Side, TokenBatch, branch, build_batch, with_branches
+from adjudge.models.engine.branched import Branched
 from adjudge.models.engine.checkpointing import checkpoint_layers
 from adjudge.models.engine.first_layers import keep_first_layers, layer_count
 from adjudge.models.engine.fixed import FixedShape
@@ -34,6 +35,9 @@ from adjudge.models.engine.packing import Packing
 from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, expand
 from adjudge.models.engine.sharding import Sharded
 from adjudge.models.instruction import InstructionEmbeddings, Pass, Segments
+
+MOST_NODES = 256
+"""Largest number of a prompt's answer tokens in one pass with it: each of them meets all of them in attention."""
 
 
 def build_engine(model: Any, name: str, sharded: Sharded | None = None) -> Engine:
@@ -151,7 +155,7 @@ class Engine:
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Return the last hidden states that predict the response's real tokens, ``[M, D]``."""
-        if self.graphs is not None and self._can_replay(batch.width):
+        if self.graphs is not None and batch.sees_BTT is None and self._can_replay(batch.width):
             return self.graphs.hidden(batch.rows)
         row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
         column_M = batch.answer_BR[batch.response_mask_BR]
@@ -159,6 +163,19 @@ class Engine:
             return self._run_packed(batch, Packing.of(batch, row_M, column_M), keep_cache=False)[0]
         hidden_BTD, _ = self._run_padded(batch, keep_cache=False)
         return hidden_BTD[row_M, column_M]
+
+    def can_branch(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> bool:
+        """Return whether `branched` may run here, and takes less than answers that are fed after their prompts."""
+        nodes = max(len(tree.ids) for tree in branches)
+        return not self.replays and nodes <= MOST_NODES and self._packs(max(map(len, prompts)) + nodes)
+
+    def branched(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> Tensor:
+        """Run prompts and the answers that branch off each in one pass, where `can_branch`.
+
+        Return the hidden states of each prompt's end and of its nodes, one prompt after the other, ``[M, D]``.
+        """
+        batch = self.batch(prompts, [[*tree.ids, 0] for tree in branches])
+        return self.hidden(with_branches(batch, branches))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits over the vocabulary in float32, ``[…, D] → […, V]``."""
@@ -172,10 +189,21 @@ class Engine:
             logits = logits * scale
         return logits
 
-    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> Prefilled:
-        """Run prompts once and return their cache, to sample or score labels from; `grad` lets gradients flow."""
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], *, grad: bool = False, expected: Sequence[Sequence[int]] = ()
+    ) -> Prefilled:
+        """Run prompts once and return their state, to sample or score labels from; `grad` lets gradients flow.
+
+        Answers that are `expected` run in the same pass where that is possible, so that feeding their tokens one by one
+        runs nothing.
+        """
         if self.graphs is not None and not grad and self._can_replay(max(map(len, prompts))):
             return self.graphs.prefill(prompts)
+        tree, places = branch(expected)
+        if tree.ids and self.can_branch(prompts, [tree]):
+            with torch.set_grad_enabled(grad):
+                hidden_MD = self.branched(prompts, [tree] * len(prompts))
+            return Branched.of(prompts, hidden_MD.unflatten(0, (len(prompts), -1)), places, grad)
         return self._prefill(prompts, grad=grad)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool) -> Prefilled:
@@ -205,6 +233,8 @@ class Engine:
                 return self.graphs.extend(state, ids_BT)
             state = self._prefill(state.tokens, grad=False)
         added = ids_BT.shape[1]
+        if isinstance(state, Branched):
+            return state.extend(ids_BT, lambda prompts, grad: self._prefill(prompts, grad=grad), self.extend)
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
         with torch.set_grad_enabled(state.grad):

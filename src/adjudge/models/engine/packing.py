@@ -10,6 +10,7 @@ Shapes: ``N`` tokens of the sequence, ``C`` of them the prefix's and ``M`` the r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +40,8 @@ class Packing:
     """Index, among the rests' tokens, of each token whose hidden state is requested."""
     common: int
     """C, the number of tokens in the prefix."""
+    sees_BTT: Tensor | None = None
+    """Which of the row's own cells each cell of the grid sees; None: those before it, and itself."""
 
     @classmethod
     def of(cls, batch: TokenBatch, row_K: Tensor, column_K: Tensor) -> Packing:
@@ -58,6 +61,7 @@ class Packing:
             real_M=is_real_BT.flatten().nonzero().squeeze(1),
             wanted_K=token_BT[row_K, column_K],
             common=len(batch.prefix_C),
+            sees_BTT=batch.sees_BTT,
         )
 
     @cached_property
@@ -66,18 +70,34 @@ class Packing:
         column_T = torch.arange(self.grid_BT.shape[1], device=self.grid_BT.device)
         # A row that is padding alone sees a key as well: attention to nothing is NaN, in the backward pass too.
         visible_BT = self.is_real_BT | (column_T == 0)
-        causal_BTT = visible_BT[:, None, :] & (column_T <= column_T[:, None])
-        return torch.cat([causal_BTT.new_ones(*causal_BTT.shape[:2], self.common), causal_BTT], dim=2)
+        seen_BTT = visible_BT[:, None, :] & self._own_mask
+        return torch.cat([seen_BTT.new_ones(*seen_BTT.shape[:2], self.common), seen_BTT], dim=2)
+
+    def own_bias(self, dtype: torch.dtype) -> Tensor:
+        """Return what is added to the scores over a row's own keys, ``[B or 1, T, T]``: −inf where they are not seen.
+
+        Keys at padding count as seen where they come before a cell.
+        """
+        return self._as_bias(("own", dtype), lambda: self._own_mask)
+
+    @property
+    def _own_mask(self) -> Tensor:
+        if self.sees_BTT is not None:
+            return self.sees_BTT
+        column_T = torch.arange(self.grid_BT.shape[1], device=self.grid_BT.device)
+        return (column_T <= column_T[:, None])[None]
 
     def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
         """Return `mask_BTS` as what is added to scores, its queries repeated: ``[B, 1, repeats × T, S]``.
 
         It is made once per pass, not once per layer.
         """
-        key = (repeats, dtype)
+        return self._as_bias((repeats, dtype), lambda: self.mask_BTS.repeat(1, repeats, 1)[:, None])
+
+    def _as_bias(self, key: tuple[int | str, torch.dtype], mask_of: Callable[[], Tensor]) -> Tensor:
         if key not in self._biases:
-            mask_BTS = self.mask_BTS.repeat(1, repeats, 1)
-            self._biases[key] = torch.zeros_like(mask_BTS, dtype=dtype).masked_fill_(~mask_BTS, -torch.inf)[:, None]
+            mask = mask_of()
+            self._biases[key] = torch.zeros_like(mask, dtype=key[1]).masked_fill_(~mask, -torch.inf)
         return self._biases[key]
 
     def grouped(self, group: int, first: int) -> tuple[Tensor, Tensor]:
@@ -100,7 +120,7 @@ class Packing:
         return {}
 
     @cached_property
-    def _biases(self) -> dict[tuple[int, torch.dtype], Tensor]:
+    def _biases(self) -> dict[tuple[int | str, torch.dtype], Tensor]:
         return {}
 
     def in_rows(self, tensor_JMF: Tensor) -> Tensor:
