@@ -76,13 +76,14 @@ def test_packed_padded_and_shared_passes_agree_in_figures_and_gradients(family, 
         torch.testing.assert_close(found[0], expected[0], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("answers", [[], RESPONSES, RESPONSES[:1]], ids=["no answers", "answers", "one answer"])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_mpt"])
-def test_decoding_from_a_cache_adds_what_a_whole_pass_adds(family, request):
+def test_decoding_from_a_cache_or_expected_answers_adds_what_a_whole_pass_adds(family, answers, request):
     policy = embedded(request.getfixturevalue(family))
     expected = logps(policy)
     with torch.no_grad():
         for grad in (False, True):
-            state = policy.prefill(PROMPTS, grad=grad)
+            state = policy.prefill(PROMPTS, grad=grad, expected=answers)
             first = policy.logits(state.hidden_BD).log_softmax(-1)
             kept = torch.tensor([3, 0])
             fed = torch.tensor([RESPONSES[int(row)][0] for row in kept])[:, None]
