@@ -3,13 +3,13 @@
 Short answers repeat: eight answers to a prompt are often two words. Each distinct beginning is run once, so the cost
 hardly depends on the number of samples.
 
-Shapes: ``B`` distinct prompts, ``K`` distinct beginnings of answers, ``N`` answers (prompts × samples), ``R`` response
-tokens, ``V`` vocabulary.
+Shapes: ``B`` distinct prompts, ``K`` distinct answers or beginnings of them, ``N`` answers (prompts × samples), ``R``
+response tokens, ``S`` distinct states, ``D`` width, ``V`` vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,20 +109,12 @@ def several_states(
     longest = int(length_K.max())
     ids_KR = torch.tensor(_padded([ids for _, ids in distinct], longest), device=policy.device)
     mask_KR = torch.arange(longest, device=policy.device) < length_K[:, None]
-    trees = [branch(list(answers[prompt])) for prompt in every]
-    branches = [tree for tree, _ in trees]
-    state_KR = torch.arange(mask_KR.numel(), device=policy.device).view(mask_KR.shape)
     if policy.replays:  # a replayed pass over whole rows takes less time than a shared one from Python
-        hidden_MD = policy.hidden(policy.batch([every[index] for index, _ in distinct], [ids for _, ids in distinct]))
-        hidden_SD, state_KR = hidden_MD, (mask_KR.flatten().cumsum(0) - 1).view(mask_KR.shape)
-    elif policy.can_branch(every, branches):
-        hidden_SD = policy.branched(every, branches)
-        begin, states = 0, list[list[int]]()
-        for prompt, (tree, places) in zip(every, trees, strict=True):
-            for ids in answers[prompt]:
-                states.append([begin + places[ids[:length]] for length in range(len(ids))])
-            begin += len(tree.ids) + 1
-        state_KR = torch.tensor(_padded(states, longest), device=policy.device)
+        hidden_SD = policy.hidden(policy.batch([every[index] for index, _ in distinct], [ids for _, ids in distinct]))
+        state_KR = (mask_KR.flatten().cumsum(0) - 1).view(mask_KR.shape)
+    elif (branched := _branched(policy, answers)) is not None:
+        hidden_SD, paths = branched
+        state_KR = torch.tensor(_padded(paths, longest), device=policy.device)
     else:
         parent_K = torch.tensor([index for index, _ in distinct], device=policy.device)
         state = policy.prefill(every, grad=torch.is_grad_enabled())
@@ -131,9 +123,28 @@ def several_states(
             later_KTD, _ = policy.extend(state.keep(parent_K), ids_KR[:, :-1])
             hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
         hidden_SD = hidden_KRD.flatten(0, 1)
+        state_KR = torch.arange(len(hidden_SD), device=policy.device).view(mask_KR.shape)
     place = {(every[index], response): number for number, (index, response) in enumerate(distinct)}
     index_N = torch.tensor([place[pair] for pair in pairs], device=policy.device)
     return AnswerStates(hidden_SD, state_KR, ids_KR, mask_KR, index_N)
+
+
+def _branched(
+    policy: Policy, answers: Mapping[tuple[int, ...], Iterable[tuple[int, ...]]]
+) -> tuple[Tensor, list[list[int]]] | None:
+    """Run answers as branches of their prompts; return the states, and per answer those that predict its tokens.
+
+    None where they cannot be run so.
+    """
+    prompts, trees = list(answers), [branch(list(some)) for some in answers.values()]
+    branches = [tree for tree, _ in trees]
+    if not policy.can_branch(prompts, branches):
+        return None
+    begin, paths = 0, list[list[int]]()
+    for some, (tree, places) in zip(answers.values(), trees, strict=True):
+        paths += [[begin + places[ids[:length]] for length in range(len(ids))] for ids in some]
+        begin += len(tree.ids) + 1
+    return policy.branched(prompts, branches), paths
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> list[list[int]]:
