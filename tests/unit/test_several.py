@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,17 +99,17 @@ def test_label_probabilities_are_those_of_the_written_labels(policy: Policy) -> 
         torch.testing.assert_close(rollout.label_logp_PL[:, label], expected_P.detach(), atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("score_labels", [False, True])
-def test_one_answer_per_prompt_is_drawn_as_ever(policy: Policy, score_labels: bool) -> None:
-    """The same answers, whether the labels are scored beside them or not."""
+@pytest.mark.parametrize(("score_labels", "expect_labels"), [(False, False), (True, False), (False, True)])
+def test_one_answer_per_prompt_is_drawn_as_ever(policy: Policy, score_labels: bool, expect_labels: bool) -> None:
+    """The same answers, whether the labels are scored or expected beside them or not."""
     task = task_of(policy)
     rows = rows_of(task)
     drawn, expected = (Sampling(torch.Generator().manual_seed(5)) for _ in range(2))
-    rollout = sample(task, rows, drawn, score_labels=score_labels)
+    rollout = sample(task, rows, replace(drawn, expect_labels=expect_labels), score_labels=score_labels)
     alone = respond(policy, policy.prefill([row.ids for row in rows]), task.end, expected)
     assert rollout.responses == alone.ids
     assert (rollout.label_logp_PL is not None) == score_labels
-    tolerance = 1e-5 if score_labels else 0.0  # labels run in the same pass as the prompts
+    tolerance = 1e-5 if score_labels or expect_labels else 0.0  # labels run in the same pass as the prompts
     for name in ("logp_BR", "value_BR", "mask_BR"):
         torch.testing.assert_close(getattr(rollout, name), getattr(alone, name), atol=tolerance, rtol=0)
 

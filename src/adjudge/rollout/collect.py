@@ -170,8 +170,9 @@ def _sample(
     if task.analysis_before is not None:
         responses = respond_after_analysis(task.policy, prompts, task.analysis_before, task.end, sampling)
     else:
-        label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words] if score_labels else []
-        state = task.policy.prefill([row.ids for row in rows], grad=grad, expected=label_ids)
+        label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words] if task.spec.lists_all else []
+        expected = label_ids if score_labels or sampling.expect_labels else ()
+        state = task.policy.prefill([row.ids for row in rows], grad=grad, expected=expected)
         if score_labels:
             frozen = replace(state.fork(), grad=False)
             label_logp_PL = label_logps(task.policy, frozen, label_ids, sampling.temperature).cpu()

@@ -57,11 +57,13 @@ class Sampling:
     together: bool = False
     """Whether every process samples its share of the rows. Each then draws for all rows and takes its own, so that the
     answers are those of one process."""
+    expect_labels: bool = False
+    """Whether most answers will be labels, so that the labels run in one pass with the prompts. Changes no answer."""
 
     @classmethod
-    def of(cls, config: PolicyGradientConfig, generator: torch.Generator) -> Sampling:
+    def of(cls, config: PolicyGradientConfig, generator: torch.Generator, *, expect_labels: bool = False) -> Sampling:
         """Return the sampling of a method's settings."""
-        return cls(generator, config.temperature, config.top_k, config.top_p)
+        return cls(generator, config.temperature, config.top_k, config.top_p, expect_labels=expect_labels)
 
 
 @dataclass(frozen=True, slots=True)
