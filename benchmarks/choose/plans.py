@@ -221,7 +221,7 @@ PLANS: dict[str, Plan] = {
     "noisy": Plan(
         "noisy labels: 20 % and 40 % of the training labels flipped",
         ("noisy-20", "noisy-40"),
-        (SFT, *_methods("ppo", "exact", "rloo")),
+        (SFT, *_methods("ppo", "exact", "rloo"), _ppo("warm start of half", warm_start_limit=0.0)),
         rows=800,
     ),
     "generate": Plan(

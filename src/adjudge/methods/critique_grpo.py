@@ -51,7 +51,7 @@ def train_critique_grpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
     with adapter_loop(run, parts, config, rows_of, samples=True) as loop:
         for step in loop:
             one_pass, common_scale = config.is_one_pass(len(step.rows)), loop.multi_task
-            sampling = Sampling.of(config, loop.sampling, expect_labels=loop.is_taught)
+            sampling = Sampling.of(config, loop.sampling)
             rollout = sample(step.task, step.rows, sampling, samples=config.samples, grad=one_pass)
             score_B = score(rollout, step.task.spec, config.reward, common_scale=common_scale)
             refined = refine(step.task, rollout, config.critique, sampling, config.kept)

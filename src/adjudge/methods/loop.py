@@ -47,11 +47,6 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
     iterations: int = 1
     """Times the reference is renewed from the policy, the start included."""
 
-    @property
-    def is_taught(self) -> bool:
-        """Whether the policy has learned right answers by the method's own steps: in a warm start, or in `init`."""
-        return self.first_steps > 0 or self._run.start is not None
-
     def iteration_of(self, step: Step[PromptedTask, RowT]) -> int:
         """Return which iteration a step is in, counted from 0. The steps after the warm start are shared out evenly."""
         return (step.number - self.first_steps - 1) * self.iterations // self._own_steps

@@ -39,7 +39,7 @@ def train_reinforce(run: Run, parts: Sequence[TaskRows]) -> Trained:
     config = run.config.reinforce
     with adapter_loop(run, parts, config, prompt_rows, samples=True) as loop:
         for step in loop:
-            sampling = Sampling.of(config, loop.sampling, expect_labels=loop.is_taught)
+            sampling = Sampling.of(config, loop.sampling)
             one_pass = config.is_one_pass(len(step.rows))
             rollout = sample(step.task, step.rows, sampling, samples=config.samples, grad=one_pass)
             score_B = score(rollout, step.task.spec, config.reward, common_scale=loop.multi_task)

@@ -35,7 +35,7 @@ def train_rloo(run: Run, parts: Sequence[TaskRows]) -> Trained:
     with adapter_loop(run, parts, config, prompt_rows, samples=True) as loop:
         for step in loop:
             one_pass = config.is_one_pass(len(step.rows))
-            sampling = Sampling.of(config, loop.sampling, expect_labels=loop.is_taught)
+            sampling = Sampling.of(config, loop.sampling)
             rollout = sample(step.task, step.rows, sampling, samples=config.samples, grad=one_pass)
             score_B = score(rollout, step.task.spec, config.reward, common_scale=loop.multi_task)
             ref_logp_BR = reference_logp(loop.policy, rollout, config.temperature)

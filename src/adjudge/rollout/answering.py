@@ -15,7 +15,7 @@ from adjudge.models.engine.prefix import Prefilled
 from adjudge.prompts.answers import read_answer
 from adjudge.rollout.analysis import analyse, open_next
 from adjudge.rollout.answer_end import AnalysisEnd
-from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.label_scoring import expected_answers, label_logps
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.types import Value
@@ -54,7 +54,7 @@ def answer(
         _, opened = analyse(task.policy, prompts, task.analysis_before, Sampling())
         prompts, analyses = opened.prompts, opened.texts
     scored = by_label or (probabilities and task.spec.lists_all)
-    state = task.policy.prefill(prompts, expected=task.end.label_ids(task.spec) if scored else ())
+    state = task.policy.prefill(prompts, expected=expected_answers(task, scored=scored))
     shares = _label_probabilities(task, state) if scored else [{} for _ in prompts]
     answers = _likeliest(task, shares) if by_label else _greedy(task, state, shares)
     if task.analysis_after is not None:

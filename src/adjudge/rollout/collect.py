@@ -17,7 +17,7 @@ from adjudge.rewards.rewarder import Rewarder, build_rewarder
 from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import respond_after_analysis
 from adjudge.rollout.forward import TokenFigures, rows_joined
-from adjudge.rollout.label_scoring import label_logps
+from adjudge.rollout.label_scoring import expected_answers, label_logps
 from adjudge.rollout.passes import rows_per_pass
 from adjudge.rollout.prompted import PromptedTask, PromptRow
 from adjudge.rollout.sampler import Sampling, respond
@@ -115,7 +115,7 @@ def sample(
         value_BR=sampled.value_BR.detach(),
         mask_BR=sampled.mask_BR,
         template_spans=sampled.template_spans,
-        sampled_with_grad=figures if sampled.carries_grad else None,
+        sampled_with_grad=figures if grad else None,
         samples=samples,
         label_logp_PL=sampled.label_logp_PL,
         examples=[row.example for row in rows for _ in range(samples)],
@@ -135,7 +135,6 @@ class _Sampled:
     mask_BR: Tensor
     template_spans: list[range] | None
     label_logp_PL: Tensor | None
-    carries_grad: bool = False
 
     @staticmethod
     def joined(parts: Sequence[_Sampled]) -> _Sampled:
@@ -170,10 +169,10 @@ def _sample(
     if task.analysis_before is not None:
         responses = respond_after_analysis(task.policy, prompts, task.analysis_before, task.end, sampling)
     else:
-        label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words] if task.spec.lists_all else []
-        expected = label_ids if score_labels or sampling.expect_labels else ()
+        expected = expected_answers(task, scored=score_labels)
         state = task.policy.prefill([row.ids for row in rows], grad=grad, expected=expected)
         if score_labels:
+            label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
             frozen = replace(state.fork(), grad=False)
             label_logp_PL = label_logps(task.policy, frozen, label_ids, sampling.temperature).cpu()
         if samples == 1:
@@ -181,8 +180,7 @@ def _sample(
         else:
             responses = respond_several(task.policy, state, task.end, sampling, samples)
     tensors = (responses.logp_BR, responses.value_BR, responses.entropy_BR, responses.mask_BR)
-    carries = responses.grad and responses.template_spans is None
-    return _Sampled(responses.ids, responses.texts, *tensors, responses.template_spans, label_logp_PL, carries)
+    return _Sampled(responses.ids, responses.texts, *tensors, responses.template_spans, label_logp_PL)
 
 
 def score(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False) -> Tensor:

@@ -24,6 +24,9 @@ from adjudge.types import Judgement, Value
 MOST_COPIES = 256
 """Largest number of answers in one pass. Each takes 7 MB: 80 tokens of the bundled model in float32."""
 
+FEW_LABELS = 8
+"""With more, running all of them costs more than feeding those that are answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Likeliest:
@@ -82,6 +85,13 @@ def labels_of(task: PromptedTask, rows: Sequence[Prompted], temperature: float, 
     with nullcontext() if grad else torch.no_grad():
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return torch.cat([logps_of([row.ids for row in part]) for part in parts])
+
+
+def expected_answers(task: PromptedTask, *, scored: bool) -> list[list[int]]:
+    """Return the token ids of answers worth running with the prompts: all labels if they are `scored`, or a few."""
+    if not task.spec.lists_all or not (scored or len(task.spec.words) <= FEW_LABELS):
+        return []
+    return [task.end.taught_ids(word, task.spec) for word in task.spec.words]
 
 
 def rows_at_once(answers: Sequence[Judgement]) -> int:

@@ -57,13 +57,11 @@ class Sampling:
     together: bool = False
     """Whether every process samples its share of the rows. Each then draws for all rows and takes its own, so that the
     answers are those of one process."""
-    expect_labels: bool = False
-    """Whether most answers will be labels, so that the labels run in one pass with the prompts. Changes no answer."""
 
     @classmethod
-    def of(cls, config: PolicyGradientConfig, generator: torch.Generator, *, expect_labels: bool = False) -> Sampling:
+    def of(cls, config: PolicyGradientConfig, generator: torch.Generator) -> Sampling:
         """Return the sampling of a method's settings."""
-        return cls(generator, config.temperature, config.top_k, config.top_p, expect_labels=expect_labels)
+        return cls(generator, config.temperature, config.top_k, config.top_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Responses:
     """Sampled answers of a batch of prompts, with the figures of the sampling pass.
 
     `logp_BR` holds log-probabilities under the policy (with temperature, before truncation), and `value_BR` the value
-    head's outputs. Both are float32, 0 where `mask_BR` is False, and carry a gradient with `grad`. `entropy_BR`
+    head's outputs. Both are float32, 0 where `mask_BR` is False, and carry a gradient when the state does. `entropy_BR`
     never carries one, and is 0 for greedy answers.
     """
 
@@ -81,8 +79,6 @@ class Responses:
     value_BR: Tensor
     entropy_BR: Tensor
     mask_BR: Tensor
-    grad: bool = False
-    """Whether the figures carry their whole gradient."""
     template_spans: list[range] | None = None
     """Positions in `ids` written by the form, not the policy (None: nowhere). The tensors have no column for them."""
 
@@ -135,7 +131,7 @@ def respond(
     mask_BR = torch.stack(
         [torch.zeros(rows, dtype=torch.bool).index_fill(0, column[0], True) for column in columns], dim=1
     )
-    return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, entropy_BR, mask_BR, state.grad)
+    return Responses(ids, [end.text(row) for row in ids], logp_BR, value_BR, entropy_BR, mask_BR)
 
 
 def _step(

@@ -63,7 +63,7 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
         [torch.zeros(len(ids), dtype=torch.bool).index_fill(0, column[0], True) for column in columns], dim=1
     )
     texts = [end.text(answer) for answer in ids]
-    return Responses(ids, texts, logp_NR, value_NR, entropy_NR.detach(), mask_NR, state.grad)
+    return Responses(ids, texts, logp_NR, value_NR, entropy_NR.detach(), mask_NR)
 
 
 class AnswerStates(NamedTuple):

@@ -1,7 +1,7 @@
 """The state after prompts that were run in one pass with the answers expected to them.
 
 Feeding a token of an expected answer runs nothing: the state after it is there. A row whose answer is another one
-strays: its prompt runs again, with a cache, and the row goes on from there.
+strays, and goes on with the keys and values of its prompt.
 
 Shapes: ``B`` rows of the state, ``P`` prompts, ``N`` states after a prompt, ``D`` width.
 """
@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from adjudge.models.engine.prefix import Prefilled
 
-Prefill = Callable[[Sequence[Sequence[int]], bool], Prefilled]
-"""Runs prompts, with gradient or without, and returns their cache."""
 Extend = Callable[[Prefilled, Tensor], tuple[Tensor, Prefilled]]
 """Feeds further tokens of every row; returns their hidden states ``[B, T, D]`` and the new state."""
 
@@ -39,7 +37,8 @@ class Row(NamedTuple):
 class Branched(Prefilled):
     """Prompts whose expected answers were run with them. `cache`, masks and positions are empty."""
 
-    prompts: Sequence[Sequence[int]] = ()
+    begun: Callable[[], Prefilled] | None = None
+    """Returns the state after the prompts, with their keys and values."""
     hidden_PND: Tensor = field(default_factory=lambda: torch.empty(0))
     """The states after each prompt, and after each beginning of an expected answer to it."""
     places: Mapping[tuple[int, ...], int] = field(default_factory=dict)
@@ -50,13 +49,13 @@ class Branched(Prefilled):
 
     @classmethod
     def of(
-        cls, prompts: Sequence[Sequence[int]], hidden_PND: Tensor, places: Mapping[tuple[int, ...], int], grad: bool
+        cls, begun: Callable[[], Prefilled], hidden_PND: Tensor, places: Mapping[tuple[int, ...], int], grad: bool
     ) -> Branched:
-        """Return the state after these prompts."""
+        """Return the state after the prompts."""
         nothing = torch.zeros(0, dtype=torch.long, device=hidden_PND.device)
-        rows = [Row(prompt, ()) for prompt in range(len(prompts))]
-        state = cls(None, nothing, nothing, hidden_PND[:, 0], grad, prompts=prompts, hidden_PND=hidden_PND)
-        return replace(state, places=places, rows=rows)
+        rows = [Row(prompt, ()) for prompt in range(len(hidden_PND))]
+        more: dict[str, Any] = {"begun": begun, "hidden_PND": hidden_PND, "places": places, "rows": rows}
+        return cls(None, nothing, nothing, hidden_PND[:, 0], grad, **more)
 
     def fork(self) -> Branched:
         """Return a copy that can be continued without touching this one."""
@@ -66,12 +65,12 @@ class Branched(Prefilled):
         """Return a state of these rows, in this order, each as often as named; this state is used up."""
         return replace(self, rows=[self.rows[row] for row in rows_B.tolist()], hidden_BD=self.hidden_BD[rows_B])
 
-    def extend(self, ids_BT: Tensor, prefill: Prefill, extend: Extend) -> tuple[Tensor, Branched]:
+    def extend(self, ids_BT: Tensor, extend: Extend) -> tuple[Tensor, Branched]:
         """Feed one more token of every row, as `Engine.extend` does."""
         rows = [row._replace(fed=(*row.fed, *ids)) for row, ids in zip(self.rows, ids_BT.tolist(), strict=True)]
         ahead = [index for index, row in enumerate(rows) if row.stray < 0 and row.fed in self.places]
         leaving = [index for index, row in enumerate(rows) if row.stray < 0 and row.fed not in self.places]
-        order, grad, device = list(ahead), self.grad, ids_BT.device
+        order, device = list(ahead), ids_BT.device
         state_A = [rows[index].prompt * len(self.places) + self.places[rows[index].fed] for index in ahead]
         parts = [self.hidden_PND.flatten(0, 1)[state_A]]
         strays: list[Prefilled] = []
@@ -88,15 +87,8 @@ class Branched(Prefilled):
             if own := [index for index, row in enumerate(self.rows) if row.stray == number]:
                 go_on(own, stray, [self.rows[index].place for index in own], ids_BT[own])
         if leaving:
-            again = list(dict.fromkeys(rows[index].prompt for index in leaving))
-            # Where many leave, going back through two passes over their prompts costs more than a new one later.
-            grad = grad and len(again) <= len(self.prompts) // MOST_LEAVING
-            stray = prefill([self.prompts[prompt] for prompt in again], grad)
+            assert self.begun is not None
             fed_KT = torch.tensor([rows[index].fed for index in leaving], device=device)
-            go_on(leaving, stray, [again.index(rows[index].prompt) for index in leaving], fed_KT)
+            go_on(leaving, replace(self.begun(), grad=self.grad), [rows[index].prompt for index in leaving], fed_KT)
         hidden_BD = torch.cat(parts)[torch.tensor(order, device=device).argsort()]
-        return hidden_BD[:, None], replace(self, rows=rows, strays=strays, grad=grad, hidden_BD=hidden_BD)
-
-
-MOST_LEAVING = 4
-"""Of so many prompts one may leave at a step, and the gradient is kept."""
+        return hidden_BD[:, None], replace(self, rows=rows, strays=strays, hidden_BD=hidden_BD)

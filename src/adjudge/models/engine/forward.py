@@ -11,7 +11,7 @@ Shapes: ``B`` rows, ``C`` tokens of the common prefix, ``T`` tokens of the longe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -31,8 +31,8 @@ from adjudge.models.engine.fixed import FixedShape
 from adjudge.models.engine.fused import fuse
 from adjudge.models.engine.graphs import PREFIX_MULTIPLE, Graphs, Recomputed
 from adjudge.models.engine.last_layer import restore_last_layer, trim_last_layer
-from adjudge.models.engine.packing import Packing
-from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, expand
+from adjudge.models.engine.packing import Packing, answer_cells
+from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, copy_cache, expand
 from adjudge.models.engine.sharding import Sharded
 from adjudge.models.instruction import InstructionEmbeddings, Pass, Segments
 
@@ -157,12 +157,10 @@ class Engine:
         """Return the last hidden states that predict the response's real tokens, ``[M, D]``."""
         if self.graphs is not None and batch.sees_BTT is None and self._can_replay(batch.width):
             return self.graphs.hidden(batch.rows)
-        row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
-        column_M = batch.answer_BR[batch.response_mask_BR]
         if self._packs(batch.width):
-            return self._run_packed(batch, Packing.of(batch, row_M, column_M), keep_cache=False)[0]
+            return self._run_packed(batch, Packing.of_answers(batch), keep_cache=False)[0]
         hidden_BTD, _ = self._run_padded(batch, keep_cache=False)
-        return hidden_BTD[row_M, column_M]
+        return hidden_BTD[answer_cells(batch)]
 
     def can_branch(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> bool:
         """Return whether `branched` may run here, and takes less than answers that are fed after their prompts."""
@@ -174,8 +172,11 @@ class Engine:
 
         Return the hidden states of each prompt's end and of its nodes, one prompt after the other, ``[M, D]``.
         """
+        return self.hidden(self._with_branches(prompts, branches))
+
+    def _with_branches(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> TokenBatch:
         batch = self.batch(prompts, [[*tree.ids, 0] for tree in branches])
-        return self.hidden(with_branches(batch, branches))
+        return with_branches(batch, branches)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits over the vocabulary in float32, ``[…, D] → […, V]``."""
@@ -201,10 +202,27 @@ class Engine:
             return self.graphs.prefill(prompts)
         tree, places = branch(expected)
         if tree.ids and self.can_branch(prompts, [tree]):
-            with torch.set_grad_enabled(grad):
-                hidden_MD = self.branched(prompts, [tree] * len(prompts))
-            return Branched.of(prompts, hidden_MD.unflatten(0, (len(prompts), -1)), places, grad)
+            return self._prefill_branched(prompts, tree, places, grad=grad)
         return self._prefill(prompts, grad=grad)
+
+    def _prefill_branched(
+        self, prompts: Sequence[Sequence[int]], tree: Branches, places: Mapping[tuple[int, ...], int], *, grad: bool
+    ) -> Branched:
+        batch = self._with_branches(prompts, [tree] * len(prompts))
+        with torch.set_grad_enabled(grad):
+            packing = Packing.of_answers(batch)
+            hidden_MD, cached = self._run_packed(batch, packing, keep_cache=True)
+        hidden_PND = hidden_MD.unflatten(0, (len(prompts), -1))
+        common, length_P = len(batch.prefix_C), torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        mask_PS = torch.arange(int(length_P.max()), device=self.device) < length_P[:, None]
+
+        def begun() -> Prefilled:
+            cache = copy_cache(cached.cache)
+            with torch.set_grad_enabled(grad):
+                packing.spread(cache, columns=mask_PS.shape[1] - common)
+            return Prefilled(cache, mask_PS, length_P - 1, hidden_PND[:, 0], grad, batch.segments, cached.vectors)
+
+        return Branched.of(begun, hidden_PND, places, grad)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool) -> Prefilled:
         batch = self.batch(prompts, [[] for _ in prompts], side="left")
@@ -234,7 +252,7 @@ class Engine:
             state = self._prefill(state.tokens, grad=False)
         added = ids_BT.shape[1]
         if isinstance(state, Branched):
-            return state.extend(ids_BT, lambda prompts, grad: self._prefill(prompts, grad=grad), self.extend)
+            return state.extend(ids_BT, self.extend)
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
         with torch.set_grad_enabled(state.grad):

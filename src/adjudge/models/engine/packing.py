@@ -64,6 +64,11 @@ class Packing:
             sees_BTT=batch.sees_BTT,
         )
 
+    @classmethod
+    def of_answers(cls, batch: TokenBatch) -> Packing:
+        """Pack a batch; the states that predict the responses' tokens are requested."""
+        return cls.of(batch, *answer_cells(batch))
+
     @cached_property
     def mask_BTS(self) -> Tensor:
         """The keys (prefix, then the row's own) that each cell of the grid sees."""
@@ -136,12 +141,21 @@ class Packing:
         taken: Tensor = _FromRows.apply(tensor_BHTF, self)
         return taken
 
-    def spread(self, cache: Any) -> None:
-        """Turn the cache of the packed sequence into one with the batch's rows, padded like the batch."""
+    def spread(self, cache: Any, columns: int | None = None) -> None:
+        """Turn the cache of the packed sequence into one with the batch's rows, padded like the batch.
+
+        Of the cells after the prefix, the first `columns` are kept.
+        """
         first = torch.arange(self.common, device=self.token_BT.device).expand(len(self.token_BT), -1)
-        index_BS = torch.cat([first, self.common + self.token_BT], dim=1)
+        index_BS = torch.cat([first, self.common + self.token_BT[:, :columns]], dim=1)
         for layer in cache.layers:
             layer.keys, layer.values = (_rows(tensor[0], index_BS) for tensor in (layer.keys, layer.values))
+
+
+def answer_cells(batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """Return row and column of each cell whose state predicts a token of a response, ``[K]`` each."""
+    row_K, _ = batch.response_mask_BR.nonzero(as_tuple=True)
+    return row_K, batch.answer_BR[batch.response_mask_BR]
 
 
 def _rows(tensor_JMF: Tensor, index_BT: Tensor) -> Tensor:
