@@ -221,7 +221,13 @@ PLANS: dict[str, Plan] = {
     "noisy": Plan(
         "noisy labels: 20 % and 40 % of the training labels flipped",
         ("noisy-20", "noisy-40"),
-        (SFT, *_methods("ppo", "exact", "rloo"), _ppo("warm start of half", warm_start_limit=0.0)),
+        (
+            SFT,
+            *_methods("ppo", "exact", "rloo"),
+            _ppo("warm start of half", warm_start_limit=0.0),
+            _ppo("kl 0.05", kl_init=0.05),
+            _ppo("kl 0.05, warm start of half, samples alone", kl_init=0.05, warm_start_limit=0.0, sft_weight=0.0),
+        ),
         rows=800,
     ),
     "generate": Plan(
