@@ -12,7 +12,7 @@ import torch
 from policies import trained_looking
 
 from adjudge.models.engine.attention import ATTENTION
-from adjudge.models.engine.batch import build_batch
+from adjudge.models.engine.batch import branch, build_batch
 from adjudge.models.engine.packing import Packing
 from adjudge.models.policy import Policy
 from adjudge.rollout.forward import token_figures
@@ -129,6 +129,23 @@ def test_prompts_beyond_the_window_are_padded(tiny_qwen2: Path, tmp_path: Path) 
             for row, prompt in enumerate(prompts):
                 expected = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
                 torch.testing.assert_close(policy.logits(hidden[row]), expected, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fed", [[20, 21], [20, 22], [23, 24]])
+def test_answers_that_reach_beyond_the_window_do_not_branch_off(tiny_qwen2: Path, tmp_path: Path, fed: list) -> None:
+    settings = {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 8, "layer_types": None}
+    policy = trained_looking(changed(tiny_qwen2, tmp_path / "window", **settings))
+    tree, _ = branch([[20, 21, 2]])
+    assert not policy.can_branch([[5, 6, 7, 9, 10, 11, 12], [5, 8]], [tree])
+    prompts = [[5, 6, 7], [5, 8]]
+    assert policy.can_branch(prompts, [tree])
+    with torch.no_grad():
+        state = policy.prefill(prompts, expected=[[20, 21, 2]])
+        for token in fed:
+            hidden, state = policy.extend(state, torch.tensor([[token]] * 2))
+        for row, prompt in enumerate(prompts):
+            expected = policy.lm(input_ids=torch.tensor([[*prompt, *fed]])).logits[0, -1]
+            torch.testing.assert_close(policy.logits(hidden[row, -1]), expected, atol=5e-5, rtol=0)
 
 
 def test_attention_dropout_is_not_packed(tiny_llama: Path, tmp_path: Path) -> None:
