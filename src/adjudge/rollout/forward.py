@@ -59,7 +59,7 @@ def rollout_figures(policy: Policy, rollout: Rollout, rows: Sequence[int], tempe
     """Return the figures of some rows of a rollout under the policy as it is now, with gradient."""
     spans = None if rollout.template_spans is None else [rollout.template_spans[row] for row in rows]
     prompts, responses = [rollout.prompts[row] for row in rows], [rollout.responses[row] for row in rows]
-    if rollout.samples > 1 and spans is None and not policy.checkpoints:
+    if rollout.samples > 1 and spans is None and (policy.packs or not policy.checkpoints):
         return TokenFigures(*several_figures(policy, prompts, responses, temperature))
     return token_figures(policy, prompts, responses, temperature, spans)
 
