@@ -74,7 +74,7 @@ class Scripted:
     def forget_prefix(self) -> None:
         """There is none."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False) -> ScriptState:
+    def prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool = False, expected: Any = ()) -> ScriptState:
         scripts = self._calls[len(self.prompts)]
         assert len(scripts) == len(prompts)
         self.prompts.append(

@@ -132,7 +132,7 @@ def test_ppo_logs_the_figures_of_each_task_on_one_scale(reinforced: Path) -> Non
         "stars": 3,
     }
     for record in records:
-        own = "mean_error" if record["task"] == "stars" else "recall label_entropy"
+        own = "mean_error" if record["task"] == "stars" else "recall label_entropy sft_loss sft_rows"
         assert sorted(record) == sorted(f"{PPO_KEYS} {own}".split())
         assert set(record.get("recall", ())) == {"films": {"Good", "Bad"}, "pairs": {"No", "Yes", "Maybe"}}.get(
             record["task"], set()

@@ -51,8 +51,8 @@ def test_a_shared_prefix_changes_no_answer_of_the_real_model(judge, rows):
 
 def test_an_estimator_of_scikit_learn_fine_tunes_the_real_model(smollm2: Path):
     texts = ["a good film", "a bad film", "so good", "so bad"]
-    quick = {"sft.epochs": 2, "sft.min_steps": 0, "runtime.threads": 1}
+    quick = {"sft.epochs": 16, "sft.min_steps": 0, "runtime.threads": 1}
     judge = Classifier("sft", settings=quick).fit(texts, ["praise", "blame"] * 2)
     chances = judge.predict_proba(["good acting", "bad acting"])
     assert chances.shape == (2, 2) and judge.classes_.tolist() == ["blame", "praise"]
-    assert chances[0, 1] > chances[1, 1], "praise is likelier where there is some"
+    assert chances[0, 1] > 0.5 > chances[1, 1], "praise is likelier where there is some"

@@ -37,6 +37,7 @@ PPO_KEYS = (
     "step prompts reward kl policy_loss value_loss clip_fraction approx_kl entropy grad_norm explained_variance "
     "updates stopped beta lr sampled_tokens unreadable right"
 )
+PPO_LABEL_KEYS = f"{PPO_KEYS} sft_loss sft_rows recall label_entropy"
 
 
 LABELS = label_task("Negative", "Positive")
@@ -319,7 +320,7 @@ def test_numbers(method: str, able: Path, tmp_path: Path) -> None:
         assert -4.5 <= record["reward"] <= 4.5
 
 
-@pytest.mark.parametrize(("method", "keys"), [("sft", SFT_KEYS), ("ppo", f"{PPO_KEYS} recall label_entropy")])
+@pytest.mark.parametrize(("method", "keys"), [("sft", SFT_KEYS), ("ppo", PPO_LABEL_KEYS)])
 def test_the_record_of_a_step(method: str, keys: str, able: Path, warm: Run, tmp_path: Path) -> None:
     """A contract: the report and scripts read these."""
     values = {"init": str(warm.folder)} if method == "ppo" else {}

@@ -89,7 +89,7 @@ class Script(Scripted):
     device = torch.device("cpu")
     checkpoints = replays = False
 
-    def prefill(self, prompts: Any, *, grad: bool = False) -> ScriptState:
+    def prefill(self, prompts: Any, *, grad: bool = False, expected: Any = ()) -> ScriptState:
         return super().prefill(prompts)
 
 
