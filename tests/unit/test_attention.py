@@ -48,8 +48,7 @@ def packed(share: bool, branches: bool) -> Packing:
         return Packing.of(batch, torch.arange(3), torch.full((3,), -1))
     trees = [branch(answers)[0] for answers in ([[4, 5, 2], [4, 6, 2], [8, 2]], [[4, 2]], [[9, 2], [8, 9, 2]])]
     batch = build_batch(PROMPTS, [[*tree.ids, 0] for tree in trees], share_prefix=share, side="right")
-    row_M, _ = batch.response_mask_BR.nonzero(as_tuple=True)
-    return Packing.of(with_branches(batch, trees), row_M, batch.answer_BR[batch.response_mask_BR])
+    return Packing.of_answers(with_branches(batch, trees))
 
 
 def tensors(packing: Packing, cached: bool, dtype: torch.dtype) -> list[Tensor]:

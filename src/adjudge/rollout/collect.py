@@ -172,9 +172,8 @@ def _sample(
         expected = expected_answers(task, scored=score_labels)
         state = task.policy.prefill([row.ids for row in rows], grad=grad, expected=expected)
         if score_labels:
-            label_ids = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
             frozen = replace(state.fork(), grad=False)
-            label_logp_PL = label_logps(task.policy, frozen, label_ids, sampling.temperature).cpu()
+            label_logp_PL = label_logps(task.policy, frozen, expected, sampling.temperature).cpu()
         if samples == 1:
             responses = respond(task.policy, state, task.end, sampling)
         else:

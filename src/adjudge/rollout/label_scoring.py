@@ -77,10 +77,11 @@ def labels_of(task: PromptedTask, rows: Sequence[Prompted], temperature: float, 
     tree, _ = branch(answer_ids)
 
     def logps_of(prompts: Sequence[Sequence[int]]) -> Tensor:
-        if grad if policy.replays else policy.can_branch(prompts, [tree]):
+        if grad and (policy.replays or policy.can_branch(prompts, [tree])):  # in a pass that keeps no cache
             repeated = [prompt for prompt in prompts for _ in answer_ids]
             return several_logps(policy, repeated, answer_ids * len(prompts), temperature).view(len(prompts), -1)
-        return label_logps(policy, policy.prefill(prompts, grad=grad), answer_ids, temperature)
+        state = policy.prefill(prompts, grad=grad, expected=answer_ids)
+        return label_logps(policy, state, answer_ids, temperature)
 
     with nullcontext() if grad else torch.no_grad():
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]

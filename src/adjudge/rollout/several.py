@@ -103,28 +103,28 @@ def several_states(
     pairs = [(tuple(prompt), tuple(response)) for prompt, response in zip(prompts, responses, strict=True)]
     for prompt, response in pairs:
         answers.setdefault(prompt, {})[response] = None
-    every = list(answers)
-    distinct = [(index, response) for index, prompt in enumerate(every) for response in answers[prompt]]
+    distinct = [(prompt, response) for prompt, some in answers.items() for response in some]
     length_K = torch.tensor([len(response) for _, response in distinct], device=policy.device)
     longest = int(length_K.max())
     ids_KR = torch.tensor(_padded([ids for _, ids in distinct], longest), device=policy.device)
     mask_KR = torch.arange(longest, device=policy.device) < length_K[:, None]
     if policy.replays:  # a replayed pass over whole rows takes less time than a shared one from Python
-        hidden_SD = policy.hidden(policy.batch([every[index] for index, _ in distinct], [ids for _, ids in distinct]))
+        hidden_SD = policy.hidden(policy.batch([prompt for prompt, _ in distinct], [ids for _, ids in distinct]))
         state_KR = (mask_KR.flatten().cumsum(0) - 1).view(mask_KR.shape)
     elif (branched := _branched(policy, answers)) is not None:
         hidden_SD, paths = branched
         state_KR = torch.tensor(_padded(paths, longest), device=policy.device)
     else:
-        parent_K = torch.tensor([index for index, _ in distinct], device=policy.device)
-        state = policy.prefill(every, grad=torch.is_grad_enabled())
+        parents = [index for index, some in enumerate(answers.values()) for _ in some]
+        parent_K = torch.tensor(parents, device=policy.device)
+        state = policy.prefill(list(answers), grad=torch.is_grad_enabled())
         hidden_KRD = state.hidden_BD[parent_K][:, None]
         if longest > 1:  # padding is fed too, after all real tokens, which do not see it
             later_KTD, _ = policy.extend(state.keep(parent_K), ids_KR[:, :-1])
             hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
         hidden_SD = hidden_KRD.flatten(0, 1)
         state_KR = torch.arange(len(hidden_SD), device=policy.device).view(mask_KR.shape)
-    place = {(every[index], response): number for number, (index, response) in enumerate(distinct)}
+    place = {pair: number for number, pair in enumerate(distinct)}
     index_N = torch.tensor([place[pair] for pair in pairs], device=policy.device)
     return AnswerStates(hidden_SD, state_KR, ids_KR, mask_KR, index_N)
 
@@ -159,7 +159,7 @@ def several_figures(
     Every distinct prompt, and every distinct response to it, is run once. Gradients flow where they are enabled.
     """
     states = several_states(policy, prompts, responses)
-    logp_SV = _logp(policy, states, temperature)
+    logp_SV = (policy.logits(states.hidden_SD) / temperature).log_softmax(-1)
     value_S, entropy_S = policy.value(states.hidden_SD), entropy(logp_SV.detach())
     return states.of_tokens(logp_SV), states.of_states(value_S), states.of_states(entropy_S)
 
@@ -167,10 +167,9 @@ def several_figures(
 def several_logps(
     policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
 ) -> Tensor:
-    """Return the log-probability of each response, float32 ``[N]``, as `several_figures` does for its tokens."""
+    """Return the log-probability of each response, float32 ``[N]``, as `several_figures` does for its tokens.
+
+    Raises NotFiniteError when the logits are not a distribution.
+    """
     states = several_states(policy, prompts, responses)
-    return states.of_tokens(_logp(policy, states, temperature)).sum(1)
-
-
-def _logp(policy: Policy, states: AnswerStates, temperature: float) -> Tensor:
-    return (policy.logits(states.hidden_SD) / temperature).log_softmax(-1)
+    return states.of_tokens(next_token_logps(policy.logits(states.hidden_SD) / temperature)).sum(1)

@@ -26,7 +26,7 @@ from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import open_next
 from adjudge.rollout.answer_end import AnalysisEnd
 from adjudge.rollout.collect import Rollout, rewards_of_labels
-from adjudge.rollout.label_scoring import MOST_COPIES, label_logps
+from adjudge.rollout.label_scoring import MOST_COPIES, expected_answers, label_logps
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.system.parallel import divides, of_all_rows, on_first, world_size
@@ -191,7 +191,7 @@ class Vine:
             openings = [ids[length:] for ids, length in zip(opened.prompts, given, strict=True)]
             prompts, tokens = opened.prompts, sum(map(len, analyses.ids))
         if self.labels:
-            label_ids = [end.taught_ids(word, self.task.spec) for word in self.task.spec.words]
+            label_ids = expected_answers(self.task, scored=True)
             state = policy.prefill(prompts, expected=label_ids)
             return _Ends(openings, [], label_logps(policy, state, label_ids, sampling.temperature).tolist(), tokens)
         judgements = respond(policy, policy.prefill(prompts), end, sampling)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from adjudge.models.engine.prefix import Prefilled
+from adjudge.models.engine.packing import Packing
+from adjudge.models.engine.prefix import Prefilled, copy_cache
 
 Extend = Callable[[Prefilled, Tensor], tuple[Tensor, Prefilled]]
 """Feeds further tokens of every row; returns their hidden states ``[B, T, D]`` and the new state."""
@@ -37,8 +38,9 @@ class Row(NamedTuple):
 class Branched(Prefilled):
     """Prompts whose expected answers were run with them. `cache`, masks and positions are empty."""
 
-    begun: Callable[[], Prefilled] | None = None
-    """Returns the state after the prompts, with their keys and values."""
+    packed: Prefilled | None = None
+    """The state after the prompts; its cache is that of the whole pass, in the layout of `packing`."""
+    packing: Packing | None = None
     hidden_PND: Tensor = field(default_factory=lambda: torch.empty(0))
     """The states after each prompt, and after each beginning of an expected answer to it."""
     places: Mapping[tuple[int, ...], int] = field(default_factory=dict)
@@ -49,13 +51,13 @@ class Branched(Prefilled):
 
     @classmethod
     def of(
-        cls, begun: Callable[[], Prefilled], hidden_PND: Tensor, places: Mapping[tuple[int, ...], int], grad: bool
+        cls, packed: Prefilled, packing: Packing, hidden_PND: Tensor, places: Mapping[tuple[int, ...], int]
     ) -> Branched:
         """Return the state after the prompts."""
         nothing = torch.zeros(0, dtype=torch.long, device=hidden_PND.device)
+        state = cls(None, nothing, nothing, packed.hidden_BD, packed.grad, packed=packed, packing=packing)
         rows = [Row(prompt, ()) for prompt in range(len(hidden_PND))]
-        more: dict[str, Any] = {"begun": begun, "hidden_PND": hidden_PND, "places": places, "rows": rows}
-        return cls(None, nothing, nothing, hidden_PND[:, 0], grad, **more)
+        return replace(state, hidden_PND=hidden_PND, places=places, rows=rows)
 
     def fork(self) -> Branched:
         """Return a copy that can be continued without touching this one."""
@@ -87,8 +89,15 @@ class Branched(Prefilled):
             if own := [index for index, row in enumerate(self.rows) if row.stray == number]:
                 go_on(own, stray, [self.rows[index].place for index in own], ids_BT[own])
         if leaving:
-            assert self.begun is not None
             fed_KT = torch.tensor([rows[index].fed for index in leaving], device=device)
-            go_on(leaving, replace(self.begun(), grad=self.grad), [rows[index].prompt for index in leaving], fed_KT)
+            go_on(leaving, self._begun(), [rows[index].prompt for index in leaving], fed_KT)
         hidden_BD = torch.cat(parts)[torch.tensor(order, device=device).argsort()]
         return hidden_BD[:, None], replace(self, rows=rows, strays=strays, hidden_BD=hidden_BD)
+
+    def _begun(self) -> Prefilled:
+        """Return the state after the prompts, with a cache of their keys and values."""
+        assert self.packed is not None and self.packing is not None
+        cache = copy_cache(self.packed.cache)
+        with torch.set_grad_enabled(self.grad):
+            self.packing.spread(cache, columns=self.packed.mask_BT.shape[1] - self.packing.common)
+        return replace(self.packed, cache=cache, grad=self.grad)

@@ -32,7 +32,7 @@ from adjudge.models.engine.fused import fuse
 from adjudge.models.engine.graphs import PREFIX_MULTIPLE, Graphs, Recomputed
 from adjudge.models.engine.last_layer import restore_last_layer, trim_last_layer
 from adjudge.models.engine.packing import Packing, answer_cells
-from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, copy_cache, expand
+from adjudge.models.engine.prefix import Cached, Prefilled, PrefixStore, expand
 from adjudge.models.engine.sharding import Sharded
 from adjudge.models.instruction import InstructionEmbeddings, Pass, Segments
 
@@ -213,16 +213,10 @@ class Engine:
             packing = Packing.of_answers(batch)
             hidden_MD, cached = self._run_packed(batch, packing, keep_cache=True)
         hidden_PND = hidden_MD.unflatten(0, (len(prompts), -1))
-        common, length_P = len(batch.prefix_C), torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        length_P = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         mask_PS = torch.arange(int(length_P.max()), device=self.device) < length_P[:, None]
-
-        def begun() -> Prefilled:
-            cache = copy_cache(cached.cache)
-            with torch.set_grad_enabled(grad):
-                packing.spread(cache, columns=mask_PS.shape[1] - common)
-            return Prefilled(cache, mask_PS, length_P - 1, hidden_PND[:, 0], grad, batch.segments, cached.vectors)
-
-        return Branched.of(begun, hidden_PND, places, grad)
+        after = (mask_PS, length_P - 1, hidden_PND[:, 0], grad, batch.segments, cached.vectors)
+        return Branched.of(Prefilled(cached.cache, *after), packing, hidden_PND, places)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool) -> Prefilled:
         batch = self.batch(prompts, [[] for _ in prompts], side="left")
@@ -250,9 +244,9 @@ class Engine:
             if self.graphs is not None and self._can_replay(width) and not self.graphs.needs_cache(state):
                 return self.graphs.extend(state, ids_BT)
             state = self._prefill(state.tokens, grad=False)
-        added = ids_BT.shape[1]
         if isinstance(state, Branched):
             return state.extend(ids_BT, self.extend)
+        added = ids_BT.shape[1]
         mask = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(ids_BT), added)], dim=1)
         positions = state.position_B[:, None] + torch.arange(1, added + 1, device=self.device)
         with torch.set_grad_enabled(state.grad):
