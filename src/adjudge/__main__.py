@@ -1,5 +1,6 @@
 """The program ``adjudge``, also as ``python -m adjudge``."""
 
+import gc
 import sys
 
 
@@ -12,6 +13,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+    finally:
+        gc.freeze()  # nothing is left to collect: looking through PyTorch and its kin would take another second
 
 
 if __name__ == "__main__":

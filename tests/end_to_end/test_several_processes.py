@@ -32,7 +32,6 @@ CASES = [
     ("grpo", {"grpo__mini_batch_size": 3, "grpo__samples": 3}),
     ("critique-grpo", {"critique_grpo__samples": 2}),
     ("exact", {}),
-    ("dpo", {}),
     ("tdpo", {}),
     ("reward-model", {}),
 ]

@@ -8,6 +8,7 @@ a time, each called from its own thread.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -197,6 +198,7 @@ def serve(stream: TextIO) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the cells
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # looking through what was there before the fork, a cell would copy its memory: a second at its end
     request = fork_for_each(stream, reply)
     if request is not None:
         replies.close()  # the server's end is then seen at once

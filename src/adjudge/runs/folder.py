@@ -45,7 +45,7 @@ from adjudge.runs.tracking import FOLDER as TRACKING
 from adjudge.runs.tracking import Tracking
 from adjudge.runs.work import WEIGHTS, has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
-from adjudge.system.yaml_text import read_yaml
+from adjudge.system.yaml_text import read_yaml, write_yaml
 from adjudge.types import Prediction
 
 if TYPE_CHECKING:
@@ -170,10 +170,7 @@ class Run:
                 run._clear()
                 if force:
                     (folder / WRITER_LOG).unlink(missing_ok=True)
-            write_text(
-                folder / "config.yaml",
-                yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-            )
+            write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
             run.set_state("running")
         except BaseException:
             run._lock.release()

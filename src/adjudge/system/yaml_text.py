@@ -1,4 +1,4 @@
-"""Read YAML with libyaml, where PyYAML was built with it: about seven times faster than its Python parser."""
+"""Read and write YAML with libyaml, where PyYAML was built with it: several times as fast as its Python code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def read_yaml(text: str) -> Any:
@@ -18,3 +19,13 @@ def read_yaml(text: str) -> Any:
 def read_documents(text: str) -> Iterator[Any]:
     """Return what each document of a YAML text holds, as plain Python values. Raises yaml.YAMLError."""
     return yaml.load_all(text, Loader=_LOADER)
+
+
+def write_yaml(tree: Any) -> str:
+    """Return plain Python values as the text of a YAML document, with the keys in their order."""
+    layout: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
+    try:
+        text: str = yaml.dump(tree, Dumper=_DUMPER, **layout)
+    except UnicodeEncodeError:  # half a surrogate pair, as in the name of a file that is not UTF-8
+        text = yaml.safe_dump(tree, **layout)
+    return text

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
+from adjudge.system.yaml_text import write_yaml
 
 DEFAULT_PROJECT = "adjudge"
 
@@ -74,7 +74,7 @@ class TensorBoard:
         for earlier in self._folder.glob(f"events.out.tfevents.*.{run.id}"):
             earlier.unlink()
         self._writer: Any = SummaryWriter(str(self._folder), filename_suffix=f".{run.id}")
-        settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True)
+        settings = write_yaml(dict(run.settings))
         self._writer.add_text("settings", "".join(f"    {line}\n" for line in settings.splitlines()))
 
     def where(self) -> str:
