@@ -142,8 +142,8 @@ class FinishedRun:
         spec = self._spec_of(task)
         decision = read_decision(spec, min_confidence, abstain_share, costs)
         examples, shares = given_examples(spec, rows), (probabilities or bool(decision)) and not spec.is_number
-        judged = self.judge_of(task).judge(examples, probabilities=shares)
-        return decide(calibrated(judged, temperature_of(self.folder, spec.name)), decision)
+        predictions = self.judge_of(task).judge(examples, probabilities=shares)
+        return decide(calibrated(predictions, temperature_of(self.folder, spec.name)), decision)
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class FinishedRun:
         rows: int = ROWS,
         data_dir: str | None = None,
     ) -> dict[str, Any]:
-        """Fit the temperature of the probabilities, store it with the judge, and return what was fitted, by task.
+        """Fit the probabilities' temperature, store it with the judge, and return what was fitted, by task.
 
         The rows are up to `rows` training rows that the run did not learn from, or those of `data` (a file, or rows as
         `train` takes them), whose columns `text` and `label` name. Raises what
@@ -277,9 +277,9 @@ def train(
     if functions:
         overrides |= function_settings([function.name for function in functions])
     options |= overrides
-    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, options) as specs:
+    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
+    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, data_options, options) as specs:
         return _run(
             method,
             specs,
@@ -317,7 +317,7 @@ def evaluate(
     force: bool = False,
     **overrides: Any,
 ) -> FinishedRun:
-    """Judge a task's evaluation rows with a method that does not train, such as "zero-shot", or with an adapter.
+    """Judge a task's evaluation rows with a method that does not train, like "zero-shot", or an adapter.
 
     `adjudge methods` lists the methods. In place of one, `adapter` is the folder of a LoRA adapter that peft or trl
     saved, judged on the base model that it names, or on `model`. The other arguments are those of `train`.
@@ -340,9 +340,9 @@ def evaluate(
         )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
     options |= overrides
-    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, options) as specs:
+    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
+    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, data_options, options) as specs:
         return _run(method, specs, out, preset, options, force=force, shown=shown)
 
 
@@ -365,7 +365,7 @@ def open_run(folder: str | Path, *, model: str | None = None, **settings: Any) -
 
 
 def open_judge(source: str | Path, *, model: str | None = None, **settings: Any) -> FinishedRun:
-    """Open a judge to predict with: a run folder, the folder of its trained weights wherever it lies, or a hub id.
+    """Open a judge to predict with: a run folder, a folder of trained weights anywhere, or a hub id.
 
     `model` names the base model where a judge that left its run does not find it. `settings` are those of `open_run`.
     Raises RunError when there is no judge, and ModelError when the hub cannot be reached.

@@ -35,7 +35,10 @@ class Comparison:
         return dict(read_json(self.folder / "table.json"))
 
     def best(self, task: str | None = None) -> FinishedRun:
-        """Return the first run of the best method. Raises RunError for several tasks and no `task`, and for no run."""
+        """Return the first run of the best method.
+
+        Raises RunError for several tasks and no `task`, and for no run.
+        """
         return FinishedRun(pick_run(self.folder, task))
 
 
@@ -79,9 +82,9 @@ def compare(
     values = named_settings({**options, **overrides})
     if reward_funcs:
         values |= function_settings(tuple(reward_funcs))
-    own = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    own |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, own, overrides) as specs:
+    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
+    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
+    with chosen_tasks(task, data_options, overrides) as specs:
         config = load_config(preset=preset, values={**values, "task": ",".join(spec.name for spec in specs)})
         folder = Path(out) if out is not None else comparison_folder(specs)
         comparing.compare(config, specs, chosen, list(seeds), folder, force=force, jobs=jobs, launcher=launcher)

@@ -1,4 +1,6 @@
-"""A judge as an estimator of scikit-learn: `cross_val_score`, `Pipeline` and `GridSearchCV` take it as any other.
+"""A judge as an estimator of scikit-learn.
+
+`cross_val_score`, `Pipeline` and `GridSearchCV` take it as any other.
 
 from adjudge.sklearn import Classifier
 

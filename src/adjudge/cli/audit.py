@@ -107,7 +107,7 @@ def audit(
     settings = options.build_config(ctx.params, AUDITING_SETTINGS if method is None else None)
     spec = own_data.only_task(ctx.params, settings, "audit")
     folder = Path(out) if out is not None else audit_folder(spec)
-    found = run_audit(
+    result = run_audit(
         settings,
         spec,
         AUDITING if method is None else method,
@@ -118,6 +118,6 @@ def audit(
         force=force,
         command=shlex.join(["adjudge", *sys.argv[1:]]),
     )
-    for line in audit_lines(found):
+    for line in audit_lines(result):
         typer.echo(line)
     typer.echo(folder / TABLE)

@@ -1,4 +1,4 @@
-"""``adjudge evaluate``: judge rows with a prompted model, with an adapter from elsewhere, or with a finished run."""
+"""``adjudge evaluate``: judge rows with a prompted model, an adapter from elsewhere or a finished run."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ def _with_adapter(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     from adjudge.runs.given_adapter import base_of_adapter, given_adapter
 
     adapter = given_adapter(params["adapter"])
-    found = {"method": GIVEN, "adapter": str(adapter.foreign.folder)}
+    changes = {"method": GIVEN, "adapter": str(adapter.foreign.folder)}
     if params["model"] is None and "model" not in options.given_settings(params):
-        found["model"] = base_of_adapter(adapter)
-    return {**params, **found}, f"{GIVEN}-{adapter.short_name}"
+        changes["model"] = base_of_adapter(adapter)
+    return {**params, **changes}, f"{GIVEN}-{adapter.short_name}"
 
 
 def _judge_with_run(params: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""``adjudge generate --task T --rows N --out rows.csv``: labelled rows where there are no labelled data."""
+"""``adjudge generate --task T --rows N --out rows.csv``: labelled rows where there are none."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _order(params: Mapping[str, Any], settings: Config, spec: TaskSpec | None) -
     plan = with_prompts(plan, params["prompt"] or ())
     plan = changed(plan, {"temperature": params["temperature"], "max_tokens": params["max_tokens"]}, params["form"])
     given, given_from = _given_texts(params, settings, spec, plan)
-    judged: frozenset[str] = frozenset()
+    dev_texts: frozenset[str] = frozenset()
     if spec is not None and params["skip_dev"]:
         warn("--skip-dev: dev rows may be among the generated ones, and figures on them would flatter.")
     elif spec is not None:
@@ -191,9 +191,9 @@ def _order(params: Mapping[str, Any], settings: Config, spec: TaskSpec | None) -
         from adjudge.tasks.reading.same_text import text_key
 
         data = settings.data
-        judged = frozenset(text_key(row.fields) for row in load_split(spec, "dev", data.data_dir, data.bad_rows))
+        dev_texts = frozenset(text_key(row.fields) for row in load_split(spec, "dev", data.data_dir, data.bad_rows))
     at_random = params["select"] == "random"
-    return Order(plan, params["rows"], params["oversample"], at_random, given, given_from, judged)
+    return Order(plan, params["rows"], params["oversample"], at_random, given, given_from, dev_texts)
 
 
 def _inputs(params: Mapping[str, Any], spec: TaskSpec | None) -> list[Path]:
@@ -206,7 +206,7 @@ def _inputs(params: Mapping[str, Any], spec: TaskSpec | None) -> list[Path]:
 def _given_texts(
     params: Mapping[str, Any], settings: Config, spec: TaskSpec | None, plan: Plan
 ) -> tuple[tuple[str, ...], str]:
-    """Return the first texts of pairs, each once, and where they came from; nothing where whole rows are written."""
+    """Return the first texts of pairs, each once, and their origin; nothing where whole rows are written."""
     from adjudge.errors import ConfigError
     from adjudge.system.console import note
     from adjudge.system.files import read_lines

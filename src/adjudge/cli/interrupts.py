@@ -19,10 +19,10 @@ BEGIN_AGAIN = frozenset({"train", "evaluate", "predict", "fetch"})
 
 
 def what_next(verb: str | None, arguments: Sequence[str], folder: str | Path | None) -> str:
-    """Return what to do after Ctrl-C or SIGTERM, to follow the word "interrupted"; empty when there is nothing to say.
+    """Return what to do after Ctrl-C or SIGTERM, to follow the word "interrupted".
 
-    `arguments` are those of the command (``sys.argv``, the program first), and `folder` is the run that was being
-    written, if the verb had come that far.
+    It is empty when there is nothing to say. `arguments` are those of the command (``sys.argv``, the program first),
+    and `folder` is the run that was being written, if the verb had come that far.
     """
     program, given = _program(arguments[0]), list(arguments[1:])
     if verb == "train" and folder is not None and has_trained(Path(folder)):

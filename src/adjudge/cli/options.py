@@ -396,7 +396,10 @@ def option_of(name: str) -> str:
 
 
 def split_list(text: str, option: str) -> list[str]:
-    r"""Split ``"a,b"``; a comma after a backslash is part of a name. Raises ConfigError when a part is empty."""
+    r"""Split ``"a,b"``; a comma after a backslash is part of a name.
+
+    Raises ConfigError when a part is empty.
+    """
     from adjudge.errors import ConfigError
 
     parts = [part.replace(r"\,", ",").strip() for part in re.split(r"(?<!\\),", text)]

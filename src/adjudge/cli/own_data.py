@@ -1,4 +1,4 @@
-"""The tasks that the parameters of a verb name: built-in ones, a table of the user, or a data set of the hub."""
+"""The tasks that a verb's parameters name: built-in ones, a user's table, or a data set of the hub."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ def _label(params: Mapping[str, Any]) -> str | list[str]:
 
 
 def _columns(params: Mapping[str, Any]) -> tuple[list[str], str | list[str]]:
-    """Return the names of the columns with the text and the right answer. Raises ConfigError where they are missing."""
+    """Return the names of the columns with the text and the right answer.
+
+    Raises ConfigError where they are missing.
+    """
     from adjudge.errors import ConfigError, DataError
     from adjudge.tasks import column_names, table_format
 

@@ -42,7 +42,10 @@ def settings(
 
 
 def show_settings(config: Config, keys: Mapping[str, str], columns: int = LOG_COLUMNS) -> None:
-    """Print the values of `keys` (key → meaning) in a table; without a terminal it is so many columns wide."""
+    """Print the values of `keys` (key → meaning) in a table.
+
+    Without a terminal the table is `columns` wide.
+    """
     import yaml
     from rich.table import Column, Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""``adjudge tasks``: list the tasks, describe one, explain the mistakes in a task file, or export some."""
+"""``adjudge tasks``: list the tasks, describe one, explain mistakes in a task file, or export some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text on which a model is pruned: a task's training rows with their answers, or a file of the user's own."""
+"""The text on which a model is pruned: a task's training rows with answers, or a file of the user's."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from adjudge.tasks.spec import TaskSpec
 
 
 def task_rows(model: Any, tokenizer: Any, config: Config, spec: TaskSpec, count: int) -> Calibration:
-    """Return `count` training rows of a task, each as prompt and answer. Raises what reading the rows raises.
+    """Return `count` training rows of a task, each as prompt and answer.
 
-    The model is not fused: its layers are to be cut.
+    Raises what reading the rows raises. The model is not fused: its layers are to be cut.
     """
     examples = take_rows(training_rows(config, spec, ()), count, config.seed, whole_groups=False)
     policy = Policy(model, tokenizer, config.model, Engine(model, config.model))

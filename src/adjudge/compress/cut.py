@@ -51,7 +51,7 @@ def _accepts(config: Any, widths: Mapping[str, int]) -> bool:
 
 @torch.no_grad()
 def zero_groups(model: Any, kind: Kind, removed: Sequence[Tensor]) -> None:
-    """Set the weights and biases of groups to zero, per layer: the layer computes as if they were not there."""
+    """Set groups' weights and biases to zero, per layer: the layer computes as if they were not there."""
     for layer, groups in zip(layers_of(model), removed, strict=True):
         for member in kind.members:
             module, index = linear(layer, member), positions(groups, member)
@@ -65,7 +65,10 @@ def zero_groups(model: Any, kind: Kind, removed: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def cut_groups(model: Any, kinds: Sequence[Kind], kept: Mapping[str, Sequence[Tensor]]) -> None:
-    """Keep only these groups: per kind the kept indices of every layer, as many in each. Changes the configuration."""
+    """Keep only these groups: per kind the kept indices of every layer, as many in each.
+
+    Changes the model's configuration too.
+    """
     widths = {kind.name: len(kept[kind.name][0]) for kind in kinds}
     for kind in kinds:
         for layer, groups in zip(layers_of(model), kept[kind.name], strict=True):

@@ -1,4 +1,7 @@
-"""Score every group of a model, with gradients of the language-model loss on calibration rows where needed."""
+"""Score every group of a model.
+
+Where needed, this takes gradients of the language-model loss on calibration rows.
+"""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def check_pruning(pruning: Pruning, name: str, out: Path) -> None:
 
 
 def prune(model: Any, tokenizer: Any, name: str, pruning: Pruning, calibration: Calibration, out: str | Path) -> Pruned:
-    """Score the groups of `model`, cut it in memory, and write it to the folder `out`, with ``pruning.json``.
+    """Score the groups of `model`, cut it in memory, and write it to folder `out`, with ``pruning.json``.
 
     The folder is loaded again and compared with the model in memory before it appears. `model` is float32 and not
     fused (see `load_for_pruning`). Raises ConfigError for a ratio that leaves no group, or numbers that the family does
@@ -157,7 +157,10 @@ def prune(model: Any, tokenizer: Any, name: str, pruning: Pruning, calibration: 
 
 
 def load_for_pruning(name: str, runtime: RuntimeConfig) -> tuple[Any, Any]:
-    """Load a model in float32 and its tokenizer. Raises ModelError as `load_causal_lm`, and for quantized weights."""
+    """Load a model in float32 and its tokenizer.
+
+    Raises ModelError as `load_causal_lm`, and for quantized weights.
+    """
     if runtime.quantization != "none":
         raise ModelError("Quantized weights cannot be pruned: leave runtime.quantization out.")
     return load_causal_lm(name, runtime.model_copy(update={"dtype": "float32"}))
@@ -185,7 +188,10 @@ def kept_groups(kind: Kind, scores: Scores, pruning: Pruning) -> list[Tensor]:
 
 
 def _laid_out(model: Any, kinds: Sequence[Kind], kept: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
-    """Return the groups that stay in the weights: as many in every layer. Zero those that only fill a layer up."""
+    """Return the groups that stay in the weights: as many in every layer.
+
+    Those that only fill a layer up are set to zero.
+    """
     layout = {}
     for kind in kinds:
         widest = max(len(groups) for groups in kept[kind.name])
@@ -246,13 +252,13 @@ def _write(
         row = list(calibration.rows[0][:MOST_CHECKED]) if calibration.rows else list(range(3, 19))
         runtime = RuntimeConfig(device=str(model.device), dtype=pruning.dtype)  # type: ignore[arg-type]
         again, _ = load_causal_lm(str(temporary), runtime)
-        expected, found = _logits(model, row), _logits(again, row)
-        if not torch.equal(expected.isfinite(), found.isfinite()) or not torch.allclose(
-            expected, found, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        expected, actual = _logits(model, row), _logits(again, row)
+        if not torch.equal(expected.isfinite(), actual.isfinite()) or not torch.allclose(
+            expected, actual, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
         ):
             raise ModelError(
                 f"The pruned model that was written computes other logits than the one in memory (up to "
-                f"{float((expected - found).abs().max()):.2g}). Nothing was written."
+                f"{float((expected - actual).abs().max()):.2g}). Nothing was written."
             )
 
 
@@ -263,6 +269,9 @@ def _logits(model: Any, row: Sequence[int]) -> Tensor:
 
 
 def describe(model: Any) -> str:
-    """Return ``30 layers, 1,536 MLP channels and 3 key-value groups each``. Raises ModelError for an unknown family."""
+    """Return ``30 layers, 1,536 MLP channels and 3 key-value groups each``.
+
+    Raises ModelError for an unknown family.
+    """
     counts = " and ".join(f"{kind.count:,} {NAMES[kind.name]}" for kind in kinds_of(model.config, KINDS))
     return f"{len(layers_of(model))} layers, {counts} each"

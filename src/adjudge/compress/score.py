@@ -38,7 +38,10 @@ def fused(vector: Tensor, element: Tensor) -> Tensor:
 
 
 def fluctuation(scores_BG: Tensor) -> Tensor:
-    """Return each group's coefficient of variation over the batches, ``[B, …] → […]`` (population sd over mean)."""
+    """Return each group's coefficient of variation over the batches, ``[B, …] → […]``.
+
+    That is the population standard deviation over the mean.
+    """
     return scores_BG.std(0, correction=0) / (scores_BG.mean(0) + SMALLEST)
 
 
@@ -71,6 +74,6 @@ def removed_per_layer(fluctuation_N: Tensor, count: int, ratio: float, most: flo
 
 
 def keep_best(score_G: Tensor, count: int) -> Tensor:
-    """Return the indices of the `count` highest scores in ascending order; of equal scores, the first ones."""
+    """Return the indices, ascending, of the `count` highest scores; of equal scores, the first ones."""
     order = torch.sort(score_G, descending=True, stable=True).indices
     return order[:count].sort().values

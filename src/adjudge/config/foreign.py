@@ -88,7 +88,7 @@ OPTIONS = {
 
 
 def advice(key: str) -> str:
-    """Return what to write for a key with a Hugging Face name, beginning with a space; empty for other names.
+    """Return what to write for a key with a Hugging Face name, after a space; empty for other names.
 
     A key in the group of a method gives the setting of this method: ``sft.learning_rate``, ``sft.optimizer.lr``.
     """

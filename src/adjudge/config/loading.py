@@ -53,7 +53,7 @@ def load_config(
     values: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Return the settings from `defaults`, then a preset, the YAML `file`, `overrides`, and `values`; later ones win.
+    """Return settings from `defaults`, a preset, the YAML `file`, `overrides`, `values`; later ones win.
 
     `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line);
     None means "not given". A `preset` named in the file or in an override is used when the caller keeps the default.
@@ -113,12 +113,12 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an older run folder under their current names, with what it did before newer ones."""
+    """Return an older run folder's settings under current names, with what it did before newer ones."""
     upgraded = copy.deepcopy(dict(tree))
     for key, value in ADDED.items():
-        place, _, name = key.partition(".")
-        if isinstance(upgraded.get(place), dict):
-            upgraded[place].setdefault(name, value)
+        section, _, name = key.partition(".")
+        if isinstance(upgraded.get(section), dict):
+            upgraded[section].setdefault(name, value)
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
         group: Any = upgraded

@@ -22,7 +22,7 @@ from adjudge.config.prompting import BpoConfig, GepaConfig, GepaEditsConfig, Iip
 
 
 class TemporalEnsemblingConfig(Settings):
-    """For labels that may be wrong: learn from the run's own predictions, averaged over time (arXiv 2202.04538)."""
+    """For labels that may be wrong: learn from own predictions, averaged over time (arXiv 2202.04538)."""
 
     every: int | None = Field(
         None, ge=1, description="steps between two predictions of all training rows; unset: no ensembling; paper: 100"

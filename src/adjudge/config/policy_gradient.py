@@ -120,7 +120,7 @@ class GrpoConfig(PolicyGradientConfig):
 
 
 class CritiqueGrpoConfig(PolicyGradientConfig):
-    """GRPO whose groups are joined by refinements: answers after a critique of an own one (arXiv 2506.03106)."""
+    """GRPO with refinements in its groups: answers after a critique of an own one (arXiv 2506.03106)."""
 
     samples: int = Field(7, ge=2, description="answers per prompt")
     update_epochs: int = Field(1, ge=1, description="times a batch of rollouts is learned from")

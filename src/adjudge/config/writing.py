@@ -1,4 +1,4 @@
-"""Settings of models that write free text: those behind an API, and the writer of the methods that search prompts."""
+"""Settings of models that write free text: those behind an API, and the writer of prompt searches."""
 
 from __future__ import annotations
 

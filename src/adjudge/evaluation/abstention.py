@@ -114,7 +114,7 @@ def expected_cost(prediction: Prediction, costs: Costs) -> float:
 
 
 def read_costs(path: str | Path, spec: TaskSpec) -> Costs:
-    """Read a cost matrix: a table whose columns are answers, and whose first column names the gold label of a row.
+    """Read a cost matrix: a table with a column per answer, whose first column names a row's gold label.
 
     A column ``abstain``, unless it is an answer, has the cost of no answer. Raises DataError with the place of a label
     that is unknown, missing or there twice, and of a cost that is no number from 0.
@@ -189,17 +189,17 @@ def _thresholds(spec: TaskSpec, given: float | Mapping[str, float] | Sequence[st
         texts = [given] if isinstance(given, str) else given
         split = [text.rpartition("=") for text in texts]
         pairs = [(label.strip() if mark else None, value) for label, mark, value in split]
-    found: dict[str | None, float] = {}
+    thresholds: dict[str | None, float] = {}
     for label, value in pairs:
         if label is not None and label not in spec.words:
             raise ConfigError(
                 f"min_confidence: {spec.name} has no label '{label}'; it has {', '.join(spec.words)}."
                 f"{nearest(label, spec.words)}"
             )
-        if label in found:
+        if label in thresholds:
             raise ConfigError(f"min_confidence is given twice for {label or 'all labels'}: give it once.")
-        found[label] = _probability(value)
-    return {word: found.get(word, found.get(None, 0.0)) for word in spec.words}
+        thresholds[label] = _probability(value)
+    return {word: thresholds.get(word, thresholds.get(None, 0.0)) for word in spec.words}
 
 
 def _probability(value: Any) -> float:

@@ -1,4 +1,7 @@
-"""The judge of a model behind an API: the same instruction, form and demonstrations as a local model's, as messages."""
+"""The judge of a model behind an API, which is asked with messages.
+
+They hold the same instruction, form and demonstrations as a local model's prompts.
+"""
 
 from __future__ import annotations
 

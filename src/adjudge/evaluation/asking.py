@@ -1,4 +1,4 @@
-"""Ask a model questions of a method's own, each answered with one of a few words; count what that takes.
+"""Ask a model a method's own questions, each answered with one of a few words; count what that takes.
 
 A question is a task of its own, so it is rendered, shortened and read as any task's rows are. A model on this machine
 can be asked for the likeliest word, which is never unreadable; a model behind an API answers with text.
@@ -30,7 +30,10 @@ COUNTED = ("calls", "prompt_tokens", "generated_tokens")
 
 
 def asking_mode(wanted: Literal["auto", "scoring", "generation"], config: Config, key: str) -> Mode:
-    """Return how the run's model is asked by the setting `key`. Raises ConfigError for scores that an API lacks."""
+    """Return how the run's model is asked by the setting `key`.
+
+    Raises ConfigError for scores that an API lacks.
+    """
     if wanted == "scoring" and is_api(config.model):
         raise ConfigError(
             f"{key}=scoring needs the probabilities of words, which {config.model} does not give. Use generation."
@@ -73,7 +76,10 @@ def questions_out(spec: TaskSpec, config: Config, count: int, characters: int) -
 
 
 class Asker:
-    """The run's model, asked questions. One per run: its policy is loaded once, and an API's calls are in one log."""
+    """The run's model, asked questions.
+
+    There is one per run: its policy is loaded once, and an API's calls are in one log.
+    """
 
     def __init__(self, run: Run) -> None:
         """Load the run's policy, or open the log of the API. Raises what loading a model raises."""
@@ -88,9 +94,9 @@ class Asker:
     def ask(
         self, spec: TaskSpec, rows: Sequence[Example], mode: Mode, title: str, *, probabilities: bool = False
     ) -> list[Prediction]:
-        """Return the answers to questions, in their order; with ``scoring`` each has the probability of every word.
+        """Return the answers to questions, in their order.
 
-        Raises what judging raises.
+        With ``scoring`` each has the probability of every word. Raises what judging raises.
         """
         if not rows:
             return []

@@ -1,4 +1,4 @@
-"""How far a judge's label probabilities can be believed, and the temperature that makes them believable.
+"""How far to believe a judge's label probabilities, and the temperature that makes them believable.
 
 Shapes: ``N`` rows, ``L`` labels, ``U`` units, ``S`` resamples.
 """
@@ -74,7 +74,7 @@ def calibrated(predictions: Sequence[Prediction], temperature: float | None) -> 
 
 
 def fitted_record(rows: Rated) -> dict[str, Any]:
-    """Fit a temperature and return it with what it changed on the rows it was fitted on, as plain values for JSON."""
+    """Fit a temperature to rows; return it with what it changed on them, as plain values for JSON."""
     temperature = fit_temperature(rows)
     after = rows.scaled(temperature)
     return {

@@ -34,9 +34,9 @@ class EncoderJudge:
         """
         rows = [texts_of(example.fields) for example in examples]
 
-        def score(own: Sequence[Texts]) -> Tensor:
-            with progress(title, len(own)) as bar:
-                return self.encoder.score(own, self.config.evaluation.batch_size, bar.advance)
+        def score(own_rows: Sequence[Texts]) -> Tensor:
+            with progress(title, len(own_rows)) as bar:
+                return self.encoder.score(own_rows, self.config.evaluation.batch_size, bar.advance)
 
         logits_NL = torch.cat(of_all_rows(rows, score))
         return predictions_of(examples, logits_NL, self.task, probabilities=probabilities)

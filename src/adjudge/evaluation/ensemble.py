@@ -81,7 +81,10 @@ class EnsembleJudge:
     def judge(
         self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
     ) -> list[Prediction]:
-        """Judge each row by the weighted probabilities; see `Judge.judge`. Every prediction has its probabilities."""
+        """Judge each row by the weighted probabilities; see `Judge.judge`.
+
+        Every prediction has its probabilities.
+        """
         parts = [ask(load, examples, f"{title}, {name}") for name, load in self.experts.items()]
         return mix(self.spec, self.weights, parts)
 

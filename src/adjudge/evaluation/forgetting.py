@@ -37,15 +37,15 @@ def figures(R: Array) -> dict[str, Array]:
     undefined = np.full(R.shape[:-2], np.nan)
     if R.shape[-2] != tasks + 1:
         return {"acc": R[..., -1, :].mean(-1), **dict.fromkeys(FIGURES[1:], undefined)}
-    last, own = R[..., tasks, :], np.stack([R[..., j + 1, j] for j in range(tasks)], -1)
-    result = {"acc": last.mean(-1), "learning": (own - R[..., 0, :]).sum(-1)}
+    last, just_learned = R[..., tasks, :], np.stack([R[..., j + 1, j] for j in range(tasks)], -1)
+    result = {"acc": last.mean(-1), "learning": (just_learned - R[..., 0, :]).sum(-1)}
     if tasks == 1:
         return {**result, **dict.fromkeys(("bwt", "forgetting", "fwt"), undefined)}
     best = np.stack([R[..., j + 1 : tasks, j].max(-1) for j in range(tasks - 1)], -1)
     before = np.stack([R[..., j, j] for j in range(1, tasks)], -1)
     return {
         **result,
-        "bwt": (last - own)[..., :-1].mean(-1),
+        "bwt": (last - just_learned)[..., :-1].mean(-1),
         "forgetting": (best - last[..., :-1]).mean(-1),
         "fwt": (before - R[..., 0, 1:]).mean(-1),
     }

@@ -13,7 +13,7 @@ from adjudge.rollout.answering import Answer
 
 
 class HeadJudge(PromptedJudge):
-    """Answers with the label of the highest logit, or with the head's number, whatever ``evaluation.decode`` says.
+    """Answers with the highest logit's label or the head's number, whatever ``evaluation.decode`` says.
 
     It writes nothing, so no answer is unreadable.
     """

@@ -75,12 +75,15 @@ class _Join:
 
 
 class Facts:
-    """What the model was asked about statements and relations; kept in a file, so that nothing is asked twice."""
+    """What the model was asked about statements and relations; kept in a file, so nothing is asked twice."""
 
     def __init__(
         self, asker: Asker, graph: Graph, config: GiveConfig, mode: Mode, path: Path, *, keep: bool = True
     ) -> None:
-        """Begin with the answers of the file; add to it unless `keep` is False. Raises RunError when it is damaged."""
+        """Begin with the answers of the file; add to it unless `keep` is False.
+
+        Raises RunError when the file is damaged.
+        """
         self._asker, self._mode, self._path, self._keep = asker, mode, path, keep
         self._truth = truth_task()
         offered = {"": "", folded(UNRELATED): UNRELATED}  # names that would be read as the same answer are one
@@ -97,7 +100,7 @@ class Facts:
         return {Triple(*key[1:]): answer for key, answer in answers.items()}
 
     def related(self, pairs: Iterable[tuple[str, str]]) -> set[Triple]:
-        """Return the relation that the model names from the first to the second of each pair, where it names one."""
+        """Return the relation that the model names from the first to the second of each pair, if any."""
         if len(self._relation.words) < 2:
             return set()
         rows = {("related", head, "", tail): {"first": head, "second": tail} for head, tail in pairs}
@@ -109,8 +112,8 @@ class Facts:
         self, task: TaskSpec, rows: Mapping[_Question, dict[str, str]], title: str
     ) -> dict[_Question, str | None]:
         todo = sorted(key for key in rows if key not in self._known)
-        asked = [Example(" | ".join(key), rows[key]) for key in todo]
-        for key, answer in zip(todo, self._asker.ask(task, asked, self._mode, title), strict=True):
+        examples = [Example(" | ".join(key), rows[key]) for key in todo]
+        for key, answer in zip(todo, self._asker.ask(task, examples, self._mode, title), strict=True):
             self._known[key] = None if answer.value is None else str(answer.value)
         if todo and self._keep:
             with self._path.open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
@@ -177,10 +180,10 @@ class Finder:
 
     def _fill(self, joins: Sequence[_Join]) -> None:
         """Ask for the statements that could join groups, and for relations of their members."""
-        judged = self.facts.judged({triple for join in joins for triple in join.statements()})
+        verdicts = self.facts.judged({triple for join in joins for triple in join.statements()})
         related = self.facts.related({pair for join in joins for pair in join.pairs()})
         for join in joins:
-            answers = {triple: judged[triple] for triple in join.statements()}
+            answers = {triple: verdicts[triple] for triple in join.statements()}
             pairs = set(join.pairs())
             named = {t for t in related if (t.head, t.tail) in pairs and t not in answers}  # what is judged is judged
             yes = {triple for triple, answer in answers.items() if answer == YES}
@@ -189,11 +192,14 @@ class Finder:
             join.known.false |= {triple for triple, answer in answers.items() if answer == NO}
 
     def _go_around(self, joins: Sequence[tuple[str, _Join]]) -> None:
-        """Join groups by a node between them, where no statement got a Yes: the model picks the most useful one."""
+        """Join groups by a node between them, where no statement got a Yes.
+
+        The model picks the most useful node.
+        """
         between = [
-            (text, join, found[: self._config.paths])
+            (text, join, nodes[: self._config.paths])
             for text, join in joins
-            if (found := self.graph.between(join.left, join.right))
+            if (nodes := self.graph.between(join.left, join.right))
         ]
         questions = [
             Example(f"path {number}", {"text": text, "paths": _listed(middles)})
@@ -256,7 +262,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _picked(answer: Prediction | None, count: int) -> int:
-    """Return the index of the chosen one of `count` things; the first for an unreadable answer or another number."""
+    """Return the index of the chosen one of `count` things.
+
+    It is that of the first for an unreadable answer or another number.
+    """
     if answer is None or answer.value is None:
         return 0
     if answer.probabilities:
@@ -266,7 +275,7 @@ def _picked(answer: Prediction | None, count: int) -> int:
 
 
 def _read(path: Path, *, mend: bool) -> dict[_Question, str | None]:
-    """Return the answers that a file keeps, without a last line that was not finished, which `mend` cuts off.
+    """Return the answers that a file keeps, without an unfinished last line, which `mend` cuts off.
 
     Raises RunError for a damaged file.
     """

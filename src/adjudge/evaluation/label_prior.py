@@ -19,7 +19,10 @@ from adjudge.types import Example
 
 
 def label_prior(task: PromptedTask, rows: Sequence[Example]) -> dict[str, float]:
-    """Return the mean probability of each label word over the rows, without any prior. Raises what judging raises."""
+    """Return the mean probability of each label word over the rows, without any prior.
+
+    Raises what judging raises.
+    """
     task.prior = None
     predictions = PromptedJudge(task).judge(rows, probabilities=True, title=f"label prior of {task.spec.name}")
     return {word: fmean(each.probabilities[word] for each in predictions) for word in task.spec.words}

@@ -39,13 +39,13 @@ def pair_task(spec: TaskSpec, question: str | None = None) -> TaskSpec:
         question = _question(spec)
     sentences = _SENTENCE.split(spec.instruction.strip())
     kept = [sentence for sentence in sentences if not any(f'"{word}"' in sentence for word in spec.words)]
-    asked = f'Two candidates follow, A and B. {question} Answer "{A}" or "{B}".'
+    comparison = f'Two candidates follow, A and B. {question} Answer "{A}" or "{B}".'
     return TaskSpec(
         name=spec.name,
         title=spec.title,
         fields={"query": "query", "first": "first", "second": "second"},
         optional=("query", "first", "second"),
-        instruction=f"{' '.join(kept or sentences)}\n{asked}",
+        instruction=f"{' '.join(kept or sentences)}\n{comparison}",
         template=TEMPLATE,
         labels={A: A, B: B},
         metrics=("accuracy",),
@@ -71,8 +71,8 @@ def group_texts(rows: Sequence[Example]) -> tuple[str, list[str]]:
     """Return what the rows of a group have in common, and what each has of its own, field by field."""
     names = list(rows[0].fields)
     shared = [name for name in names if len({row.fields[name] for row in rows}) == 1]
-    own = [name for name in names if name not in shared]
-    return _lines(rows[0], shared), [_lines(row, own) for row in rows]
+    differing = [name for name in names if name not in shared]
+    return _lines(rows[0], shared), [_lines(row, differing) for row in rows]
 
 
 def choice_texts(row: Example, spec: TaskSpec) -> tuple[str, list[str]]:
@@ -107,7 +107,7 @@ class Comparer:
         self._counts = dict.fromkeys(("pairs", "conflicts", "unreadable_pairs", "ties"), 0)
 
     def counts(self) -> dict[str, int]:
-        """Return the pairs that were compared, those with a conflict or an unreadable answer, and all that are ties."""
+        """Return the counts of pairs: compared, with a conflict, with an unreadable answer, and all ties."""
         return dict(self._counts)
 
     def outcomes(self, pairs: Sequence[Pair], title: str) -> list[float]:
@@ -151,7 +151,7 @@ def _question_row(number: int, pair: Pair, swapped: bool) -> Example:
 
 
 def _first_wins(answer: Prediction, swapped: bool) -> tuple[float | None, float]:
-    """Return 1 when the answer prefers the pair's first candidate, 0 for the second, None when it is unreadable.
+    """Return 1 when the answer prefers the pair's first candidate, 0 for the second, None if unreadable.
 
     Beside it stands the probability of the first candidate: that of the answer where there is none. Equal probabilities
     are a tie.

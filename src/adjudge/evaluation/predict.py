@@ -51,17 +51,17 @@ class PromptedJudge:
         rows = [piece for each in pieces for piece in each]
         divided = sum(len(each) > 1 for each in pieces)
         note(f"{divided} of {len(examples)} rows are too long for one prompt: {len(rows)} pieces are judged")
-        found = iter(self._judge(rows, self.task.renderer.prompts(rows), probabilities=True, title=title))
-        judged = [[next(found) for _ in each] for each in pieces]
+        predictions = iter(self._judge(rows, self.task.renderer.prompts(rows), probabilities=True, title=title))
+        by_row = [[next(predictions) for _ in each] for each in pieces]
         return [
             pooled(row, parts, self.task.spec, how, probabilities=probabilities)
             if len(parts) > 1
             else replace(parts[0], probabilities=parts[0].probabilities if probabilities else {})
-            for row, parts in zip(examples, judged, strict=True)
+            for row, parts in zip(examples, by_row, strict=True)
         ]
 
     def _pieces(self, examples: Sequence[Example], prompts: Sequence[Prompt]) -> list[list[Example]]:
-        """Return each row in the pieces that it is judged in: the row itself, unless it is too long and divided."""
+        """Return each row in the pieces it is judged in: the row itself, unless it is too long and divided."""
         if self.task.config.evaluation.long_texts == "cut":
             return [[example] for example in examples]
         divide = self.task.renderer.pieces
@@ -77,10 +77,10 @@ class PromptedJudge:
             limit = config.prompt.max_tokens
             note(f"{shortened} of {len(prompts)} rows were shortened to fit prompt.max_tokens = {limit}")
         batches = by_length([prompt.ids for prompt in prompts], config.evaluation.batch_size)
-        own = batches[rank() :: world_size()]  # the very batches of one process, dealt out
+        own_batches = batches[rank() :: world_size()]  # the very batches of one process, dealt out
 
         def judge_own() -> dict[int, Prediction]:
-            return self._judged(examples, prompts, own, probabilities=probabilities, title=title)
+            return self._judged(examples, prompts, own_batches, probabilities=probabilities, title=title)
 
         predictions = {row: each for part in agreed(judge_own) for row, each in part.items()}
         return [predictions[row] for row in range(len(examples))]

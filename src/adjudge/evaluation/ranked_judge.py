@@ -1,4 +1,4 @@
-"""The judge that compares: the candidates of a group or of a row with each other, or a row with anchors."""
+"""The judge that compares: the candidates of a group or a row with each other, or a row with anchors."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ class RankedJudge:
     def judge(
         self, examples: Sequence[Example], *, probabilities: bool = False, title: str = "judging"
     ) -> list[Prediction]:
-        """Judge each row; see `Judge.judge`. The probabilities of labels are scaled scores, in the order of these.
+        """Judge each row; see `Judge.judge`.
 
-        A row alone in its group is compared with nothing and scores ½. Raises what asking the model raises.
+        The probabilities of labels are scaled scores, in the order of these. A row alone in its group is compared with
+        nothing and scores ½. Raises what asking the model raises.
         """
         asker = self.comparer.asker
         asker.spent = Spent()
@@ -97,14 +98,14 @@ class RankedJudge:
         is_positive = best if self.fitted.top else score >= self.fitted.cut
         at = positive_index(self.spec)
         word = self.spec.words[at if is_positive else 1 - at]
-        shares = {each: share if place == at else 1 - share for place, each in enumerate(self.spec.words)}
+        shares = {each: share if index == at else 1 - share for index, each in enumerate(self.spec.words)}
         return Prediction.of(row, word, word, shares)
 
 
 def rank(
     comparer: Comparer, groups: Sequence[tuple[str, Sequence[str]]], settings: PrpConfig, title: str
 ) -> list[Ranking]:
-    """Rank the candidates of each group, given as its common text and the candidates in their initial order."""
+    """Rank the candidates of each group, given as its common text and its candidates in initial order."""
 
     def compare(wanted: list[tuple[int, tuple[int, int]]]) -> list[float]:
         pairs = [Pair(groups[at][0], groups[at][1][first], groups[at][1][second]) for at, (first, second) in wanted]
@@ -133,7 +134,7 @@ def anchor_scores(
 
 
 def interpolated(curve: Sequence[tuple[float, float]], score: float) -> float:
-    """Return the number of a score on the line through the curve's points; beyond its ends, that of the end."""
+    """Return a score's number on the line through the curve's points; beyond an end, that of the end."""
     at = bisect_right(curve, score, key=lambda point: point[0])
     if at == 0:
         return curve[0][1]

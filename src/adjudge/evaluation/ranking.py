@@ -1,4 +1,4 @@
-"""Rankings from comparisons of pairs, as pure functions: what to compare next, and the ranking in the end.
+"""Rankings from comparisons of pairs, as pure functions: what to compare next, and the final ranking.
 
 A ranker is a generator over the items ``0 … count - 1``, which stand in their initial order. It yields pairs to compare
 and is sent each pair's outcome: the share of a win that the first item got (1 win, 0 loss, ½ tie). So the rankers of
@@ -42,9 +42,10 @@ def allpair(count: int) -> Ranker:
 
 
 def heapsort(count: int) -> Ranker:
-    """Sort by comparisons, about ``N log2 N`` pairs, one after the other. Of a tie the earlier item is the better one.
+    """Sort by comparisons, about ``N log2 N`` pairs, one after the other.
 
-    Comparisons of a model need not be transitive; then the order is one of several.
+    Of a tie the earlier item is the better one. Comparisons of a model need not be transitive; then the order is one of
+    several.
     """
     heap = list(range(count))
     for root in range(count // 2 - 1, -1, -1):
@@ -79,9 +80,9 @@ def sliding(count: int, passes: int) -> Ranker:
     """
     order = list(range(count))
     for top in range(min(passes, count - 1)):
-        for place in range(count - 1, top, -1):
-            if (yield [(order[place], order[place - 1])])[0] > TIE:
-                order[place], order[place - 1] = order[place - 1], order[place]
+        for index in range(count - 1, top, -1):
+            if (yield [(order[index], order[index - 1])])[0] > TIE:
+                order[index], order[index - 1] = order[index - 1], order[index]
     return Ranking(order, _by_rank(order))
 
 
@@ -94,9 +95,10 @@ def most_pairs(count: int, ranking: str, passes: int) -> int:
 
 
 def advance(rankers: Sequence[Ranker], compare: Callable[[list[tuple[int, Pair]]], Sequence[float]]) -> list[Ranking]:
-    """Run rankers together to their ends; `compare` gets pairs with the index of their ranker, and returns outcomes.
+    """Run rankers together to their ends.
 
-    No pair of a ranker is compared twice, in either direction.
+    `compare` gets pairs with the index of their ranker, and returns outcomes. No pair of a ranker is compared twice, in
+    either direction.
     """
     rankings: dict[int, Ranking] = {}
     waiting: dict[int, list[Pair]] = {}
@@ -133,7 +135,7 @@ def _by_rank(order: Sequence[int]) -> list[float]:
 
 
 def threshold(scores: Sequence[float], positive: Sequence[bool]) -> float:
-    """Return the threshold from which on scores are called positive with the best mean recall of both sides.
+    """Return the threshold from which scores are called positive with the best mean recall of both sides.
 
     It lies midway between two scores; or outside all of them: 0 calls every row positive, 2 none. Of equally good ones
     it is the one with the most rows right, then the one in the widest gap.

@@ -1,4 +1,4 @@
-"""The judge of a reward model: the label with the highest reward, after its own analysis where there is one."""
+"""The judge of a reward model: the label with the highest reward, after its own analysis, if any."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RewardJudge(PromptedJudge):
         if self.task.analysis_before is not None:
             _, opened = analyse(self.task.policy, prompts, self.task.analysis_before, Sampling())
             prompts, before = opened.prompts, opened.texts
-        ids = [self.task.end.taught_ids(word, self.task.spec) for word in words]
+        ids = self.task.taught_labels()
         reward_BL = label_rewards(self.task, prompts)
         best_B = reward_BL.argmax(1).tolist()
         shares = [dict(zip(words, row, strict=True)) for row in reward_BL.softmax(-1).tolist()]

@@ -1,4 +1,7 @@
-"""A judge that takes steps before each judgement: the model is asked one by one, and what it says is carried on."""
+"""A judge that takes steps before each judgement.
+
+The model is asked them one by one, and what it says is carried on.
+"""
 
 from __future__ import annotations
 
@@ -51,16 +54,16 @@ class StepwiseJudge:
             raise ConfigError("The steps of a row are asked by one process: start it without torchrun or accelerate.")
         self.writer.spent = Spent()
         rows = self.walk(examples, title)
-        asked = self.writer.spent  # a judge with the same writer counts anew
+        steps_spent = self.writer.spent  # a judge with the same writer counts anew
         noted = [self.noted(progress) for progress in rows]
         if self._policy is not None:
             self._policy.forget_prefix()  # the answers do not depend on whether steps were asked or replayed
-        judged = self.judge_with_notes.judge(noted, probabilities=probabilities, title=title)
-        self.spent = self._spent(asked, noted, judged)
+        predictions = self.judge_with_notes.judge(noted, probabilities=probabilities, title=title)
+        self.spent = self._spent(steps_spent, noted, predictions)
         self.spent["unread_steps"] = sum(progress.unread for progress in rows)
         return [
             Prediction.of(example, each.text, each.value, each.probabilities)
-            for example, each in zip(examples, judged, strict=True)
+            for example, each in zip(examples, predictions, strict=True)
         ]
 
     def walk(self, examples: Sequence[Example], title: str = "judging") -> list[Progress]:
@@ -84,18 +87,18 @@ class StepwiseJudge:
         fields = {**progress.row.fields, self._field: self.steps.notes(progress)}
         return replace(progress.row, fields=fields)
 
-    def _spent(self, asked: Spent, noted: Sequence[Example], judged: Sequence[Prediction]) -> dict[str, Any]:
+    def _spent(self, steps_spent: Spent, noted: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, Any]:
         final, record = self.judge_with_notes, dict[str, Any]()
         if isinstance(final, ApiJudge):
             record = dict(final.spent)  # with how the answers ended
             calls, read, written = (int(record[name]) for name in ("calls", "prompt_tokens", "generated_tokens"))
         else:
-            ids = final.task.policy.tokenizer([each.text for each in judged], add_special_tokens=False).input_ids
+            ids = final.task.policy.tokenizer([each.text for each in predictions], add_special_tokens=False).input_ids
             calls, read, written = len(noted), sum(final.prompt_tokens(noted)), sum(map(len, ids))
         record |= {
-            "calls": asked.calls + calls,
-            "prompt_tokens": asked.prompt_tokens + read,
-            "generated_tokens": asked.generated_tokens + written,
+            "calls": steps_spent.calls + calls,
+            "prompt_tokens": steps_spent.prompt_tokens + read,
+            "generated_tokens": steps_spent.generated_tokens + written,
         }
         if is_api(self.writer.source.name):
             price = cost(record["prompt_tokens"], record["generated_tokens"], self._config.api)

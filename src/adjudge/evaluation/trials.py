@@ -1,4 +1,4 @@
-"""Instructions on trial: training rows judged with candidate instructions, scored, counted, and kept on disk.
+"""Candidate instructions on trial: training rows judged with them, scored, counted, and kept on disk.
 
 ``trials.jsonl`` of the run has one line per batch of rows judged with one instruction. A resumed run reads it, and
 judges only what is not there, so a search needs no state of its own besides the seed.
@@ -83,7 +83,7 @@ class Trials:
         return instructed_judge(self._run, spec, self._policy)
 
     def forget_prefix(self) -> None:
-        """Make what is judged next independent, to the last bit, of what was judged before: a run may be resumed."""
+        """Make what is judged next independent of what was before, to the last bit: a run may be resumed."""
         if self._policy is not None:
             self._policy.forget_prefix()
 
@@ -158,7 +158,10 @@ class Trials:
 
 
 def score_kind(config: PromptSearchConfig, spec: TaskSpec, model: str) -> Literal["probability", "right"]:
-    """Return how rows of a label task are scored. Raises ConfigError for probabilities that the model does not give."""
+    """Return how rows of a label task are scored.
+
+    Raises ConfigError for probabilities that the model does not give.
+    """
     if config.score == "probability" and is_api(model):
         raise ConfigError(f"score=probability needs label probabilities, which {model} does not give. Use score=right.")
     plain = spec.is_number or is_api(model)

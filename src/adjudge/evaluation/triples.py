@@ -1,6 +1,7 @@
-"""A graph of facts from a user's table of triples: its nodes, the nodes that a text names, and what joins two of them.
+"""A graph of facts from a user's table of triples.
 
-Names are compared without regard to case, and ``_`` is a space. Nothing depends on the order of the file's lines.
+It gives its nodes, the nodes that a text names, and what joins two of them. Names are compared without regard to case,
+and ``_`` is a space. Nothing depends on the order of the file's lines.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ class Triple(NamedTuple):
 
 
 def read_triples(path: Path) -> list[Triple]:
-    """Return the triples of a TSV file, each once, sorted; empty lines are skipped and repeated triples reported.
+    """Return the triples of a TSV file, each once, sorted.
 
-    Raises DataError for a file that cannot be read, a line without three names, or no triple at all.
+    Empty lines are skipped, and repeated triples are reported. Raises DataError for a file that cannot be read, a line
+    without three names, or no triple at all.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -46,7 +48,7 @@ def read_triples(path: Path) -> list[Triple]:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    found: list[Triple] = []
+    facts: list[Triple] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -59,17 +61,17 @@ def read_triples(path: Path) -> list[Triple]:
         if not all(cells):
             empty = COLUMNS[cells.index("")]
             raise DataError(f"{path}:{number}: the {empty} is empty. Write its name, or remove the line.")
-        found.append(Triple(*cells))
-    if not found:
+        facts.append(Triple(*cells))
+    if not facts:
         raise DataError(
             f"{path}: holds no triple. Write one fact per line: head, relation and tail, separated by tabs."
         )
     spelled: dict[str, str] = {}
-    for name in sorted({name for triple in found for name in triple}):
+    for name in sorted({name for triple in facts for name in triple}):
         spelled.setdefault(normal_text(name), name)
-    triples = sorted({Triple(*(spelled[normal_text(name)] for name in triple)) for triple in found})
-    if repeated := len(found) - len(triples):
-        note(f"{path}: {repeated} of {len(found)} lines repeat a triple and count once")
+    triples = sorted({Triple(*(spelled[normal_text(name)] for name in triple)) for triple in facts})
+    if repeated := len(facts) - len(triples):
+        note(f"{path}: {repeated} of {len(facts)} lines repeat a triple and count once")
     return triples
 
 
@@ -94,9 +96,10 @@ class Graph:
         return sorted(counts, key=lambda relation: (-counts[relation], relation))
 
     def entities(self, text: str) -> list[str]:
-        """Return the nodes that a text names, in its order, each once: of overlapping names the longest from the left.
+        """Return the nodes that a text names, in its order, each once.
 
-        A name is a run of whole words, whatever stands between them.
+        Of overlapping names the longest from the left counts. A name is a run of whole words, whatever stands between
+        them.
         """
         return _named(text, self._node_words)
 
@@ -112,7 +115,7 @@ class Graph:
         )
 
     def between(self, heads: Sequence[str], tails: Sequence[str]) -> list[str]:
-        """Return the nodes in the middle of a path of two triples from `heads` to `tails`, joined on it; sorted."""
+        """Return the nodes, sorted, in the middle of a path of two triples from `heads` to `tails`."""
         ends = {*heads, *tails}
         reached = {triple.tail for head in heads for triple in self._from.get(head, ())} - ends
         return sorted(node for node in reached if any(t.tail in tails for t in self._from.get(node, ())))
@@ -143,14 +146,14 @@ def _by_words(names: Iterable[str]) -> dict[tuple[str, ...], str]:
 def _named(text: str, known: dict[tuple[str, ...], str]) -> list[str]:
     words = _WORD.findall(text.replace("_", " ").casefold())
     longest = max(map(len, known), default=0)
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     begin = 0
     while begin < len(words):
         for length in range(min(longest, len(words) - begin), 0, -1):
             if (name := known.get(tuple(words[begin : begin + length]))) is not None:
-                found[name] = None
+                names[name] = None
                 begin += length
                 break
         else:
             begin += 1
-    return list(found)
+    return list(names)

@@ -1,4 +1,4 @@
-"""Look for wrong labels: judge every row by a judge that did not learn from it, and rank the rows by doubt.
+"""Look for wrong labels: judge every row by a judge that did not learn from it, and rank by doubt.
 
 OUT/rows-….parquet              the rows that are audited
 OUT/TASK/METHOD/seed-N-fold-F/  the run of each fold, as in a comparison
@@ -77,7 +77,7 @@ def audit(
     doubts = rank_doubtful(kept.words, Run(out / result["run"], config).predictions(config.data.split))
     names = {row.id: row.tags[_ROW] for row in rows_to_fold(kept)}
     write_text(out / TABLE, _csv(spec, doubts, names, planted, every_row=every_row))
-    found = {
+    record = {
         "schema": SCHEMA,
         "command": command,
         "task": spec.name,
@@ -89,8 +89,8 @@ def audit(
         "suspicious": sum(doubt.suspicious for doubt in doubts),
         **({"planted": _recovered(doubts, names, planted)} if planted else {}),
     }
-    write_json(out / FILE, found)
-    return found
+    write_json(out / FILE, record)
+    return record
 
 
 def _planted(

@@ -41,13 +41,13 @@ def calibrate_run(
     model: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fit a temperature for `spec`, or for every task of a finished run; store it and return what was fitted, by task.
+    """Fit and store a temperature for `spec`, or for every task of a finished run.
 
-    The rows are up to `rows` training rows that the run did not learn from, or those of the file `data` (`text`,
-    `label` and `form` as in `adjudge.tasks.on_file`). Rows of the file that the run learned from or judged are
-    dropped. The folder may be a judge that left its run; it then needs `data`. Raises ConfigError for a number task,
-    when the run learned from all training rows, and for settings that do not fit; RunError and DataError as judging
-    does.
+    Returns what was fitted, by task. The rows are up to `rows` training rows that the run did not learn from, or those
+    of the file `data` (`text`, `label` and `form` as in `adjudge.tasks.on_file`). Rows of the file that the run learned
+    from or judged are dropped. The folder may be a judge that left its run; it then needs `data`. Raises ConfigError
+    for a number task, when the run learned from all training rows, and for settings that do not fit; RunError and
+    DataError as judging does.
     """
     run, specs = open_folder(folder, model=model)
     chosen = specs if spec is None else [spec]
@@ -57,13 +57,13 @@ def calibrate_run(
     if data is not None:
         if len(chosen) > 1:
             raise ConfigError(f"{folder} has several tasks: say with --task which of them the rows of {data} are.")
-        found = [_rows_of_file(run, specs, chosen[0], Path(data), text, label, form, settings or {})]
+        calibration_rows = [_rows_of_file(run, specs, chosen[0], Path(data), text, label, form, settings or {})]
     elif is_portable(run.folder):
         raise ConfigError(f"{folder} left its run, and its training rows with it: give labelled rows with --data FILE.")
     else:
-        found = _rows_of_run(run, specs, chosen, rows, data_dir)
+        calibration_rows = _rows_of_run(run, specs, chosen, rows, data_dir)
     judges = load_judges(run.folder, model=model, settings={"evaluation.decode": "labels", **(settings or {})})
-    fitted = fit_temperatures(chosen, [judges[each.name] for each in chosen], found)
+    fitted = fit_temperatures(chosen, [judges[each.name] for each in chosen], calibration_rows)
     _store(run, specs, read_calibration(run.folder) | fitted)
     return fitted
 
@@ -71,7 +71,10 @@ def calibrate_run(
 def _rows_of_run(
     run: Run, specs: Sequence[TaskSpec], chosen: Sequence[TaskSpec], count: int, data_dir: str | None
 ) -> list[CalibrationRows]:
-    """Return training rows of each chosen task that the run did not learn from. Raises ConfigError without any."""
+    """Return training rows of each chosen task that the run did not learn from.
+
+    Raises ConfigError for a task without any.
+    """
     from adjudge.tasks import take_rows
 
     config = run.config
@@ -79,7 +82,7 @@ def _rows_of_run(
         config = config.model_copy(update={"data": config.data.model_copy(update={"data_dir": data_dir})})
     pools = load_pools(config, specs)
     drawn, pools = pools.draw(config), pools.of_fold(config)
-    found = []
+    calibration_rows = []
     for spec in chosen:
         index = [each.name for each in specs].index(spec.name)
         learned = drawn.parts[index].rows
@@ -90,8 +93,8 @@ def _rows_of_run(
                 "not seen with --data FILE. Or train again with some kept apart, in another folder: "
                 f"calibration.rows={max(1, len(learned) // 5)}."
             )
-        found.append(CalibrationRows(take_rows(unused, min(count, len(unused)), config.seed), UNUSED))
-    return found
+        calibration_rows.append(CalibrationRows(take_rows(unused, min(count, len(unused)), config.seed), UNUSED))
+    return calibration_rows
 
 
 def _rows_of_file(
@@ -104,7 +107,10 @@ def _rows_of_file(
     form: TableFormat | None,
     settings: Mapping[str, Any],
 ) -> CalibrationRows:
-    """Return the rows of a file that the run neither learned from nor judged. Raises DataError without any."""
+    """Return the rows of a file that the run neither learned from nor judged.
+
+    Raises DataError when there are none.
+    """
     from adjudge.tasks import load_split, on_file, without_overlap
 
     on = on_file(spec, file, text, label, form)
@@ -128,7 +134,7 @@ def _rows_of_file(
 
 
 def _store(run: Run, specs: Sequence[TaskSpec], fitted: Mapping[str, Any]) -> None:
-    """Write the temperatures beside the judge, and what follows from them: judge.json, card, and the run's scores."""
+    """Write the temperatures beside the judge, and what follows: judge.json, card, and the run's scores."""
     if is_portable(run.folder):
         path = run.folder / JUDGE
         write_json(path, {**read_json(path), "calibration": dict(fitted)})

@@ -1,4 +1,4 @@
-"""The process that runs cells on request: how it is started, asked, stopped, and how it forks for each cell.
+"""The process that runs cells on request: how to start, ask and stop it, and how it forks per cell.
 
 Requests are lines of JSON on its standard input, replies lines on its standard output: ``{"id", "pid"}`` when a cell
 begins and ``{"id", "code"}`` when its process has ended. It lives as long as its input is open.
@@ -122,7 +122,10 @@ class RequestedCell:
         return self.code
 
     def stop(self, within_s: float) -> None:
-        """Let the cell finish its step and write a checkpoint; end it when it does not in time, or after Ctrl-C."""
+        """Let the cell finish its step and write a checkpoint.
+
+        Ends it when it takes more than `within_s` seconds, or after Ctrl-C.
+        """
         if self.pid is None:
             with contextlib.suppress(queue.Empty):
                 self.pid = self.replies.get_nowait().get("pid")

@@ -28,7 +28,7 @@ from adjudge.types import Prediction
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run of a comparison: a method with one seed (and one fold), on one task or on the mixture of several."""
+    """One run of a comparison: a method with one seed (and fold), on one task or the mixture of several."""
 
     config: Config
     specs: tuple[TaskSpec, ...]
@@ -187,7 +187,10 @@ def cell_name(seed: int, fold: int | None) -> str:
 
 
 def _seeds_and_folds(config: Config, seeds: Sequence[int]) -> list[tuple[int, DataConfig]]:
-    """Return each seed with the data settings of each of its folds; of a single one without ``data.folds``."""
+    """Return each seed with the data settings of each of its folds.
+
+    Without ``data.folds`` each seed comes once, with no fold.
+    """
     folds = [None] if config.data.folds is None else list(range(1, config.data.folds + 1))
     return [(seed, config.data.model_copy(update={"fold": fold})) for seed in seeds for fold in folds]
 

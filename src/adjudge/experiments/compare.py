@@ -98,9 +98,10 @@ def dry_run(
     *,
     force: bool = False,
 ) -> list[Estimate]:
-    """Return what the unfinished cells would take, one estimate per task and method; arguments as in `compare`.
+    """Return what the unfinished cells would take, one estimate per task and method.
 
-    Nothing is written to `out`. Raises what `compare` raises before anything is run.
+    The arguments are those of `compare`. Nothing is written to `out`. Raises what `compare` raises before anything is
+    run.
     """
     _, todo = _planned(config, specs, methods, seeds, Path(out), force=force)
     return estimate_all(planned_runs((cell.config, cell.specs) for cell in todo))
@@ -148,7 +149,10 @@ class _Board:
                 self._ended(cell, scores)
 
     def run_side_by_side(self, environments: Sequence[Mapping[str, str]]) -> None:
-        """Run as many cells at a time as there are `environments`. Raises KeyboardInterrupt with the whole folder."""
+        """Run as many cells at a time as there are `environments`.
+
+        Raises KeyboardInterrupt with the whole folder.
+        """
 
         def run(processes: CellProcesses, cell: Cell) -> Mapping[str, Any]:
             return self._run(partial(processes, title=cell.title), cell)
@@ -181,7 +185,10 @@ class _Board:
         return runner(cell.config, cell.specs, cell.folder, **self._begin(cell))
 
     def _begin(self, cell: Cell) -> Mapping[str, bool]:
-        """Announce a cell, and return how its folder is treated: --force replaces other runs, not its checkpoint."""
+        """Announce a cell, and return how its folder is treated.
+
+        --force replaces other runs, not the cell's own checkpoint.
+        """
         note(f"[{next(self._numbers)}/{len(self._todo)}] {cell.title} → {cell.folder}")
         same = not self._force or holds_the_same(cell)
         return {"force": not same, "resume": same}

@@ -83,7 +83,10 @@ def plan_streams(
     seeds: Sequence[int],
     out: Path,
 ) -> list[Stream]:
-    """Return the streams. Raises ConfigError for what makes no stream: one task, a task twice, an unknown strategy."""
+    """Return the streams, one per strategy, order and seed.
+
+    Raises ConfigError for what makes no stream: one task, a task twice, an unknown strategy.
+    """
     names = [spec.name for spec in specs]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{repeated} is twice in the stream: a stage per task. Name each task once.")
@@ -171,14 +174,14 @@ def _stage(
 
 
 def with_base(stream: Stream, out: Path, before: Sequence[Entry]) -> Stream:
-    """Return an L3-style stream with what its stages take from its base, in which `before` is known already.
+    """Return an L3-style stream with what its stages take from its base, which already knows `before`.
 
     A stage that takes nothing is the run of its task alone. Raises what reading the rows and the model raises.
     """
     order = "-".join(spec.name.replace("/", "-") for spec in stream.specs)
-    place = out / stream.strategy.replace("=", "-") / f"order-{order}" / f"seed-{stream.seed}"
+    folder = out / stream.strategy.replace("=", "-") / f"order-{order}" / f"seed-{stream.seed}"
     alone = [Alone(stage.config, stage.specs[0], stage.folder) for stage in stream.stages]
-    transfers = plan_transfers(alone, near_of(stream.strategy), place, out / "centroids", before)
+    transfers = plan_transfers(alone, near_of(stream.strategy), folder, out / "centroids", before)
     stages = [
         replace(stage, folder=transfer.run, config=transfer.config, transfer=transfer)
         for stage, transfer in zip(stream.stages, transfers, strict=True)
@@ -245,18 +248,18 @@ def _judge_untrained(config: Config, specs: Sequence[TaskSpec], out: Path, run: 
 
 def _matrix(config: Config, stream: Stream, untrained: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
     """Return one stream's matrix and figures."""
-    judged: list[Mapping[str, Sequence[Prediction]]] = [untrained]
+    by_stage: list[Mapping[str, Sequence[Prediction]]] = [untrained]
     learned: list[dict[str, Any]] = []
     for stage in stream.stages:
         if stage.transfer is not None:
             predictions, weights = answers(stage.transfer)
-            judged.append({**judged[-1], stage.transfer.entry.task: predictions})
+            by_stage.append({**by_stage[-1], stage.transfer.entry.task: predictions})
             learned.append({**stage.transfer.record, "weights": weights})
         elif stream.carries_on:
-            judged.append(_judge_all(stage, stream.specs))
+            by_stage.append(_judge_all(stage, stream.specs))
         else:
-            (own,) = stage.specs
-            judged.append({**judged[-1], own.name: Run.open(stage.folder).predictions(config.data.split)})
+            (stage_spec,) = stage.specs
+            by_stage.append({**by_stage[-1], stage_spec.name: Run.open(stage.folder).predictions(config.data.split)})
     names = [spec.name for spec in stream.specs]
     resamples = config.evaluation.resamples
     by_accuracy = len({spec.primary for spec in stream.specs}) > 1 and not any(s.is_number for s in stream.specs)
@@ -268,22 +271,25 @@ def _matrix(config: Config, stream: Stream, untrained: Mapping[str, Sequence[Pre
         "strategy": stream.strategy,
         "seed": stream.seed,
         "metrics": {spec.name: spec.primary for spec in stream.specs},
-        **summary(stream.specs, judged, resamples),
-        "by_accuracy": summary(stream.specs, judged, resamples, "accuracy") if by_accuracy else None,
-        "unreadable": [[_unreadable(stage[name]) for name in names] for stage in judged],
+        **summary(stream.specs, by_stage, resamples),
+        "by_accuracy": summary(stream.specs, by_stage, resamples, "accuracy") if by_accuracy else None,
+        "unreadable": [[_unreadable(stage[name]) for name in names] for stage in by_stage],
         "folders": [str(stage.folder) for stage in stream.stages],
         **({"l3": learned} if learned else {}),
     }
 
 
 def _judge_all(stage: Stage, specs: Sequence[TaskSpec]) -> dict[str, list[Prediction]]:
-    """Return the answers of a stage's run to all tasks; those to tasks it was not trained on are judged once."""
+    """Return the answers of a stage's run to all tasks.
+
+    Those to tasks it was not trained on are judged once.
+    """
     split = stage.config.data.split
     load = loading_once(specs)
     answers = {}
     for spec in specs:
-        own = spec.name in [each.name for each in stage.specs]
-        if own:
+        trained = spec.name in [each.name for each in stage.specs]
+        if trained:
             folder = stage.folder if len(stage.specs) == 1 else task_folder(stage.folder, spec.name)
         else:
             folder = stage.folder / "after" / spec.name.replace("/", "-")

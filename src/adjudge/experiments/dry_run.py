@@ -70,12 +70,15 @@ class Estimate:
 
 
 def estimate(planned: Planned, runner: Runner) -> Estimate:
-    """Measure a few batches of a method with `runner` (as in a comparison), and return what a whole run would take."""
+    """Measure a few batches of a method, and return what a whole run would take.
+
+    `runner` runs them as a comparison does.
+    """
     config, specs = planned.config, planned.specs
     rows = rows_for(config, specs)
-    judged, trained = sum(map(len, rows.eval_rows)), rows.train_count
+    eval_count, trained = sum(map(len, rows.eval_rows)), rows.train_count
     entry = get_entry(config.method)
-    known = Estimate(config.task, planned.method, planned.runs, trained if entry.trains else 0, judged)
+    known = Estimate(config.task, planned.method, planned.runs, trained if entry.trains else 0, eval_count)
     going = outgoing(config, specs, [part.rows for part in rows.parts], rows.eval_rows)
     if going is not None:  # measuring would send rows
         note_sending(config, going)
@@ -84,8 +87,8 @@ def estimate(planned: Planned, runner: Runner) -> Estimate:
     if entry.trains and settings is None:
         return replace(known, measured=not (_searches(config) or entry.many_questions))
     note(f"measuring {BATCHES} batches of {config.task} {planned.method} …")
-    with tempfile.TemporaryDirectory(prefix="adjudge-dry-run-") as place:
-        folder = Path(place) / "run"
+    with tempfile.TemporaryDirectory(prefix="adjudge-dry-run-") as temp_folder:
+        folder = Path(temp_folder) / "run"
         try:
             ensure_model(config)
             scores = runner(measured_settings(config, rows), specs, folder)
@@ -95,7 +98,7 @@ def estimate(planned: Planned, runner: Runner) -> Estimate:
         steps = list(read_jsonl(folder / "timings.jsonl"))
         logs = list(read_jsonl(folder / "metrics.jsonl"))
     judging_s = scores["seconds"]["evaluate"] / max(1, scores["n"])
-    seconds = sum(scores["seconds"].values()) - scores["seconds"]["evaluate"] + judging_s * judged
+    seconds = sum(scores["seconds"].values()) - scores["seconds"]["evaluate"] + judging_s * eval_count
     peaks = {name: scores[name] for name in ("peak_rss_gib", "peak_gpu_gib") if name in scores}
     if settings is None:
         return replace(known, seconds=seconds, **peaks)
@@ -192,5 +195,5 @@ def _total(seconds: float | Mapping[str, float]) -> float:
 
 
 def _last_rows(logs: Sequence[Mapping[str, Any]]) -> int:
-    """Return the rows learned from by the last of these steps: "rows", or "prompts" where answers were sampled."""
+    """Return how many rows the last step learned from: "rows", or "prompts" where answers were sampled."""
     return int(logs[-1].get("rows", logs[-1].get("prompts", 0))) if logs else 0

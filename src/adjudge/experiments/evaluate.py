@@ -1,4 +1,4 @@
-"""Judge rows with the result of a finished run: its own rows, those of a file, or of another task or split."""
+"""Judge rows with a finished run's result: its own rows, a file's, or those of another task or split."""
 
 from __future__ import annotations
 
@@ -176,15 +176,15 @@ def evaluate_run(
         else:
             target = Run.create(to.folder, config, force=to.replaces)
             open_runs.enter_context(ended(target))
-        judged = spec if data is None else keep_rows(spec, target.folder, ("dev",))
-        if data is not None and judged.source.table is not None:
-            record["file"] = judged.source.table.dev
-        write_task(target, judged)
+        judged_spec = spec if data is None else keep_rows(spec, target.folder, ("dev",))
+        if data is not None and judged_spec.source.table is not None:
+            record["file"] = judged_spec.source.table.dev
+        write_task(target, judged_spec)
         if not to.in_place:
             to_record = Run(target.folder, judging_run.config)
-            record_environment(to_record, model_key(config), [judged], record["rows_sha256"])
+            record_environment(to_record, model_key(config), [judged_spec], record["rows_sha256"])
         temperature = temperature_of(run.folder, spec.name)
-        scores = judge_rows(target, judged, judge, rows, record, tasks=len(trained_on), temperature=temperature)
+        scores = judge_rows(target, judged_spec, judge, rows, record, tasks=len(trained_on), temperature=temperature)
         return target.folder, scores
 
 
@@ -215,12 +215,15 @@ def _overlap_with_training(run: Run, trained_on: Sequence[TaskSpec], rows: Seque
 
 
 def _warn_of_fewer_answers(spec: TaskSpec, trained_on: Sequence[TaskSpec]) -> None:
-    """Warn of another task whose answers are some of the run's own: it looks like the run's task read from a file."""
-    for own in trained_on:
-        lacking = [word for word in own.words if word not in spec.words]
-        if spec.words and lacking and set(spec.words) < set(own.words):
+    """Warn of another task whose answers are some of the run's own.
+
+    It looks like the run's task read from a file.
+    """
+    for task in trained_on:
+        lacking = [word for word in task.words if word not in spec.words]
+        if spec.words and lacking and set(spec.words) < set(task.words):
             warn(
-                f"{spec.name} has only some of the answers of {own.name}: nothing can be judged {', '.join(lacking)}. "
+                f"{spec.name} has only some of the answers of {task.name}: nothing can be judged {', '.join(lacking)}. "
                 "To judge a file with the run's own task, give the file alone: --data FILE (in Python data=FILE)."
             )
 
@@ -360,7 +363,7 @@ def _is_judged_alike(one: Config, other: Config) -> bool:
 
 
 def _title(run: Run, config: Config, spec: TaskSpec, file: str | Path | None) -> str:
-    """Return the folder's name for an evaluation: its task, rows, decoding, and settings that the run does not have."""
+    """Return an evaluation's folder name: its task, rows, decoding, and settings unlike the run's."""
     rows = config.data.split
     if file is not None:  # many files of other folders have the same name
         path = Path(file).resolve()

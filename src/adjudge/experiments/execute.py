@@ -145,8 +145,8 @@ def _rows(config: Config, specs: Sequence[TaskSpec], *, evaluate: bool) -> RunRo
     rows = rows_for(config, specs)
     trains = get_entry(config.method).trains
     for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True):
-        judged = eval_rows if evaluate else None
-        warn_of_absent_labels(part.spec, part.rows if trains else None, judged, config.data)
+        judged_rows = eval_rows if evaluate else None
+        warn_of_absent_labels(part.spec, part.rows if trains else None, judged_rows, config.data)
     return rows if evaluate else RunRows(rows.parts, [[] for _ in specs], rows.calibration)
 
 
@@ -170,12 +170,15 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
 
 
 def sharding(config: Config) -> Config:
-    """Return the settings with ``runtime.shard_base`` where `accelerate launch` asks for it. Raises ConfigError."""
+    """Return the settings with ``runtime.shard_base`` where `accelerate launch` asks for it.
+
+    Raises ConfigError when it asks for an engine that is not there.
+    """
     return change(config, {"runtime.shard_base": True}) if asks_to_shard() else config
 
 
 def _check_processes(rows: RunRows, config: Config) -> None:
-    """Raise ConfigError for more processes than rows to share, and for a base to divide that the method lacks."""
+    """Raise ConfigError for more processes than rows to share, or a base to divide that the method lacks."""
     if world_size() > 1 and config.runtime.shard_base and model_key(config) != "model":
         raise ConfigError(
             f"runtime.shard_base divides the frozen weights of `model`, and {config.method} does not run it. "
@@ -233,8 +236,8 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     else:
         training |= {key: sum(each[key] for each in overlaps.values()) for key in ("overlap", "overlap_exact")}
         training["tasks"] = {
-            part.spec.name: {"task_rows": len(part.rows), **overlaps[part.spec.name], **own}
-            for part, own in zip(rows.parts, figures, strict=True)
+            part.spec.name: {"task_rows": len(part.rows), **overlaps[part.spec.name], **task_figures}
+            for part, task_figures in zip(rows.parts, figures, strict=True)
         }
     if entry.trains:
         training["seconds"] = {"setup": import_s, "train": train_s}
@@ -247,7 +250,7 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
 
 
 def end_of_training(run: Run) -> dict[str, float]:
-    """Return how the training ended, from the last quarter of its steps: what it got right, and how its loss fell.
+    """Return how the training ended: what the last quarter of its steps got right, and how the loss fell.
 
     `right` is the share of training rows judged right. `loss` and `loss_before` (the quarter before) are there where
     the training ended with supervised steps.

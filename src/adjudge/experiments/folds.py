@@ -1,4 +1,4 @@
-"""The pooled result of cross-validation: the judged rows of all folds of one method and seed as one result.
+"""The pooled result of cross-validation: the judged rows of all folds of one method and seed as one.
 
 OUT/TASK/METHOD/seed-N-fold-F/    the run of one fold
 OUT/TASK/METHOD/seed-N-pooled/    their predictions together, and the scores of these; it holds no judge
@@ -59,7 +59,10 @@ def _pool(folds: Sequence[Result], target: Path) -> Result:
 
 
 def _summed(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the folds' scores hold besides the metrics: sums of counts and seconds, the mean of training rows."""
+    """Return what the folds' scores hold besides the metrics.
+
+    Counts and seconds are summed. The number of training rows is their mean.
+    """
     rows = sum(fold["n"] for fold in folds)
     seconds = {name: sum(fold["seconds"][name] for fold in folds) for name in folds[0]["seconds"]}
     kept = ("task", "method", "model", "seed", "split", "folds", "decode")

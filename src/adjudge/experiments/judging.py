@@ -137,7 +137,7 @@ def judge_rows(
 
 
 def which_rows(config: Config) -> dict[str, Any]:
-    """Return the fields of scores.json that say which rows were judged: the split, and the fold or held-out rows."""
+    """Return which rows were judged, as fields of scores.json: the split, and the fold or held-out rows."""
     names = ("folds", "fold", "hold_out")
     others = {name: value for name in names if (value := getattr(config.data, name)) is not None}
     return {"split": config.data.split, **others}
@@ -203,6 +203,6 @@ def score_line(scores: Mapping[str, Any]) -> str:
 
 
 def beside_others(scores: Mapping[str, Any]) -> str:
-    """Return what to add to the seconds of a run beside others: `` beside 1 other``; nothing for a run alone."""
+    """Return what to add to the seconds of a run beside others: `` beside 1 other``; nothing if alone."""
     others = scores.get("jobs", 1) - 1
     return f" beside {others} {'other' if others == 1 else 'others'}" if others else ""

@@ -1,4 +1,7 @@
-"""The settings that may differ between a finished run and a use of it: how the machine judges, not what is judged."""
+"""The settings that may differ between a finished run and a use of it.
+
+They say how the machine judges, not what is judged.
+"""
 
 from __future__ import annotations
 

@@ -230,9 +230,10 @@ def cosine(one: Entry, other: Entry) -> float:
 
 
 def centroid(config: Config, spec: TaskSpec, rows: Sequence[Example], folder: Path) -> Tensor:
-    """Return the mean of the untrained model's last states after the rows' prompts, each of length 1, ``[D]``.
+    """Return the mean of the untrained model's last states after the rows' prompts, ``[D]``.
 
-    It is kept in `folder`, and computed again when the rows or the model are others.
+    Each state is scaled to length 1. The mean is kept in `folder`, and computed again when the rows or the model are
+    others.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -268,7 +269,10 @@ def _centroid(config: Config, spec: TaskSpec, rows: Sequence[Example]) -> Tensor
 
 
 def leave(entry: Entry) -> None:
-    """Copy what its run learned into the base, unless it is there. Raises RunError when the run has no adapter."""
+    """Copy what the entry's run learned into the base, unless it is there.
+
+    Raises RunError when the run has no adapter.
+    """
     from safetensors.torch import save_file
 
     if entry.source is None:
@@ -288,9 +292,9 @@ def leave(entry: Entry) -> None:
 
 
 def answers(transfer: Transfer) -> tuple[list[Prediction], dict[str, float]]:
-    """Return the answers to a stage's task, and the weights of its experts by name; add its entry to the base.
+    """Return the answers to a stage's task and its experts' weights by name; add its entry to the base.
 
-    They are those of its run alone where no entry is an expert, or none has weight.
+    The answers are those of its run alone where no entry is an expert, or none has weight.
     """
     leave(transfer.entry)
     run, spec, split = transfer.run, transfer.alone.spec, transfer.alone.config.data.split

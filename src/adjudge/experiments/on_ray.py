@@ -40,7 +40,7 @@ Ended = Callable[[Cell, Mapping[str, Any] | AdjudgeError], None]
 
 
 def run_on_ray(cells: Sequence[Cell], runtime: RuntimeConfig, begin: Begin, ended: Ended, *, jobs: int | None) -> None:
-    """Run each cell as a task of the cluster at RAY_ADDRESS, of the one on this machine, or of one started here.
+    """Run each cell as a task of a Ray cluster: at RAY_ADDRESS, on this machine, or started here.
 
     A cell takes `runtime.threads` CPUs (one if unset), and a GPU where the cluster has some. `jobs` cells run at a time
     at most; by default as many as the cluster has room for. `ended` gets the scores of each, or its error.

@@ -1,4 +1,4 @@
-"""The task of labelled rows that a Python program or the command line gives: a file, a frame, a pair, or splits."""
+"""The task of labelled rows from Python or the command line: a file, a frame, a pair, or splits."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Task = str | Path | TaskSpec
 def chosen_tasks(
     task: Task | Sequence[Task] | None, own: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> Iterator[list[TaskSpec]]:
-    """Yield the tasks that are named, or the one of the user's own rows: ``own["data"]``, with its options.
+    """Yield the named tasks, or the one of the user's own rows: ``own["data"]``, with its options.
 
     `overrides` are settings as `adjudge.train` takes them. Raises ConfigError for both, and for none.
     """
@@ -81,9 +81,9 @@ def chosen_tasks(
 
 @contextmanager
 def _named_tasks(
-    task: Task | Sequence[Task] | None, own: Mapping[str, Any], bad_rows: Any, slices: Sequence[str]
+    task: Task | Sequence[Task] | None, options: Mapping[str, Any], bad_rows: Any, slices: Sequence[str]
 ) -> Iterator[list[TaskSpec]]:
-    given = {name: value for name, value in own.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     if "data" in given and "dataset" in given:
         raise ConfigError("data and dataset both say which rows: give one of them.")
     if "data" not in given and "dataset" not in given:
@@ -114,9 +114,10 @@ def as_task(task: Task) -> TaskSpec:
 
 @contextmanager
 def file_to_judge(data: Any, text: Sequence[str], label: str | None, spec: TaskSpec) -> Iterator[Path]:
-    """Yield the file of labelled rows to judge with a task that is there: a path, or rows that are written to one.
+    """Yield the file of labelled rows to judge with an existing task.
 
-    Columns of rows are those of the task (or its fields' names) unless `text` and `label` name others.
+    It is the given path, or a file that the given rows are written to. Columns of rows are those of the task (or its
+    fields' names) unless `text` and `label` name others.
     """
     if isinstance(data, str | Path):
         yield Path(data)
@@ -135,7 +136,7 @@ def file_to_judge(data: Any, text: Sequence[str], label: str | None, spec: TaskS
 def dataset_task(
     name: str, text: Sequence[str], label: str | None, *, config: str | None = None, **options: Any
 ) -> TaskSpec:
-    """Return the task of a data set of the hub (``owner/name``, ``owner/name:config``), or of a folder in its layout.
+    """Return the task of a hub data set (``owner/name``, ``owner/name:config``) or a folder in its layout.
 
     `text` and `label` name its columns; the rows to judge are those of validation, else of test, else a fifth of train.
     `options` are those of `infer_task`. Raises DataError where its rows cannot be read, or have no such columns.

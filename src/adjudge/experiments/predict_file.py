@@ -78,8 +78,8 @@ def predict_file(
     _check_cells(out, columns, rows)
     if kind in (".csv", ".tsv"):
         _note_formulas(out, rows)
-    judged = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
-    predictions = decide(calibrated(judged, temperature), decision)
+    answers = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
+    predictions = decide(calibrated(answers, temperature), decision)
     added = [dict(zip(names, _cells(spec, each, len(names)), strict=True)) for each in predictions]
     if kind == ".parquet":
         _write_parquet(source, out, columns, rows, added)
@@ -95,7 +95,7 @@ def predict_file(
 
 
 def _counts(predictions: Sequence[Prediction], decision: Decision) -> str:
-    """Return ``0 answers unreadable, 12 held back``, and with a cost matrix what an answer is expected to cost."""
+    """Return ``0 answers unreadable, 12 held back``, and with a cost matrix the expected cost per row."""
     held_back = sum(prediction.abstained for prediction in predictions)
     unreadable = sum(prediction.value is None for prediction in predictions) - held_back
     parts = [f"{unreadable} answers unreadable", *([f"{held_back} held back"] if decision else [])]
@@ -106,7 +106,10 @@ def _counts(predictions: Sequence[Prediction], decision: Decision) -> str:
 
 
 def check_out(source: Path, out: Path, *, force: bool = False) -> None:
-    """Raise DataError for an output that cannot be written, before a model is loaded. `force` replaces a file."""
+    """Raise DataError for an output that cannot be written, before a model is loaded.
+
+    `force` replaces a file.
+    """
     if out.suffix.lower() not in WRITABLE:
         raise DataError(
             f"{out}: '{out.suffix}' is no kind of table that can be written.{nearest(out.suffix, WRITABLE)}"

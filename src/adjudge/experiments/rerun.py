@@ -110,7 +110,10 @@ def _check_reward_model(folder: Path, config: Config, specs: Sequence[TaskSpec])
 
 
 def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None) -> None:
-    """Warn of a user's table that is not the file of the run. Raises DataError when it is gone, with its hash."""
+    """Warn of a user's table that is not the file of the run.
+
+    Raises DataError when it is gone, with the hash of the run's file.
+    """
     from adjudge.tasks.reading.located import located
 
     recorded = read_json(folder / FILE).get("data", {}).get("tasks", {}) if _has(folder) else {}
@@ -129,7 +132,10 @@ def _check_tables(folder: Path, specs: Sequence[TaskSpec], data_dir: str | None)
 
 
 def _is_unfinished(target: Path) -> bool:
-    """Return whether the folder holds a run that was stopped: the repetition then goes on, with the same result."""
+    """Return whether the folder holds a run that was stopped.
+
+    The repetition then goes on, with the same result.
+    """
     return (target / "config.yaml").is_file() and Run.open(target).state != "complete"
 
 
@@ -185,7 +191,10 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 
 def _calibration(one: Path, other: Path) -> Iterator[Part]:
-    """Compare what two runs fitted at the end of their training; a run that is calibrated later is no other run."""
+    """Compare what two runs fitted at the end of their training.
+
+    A run that is calibrated later is no other run.
+    """
     if Run.open(one).config.calibration.rows:
         yield _fields("calibration", *(dict(flat(read_calibration(folder))) for folder in (one, other)))
 
@@ -307,7 +316,7 @@ def _json(value: Any) -> str:
 
 
 def _change(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    return f"{key} {' → '.join(_value(found[key]) if key in found else 'nothing' for found in (one, other))}"
+    return f"{key} {' → '.join(_value(side[key]) if key in side else 'nothing' for side in (one, other))}"
 
 
 def _value(value: Any) -> str:

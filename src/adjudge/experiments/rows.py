@@ -72,7 +72,7 @@ class Pools:
     """The fold of each row, by number of folds and seed."""
 
     def of_fold(self, config: Config) -> Pools:
-        """Return the training and judged rows of the run's fold, or the pools themselves without ``data.folds``.
+        """Return the training and judged rows of the run's fold, or these pools without ``data.folds``.
 
         Raises ConfigError when the run names no fold, or the rows are too few for as many.
         """
@@ -91,11 +91,11 @@ class Pools:
                 deal_folds(spec, rows, folds, seed) for spec, rows in zip(self.specs, self.train, strict=True)
             ]
         numbered = [list(zip(*part, strict=True)) for part in zip(self.train, self._folds[folds, seed], strict=True)]
-        judged = [[row for row, number in rows if number == fold] for rows in numbered]
+        eval_rows = [[row for row, number in rows if number == fold] for rows in numbered]
         train = [[row for row, number in rows if number != fold] for rows in numbered]
-        every_judged = [row for rows in judged for row in rows]
+        every_judged = [row for rows in eval_rows for row in rows]
         train = [_allowed(config, spec, rows, every_judged) for spec, rows in zip(self.specs, train, strict=True)]
-        return Pools(self.specs, train, judged)
+        return Pools(self.specs, train, eval_rows)
 
     def draw(self, config: Config) -> RunRows:
         """Draw the rows of one run.
@@ -123,14 +123,14 @@ class Pools:
         if not config.calibration.rows or not get_entry(config.method).trains:
             return RunRows([TaskRows(*part) for part in zip(self.specs, rows, strict=True)], pools.eval_rows)
         split = [
-            set_aside(spec, learned, pool, judged, config.calibration.rows, config.seed)
-            for spec, learned, pool, judged in zip(self.specs, rows, pools.train, pools.eval_rows, strict=True)
+            set_aside(spec, learned, pool, eval_rows, config.calibration.rows, config.seed)
+            for spec, learned, pool, eval_rows in zip(self.specs, rows, pools.train, pools.eval_rows, strict=True)
         ]
         parts = [TaskRows(spec, learned) for spec, (learned, _) in zip(self.specs, split, strict=True)]
         return RunRows(parts, pools.eval_rows, [held for _, held in split])
 
     def _counts(self, config: Config, sizes: Sequence[int]) -> list[int | None]:
-        """Return the number of training rows of each task, of those it has; None for all rows of a single task."""
+        """Return how many of each task's training rows to take; None for all rows of a single task."""
         if len(self.specs) == 1:
             return [config.data.train_rows]
         mixture = config.data.mixture or "proportional"
@@ -174,7 +174,7 @@ def _load_pools(config: Config, specs: Sequence[TaskSpec], *, train: bool) -> Po
 
 
 def _held_out(config: Config, specs: Sequence[TaskSpec], count: int) -> Pools:
-    """Return pools whose rows to judge are drawn from the training rows, the same for every seed and method.
+    """Return pools whose judged rows are drawn from the training rows, the same for each seed and method.
 
     Rows with the texts of a held-out row, and those of its group, are not learned from. Raises DataError when fewer
     rows would remain to learn from than are held out.
@@ -189,10 +189,10 @@ def _held_out(config: Config, specs: Sequence[TaskSpec], count: int) -> Pools:
         without_overlap([row for row in rows if row.group not in known], every_held)
         for rows, known in zip(train, groups, strict=True)
     ]
-    for spec, rows, judged in zip(specs, rest, held, strict=True):
-        if len(rows) < len(judged):
+    for spec, rows, eval_rows in zip(specs, rest, held, strict=True):
+        if len(rows) < len(eval_rows):
             raise DataError(
-                f"{spec.name}: data.hold_out={count} would judge {len(judged):,} of its training rows and leave "
+                f"{spec.name}: data.hold_out={count} would judge {len(eval_rows):,} of its training rows and leave "
                 f"{len(rows):,} to learn from. Hold out fewer."
             )
     return Pools(specs, rest, held)
@@ -206,7 +206,10 @@ def _judged(split: Sequence[Example], count: int | None) -> KeptRows:
 
 
 def _refuse_learned(config: Config, specs: Sequence[TaskSpec]) -> None:
-    """Raise ConfigError when the run to start from learned from rows of other folds: this one would judge them."""
+    """Raise ConfigError when the run to start from learned from rows of other folds.
+
+    The run that starts from it would judge them.
+    """
     folder = Path(str(config.init))
     if not (folder / "config.yaml").is_file():
         return
@@ -226,7 +229,10 @@ def rows_for(config: Config, specs: Sequence[TaskSpec]) -> RunRows:
 
 
 def eval_rows_for(config: Config, spec: TaskSpec) -> Sequence[Example]:
-    """Return the rows to judge, the same for all methods and seeds; those of the run's fold with ``data.folds``."""
+    """Return the rows to judge, the same for all methods and seeds.
+
+    With ``data.folds`` they are those of the run's fold.
+    """
     return load_pools(config, [spec], train=False).of_fold(config).eval_rows[0]
 
 
@@ -264,7 +270,10 @@ def fingerprint(rows: Iterable[Example]) -> str:
 
 
 def learned_rows(entry: Entry, config: Config, rows: RunRows) -> list[Example]:
-    """Return the training rows the method sees: of few-shot the demonstrations, and those of its label prior."""
+    """Return the training rows the method sees.
+
+    Of few-shot they are the demonstrations, and those of its label prior.
+    """
     if entry.rows == "demonstrations":
         return [row for part in rows.parts for row in _seen(part, config)]
     return [row for part in rows.parts for row in part.rows]

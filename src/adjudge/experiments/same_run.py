@@ -63,7 +63,7 @@ def goes_on(folder: Path, identity: Identity, *, resume: bool) -> bool:
 
 
 def difference_of(run: Run, identity: Identity) -> str:
-    """Return how the run in a folder differs from the one to do, as in ``other settings (seed 0 → 1)``; or nothing."""
+    """Return how a run differs from the one to do, as in ``other settings (seed 0 → 1)``; or nothing."""
     changed = differences(run.config, identity.config)
     if changed:
         return f"other settings ({', '.join(changed)})"
@@ -95,7 +95,10 @@ def _changed_reward(made_from: Mapping[str, Any], identity: Identity) -> str:
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """Return rows, reward functions and starting point as a run recorded them; nothing before it began to train."""
+    """Return rows, reward functions and starting point as a run recorded them.
+
+    There is nothing before it began to train.
+    """
     environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
     record = dict(environment.get("data", {}))
     record |= {name: environment[name] for name in ("init", FUNCTIONS, REWARD_MODEL) if name in environment}
@@ -118,7 +121,7 @@ def _changed_file(folder: Path) -> str:
 
 
 def _check_checkpoint(run: Run, identity: Identity) -> None:
-    """Raise RunError when the newest checkpoint is damaged, was made from something else, or its logs were cut."""
+    """Raise RunError when the newest checkpoint is damaged, made from other rows, or its logs were cut."""
     from adjudge.training.checkpoint import newest_packed
 
     state = newest_packed(run.folder / CHECKPOINTS)

@@ -1,4 +1,7 @@
-"""What a run would send to an API, said before anything is run. The writer itself asks for consent once more."""
+"""What a run would send to an API, said before anything is run.
+
+The writer itself asks for consent once more.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,16 @@ from adjudge.types import Example
 def outgoing(
     config: Config, specs: Sequence[TaskSpec], train: Sequence[Sequence[Example]], judged: Sequence[Sequence[Example]]
 ) -> Outgoing | None:
-    """Return what judging these rows would send to the API of the run's model; None for a model on this machine."""
+    """Return what judging these rows would send to the API of the run's model; None for a local model."""
     if not is_api(model_of(config)):
         return None
     from adjudge.prompts.messages import answer_limit, prompt_messages  # it imports PyTorch
 
     parts = []
     if (entry := get_entry(config.method)).many_questions:
-        own = entry.load().outgoing
-        assert own is not None
-        return reduce(add, (own(config, *each) for each in zip(specs, train, judged, strict=True)))
+        method_outgoing = entry.load().outgoing
+        assert method_outgoing is not None
+        return reduce(add, (method_outgoing(config, *each) for each in zip(specs, train, judged, strict=True)))
     for spec, train_rows, rows in zip(specs, train, judged, strict=True):
         shown: Sequence[Example] = ()
         if entry.rows == "demonstrations":
@@ -50,7 +53,7 @@ def outgoing(
 
 
 def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: bool = False) -> None:
-    """Raise ConfigError for what keeps runs of one model from sending their rows: consent, a key, a network.
+    """Raise ConfigError for what keeps runs of one model from sending rows: consent, a key, a network.
 
     A folder with logged answers is left to the writer: what is logged needs none of them. With `say`, say what goes.
     """

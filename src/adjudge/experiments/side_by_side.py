@@ -45,10 +45,11 @@ def check_jobs(jobs: int | None) -> None:
 def job_environments(
     jobs: int, runtime: RuntimeConfig, *, cores: int | None = None, gpus: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
-    """Return the environment variables of each of `jobs` processes side by side; one without any for a single job.
+    """Return the environment variables of each of `jobs` processes side by side.
 
-    Each gets ``cores // jobs`` threads, unless `runtime.threads` or a smaller OMP_NUM_THREADS says how many. Where
-    there are several GPUs, they are dealt out in turn. Warns when the threads are more than the cores.
+    A single job has none. Of several, each gets ``cores // jobs`` threads, unless `runtime.threads` or a smaller
+    OMP_NUM_THREADS says how many. Where there are several GPUs, they are dealt out in turn. Warns when the threads are
+    more than the cores.
     """
     if jobs == 1:
         return [{}]
@@ -91,7 +92,7 @@ def run_side_by_side(
     run: Callable[[CellProcesses, Cell], Scores],
     ended: Callable[[Cell, Scores | AdjudgeError], None],
 ) -> None:
-    """Run each cell in a process of its own, as many at a time as there are `environments`, in their order.
+    """Run each cell in its own process, as many at a time as there are `environments`, in their order.
 
     `run` runs one cell in a thread. `ended` gets its scores or its error, in this thread.
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, when all cells have finished their step and written a checkpoint.
@@ -109,7 +110,10 @@ def run_side_by_side(
 
 
 def _outcome(future: Future[Scores]) -> Scores | AdjudgeError:
-    """Return the scores of a cell, or the error that it failed with. Raises what is not a failure of the cell alone."""
+    """Return the scores of a cell, or the error that it failed with.
+
+    Raises what is not a failure of the cell alone.
+    """
     error = future.exception()
     if isinstance(error, AdjudgeError):
         return error
@@ -118,7 +122,10 @@ def _outcome(future: Future[Scores]) -> Scores | AdjudgeError:
 
 @contextmanager
 def _all_stopped_on_error(processes: CellProcesses, futures: Mapping[Future[Scores], Cell]) -> Iterator[None]:
-    """Stop every cell when this block raises, and wait for their checkpoints; a second Ctrl-C ends them at once."""
+    """Stop every cell when this block raises, and wait for their checkpoints.
+
+    A second Ctrl-C ends them at once.
+    """
     try:
         yield
     except BaseException as error:

@@ -41,14 +41,14 @@ def fit_temperatures(
     records = {}
     for spec, judge, (examples, source) in zip(specs, judges, rows, strict=True):
         predictions = judge.judge(examples, probabilities=True, title=f"calibrating on {spec.name}")
-        judged = rated(spec, predictions)
-        if judged is None:
+        rated_rows = rated(spec, predictions)
+        if rated_rows is None:
             raise DataError(f"{spec.name}: some rows have no gold answer or no probabilities; calibration needs both.")
         if len(examples) < FEW:
             warn(f"{spec.name}: a temperature fitted on {len(examples)} rows is rough; take {FEW} or more.")
-        if judged.right_N.all():
+        if rated_rows.right_N.all():
             warn(f"{spec.name}: all {len(examples)} rows are judged right, so the temperature stays 1. Take more rows.")
-        records[spec.name] = {**fitted_record(judged), "rows_sha256": fingerprint(examples), "source": source}
+        records[spec.name] = {**fitted_record(rated_rows), "rows_sha256": fingerprint(examples), "source": source}
         note(fitted_line(spec.name, records[spec.name]))
     return records
 

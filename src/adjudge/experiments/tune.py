@@ -1,4 +1,4 @@
-"""Search the settings of methods on held-out training rows: as many trials for each, and no row of the split.
+"""Search methods' settings on held-out training rows: as many trials for each, no row of the split.
 
 OUT/study.db                  the trials, in the file of the library that proposes them (optuna, extra ``tune``)
 OUT/METHOD/trial-003/         an ordinary run folder per trial
@@ -101,13 +101,13 @@ def tune(
     lock = Lock(out)
     lock.acquire()
     try:
-        found = _Search(configs, spec, searched, rows, out, command)
+        studies = _Search(configs, spec, searched, rows, out, command)
         with CellProcesses() as processes:
             try:
-                found.run(runner or processes, trials, budget_s)
+                studies.run(runner or processes, trials, budget_s)
             except KeyboardInterrupt as stop:
                 raise type(stop)(str(out)) from None
-        return found.write()
+        return studies.write()
     finally:
         lock.release()
 
@@ -169,9 +169,9 @@ class _Search:
         }
         write_json(self._out / FILE, tuned)
         write_text(self._out / "tuned.md", tuned_markdown(tuned))
-        for name, found in tuned["methods"].items():
-            if found["settings"]:
-                write_text(self._out / f"{name}.yaml", yaml.safe_dump(_nested(found["settings"]), sort_keys=False))
+        for name, result in tuned["methods"].items():
+            if result["settings"]:
+                write_text(self._out / f"{name}.yaml", yaml.safe_dump(_nested(result["settings"]), sort_keys=False))
         return tuned
 
     def _open(self, name: str) -> Any:
@@ -269,7 +269,7 @@ class _Search:
 def tuned_settings(
     folder: str | Path, methods: Sequence[str], specs: Sequence[TaskSpec]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the best settings that a search found for some methods, and what a comparison records of the search.
+    """Return the best settings a search found for some methods, and what a comparison records of it.
 
     Warns when the methods had different numbers of trials, or another task was searched on. Raises RunError where there
     is no search, and ConfigError for a method that has settings to search and was not in it.
@@ -287,14 +287,14 @@ def tuned_settings(
             f"{folder} has no settings for {', '.join(lacking)}: tuned methods are compared with tuned ones. Search "
             f"them too, or leave them out: adjudge tune {','.join([*tuned['methods'], *lacking])}."
         )
-    found = {name: tuned["methods"][name] for name in names if name in tuned["methods"]}
-    trials = {name: each["trials"] for name, each in found.items() if each["trials"]}
+    results = {name: tuned["methods"][name] for name in names if name in tuned["methods"]}
+    trials = {name: each["trials"] for name, each in results.items() if each["trials"]}
     if len(set(trials.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in trials.items())
         warn(f"{folder}: the methods had different numbers of trials: {listed}. The one with more has an advantage.")
     if any(spec.name != tuned["task"] for spec in specs):
         warn(f"{folder}: settings were searched on {tuned['task']}; what is best there may not be best elsewhere.")
-    settings = {key: value for each in found.values() for key, value in each["settings"].items()}
+    settings = {key: value for each in results.values() for key, value in each["settings"].items()}
     record = {name: tuned[name] for name in ("task", "hold_out", "train_rows")}
     return settings, {**record, "trials": trials, "settings": settings}
 
@@ -350,8 +350,8 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in settings.items():
         *parents, last = key.split(".")
-        place = tree
+        branch = tree
         for part in parents:
-            place = place.setdefault(part, {})
-        place[last] = value
+            branch = branch.setdefault(part, {})
+        branch[last] = value
     return tree

@@ -26,7 +26,10 @@ _LISTED = 12
 
 
 def report_own_table(spec: TaskSpec, config: Config) -> None:
-    """Print what was read, when the task's rows come from a table of the user. Raises DataError as reading does."""
+    """Print what was read, when the task's rows come from a table of the user.
+
+    Raises DataError as reading does.
+    """
     if spec.source.table is None:
         return
     train, dev = (load_split(spec, split, config.data.data_dir, config.data.bad_rows) for split in ("train", "dev"))

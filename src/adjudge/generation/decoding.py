@@ -27,7 +27,7 @@ UNFINISHED, QUOTES, EMPTY = "unfinished", "quotes", "empty"
 
 @dataclass(frozen=True, slots=True)
 class TextEnd:
-    """A text ends with its first sentence, at a line end, at the end of the turn, or after `max_tokens` tokens."""
+    """The end of a text: its first sentence, a line end, the end of the turn, or `max_tokens` tokens."""
 
     tokenizer: Any
     end_ids: tuple[int, ...]
@@ -63,8 +63,8 @@ def first_sentence(text: str) -> tuple[str, str | None]:
         if line.startswith(opening) and line.count(closing) == (2 if opening == closing else 1):
             inside = line[1:].partition(closing)[0]
             line = inside.strip()
-    found = _SENTENCE_END.search(line)
-    sentence = " ".join((line[: found.end()] if found else line).split())
+    match = _SENTENCE_END.search(line)
+    sentence = " ".join((line[: match.end()] if match else line).split())
     if not any(letter.isalpha() for letter in sentence):
         return sentence, EMPTY
     if _QUOTES.search(sentence):
@@ -75,11 +75,11 @@ def first_sentence(text: str) -> tuple[str, str | None]:
 
 
 def span_of(end: TextEnd, ids: Sequence[int], sentence: str, start: str) -> slice:
-    """Return which of the written tokens make up the sentence, without white space before it; at least one."""
+    """Return which written tokens make up the sentence, without white space before it; at least one."""
     wanted = _length(sentence)
     lengths = [_length(f"{start}{end.text(ids[:count])}") for count in range(1, len(ids) + 1)]
-    first = next((place for place, length in enumerate(lengths) if length > 0), 0)
-    last = next((place for place, length in enumerate(lengths) if length >= wanted), len(ids) - 1)
+    first = next((index for index, length in enumerate(lengths) if length > 0), 0)
+    last = next((index for index, length in enumerate(lengths) if length >= wanted), len(ids) - 1)
     return slice(min(first, last), last + 1)
 
 
@@ -116,10 +116,10 @@ class Repetition:
         """Return the logits to draw from."""
         if self._reward != 1 or self._penalty != 1:
             logits_AV = logits_AV.clone()
-            for place, (row, written) in enumerate(zip(rows, ids, strict=True)):
+            for index, (row, written) in enumerate(zip(rows, ids, strict=True)):
                 had = self._started[row] | set(written)
-                _scale(logits_AV[place], self._given[row] - had, self._reward)
-                _scale(logits_AV[place], had, self._penalty)
+                _scale(logits_AV[index], self._given[row] - had, self._reward)
+                _scale(logits_AV[index], had, self._penalty)
         return logits_AV if self._temperature in (0, 1) else logits_AV / self._temperature
 
 

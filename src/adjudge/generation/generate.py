@@ -81,7 +81,10 @@ class Order:
 
 
 def check_order(order: Order, config: Config, out: Path, inputs: Sequence[Path] = ()) -> None:
-    """Raise ConfigError for what can be refused before a model is loaded, such as writing over one of `inputs`."""
+    """Raise ConfigError for what can be refused before a model is loaded.
+
+    Writing over one of `inputs` is an example. Raises DataError where second texts are wanted and no first ones given.
+    """
     if out.suffix.lower() != ".csv":
         raise ConfigError(f"--out {out}: the rows are written as CSV. Name a file that ends in .csv.")
     taken = [path for path in inputs if path.resolve() in [file.resolve() for file in files_at(out)]]
@@ -100,7 +103,7 @@ def check_order(order: Order, config: Config, out: Path, inputs: Sequence[Path] 
 def identity_of(order: Order, config: Config) -> dict[str, Any]:
     """Return what makes two commands write the same texts."""
     given = hashlib.sha256("\n".join(order.given).encode("utf-8", "surrogatepass")).hexdigest()
-    judged = hashlib.sha256("\n".join(sorted(order.judged)).encode("utf-8", "surrogatepass")).hexdigest()
+    judged_hash = hashlib.sha256("\n".join(sorted(order.judged)).encode("utf-8", "surrogatepass")).hexdigest()
     return {
         "adjudge": __version__,
         "model": published_name(config.model),
@@ -115,16 +118,17 @@ def identity_of(order: Order, config: Config) -> dict[str, Any]:
         "form": order.plan.form,
         "how": order.plan.how.model_dump(mode="json"),
         "given": {"texts": len(order.given), "from": order.given_from, "sha256": given},
-        "judged": {"rows": len(order.judged), "sha256": judged},
+        "judged": {"rows": len(order.judged), "sha256": judged_hash},
     }
 
 
 def generate(
     policy: Policy, config: Config, order: Order, out: Path, work: Work, spec: TaskSpec | None = None
 ) -> Selection:
-    """Write the texts that are missing, choose the rows, and write the files. Raises DataError without any row.
+    """Write the texts that are missing, choose the rows, and write the files.
 
     `spec` is the task whose rows they are. Given again after a kill, it goes on, with the result of a run never killed.
+    Raises DataError without any row.
     """
     with work:
         write_texts(policy, config, order, work)
@@ -195,8 +199,8 @@ class _Writer:
     def batch(self, word: str, number: int, places: Sequence[int]) -> list[Written]:
         """Write the texts of a label with these numbers."""
         plan, how = self._order.plan, self._order.plan.how
-        given = [self._given[place % len(self._given)] if self._given else "" for place in places]
-        starts = [plan.start(place) for place in places]
+        given = [self._given[index % len(self._given)] if self._given else "" for index in places]
+        starts = [plan.start(index) for index in places]
         prompts = [self._ids.of(word, *pair) for pair in zip(given, starts, strict=True)]
         repetition = Repetition(
             [self._ids.tokens(text) if text else [] for text in given],

@@ -1,4 +1,4 @@
-"""Which of the written texts become rows: no copies, none that is judged, and the likeliest of the rest."""
+"""Which written texts become rows: no copies, none that is judged, and the likeliest of the rest."""
 
 from __future__ import annotations
 
@@ -89,13 +89,16 @@ def usable(plan: Plan, texts: Iterable[Written], judged: Collection[str]) -> tup
 
 def shares(words: Sequence[str], rows: int) -> dict[str, int]:
     """Return how many of the rows each label gets: as many as the others, up to one."""
-    return {word: rows // len(words) + (place < rows % len(words)) for place, word in enumerate(words)}
+    return {word: rows // len(words) + (index < rows % len(words)) for index, word in enumerate(words)}
 
 
 def select(
     plan: Plan, texts: Iterable[Written], judged: Collection[str], rows: int, seed: int, *, at_random: bool = False
 ) -> Selection:
-    """Return the rows: of each label those with the highest scores, or drawn `at_random` or where its block says so."""
+    """Return the rows: of each label those with the highest scores, or drawn at random.
+
+    They are drawn with `at_random`, or where the label's block says so.
+    """
     kept, dropped = usable(plan, texts, judged)
     chosen: dict[str, list[Written]] = {}
     for word, count in shares(plan.words, rows).items():
@@ -104,7 +107,7 @@ def select(
             of_label = random.Random(f"{seed} {word}").sample(of_label, min(count, len(of_label)))
         chosen[word] = sorted(of_label, key=lambda written: -written.score)[:count]
     longest = max(map(len, chosen.values()))
-    in_turn = [part[place] for place in range(longest) for part in chosen.values() if place < len(part)]
+    in_turn = [part[index] for index in range(longest) for part in chosen.values() if index < len(part)]
     passed = {word: sum(written.word == word for written in kept) for word in plan.words}
     return Selection(in_turn, {reason: count for reason, count in dropped.items() if count}, passed)
 

@@ -1,4 +1,4 @@
-"""The texts written so far, in a hidden folder beside the result, so that a killed `adjudge generate` goes on.
+"""The texts written so far, in a hidden folder beside the result: a killed `adjudge generate` goes on.
 
 .OUT.work/texts.jsonl   what is written, in its first line; then a line per batch, in order
 """

@@ -1,4 +1,7 @@
-"""What a model behind an API cannot do: it gives answers, neither weights nor label probabilities. Imports no torch."""
+"""What a model behind an API cannot do: it gives answers, neither weights nor label probabilities.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def check_api(method: str, model: str, config: Config, able: Sequence[str]) -> None:
-    """Raise ConfigError where a method cannot go with a model behind an API; `able` are the methods that can."""
+    """Raise ConfigError where a method or a setting cannot go with a model behind an API.
+
+    `able` are the methods that can.
+    """
     api_name(model)
     if method not in able:
         raise ConfigError(

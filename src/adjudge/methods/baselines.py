@@ -75,10 +75,10 @@ def compare(
     mask_BR = rollout.mask_BR
     if vine is not None:
         labels = config.values == "vine-labels"
-        found = Vine(task, config.vine, config.reward, vine, labels, common_scale).step_values(rollout)
-        advantage_BR = step_advantages(score_B, found.value_BS, found.steps_B, found.step_BR, mask_BR)
+        vine_values = Vine(task, config.vine, config.reward, vine, labels, common_scale).step_values(rollout)
+        advantage_BR = step_advantages(score_B, vine_values.value_BS, vine_values.steps_B, vine_values.step_BR, mask_BR)
         penalty = ReferencePenalty(ref_logp_BR, beta, mask_BR.float())
-        return Compared(_scaled(advantage_BR, mask_BR, config), penalty=penalty, figures=found.figures)
+        return Compared(_scaled(advantage_BR, mask_BR, config), penalty=penalty, figures=vine_values.figures)
     reward_BR = token_rewards(score_B, rollout.logp_BR, ref_logp_BR, mask_BR, beta)
     check_finite("the reward", reward_BR)
     if uses_exact(task, config):

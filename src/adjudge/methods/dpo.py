@@ -38,7 +38,10 @@ LOSSES = {"dpo": dpo, "minor-dpo": minor_dpo}
 
 
 def train_dpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on pairs of answers to each task's prompts. Raises DataError without pairs, and NotFiniteError."""
+    """Train on pairs of answers to each task's prompts.
+
+    Raises DataError without pairs, and NotFiniteError.
+    """
     config = run.config.dpo
     pairs = Pairs(config.pairs, otherwise="dpo.pairs=hardest")
 

@@ -46,7 +46,10 @@ from adjudge.training.updates import accumulate, apply_gradients
 
 
 def train_exact(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on the expected reward. Raises ConfigError for numbers that cannot be listed, and NotFiniteError."""
+    """Train on the expected reward.
+
+    Raises ConfigError for numbers that cannot be listed, and NotFiniteError.
+    """
     config = run.config.exact
     for part in parts:
         every_answer(part.spec)

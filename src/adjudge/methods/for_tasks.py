@@ -1,4 +1,4 @@
-"""What settings become that are left to the tasks of a run, and which of them a method with explanations reads."""
+"""What settings left to a run's tasks become, and which of them a method with explanations reads."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def _with_steps(config: Config, spec: TaskSpec) -> Config:
                 "iip.steps='[\"What is praised?\", \"What is criticised?\"]', or a 'procedure' in the task file, or "
                 f"leave {config.method} out."
             )
-        own = spec.procedure
-        found = {"lines": own.lines} if own.lines is not None else {"steps": own.steps}
-        steps = steps.model_copy(update=found)
+        procedure = spec.procedure
+        changes = {"lines": procedure.lines} if procedure.lines is not None else {"steps": procedure.steps}
+        steps = steps.model_copy(update=changes)
     return config.model_copy(update={"iip": steps})
 
 

@@ -1,4 +1,4 @@
-"""The loop of methods that train a policy's LoRA layers: the policy, its reference, rewards and a warm start.
+"""The loop that trains a policy's LoRA layers: the policy, its reference, rewards and a warm start.
 
 Most methods iterate over it (`adapter_loop`). It knows no loss.
 """
@@ -48,7 +48,10 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
     """Times the reference is renewed from the policy, the start included."""
 
     def iteration_of(self, step: Step[PromptedTask, RowT]) -> int:
-        """Return which iteration a step is in, counted from 0. The steps after the warm start are shared out evenly."""
+        """Return which iteration a step is in, counted from 0.
+
+        The steps after the warm start are shared out evenly.
+        """
         return (step.number - self.first_steps - 1) * self.iterations // self._own_steps
 
     def begins_iteration(self, step: Step[PromptedTask, RowT]) -> bool:

@@ -109,10 +109,10 @@ def collect_batch(
     vine: Sampling | None = None,
     common_scale: bool = False,
 ) -> PpoBatch:
-    """Sample answers to each prompt, score them, and estimate advantages; `vine` draws continuations for VinePPO.
+    """Sample answers to each prompt, score them, and estimate advantages.
 
-    With `common_scale`, rewards of several tasks are put on one scale (`adjudge.rollout.collect.score`). Raises
-    NotFiniteError, and DataError for a row without a gold answer.
+    `vine` draws continuations for VinePPO. With `common_scale`, rewards of several tasks are put on one scale
+    (`adjudge.rollout.collect.score`). Raises NotFiniteError, and DataError for a row without a gold answer.
     """
     exact, one_pass = uses_exact(task, config), config.is_one_pass(len(rows))
     rollout = sample(task, rows, sampling, samples=config.samples, score_labels=exact, grad=one_pass)
@@ -130,7 +130,7 @@ def right_answers(
     if not weight:
         return None
     taught = rollout.missed if config.sft_rows == "missed" else range(len(rows))
-    return RightAnswers({place: taught_row(task, rows[place]) for place in taught}, weight)
+    return RightAnswers({index: taught_row(task, rows[index]) for index in taught}, weight)
 
 
 METHOD = adapter_method(train_ppo)

@@ -1,4 +1,4 @@
-"""What arXiv 2410.11020 reports of PPO against other methods: differences of suite averages, in points.
+"""What arXiv 2410.11020 reports of PPO against other methods: differences of suite averages in points.
 
 They are of LLaMA-2-7B-chat, on the leaderboards' test rows (abstract and section 4). ``encoder`` is its fine-tuned
 BERT-large.

@@ -83,7 +83,10 @@ def _pairs(name: str, summary: str, source: str, **others: Any) -> Entry:
 
 
 def _prompting(name: str, summary: str, source: str, *, groups: tuple[str, ...] = (), **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing; it reads `groups` too."""
+    """Return the entry of a method in ``methods/prompting/NAME.py``, which trains nothing.
+
+    It reads the settings of `groups` too.
+    """
     module = f"adjudge.methods.prompting.{own_group(name)}"
     settings = ("prompt", "answer", "api", *groups)
     return Entry(name, summary, source, module, settings, trains=False, trains_adapter=False, takes_api=True, **others)
@@ -118,7 +121,7 @@ def _encoder(name: str, summary: str, source: str, *, checkpoints: bool = True, 
 
 
 def _floor(name: str, summary: str, source: str, model: str = "", **others: Any) -> Entry:
-    """Return the entry of a method in ``methods/floors/NAME.py``: features that are not trained, and a regression."""
+    """Return the entry of a method in ``methods/floors/NAME.py``: a regression on untrained features."""
     group = own_group(name)
     module = f"adjudge.methods.floors.{group}"
     others = {"takes_sets": True, **others}

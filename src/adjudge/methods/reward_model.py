@@ -67,8 +67,8 @@ def train_reward_model(run: Run, parts: Sequence[TaskRows]) -> Trained:
                 pairs.build(loop.tasks, rows, loop.sampling)
             row_weights, answers = weights[step.task_index], None
             if analysed:
-                own = pairs.of(step.task_index, step.rows)
-                figures = learn_answer_pairs(step.task, step.rows, own, row_weights, loop.optimizer, config)
+                step_pairs = pairs.of(step.task_index, step.rows)
+                figures = learn_answer_pairs(step.task, step.rows, step_pairs, row_weights, loop.optimizer, config)
             else:
                 figures, answers = learn_reward_pairs(step.task, step.rows, row_weights, loop.optimizer, config)
             loop.log(step, {**figures, "lr": loop.lr}, answers)

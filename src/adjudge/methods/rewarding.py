@@ -43,25 +43,25 @@ def add_rewarders(
 
 def rated(run: Run, model: RewardModel, parts: Sequence[TaskRows]) -> Sequence[Ratings]:
     """Return what the reward model gives each label of each row, task by task. It reads its own prompts."""
-    own = Run.open(model.folder)
+    model_run = Run.open(model.folder)
     update = {"model": run.config.model, "runtime": run.config.runtime}  # the same weights, where they lie now
-    own.config = dated(model.folder, own.config).model_copy(update=update)
+    model_run.config = dated(model.folder, model_run.config).model_copy(update=update)
 
     # Every process loads it: the first, which rates alone, may need what the others hold of a divided base.
-    tasks = load_adapter_tasks(own, [part.spec for part in parts])
+    tasks = load_adapter_tasks(model_run, [part.spec for part in parts])
     if model.rates_analyses:
         return [AnswerRatings(task, rates_labels=model.kind == "label") for task in tasks]
 
     def rate() -> list[tuple[list[list[float]], float]]:
-        found = []
+        ratings = []
         for task, part in zip(tasks, parts, strict=True):
             task.policy.eval()
             rows = prompt_rows(task, part.rows)
             reward_NL = label_rewards(task, [row.ids for row in rows])
             highest = reward_NL.argmax(1).tolist()
             right = sum(map(int.__eq__, highest, gold_labels(task, rows))) / len(rows)
-            found.append((reward_NL.tolist(), right))
-        return found
+            ratings.append((reward_NL.tolist(), right))
+        return ratings
 
     rewards = []
     for part, (rows, right) in zip(parts, on_first(rate), strict=True):

@@ -48,9 +48,10 @@ PROMPTS = {
 
 
 def default_space(method: str, config: Config, train_rows: int) -> Space:
-    """Return what is searched for a method unless the user says otherwise; empty where it has nothing to choose.
+    """Return what is searched for a method unless the user says otherwise.
 
-    `train_rows` are the rows it learns from: they decide how many passes the default settings make.
+    It is empty where the method has nothing to choose. `train_rows` are the rows it learns from: they decide how many
+    passes the default settings make.
     """
     space: dict[str, Range | Choices] = dict(PROMPTS.get(method, {}))
     group = own_group(method)
@@ -91,7 +92,7 @@ def default_passes(settings: LoopConfig, train_rows: int) -> int:
 
 
 def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choices]) -> dict[str, Space]:
-    """Return the spaces of some methods with the user's own `given` settings in the place of the default ones.
+    """Return the spaces of some methods with the user's `given` settings in place of the default ones.
 
     Raises ConfigError for a setting that none of the methods has to itself.
     """
@@ -110,10 +111,10 @@ def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choic
 
 
 def _value(config: Config, key: str) -> float | None:
-    """Return a number among the settings, or what it is when it is unset; None where there is no such setting."""
-    place: Any = config
+    """Return a number among the settings, or what it is when unset; None where there is no such setting."""
+    value: Any = config
     for part in key.split("."):
-        place = getattr(place, part, None)
-    if place is None and key in UNSET:
+        value = getattr(value, part, None)
+    if value is None and key in UNSET:
         return UNSET[key](config)
-    return place if isinstance(place, int | float) and not isinstance(place, bool) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

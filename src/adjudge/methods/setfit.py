@@ -1,4 +1,6 @@
-"""SetFit: an encoder tuned on pairs of texts, and a logistic regression on its vectors; by the library ``setfit``.
+"""SetFit: an encoder tuned on pairs of texts, and a logistic regression on its vectors.
+
+The library ``setfit`` trains both.
 
 1. Pair the training texts: of the same label, whose vectors should have the cosine 1, and of different ones, 0.
 2. Tune the whole encoder on the pairs (`setfit.Trainer.train_embeddings`).
@@ -52,7 +54,10 @@ MOST_ROWS = 10_000
 
 
 def train_setfit(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Tune the encoder on pairs, fit, and save. Raises DataError for rows it cannot learn from, and ConfigError."""
+    """Tune the encoder on pairs, fit, and save.
+
+    Raises DataError for rows it cannot learn from, and ConfigError.
+    """
     (part,) = parts
     task, settings = part.spec, run.config.setfit
     targets = [int(target_of(row, task)) for row in part.rows]
@@ -103,14 +108,14 @@ def _tune(run: Run, encoder: Encoder, texts: Sequence[str], targets: Sequence[in
 
     library_logging.set_verbosity_error()
     disable_progress_bars()
-    with tempfile.TemporaryDirectory(prefix="adjudge-") as place, quiet(), no_future_warnings():
-        encoder.save(Path(place) / "encoder")  # whatever it was loaded from
-        reader = Transformer(str(Path(place) / "encoder"), max_seq_length=encoder.max_tokens)
+    with tempfile.TemporaryDirectory(prefix="adjudge-") as folder, quiet(), no_future_warnings():
+        encoder.save(Path(folder) / "encoder")  # whatever it was loaded from
+        reader = Transformer(str(Path(folder) / "encoder"), max_seq_length=encoder.max_tokens)
         reader.tokenizer.split_special_tokens = True  # [SEP] in a text is text
         pooling = Pooling(reader.get_embedding_dimension(), "mean")
         body = SentenceTransformer(modules=[reader, pooling, Normalize()], device=str(encoder.model.device))
         model = SetFitModel(model_body=body, model_head=LogisticRegression())
-        arguments = _arguments(run.config.setfit, len(texts), run.config.seed, place)
+        arguments = _arguments(run.config.setfit, len(texts), run.config.seed, folder)
         rows = Dataset.from_dict({"text": list(texts), "label": list(targets)})
         trainer = Trainer(model=model, args=arguments, train_dataset=rows)
         trainer.st_trainer.args.dataloader_pin_memory = False
@@ -160,7 +165,10 @@ def _steps_to(advance: Callable[[int], None]) -> Any:
 
 
 def _take_weights(encoder: Encoder, trained: Any) -> None:
-    """Copy trained weights into the encoder's body; a pooler, which reads none of our vectors, may be missing."""
+    """Copy trained weights into the encoder's body.
+
+    A pooler, which reads none of our vectors, may be missing.
+    """
     body = getattr(encoder.model, encoder.model.base_model_prefix)
     left = body.load_state_dict(trained.state_dict(), strict=False)
     odd = [name for name in (*left.missing_keys, *left.unexpected_keys) if "pooler" not in name]
@@ -168,12 +176,15 @@ def _take_weights(encoder: Encoder, trained: Any) -> None:
 
 
 def _fitted(model_head: Any, labels: int) -> Fitted:
-    """Return scikit-learn's regression with a row per label; labels without a training row are never the likeliest."""
+    """Return scikit-learn's regression with a row per label.
+
+    A label without a training row is never the likeliest.
+    """
     seen = np.asarray(model_head.classes_).astype(int)
     coef_LF, intercept_L = np.zeros((labels, model_head.coef_.shape[1])), np.full(labels, NEVER)
     intercept_L[seen] = 0.0
-    own = seen[1:] if len(seen) == 2 else seen  # of two labels: the second against the first
-    coef_LF[own], intercept_L[own] = model_head.coef_, model_head.intercept_
+    fitted_rows = seen[1:] if len(seen) == 2 else seen  # of two labels: the second against the first
+    coef_LF[fitted_rows], intercept_L[fitted_rows] = model_head.coef_, model_head.intercept_
     return Fitted(coef_LF, intercept_L)
 
 

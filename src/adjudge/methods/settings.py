@@ -51,7 +51,7 @@ def check_settings(config: Config) -> None:
 
 
 def first_kl(config: Config) -> float:
-    """Return PPO's first KL coefficient: a strong one where the reference already answers as it was taught to.
+    """Return PPO's first KL coefficient: a strong one where the reference already answers as taught.
 
     The untrained model has to be left behind, and an analysis has many tokens, each with a KL of its own.
     """
@@ -142,7 +142,7 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
 
 
 def _check_sets(config: Config, entry: Entry, spec: TaskSpec) -> None:
-    """Raise ConfigError for a method, or a way to answer, that lists all sets of labels where these are too many."""
+    """Raise ConfigError where a method or way to answer lists all sets of labels and they are too many."""
     if spec.lists_all:
         return
     by_label = config.evaluation.decode == "labels" and entry.model == "model"
@@ -174,13 +174,13 @@ def _prompts_policy(entry: Entry, config: Config) -> bool:
 
 
 def api_models(config: Config) -> list[str]:
-    """Return the models behind an API that the run's method may ask: its own, and the one that writes for it."""
+    """Return the models behind an API that the run's method may ask: its own and its writer's."""
     names = [model_of(config), config.writer.model if "writer" in get_entry(config.method).settings else None]
     return [name for name in names if name is not None and is_api(name)]
 
 
 def weighs_labels(config: Config) -> bool:
-    """Return whether the probabilities of label words are weighed, so that the answer is the likeliest of them."""
+    """Return whether label words' probabilities are weighed, so the answer is the likeliest of them."""
     prompt = config.prompt
     if is_api(model_of(config)):
         return False
@@ -189,7 +189,10 @@ def weighs_labels(config: Config) -> bool:
 
 
 def answers_likeliest(config: Config) -> bool:
-    """Return whether a label task is answered with the likeliest label, so that its probabilities cost nothing more."""
+    """Return whether a label task is answered with the likeliest label.
+
+    Its probabilities then cost nothing more.
+    """
     entry = get_entry(config.method)
     return config.evaluation.decode == "labels" or entry.model != "model" or entry.rates_labels
 
@@ -228,7 +231,10 @@ def load_reward_functions(config: Config, specs: Sequence[TaskSpec]) -> list[Rew
 
 
 def load_reward_model(config: Config, specs: Sequence[TaskSpec]) -> RewardModel | None:
-    """Return the reward model which the run's method learns from, or None without one. Raises RunError, ConfigError."""
+    """Return the reward model that the run's method learns from, or None without one.
+
+    Raises RunError as `reward_model_at` does, and ConfigError for one that rates analyses in the place of labels.
+    """
     reward = reward_settings(config)
     if reward is None or reward.kind == "match" or reward.model is None:
         return None
@@ -269,7 +275,10 @@ def forms_apart(config: Config) -> list[dict[str, str]]:
 
 
 def for_sets(config: Config, specs: Sequence[TaskSpec]) -> Config:
-    """Return the settings of a run on tasks with sets of labels in words, whose answers are read and not weighed."""
+    """Return the settings of a run on tasks with sets of labels in words.
+
+    Their answers are read and not weighed.
+    """
     if not any(spec.several == "words" for spec in specs):
         return config
     return config.model_copy(update={"prompt": config.prompt.model_copy(update=_WITHOUT_DEMONSTRATIONS)})

@@ -39,7 +39,10 @@ MEASURED_EVERY = 10
 
 
 def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on each task's right answers. Raises ConfigError, DataError for a row without one, NotFiniteError."""
+    """Train on each task's right answers.
+
+    Raises ConfigError, DataError for a row without a right answer, and NotFiniteError.
+    """
     config = run.config.sft
     if config.minor_beta is not None and config.loss == "sequence":
         raise ConfigError("sft.minor_beta weighs rows by their answers. Use it with sft.loss=answer.")
@@ -78,7 +81,10 @@ def train_sft(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 
 def with_reference(policy: Policy, rows: Sequence[TaughtRow], task: str, known: dict[str, float]) -> list[TaughtRow]:
-    """Return the rows with the reference's log-probability of their answers, each computed once and kept in `known`."""
+    """Return the rows with the reference's log-probability of their answers.
+
+    Each is computed once and kept in `known`.
+    """
     new = [row for row in rows if f"{task} {row.id}" not in known]
     if new:
         for row, logp in zip(new, taught_reference(policy, new), strict=True):

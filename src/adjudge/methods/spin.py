@@ -36,7 +36,10 @@ from adjudge.training.preference import PairPass, learn_pairs
 
 
 def train_spin(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train against the policy of the iteration before. Raises ConfigError, DataError without pairs, NotFiniteError."""
+    """Train against the policy of the iteration before.
+
+    Raises ConfigError, DataError without pairs, and NotFiniteError.
+    """
     config = run.config.spin
     pairs = Pairs(config.answers, mix_previous=config.mix_previous, otherwise="spin.answers=labels")
 

@@ -1,4 +1,4 @@
-"""SPPO: move each answer's log-ratio to what its win rate against the policy of an iteration ago is worth.
+"""SPPO: move each answer's log-ratio to the worth of its win rate against the last iteration's policy.
 
 1. At the start of an iteration the policy becomes the reference, which is the opponent too.
 2. The opponent answers each prompt several times. A right answer beats a wrong one, equals win half the time; an
@@ -61,9 +61,12 @@ def train_sppo(run: Run, parts: Sequence[TaskRows]) -> Trained:
 def ask_opponent(
     task: PromptedTask, rows: Sequence[PromptRow], config: SppoConfig, generator: torch.Generator
 ) -> Targets:
-    """Return the answers to teach, and the log-ratio each is to reach. Raises DataError for a row without gold."""
+    """Return the answers to teach, and the log-ratio each is to reach.
+
+    Raises DataError for a row without a gold answer.
+    """
     words, gold_B = task.spec.words, torch.tensor(gold_labels(task, rows))
-    labels = [task.end.taught_ids(word, task.spec) for word in words]
+    labels = task.taught_labels()
     if config.answers == "labels":
         with stage("reference"):
             ref_logp_BL = labels_of(task, rows, 1.0).cpu()
@@ -83,7 +86,7 @@ def ask_opponent(
     logp_BG = rollout.logp_BR.sum(1).reshape(win_BG.shape)
     zeros_BL = torch.zeros(len(rows), len(words))
     answers = [
-        [*labels, *(rollout.responses[index * config.samples + place] for place in places)]
+        [*labels, *(rollout.responses[index * config.samples + offset] for offset in places)]
         for index, places in enumerate(taught_BT.tolist())
     ]
     return Targets(

@@ -1,8 +1,9 @@
-"""Supervised fine-tuning with instruction embeddings (SWIE): what some layers read of the instruction is added to them.
+"""Supervised fine-tuning with instruction embeddings (SWIE).
 
-LoRA layers learn the right answers as in SFT. Before each chosen layer, a small network reads the instruction's states
-and adds one vector to the tokens after it, by weights that rise and fall over each segment
-(`adjudge.models.instruction`). Row texts that are long may bury the instruction; this repeats it.
+What some layers read of the instruction is added to them. LoRA layers learn the right answers as in SFT. Before each
+chosen layer, a small network reads the instruction's states and adds one vector to the tokens after it, by weights that
+rise and fall over each segment (`adjudge.models.instruction`). Row texts that are long may bury the instruction; this
+repeats it.
 
 Source: arXiv 2308.12674, as its published code defines it. Differs from it:
 
@@ -30,7 +31,10 @@ from adjudge.training.updates import teach
 
 
 def train_swie(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on each task's right answers. Raises ConfigError, DataError for a row without one, NotFiniteError."""
+    """Train on each task's right answers.
+
+    Raises ConfigError, DataError for a row without a right answer, and NotFiniteError.
+    """
     config = run.config.swie
     prepare = partial(taught_rows, balanced=config.class_weight == "balanced")
     with adapter_loop(run, parts, config, prepare, embeddings=config.embeddings) as loop:

@@ -36,7 +36,10 @@ from adjudge.training.preference import PairPass, learn_pairs
 
 
 def train_tdpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Train on pairs of answers to each task's prompts. Raises DataError without pairs, and NotFiniteError."""
+    """Train on pairs of answers to each task's prompts.
+
+    Raises DataError without pairs, and NotFiniteError.
+    """
     config = run.config.tdpo
     pairs = Pairs(config.pairs, otherwise="tdpo.pairs=hardest")
     alpha = config.alpha if config.variant == "tdpo2" else None
@@ -57,7 +60,10 @@ def train_tdpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 
 def sequential_kls(policy: Policy, batch: PairPass) -> tuple[Tensor, Tensor]:
-    """Return KL(π_ref ‖ π) summed over the positions of each pair's right and wrong answer, ``[P]``, with gradient."""
+    """Return KL(π_ref ‖ π) summed over the positions of each pair's right and wrong answer.
+
+    Both are ``[P]``, with gradient.
+    """
     with torch.no_grad(), policy.reference():
         reference = run_answers(policy, [row.row.ids for row in batch.rows], [row.answers for row in batch.rows])
     index_K, place_K = torch.cat([batch.chosen_index_P, batch.rejected_index_P]).unique(return_inverse=True)

@@ -57,7 +57,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Requests that are about to be sent: how many, the characters of their prompts, and the tokens they may get."""
+    """Requests about to be sent: how many, the characters of their prompts, and the tokens they may get."""
 
     requests: int
     characters: int
@@ -142,7 +142,10 @@ def cost(read: int, written: int, config: ApiConfig) -> float | None:
 
 
 def announce(outgoing: Outgoing, name: str, config: ApiConfig, what: str = "rows") -> None:
-    """Say what is about to leave this machine, where to, and what it may cost. Raises what `check_consent` raises."""
+    """Say what is about to leave this machine, where to, and what it may cost.
+
+    Raises what `check_consent` raises.
+    """
     check_consent(outgoing, name, config, what)
     note(outgoing_line(outgoing, name, config, what))
     if config.base_url.startswith("http:") and not is_here(config.base_url):
@@ -238,7 +241,7 @@ class ChatApi:
 
     def _refused(self, error: Any) -> ConfigError | ModelError:
         url, status = self.config.base_url, error.status_code
-        said = self._said(error)
+        message = self._said(error)
         if status in (401, 403):
             return ConfigError(
                 f"{url} refuses the key in {self.config.key_variable} ({status}). Set the right one, or name another "
@@ -246,19 +249,19 @@ class ChatApi:
             )
         if status == 404:
             return ModelError(
-                f"{url} knows no model '{api_name(self.name)}', or is no address of an API (404): {said}. "
+                f"{url} knows no model '{api_name(self.name)}', or is no address of an API (404): {message}. "
                 "Check the name, and that api.base_url ends before /chat/completions."
             )
         if status == 429 or status >= 500:
-            return ModelError(f"{url} answered {status} after {self.config.retries} retries: {said}. {_GOES_ON}")
+            return ModelError(f"{url} answered {status} after {self.config.retries} retries: {message}. {_GOES_ON}")
         return ModelError(
-            f"{url} refuses the request ({status}): {said}. If it names a field, see api.temperature, api.stop, "
+            f"{url} refuses the request ({status}): {message}. If it names a field, see api.temperature, api.stop, "
             "api.limit_field and api.options."
         )
 
     def _odd(self, text: str) -> ModelError:
-        said = shorten(_redacted(text, _key(self.config)))
-        return ModelError(f"{self.config.base_url} answered with something that is no chat completion: {said}")
+        excerpt = shorten(_redacted(text, _key(self.config)))
+        return ModelError(f"{self.config.base_url} answered with something that is no chat completion: {excerpt}")
 
     def _said(self, error: Any) -> str:
         """Return what the API said of an error, shortened and without the key."""

@@ -77,9 +77,10 @@ class Encoder:
     def vectors(
         self, texts: Sequence[str], batch_size: int, done: Callable[[int], None] = lambda count: None
     ) -> Tensor:
-        """Return each text's mean last hidden state, scaled to length 1: ``[N, D]`` on the CPU, without gradients.
+        """Return each text's mean last hidden state, scaled to length 1: ``[N, D]`` on the CPU.
 
-        Batches hold texts of similar length. `done` is called with the number of texts after each batch.
+        There are no gradients. Batches hold texts of similar length. `done` is called with the number of texts after
+        each batch.
         """
         self.model.eval()
         body = getattr(self.model, self.model.base_model_prefix)

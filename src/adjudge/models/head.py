@@ -25,7 +25,7 @@ _NAME = "classification_head"
 
 
 class Head(nn.Module):
-    """A linear layer without bias, in float32, from the last state of a prompt to one logit per label word.
+    """A linear layer without bias, in float32, from a prompt's last state to one logit per label word.
 
     It begins at zero, so that the labels are equally likely. For a number task, `words` is empty and there is one
     output. The layer is that of transformers' sequence classifiers (``LlamaForSequenceClassification``).
@@ -44,7 +44,10 @@ class Head(nn.Module):
 
 
 def last_states(policy: Policy, prompts: Sequence[Sequence[int]]) -> Tensor:
-    """Return the last hidden state at the end of each prompt, float32 ``[B, D]``: from it the answer is predicted."""
+    """Return the last hidden state at the end of each prompt, float32 ``[B, D]``.
+
+    From it the answer is predicted.
+    """
     return policy.hidden(policy.batch(prompts, [[0]] * len(prompts))).float()  # the one token is not read
 
 
@@ -63,7 +66,10 @@ def head_of(policy: Policy) -> Head:
 
 
 def load_head(policy: Policy, folder: Path) -> Head:
-    """Give a policy the head that was saved beside its adapter. Raises RunError when it is missing or does not fit."""
+    """Give a policy the head that was saved beside its adapter.
+
+    Raises RunError when it is missing or does not fit.
+    """
     for name in (HEAD_LABELS, HEAD_WEIGHTS):
         if not (folder / name).is_file():
             raise RunError(f"{folder} holds no classification head: {name} is missing.")

@@ -103,7 +103,7 @@ def segment_weights(position_BT: Tensor, instruction: int, prompt_B: Tensor, kin
 
 
 class InstructionEmbeddings:
-    """The instruction embeddings of a network: adapters inside its layers, and hooks that add what they read."""
+    """A network's instruction embeddings: adapters inside its layers, and hooks that add what they read."""
 
     def __init__(self, decoder: Any, config: EmbeddingConfig, seed: int = 0) -> None:
         """Add adapters to layers of `decoder`. Raises ModelError for layers of unknown kinds or numbers."""
@@ -125,11 +125,17 @@ class InstructionEmbeddings:
 
     @property
     def share(self) -> float:
-        """Return the size of what was last read of an instruction, as a share of its states', mean over the layers."""
+        """Return the size of what was last read of an instruction, as a share of the size of its states.
+
+        It is the mean over the layers.
+        """
         return float(torch.stack([share.cpu() for share in self._shares.values()]).mean())
 
     def know(self, instruction: Sequence[int]) -> None:
-        """Remember the token ids of an instruction that prompts begin with. Raises ModelError for an empty one."""
+        """Remember the token ids of an instruction that prompts begin with.
+
+        Raises ModelError for an empty one.
+        """
         if not instruction:
             raise ModelError("the prompts have no common beginning, which instruction embeddings need.")
         self._known.add(tuple(instruction))
@@ -149,9 +155,9 @@ class InstructionEmbeddings:
         """Raise ConfigError unless these are the settings of the embeddings."""
         layers = self.config.layers if config.layers is None else tuple(sorted(set(config.layers)))
         for name, value in config.model_copy(update={"layers": layers}):
-            if value != (own := getattr(self.config, name)):
+            if value != (own_value := getattr(self.config, name)):
                 raise ConfigError(
-                    f"the run to start from has instruction embeddings with {name}={own}, and this one asks for "
+                    f"the run to start from has instruction embeddings with {name}={own_value}, and this one asks for "
                     f"{value}. Take the same, or start from a run without them."
                 )
 
@@ -265,7 +271,10 @@ def read_settings(folder: Path) -> EmbeddingConfig:
 
 
 def _layers(decoder: nn.Module, chosen: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Return the layers' numbers: the chosen ones, or the middle third. Raises ModelError for one that is not there."""
+    """Return the layers' numbers: the chosen ones, or the middle third.
+
+    Raises ModelError for one that is not there.
+    """
     count = len(_decoder_layers(decoder))
     if chosen is None:
         return tuple(range(count // 3, max(count // 3 + 1, count - count // 3)))

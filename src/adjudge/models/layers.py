@@ -1,4 +1,7 @@
-"""Which modules of a causal LM are its decoder layers, whatever its family: those that transformers can checkpoint."""
+"""Which modules of a causal LM are its decoder layers, whatever its family.
+
+They are those that transformers can checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,5 +16,5 @@ def is_decoder_layer(module: nn.Module) -> bool:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the decoder layers of a model from the first to the last; none where they are of unknown kinds."""
+    """Return a model's decoder layers from the first to the last; none where they are of unknown kinds."""
     return [module for module in model.modules() if is_decoder_layer(module)]

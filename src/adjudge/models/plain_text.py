@@ -73,7 +73,7 @@ class PlainText:
         self._heads: dict[str, list[int]] = {}
 
     def ids(self, parts: Sequence[str], before: str = "") -> list[int]:
-        """Return the ids of a text given as template, data, template, data, … in turn, where it follows `before`.
+        """Return the ids of a text given as template, data, template, data, …, where it follows `before`.
 
         They are those of the whole text wherever the data spell no control token. A control token that data spell, or
         take part in, is cut after its first character, and the text is tokenised in pieces.
@@ -91,7 +91,7 @@ class PlainText:
         return [token for run in self._runs(encodable(text), before or NEUTRAL[0], ()) for token in run.ids]
 
     def last_control(self, text: str) -> tuple[str, int]:
-        """Return the last control token that a text of the template writes, and where it begins; else "" and -1."""
+        """Return the last control token that a template's text writes, and where it begins; else "" and -1."""
         places = [(text.rfind(token), len(token), token) for token in self._control]
         begin, _, token = max(places, default=(-1, 0, ""))
         return (token, begin) if begin >= 0 else ("", -1)
@@ -105,7 +105,7 @@ class PlainText:
         return len(text)
 
     def _runs(self, text: str, before: str, ours: Sequence[tuple[int, int]]) -> list[_Run]:
-        """Tokenise a text, in one run if possible: cut it until no control token lies outside the spans `ours`."""
+        """Tokenise a text in one run if possible: cut it until no control token lies outside the spans `ours`."""
         cuts = {0}
         while True:
             bounds = [*sorted(cuts), len(text)]
@@ -133,7 +133,7 @@ class PlainText:
                     yield begin + 1
 
     def _run(self, text: str, before: str) -> _Run:
-        """Tokenise a text, without what a tokenizer puts at the beginning of every text unless `before` is empty."""
+        """Tokenise a text; unless `before` is empty, without what a tokenizer puts at every text's beginning."""
         for anchor in (before, *NEUTRAL) if before else ():
             head = self._head(anchor)
             encoding = self._encode(anchor + text)

@@ -177,12 +177,18 @@ class Policy(nn.Module):
                 embeddings.train(False)
 
     def load_foreign_adapter(self, adapter: ForeignAdapter) -> None:
-        """Load the LoRA layers that another program trained, to judge with. Raises RunError when they do not fit."""
+        """Load the LoRA layers that another program trained, to judge with.
+
+        Raises RunError when they do not fit.
+        """
         with with_checked_config(adapter) as lora:
             self._load_lora(adapter.folder, lora, train=False)
 
     def _load_lora(self, folder: Path, lora: Path, *, train: bool, head: Path | None = None) -> None:
-        """Load the LoRA layers in `lora` for the adapter in `folder`, and the value head in the file `head`, if any."""
+        """Load the LoRA layers in `lora` for the adapter in `folder`.
+
+        The value head in the file `head` is loaded too, if there is one.
+        """
         from peft import PeftModel, get_peft_model_state_dict
 
         try:
@@ -265,9 +271,10 @@ class Policy(nn.Module):
         return self.engine.layer_count()
 
     def keep_first_layers(self, count: int) -> None:
-        """Keep the first `count` layers, fewer than there are: `hidden` returns the states after them from now on.
+        """Keep the first `count` layers, fewer than there are.
 
-        The final norm is left out, and the network can no longer answer. Raises ModelError for unknown layers.
+        From now on `hidden` returns the states after them. The final norm is left out, and the network can no longer
+        answer. Raises ModelError for unknown layers.
         """
         self.engine.keep_first_layers(count)
 

@@ -120,9 +120,10 @@ def answer_text(value: Value, spec: TaskSpec) -> str:
 
 
 def every_answer(spec: TaskSpec) -> list[Judgement]:
-    """Return all answers of the task: its label words in order, or each number from low to high with its decimals.
+    """Return all answers of the task: its label words in order, or its numbers from low to high.
 
-    Raises ConfigError for a number task with more than `MOST_ANSWERS` of them.
+    The numbers are those with the task's decimals. Raises ConfigError for a number task with more than `MOST_ANSWERS`
+    of them, and for a task with too many sets of labels to list.
     """
     if spec.number is None:
         if not spec.lists_all:
@@ -145,7 +146,7 @@ def every_answer(spec: TaskSpec) -> list[Judgement]:
 
 
 def count_answers(spec: TaskSpec) -> int:
-    """Return the number of answers the task has: its labels, or the numbers from low to high with its decimals."""
+    """Return how many answers the task has: its labels, or the numbers from low to high with its decimals."""
     if spec.number is None:
         return len(spec.words)
     return math.floor((spec.number.high - spec.number.low) * 10**spec.number.decimals + 1e-9) + 1

@@ -44,9 +44,10 @@ def chat_template(tokenizer: Any) -> str | None:
 def render_chat(
     tokenizer: Any, messages: Sequence[Mapping[str, str]], config: PromptConfig, *, opened: bool = True
 ) -> str:
-    """Return the turns as the model's chat template writes them; with `opened`, the next assistant's turn is begun.
+    """Return the turns as the model's chat template writes them.
 
-    Raises ModelError for a template that asks for chance or the time of day; else whatever the template raises.
+    With `opened`, the next assistant's turn is begun. Raises ModelError for a template that asks for chance or the time
+    of day; else whatever the template raises.
     """
     template = _compiled(str(chat_template(tokenizer)))
     template.globals["strftime_now"] = _clock(config.date)
@@ -82,16 +83,16 @@ def template_variables(template: str) -> set[str]:
 
 
 def turn_end(tokenizer: Any, config: PromptConfig) -> list[int]:
-    """Return the tokens that the chat template writes right after an assistant's turn, the one of a last turn first.
+    """Return the tokens that the chat template writes right after an assistant's turn.
 
-    Empty without a template, and for a template that ends a turn with text. Some models are published with another end
-    token in their settings, which the template never writes.
+    The token of a last turn comes first. Empty without a template, and for a template that ends a turn with text. Some
+    models are published with another end token in their settings, which the template never writes.
     """
     if chat_template(tokenizer) is None:
         return []
     tokens = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.content}
     turns = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}]
-    found = []
+    end_tokens = []
     for messages in (turns, [*turns, turns[0]]):
         try:
             text = render_chat(tokenizer, messages, config, opened=False)
@@ -100,12 +101,12 @@ def turn_end(tokenizer: Any, config: PromptConfig) -> list[int]:
         # Spaces may stand between answer and end (Llama-2), but a line end is an end of its own.
         following = text.rpartition(_ANSWERED)[2].lstrip(" ")
         if begins := [content for content in tokens if following.startswith(content) and content.strip()]:
-            found.append(tokens[max(begins, key=len)])
-    return list(dict.fromkeys(found))
+            end_tokens.append(tokens[max(begins, key=len)])
+    return list(dict.fromkeys(end_tokens))
 
 
 def open_thought(text: str) -> str | None:
-    """Return the tag of a thought that a rendered chat leaves open at its end, such as ``<think>``, or None."""
+    """Return the tag, such as ``<think>``, of a thought left open at a rendered chat's end, or None."""
     tags = list(_THOUGHT.finditer(text))
     return tags[-1][0] if tags and not tags[-1][1] else None
 
@@ -122,7 +123,7 @@ def _given(tokenizer: Any) -> set[str]:
 
 
 def _compiled(template: str) -> Any:
-    """Return a chat template compiled by transformers, whose filters and functions give the same every time."""
+    """Return a chat template compiled by transformers; its filters and functions give the same every time."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     compiled = _compile_jinja_template(template)
@@ -142,7 +143,7 @@ def _clock(date: datetime.date | None) -> Any:
     """Return the function by which a template asks for the date."""
 
     def strftime_now(form: str) -> str:
-        odd = [found[0] for found in _DIRECTIVE.finditer(form) if found[1] not in _OF_A_DATE]
+        odd = [match[0] for match in _DIRECTIVE.finditer(form) if match[1] not in _OF_A_DATE]
         if odd:
             raise ModelError(
                 f"The model's chat template writes the time of day ('{odd[0]}' in '{form}'), so no answer could be "

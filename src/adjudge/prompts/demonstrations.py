@@ -1,4 +1,4 @@
-"""Choose the rows of a few-shot prompt: worked examples, and those on which its label prior is measured."""
+"""Choose the rows of a few-shot prompt: worked examples, and those that measure its label prior."""
 
 from __future__ import annotations
 
@@ -106,10 +106,11 @@ def demonstration_orders(config: PromptConfig, seed: int) -> list[tuple[int, ...
 def prior_rows(
     train: Sequence[Example], shown: Sequence[Example], spec: TaskSpec, config: PromptConfig, seed: int
 ) -> list[Example]:
-    """Return the rows which the label prior of `config` is measured on; none with ``prior=none`` or a number task.
+    """Return the rows which the label prior of `config` is measured on.
 
-    Training rows are drawn by the seed among those that have not the text of a `shown` one, each text once. With
-    ``nearest`` any may be drawn: none is shown before itself. Raises DataError when there are none.
+    There are none with ``prior=none``, for a number task, or where answers are sets of labels. Training rows are drawn
+    by the seed among those that have not the text of a `shown` one, each text once. With ``nearest`` any may be drawn:
+    none is shown before itself. Raises DataError when there are none to draw.
     """
     if config.prior == "none" or spec.is_number or spec.several:
         return []

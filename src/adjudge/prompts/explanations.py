@@ -56,7 +56,7 @@ _SENTENCE = re.compile(r".*[.!?](?=[\s\"')]|$)", re.DOTALL)
 
 
 def explained_examples(spec: TaskSpec, config: PromptConfig) -> list[Explained]:
-    """Return the examples of the file that the settings name, or of the one that comes with adjudge for the task.
+    """Return the examples of the settings' file, or of the one that comes with adjudge for the task.
 
     Raises ConfigError when there is none, and TaskError or DataError for a file with mistakes.
     """
@@ -97,7 +97,7 @@ def explained(row: Example, explanation: str) -> Explained:
 
 
 def with_placeholders(rows: Sequence[Example], config: PromptConfig, tokens: int) -> list[Example]:
-    """Return rows with texts as long as the explanations that are yet to be written, to count what will be sent."""
+    """Return rows with texts as long as the explanations yet to be written, to count what will be sent."""
     if config.explanations not in WRITTEN:
         return list(rows)
     return [explained(row, "x" * (4 * tokens)) for row in rows]
@@ -161,9 +161,9 @@ def _example(each: Any, spec: TaskSpec, where: str, row_id: str) -> Explained:
             raise DataError(f"{where}: the text for '{name}' is empty.")
     if not isinstance(explanation, str) or not explanation.strip():
         raise DataError(f"{where}: 'explanation' is empty.")
-    if found := _TAGS.search(explanation):
+    if match := _TAGS.search(explanation):
         raise DataError(
-            f"{where}: 'explanation' has {found[0]}, which ends or begins a part of an answer. Leave it out."
+            f"{where}: 'explanation' has {match[0]}, which ends or begins a part of an answer. Leave it out."
         )
     return Explained(
         row_id,

@@ -1,7 +1,8 @@
-"""Prompts as messages for a model behind an API: the same parts as `adjudge.prompts.render` puts into token ids.
+"""Prompts as messages for a model behind an API.
 
-Two things differ. The model's turn cannot be opened with a tag, so it may write the tag itself (`read_reply`). And no
-text is shortened: the tokens of a model behind an API cannot be counted here.
+They have the same parts as `adjudge.prompts.render` puts into token ids. Two things differ. The model's turn cannot be
+opened with a tag, so it may write the tag itself (`read_reply`). And no text is shortened: the tokens of a model behind
+an API cannot be counted here.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ def read_reply(text: str, spec: TaskSpec, config: Config) -> Judgement:
 
 
 def answer_limit(spec: TaskSpec, config: Config) -> int:
-    """Return the most tokens of an answer: one per character of the longest, its tags included, and of an analysis."""
+    """Return the most tokens of an answer, with its analysis.
+
+    Unless ``api.max_tokens`` is set, an answer has one token per character of the longest one, its tags included, and
+    an analysis its own limit.
+    """
     if config.api.max_tokens is not None:
         return config.api.max_tokens
     bounds = (spec.number.low, spec.number.high) if spec.number else ()
@@ -98,7 +103,7 @@ def row_of_turn(text: str, spec: TaskSpec, config: PromptConfig) -> dict[str, st
 
 @lru_cache(maxsize=64)
 def _turn_parts(template: str, names: tuple[str, ...], style: str, before: bool) -> list[str]:
-    """Return a row's turn as text, field, text, field, …, text; not every field where the template changes one."""
+    """Return a row's turn as text, field, text, …, text; not every field where the template changes one."""
     marks = {f"adjudgefield{index}mark": name for index, name in enumerate(names)}
     text = compiled(template, names).render({name: mark for mark, name in marks.items()}).strip()
     if style == "chat":

@@ -54,7 +54,7 @@ _LISTED_ANSWERS = 6
 
 
 class _Fixed(NamedTuple):
-    """The beginning that all prompts share: ids up to a control token, if there is one, and the texts after it."""
+    """The beginning that all prompts share: ids up to a control token, if any, and the texts after it."""
 
     ids: list[int]
     anchor: str
@@ -136,7 +136,7 @@ class Renderer:
         ]
 
     def instruction_ids(self) -> list[int]:
-        """Return the tokens that every prompt begins with, up to the end of the instruction and the answer form."""
+        """Return the tokens that begin every prompt, up to the end of the instruction and the answer form."""
         whole = self._ids("")
         instruction = self._plain.ids(self._filled("")[:2])
         bos = self._added_bos()
@@ -145,7 +145,7 @@ class Renderer:
         return whole[: shared_start(whole, instruction)]
 
     def next_turn(self, closing: str, text: str) -> list[int]:
-        """Return the ids that follow an answer of the model: its `closing`, a user's turn of `text`, the opened answer.
+        """Return the ids after a model's answer: its `closing`, a user's turn of `text`, the opened answer.
 
         `closing` is what the answer lacks of its last tag. Raises ModelError for a template without such turns.
         """
@@ -183,14 +183,17 @@ class Renderer:
             self._widest = widest_token(self._tokenizer)
         most = max(1, limit) * self._widest
         any_cut = any(len(text) > most for text in stripped.values())
-        place = self.config.truncation
-        return {name: surely_needed(text, most, place) for name, text in stripped.items()}, any_cut
+        truncation = self.config.truncation
+        return {name: surely_needed(text, most, truncation) for name, text in stripped.items()}, any_cut
 
     def _length(self, text: str) -> int:
         return len(self._plain.following(text))
 
     def _ids(self, row_input: str) -> list[int]:
-        """Return the prompt's ids with the row's input; those of the whole text where data spell no control token."""
+        """Return the prompt's ids with the row's input.
+
+        They are those of the whole text where data spell no control token.
+        """
         fixed = self._fixed
         return [*fixed.ids, *self._plain.ids([*fixed.parts, row_input, self._parts[-1]], fixed.anchor)]
 
@@ -302,7 +305,10 @@ def user_turn(text: str, config: PromptConfig) -> str:
 
 
 def shown_answer(demonstration: Example, spec: TaskSpec) -> str:
-    """Return the answer of a worked example, after any explanation. Raises ConfigError without a gold answer."""
+    """Return the answer of a worked example, after any explanation.
+
+    Raises ConfigError without a gold answer.
+    """
     if demonstration.gold is None:
         raise ConfigError(f"{demonstration.id}: a demonstration needs a gold answer.")
     answer = f"{OPENING_TAG}{answer_text(demonstration.gold, spec)}{CLOSING_TAG}"

@@ -1,4 +1,4 @@
-"""Fit a text into a number of tokens: cut it at its end, its start or in its middle, or divide it into pieces."""
+"""Fit a text into a number of tokens: cut it at its end, start or middle, or divide it into pieces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def surely_needed(text: str, most: int, place: Place) -> str:
 
 
 def cut(plain: PlainText, text: str, tokens: int, place: Place) -> str:
-    """Return about `tokens` tokens (at least one) of an encodable text, and at least one character less than it."""
+    """Return about `tokens` tokens (at least one) of an encodable text.
+
+    The result is at least one character shorter than the text.
+    """
     if place == "end":
         end = plain.end_of_tokens(text, tokens)
         return text[: end if end < len(text) else len(text) - 1].rstrip()
@@ -46,9 +49,10 @@ def cut(plain: PlainText, text: str, tokens: int, place: Place) -> str:
 
 
 def divide(plain: PlainText, text: str, tokens: int) -> list[str]:
-    """Return an encodable text as consecutive pieces of at most `tokens` tokens, which end between words if they can.
+    """Return an encodable text as consecutive pieces of at most `tokens` tokens.
 
-    Only a part of the text is tokenised at a time, so that the time grows with its length alone.
+    They end between words if they can. Only a part of the text is tokenised at a time, so that the time grows with its
+    length alone.
     """
     pieces, begin = [], 0
     while begin < len(text):
@@ -68,6 +72,6 @@ def divide(plain: PlainText, text: str, tokens: int) -> list[str]:
 
 
 def _begin_of_last(plain: PlainText, text: str, tokens: int, whole: int) -> int:
-    """Return where the last `tokens` of the `whole` tokens begin: after the first character, before the last."""
+    """Return where the last `tokens` of `whole` tokens begin: after the first character, before the last."""
     begin = plain.end_of_tokens(text, whole - tokens) if whole > tokens else 1
     return max(1, min(begin, len(text) - 1))

@@ -1,4 +1,4 @@
-"""Steps before a judgement: what a model is asked at each, how its answers are read, and what is carried on.
+"""Steps before a judgement: what a model is asked, how its answers are read, and what is carried on.
 
 Two kinds: the lines of a program, after which the values of its names are carried on, and questions about the row,
 whose answers are. What was carried stands below the row when it is judged.
@@ -63,7 +63,10 @@ class Steps(Protocol):
         """Return what the model is asked at the next step."""
 
     def take(self, progress: Progress, text: str | None) -> None:
-        """Read the answer to the next step and carry it on; one that cannot be read, or None, changes nothing else."""
+        """Read the answer to the next step and carry it on.
+
+        One that cannot be read, or None, changes nothing else.
+        """
 
     def notes(self, progress: Progress) -> str:
         """Return what was carried on, as it stands below the row; empty when that is nothing."""
@@ -112,7 +115,7 @@ class Questions:
         return Progress(row, self._steps)
 
     def turns(self, progress: Progress) -> Messages:
-        """Return the instruction, the row, and the questions up to the next one, with the answers that were read."""
+        """Return the instruction, the row, and the questions up to the next one, with the answers read so far."""
         values = {name: str(text).strip() for name, text in progress.row.fields.items()}
         row = compiled(self._spec.template, tuple(self._spec.fields)).render(values).strip()
         turns = [_turn("system", f"{self._spec.instruction.strip()}\n{ASK}")]

@@ -1,4 +1,4 @@
-"""The tables of a comparison that are over several tasks, beside the suites' own: leads in print, and ranks."""
+"""A comparison's tables over several tasks, beside the suites' own: leads in print, and ranks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Across(NamedTuple):
 
 
 def tables_across(table: Mapping[str, Any]) -> list[Across]:
-    """Return a method's leads beside those of a paper, suite by suite, and the methods' ranks over all tasks."""
+    """Return a method's leads beside a paper's, suite by suite, and the methods' ranks over all tasks."""
     tables = []
     published: Mapping[str, Any] = table.get("published") or {}
     for scores in suite_scores(table) if published else []:

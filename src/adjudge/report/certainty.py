@@ -1,7 +1,7 @@
-"""How far probabilities can be believed: a table of their scores, reliability diagrams, and risk against coverage.
+"""How far probabilities can be believed: scores, reliability diagrams, and risk against coverage.
 
-Input of the table is the mapping of table.json, as in `adjudge.report.summary`; of the charts, the judged rows. Charts
-are squares of CHART units with the margins of scatter plots.
+Input of the table of scores is the mapping of table.json, as in `adjudge.report.summary`; of the charts, the judged
+rows. Charts are squares of CHART units with the margins of scatter plots.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def certainties(table: Mapping[str, Any], task: str) -> list[Certainty]:
             figures = {name: _figure([seed[kind].get(name) for seed in seeds], whole.get(name)) for name in TITLES}
             known = {name: figure for name, figure in figures.items() if figure is not None}
             temperatures = [number for seed in seeds if (number := finite(seed.get("temperature"))) is not None]
-            own = kind == "own"
+            uncalibrated = kind == "own"
             items.append(
                 Certainty(
                     method,
-                    None if own or not temperatures else sum(temperatures) / len(temperatures),
+                    None if uncalibrated or not temperatures else sum(temperatures) / len(temperatures),
                     known,
                     int(seeds[0].get("rows") or 0),
                     finite(seeds[0].get("ece_by_chance")),
@@ -96,16 +96,19 @@ def certainty_columns(items: Sequence[Certainty]) -> tuple[list[str], list[list[
 
 
 def certainty_line(task: str, items: Sequence[Certainty], table: Mapping[str, Any] | None = None) -> str:
-    """Return the sentence that explains the table, and which methods of `table` have no probabilities, and why."""
+    """Return the sentence that explains the table.
+
+    It also says which methods of `table` have no probabilities, and why.
+    """
     by_chance = max((item.by_chance for item in items if item.by_chance is not None), default=None)
     text = f"{task}: how far the label probabilities can be believed; ECE, Brier and log loss are better when smaller"
     if any(item.temperature is not None for item in items):
         text += ", and – is a judge's own probabilities"
     if by_chance is not None:
         text += f". On {items[0].rows:,} rows chance alone gives an ECE of about {decimal(by_chance)}"
-    judged = [str(row["method"]) for row in (table or {}).get("rows", ()) if str(row["task"]) == task]
+    row_methods = [str(row["method"]) for row in (table or {}).get("rows", ()) if str(row["task"]) == task]
     known = {item.method for item in items}
-    read = [method for method in dict.fromkeys(judged) if method not in known]
+    read = [method for method in dict.fromkeys(row_methods) if method not in known]
     if read:
         text += f". {', '.join(read)}: answers were read, without probabilities; --decode labels weighs the labels"
     return f"{text}."
@@ -161,18 +164,18 @@ def certainty_charts(
     """
     if spec is None or not spec.words or spec.several:
         return [], None
-    own: dict[str, list[Rated]] = {}
+    before: dict[str, list[Rated]] = {}
     after: dict[str, list[Rated]] = {}
     for run in runs:
         rows = rated(spec, run.predictions)
         if rows is None:
             continue
-        own.setdefault(run.method, []).append(rows)
+        before.setdefault(run.method, []).append(rows)
         temperature = finite(((run.scores or {}).get("probabilities") or {}).get("temperature"))
         if temperature is not None and temperature > 0:
             after.setdefault(run.method, []).append(rows.scaled(temperature))
     diagrams, sure = [], {}
-    for method, seeds in own.items():
+    for method, seeds in before.items():
         done = after.get(method, [])
         calibrated = _pooled(done) if len(done) == len(seeds) else None
         diagrams.append(_reliability(method, method_colour(method, methods), _pooled(seeds), calibrated))
@@ -184,8 +187,8 @@ def _pooled(seeds: Sequence[Rated]) -> Rated:
     return Rated(np.concatenate([rows.p_NL for rows in seeds]), np.concatenate([rows.gold_N for rows in seeds]))
 
 
-def _reliability(method: str, colour: int, own: Rated, calibrated: Rated | None) -> Reliability:
-    before, after = reliability(own), reliability(calibrated) if calibrated else None
+def _reliability(method: str, colour: int, uncalibrated: Rated, calibrated: Rated | None) -> Reliability:
+    before, after = reliability(uncalibrated), reliability(calibrated) if calibrated else None
     values = [value for each in (*before, *(after or ())) for value in (each.confidence, each.right)]
     marks = ticks(min(values), 1.0, 6)
     low, width = marks[0], marks[-1] - marks[0]
@@ -217,8 +220,8 @@ def _in_words(what: str, bins: Sequence[Bin]) -> str:
     )
 
 
-def _risk_chart(methods: Sequence[str], judged: Mapping[str, Rated]) -> RiskChart:
-    points = {method: risk_coverage(rows) for method, rows in judged.items()}
+def _risk_chart(methods: Sequence[str], by_method: Mapping[str, Rated]) -> RiskChart:
+    points = {method: risk_coverage(rows) for method, rows in by_method.items()}
     marks = ticks(0.0, max(float(risk.max()) for _, risk in points.values()), 5)
 
     def x(share: float) -> float:

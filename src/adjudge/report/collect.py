@@ -191,7 +191,10 @@ def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
 
 
 def _with_table(runs: list[RunRecord]) -> tuple[list[RunRecord], dict[str, Any]]:
-    """Return the runs and the table of their scores; folds whose pooled result is there are in it, the others alone."""
+    """Return the runs and the table of their scores.
+
+    Folds whose pooled result is there are part of it; the others stand alone.
+    """
     pooled = {_identity(run) for run in runs if run.scores and run.fold is None and run.scores.get("folds")}
     shown = []
     for run in runs:

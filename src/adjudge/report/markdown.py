@@ -1,4 +1,4 @@
-"""table.md: the comparison's table, suite averages, figures per label, of probabilities and per phenomenon."""
+"""table.md: the comparison, suite averages, figures per label, per phenomenon and of probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings about judged rows: those that were among the training rows too, and bad ones that were dropped."""
+"""Warnings about judged rows: those also among the training rows, and bad ones that were dropped."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ def published_columns(
     None without the method, and without another that the paper compares it with. Only averages over the same tasks are
     compared.
     """
-    own = next((item for item in scores if item.method == published["method"]), None)
-    if own is None or own.averages[0].value is None:
+    method_item = next((item for item in scores if item.method == published["method"]), None)
+    if method_item is None or method_item.averages[0].value is None:
         return None
     lines = []
     for item in scores:
         lead = published["leads"].get(item.suite, {}).get(item.method)
         average = item.averages[0]
-        if lead is not None and average.value is not None and average.tasks == own.averages[0].tasks:
-            lines.append([item.method, f"{100 * (own.averages[0].value - average.value):+.1f}", f"{lead:+.1f}"])
+        if lead is not None and average.value is not None and average.tasks == method_item.averages[0].tasks:
+            lines.append([item.method, f"{100 * (method_item.averages[0].value - average.value):+.1f}", f"{lead:+.1f}"])
     head = [f"{published['title']}'s lead in points over", "here", f"in {published['source']}"]
     return (head, lines) if lines else None

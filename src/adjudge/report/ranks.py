@@ -1,7 +1,8 @@
-"""Ranks of the methods over the tasks of a comparison: one verdict for many tasks with metrics of different kinds.
+"""Ranks of the methods over the tasks of a comparison.
 
-On each task the best method has rank 1, and equal ones share the mean of their ranks. Friedman's test asks whether all
-methods could be alike; two methods whose mean ranks differ by less than the critical difference are not told apart.
+They are one verdict for many tasks with metrics of different kinds. On each task the best method has rank 1, and equal
+ones share the mean of their ranks. Friedman's test asks whether all methods could be alike; two methods whose mean
+ranks differ by less than the critical difference are not told apart.
 
 Input is the mapping of table.json, as in `adjudge.report.summary`.
 Source: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), sections 3.2.2 to 3.2.4.
@@ -45,7 +46,7 @@ class Ranks:
 
 
 def method_ranks(table: Mapping[str, Any]) -> Ranks | None:
-    """Return the ranks over the tasks on which every method has a figure; None for too few tasks or methods."""
+    """Return the ranks over tasks on which every method has a figure; None for too few tasks or methods."""
     scores: dict[str, dict[str, float]] = {}
     for item in summarise(table):
         if item.primary in item.metrics:
@@ -73,7 +74,7 @@ def method_ranks(table: Mapping[str, Any]) -> Ranks | None:
 
 
 def friedman(ranks: Sequence[Sequence[float]]) -> float:
-    """Return the p of Friedman's test for the methods' ranks task by task, by Iman and Davenport's statistic."""
+    """Return the p of Friedman's test for the methods' ranks per task, by Iman and Davenport's statistic."""
     from scipy.stats import f
 
     tasks, methods = len(ranks), len(ranks[0])

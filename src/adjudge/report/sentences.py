@@ -31,9 +31,9 @@ MOST_TESTS = 6
 
 
 def table_notes(table: Mapping[str, Any], *, short: bool = False) -> list[str]:
-    """Return all sentences below the table: headlines, paired tests, forms that are not what a method's name says,
-    searched settings, warnings, failed and unfinished cells.
+    """Return all sentences below the table, headlines and paired tests first.
 
+    Forms that are not what a method's name says, searched settings, warnings, and failed and unfinished cells follow.
     With `short`, a long list of tests is reduced to those of each task's best method.
     """
     tests = verdict_lines(table)
@@ -193,7 +193,7 @@ UNFINISHED = {"length": "cut off at the limit of tokens", "filter": "stopped by 
 
 
 def api_lines(table: Mapping[str, Any]) -> list[str]:
-    """Return what has to be known of answers over an API: how many did not end, and that they cannot be had again."""
+    """Return notes on answers over an API: how many did not end, and that they cannot be had again."""
     rows = [row for row in table.get("rows", ()) if (row.get("judging") or {}).get("models") is not None]
     lines = []
     for row in rows:

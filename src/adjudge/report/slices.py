@@ -1,4 +1,7 @@
-"""Figures per slice of the user's tags. Input is the mapping of table.json, as in `adjudge.report.summary`."""
+"""Figures per slice of the user's tags.
+
+Input is the mapping of table.json, as in `adjudge.report.summary`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matrix of a stream of tasks: for the terminal, as Markdown, and as a page with heat maps and curves."""
+"""The matrix of a stream of tasks: for the terminal, as Markdown, as a page with heat maps and curves."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def figure_lines(stream: Mapping[str, Any]) -> list[str]:
 
 
 def transfer_lines(stream: Mapping[str, Any]) -> list[str]:
-    """Return what each stage of an L3-style stream took from its base, a line per stage; nothing for others."""
+    """Return what each stage of an L3-style stream took from its base, a line each; none for others."""
     lines = []
     for stage in stream.get("l3", ()):
         cosines, begins = stage["similarity"], stage["warm_start"] or "the untrained model"

@@ -108,7 +108,10 @@ def _scores(
     halves: Figures,
     reasons: Mapping[tuple[str, str], str],
 ) -> SuiteScores:
-    """Score one method on one suite; `figures` maps its tasks to their metrics, `halves` to half their intervals."""
+    """Score one method on one suite.
+
+    `figures` maps its tasks to their metrics, `halves` to half their intervals.
+    """
     scores = {member.title: member.score(figures) for member in suite.members}
     half = {member.title: member.score(halves) for member in suite.members}
     missing = [

@@ -176,9 +176,9 @@ def collapsed_label(row: Mapping[str, Any]) -> str | None:
 
 
 def most_frequent_gold(row: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Return the most frequent gold label and its share of the rows; None without counts, and for sets of labels.
+    """Return the most frequent gold label and its share of the rows.
 
-    The share is the accuracy of a judge which always answers this label.
+    None without counts, and for sets of labels. The share is the accuracy of a judge which always answers this label.
     """
     if any(name in METRICS and METRICS[name].kind == "sets" for name in row.get("metrics") or ()):
         return None

@@ -67,7 +67,7 @@ class Grid:
 
 
 class Fitted:
-    """A table drawn in the first of its layouts that fits the terminal, or else in the last one, split by columns."""
+    """A table drawn in its first layout that fits the terminal, or else in the last, split by columns."""
 
     def __init__(self, layouts: Sequence[Sequence[tuple[str, Grid]]], caption: str = "") -> None:
         self.layouts = layouts

@@ -14,9 +14,9 @@ HEAD = ("method", "trials", "default", "best")
 def tuned_cells(tuned: Mapping[str, Any]) -> list[list[str]]:
     """Return a line per method: its trials, and what the default and the best settings reached."""
     lines = []
-    for name, found in tuned["methods"].items():
-        failed = f" ({found['failed']} failed)" if found.get("failed") else ""
-        lines.append([name, f"{found['trials']}{failed}", _figure(found.get("default")), _figure(found.get("best"))])
+    for name, result in tuned["methods"].items():
+        failed = f" ({result['failed']} failed)" if result.get("failed") else ""
+        lines.append([name, f"{result['trials']}{failed}", _figure(result.get("default")), _figure(result.get("best"))])
     return lines
 
 
@@ -28,7 +28,7 @@ def tuned_table(tuned: Mapping[str, Any]) -> Fitted:
 def tuned_lines(tuned: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: the best settings of each method, and what the figures are."""
     return [
-        *(f"{name}: {_listed(found['settings'])}" for name, found in tuned["methods"].items()),
+        *(f"{name}: {_listed(result['settings'])}" for name, result in tuned["methods"].items()),
         f"{tuned['metric']} on {tuned['hold_out']:,} held-out training rows of {tuned['task']}, after training on "
         f"{tuned['train_rows']:,} others, seed {tuned['seed']}",
         "the best of several flatters itself: adjudge compare --tuned DIR judges it on rows it was not chosen on",

@@ -27,7 +27,10 @@ class Ratings(Protocol):
     def of_answers(
         self, examples: Sequence[Example], judgements: Sequence[Judgement], openings: Sequence[Sequence[int]]
     ) -> list[float | None]:
-        """Return the reward of each answer; None for an unreadable one. `openings` are the analyses, as token ids."""
+        """Return the reward of each answer; None for an unreadable one.
+
+        `openings` are the analyses, as token ids.
+        """
 
 
 class LearnedReward:

@@ -26,9 +26,10 @@ def match_reward(judgement: Judgement, gold: str, spec: TaskSpec, config: Reward
 
 
 def set_reward(judgement: Judgement, gold: str, spec: TaskSpec, config: RewardConfig) -> float:
-    """Return the reward of a set of labels: between `config.wrong` and `config.right` by its likeness to the gold set.
+    """Return the reward of a set of labels by its likeness to the gold set.
 
-    F1 is 2 |both| / (|gold| + |answer|), the Jaccard index |both| / |either|; of two empty sets both are 1.
+    It lies between `config.wrong` and `config.right`. F1 is 2 |both| / (|gold| + |answer|), the Jaccard index |both| /
+    |either|; of two empty sets both are 1.
     """
     if judgement.value is None or config.sets == "exact":
         return match_reward(judgement, gold, spec, config)

@@ -159,8 +159,8 @@ class MetricCredit:
 
         labels = len(self.spec.words)
         pred_SN = np.tile(pred_N, (len(rows) * labels, 1))
-        for place, row in enumerate(rows):
-            pred_SN[place * labels : (place + 1) * labels, row] = np.arange(labels)
+        for index, row in enumerate(rows):
+            pred_SN[index * labels : (index + 1) * labels, row] = np.arange(labels)
         value_BL = self._measure(np.broadcast_to(gold_N, pred_SN.shape), pred_SN).reshape(-1, labels)
         # For a readable answer this is value − the mean over the other labels.
         return (value - value_BL.mean(1)) * labels / (labels - 1)

@@ -34,11 +34,10 @@ def build_rewarder(
     decode: Decode | None = None,
     learned: Ratings | None = None,
 ) -> Rewarder:
-    """Return the rewarder of a task. `functions` are the settings' functions, loaded; `decode` is for them.
+    """Return the rewarder of a task.
 
-    `learned` holds what the settings' reward model gives.
-
-    Raises ConfigError for a metric which the task does not have.
+    `functions` are the settings' functions, loaded, and `decode` is for them. `learned` holds what the settings' reward
+    model gives. Raises ConfigError for a metric which the task does not have.
     """
     return Rewarder(config, spec, [row.gold for row in train_rows], functions, decode, learned)
 
@@ -176,7 +175,7 @@ class Rewarder:
             self._metric.remember(golds, [judgement.value for judgement in judgements])
 
     def figures(self) -> dict[str, Any]:
-        """Return parts of the last answers' rewards for the log: the means of functions and of the learned reward.
+        """Return parts of the last answers' rewards to log: the means of functions and of the learned reward.
 
         The metric is among them; there may be nothing.
         """
@@ -208,7 +207,7 @@ class Rewarder:
         common_scale: bool,
         openings: Sequence[Sequence[int]] = (),
     ) -> tuple[list[float], dict[str, float | None]]:
-        """Return what rows pay on their own, without the metric, and the mean of each function and a learned reward."""
+        """Return what rows pay without the metric, and the mean of each function and of a learned reward."""
         figures: dict[str, float | None] = {}
         scale, factor = self._scale(common_scale), self.config.match_factor
         scores = [factor * score / scale for score in rewards(judgements, golds, self.spec, self.config)]

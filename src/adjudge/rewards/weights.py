@@ -17,7 +17,7 @@ def balanced_weights(golds: Sequence[Value | None]) -> dict[Value | None, float]
 
 
 def balance_of(config: RewardConfig, spec: TaskSpec, golds: Sequence[Value | None]) -> dict[Value | None, float]:
-    """Return `balanced_weights` of the training rows' golds where the settings balance rewards, else nothing.
+    """Return `balanced_weights` of the training rows' golds if the settings balance rewards, else nothing.
 
     With rewards of +1 and −1, one of two labels for all rows then earns 0 on average. Without that, the label that is
     right most often is worth more than the other in every row, and the policy drifts towards it.

@@ -49,10 +49,11 @@ def gae(reward_BR: Tensor, value_BR: Tensor, mask_BR: Tensor, gamma: float, lam:
 
 
 def step_advantages(score_B: Tensor, value_BS: Tensor, steps_B: Tensor, step_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Give each token the advantage of its step: the next state's value minus its own state's, float32 ``[B, R]``.
+    """Give each token the advantage of its step, float32 ``[B, R]``.
 
-    An answer has `steps_B` steps. `value_BS` are the values of the states in which they begin, `step_BR` is each
-    token's step, counted from 0. After the last step comes the answer's score. 0 at padding.
+    It is the value of the next step's state minus that of the step's own. An answer has `steps_B` steps. `value_BS` are
+    the values of the states in which they begin, `step_BR` is each token's step, counted from 0. After the last step
+    comes the answer's score. 0 at padding.
 
     Source: arXiv 2410.01679; it is `gae` over steps with gamma 1 and lambda 0.
     """
@@ -99,7 +100,7 @@ def group_relative(score_B: Tensor, samples: int, *, scale: bool = True) -> Tens
 
 
 def relative_to_all(score_B: Tensor, samples: int, other_N: Tensor, prompt_N: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return each score minus the mean score of its prompt's answers, for sampled answers ``[B]`` and others ``[N]``.
+    """Return each score minus its prompt's mean score, for sampled answers ``[B]`` and others ``[N]``.
 
     The mean is over a prompt's `samples` adjacent answers and all others of it; `prompt_N` are the others' prompts,
     counted from 0. Equal scores give 0. Raises ValueError for scores that are no groups.

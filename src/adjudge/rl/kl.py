@@ -58,9 +58,9 @@ def reference_kl(logp_BR: Tensor, ref_logp_BR: Tensor, mask_BR: Tensor) -> Tenso
 
 
 def full_kl(ref_logits: Tensor, logits: Tensor) -> Tensor:
-    """Return KL(π_ref ‖ π) over the whole vocabulary, in nats, ``[…, V] → […]``, with the gradient of `logits`.
+    """Return KL(π_ref ‖ π) over the whole vocabulary, in nats, ``[…, V] → […]``.
 
-    −inf (a filtered token) is probability 0; filtered by π_ref, it adds nothing.
+    Only `logits` get a gradient. −inf (a filtered token) is probability 0; filtered by π_ref, it adds nothing.
     Source: arXiv 2404.11999, its sequential KL at one position.
     """
     smallest = torch.finfo(torch.float32).min

@@ -81,7 +81,7 @@ def shaped_loss(
     *,
     denominator: float | Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of answers that another policy gave: the mean of −A p / (p + shaping), p = exp(logp).
+    """Return the loss of another policy's answers: the mean of −A p / (p + shaping), p = exp(logp).
 
     Its gradient, −A shaping p / (p + shaping)² ∇logp, is largest at p = shaping, and small where a token is likely
     already, or hopeless. Only `logp_BR` gets one. Source: the published code of arXiv 2506.03106.

@@ -12,7 +12,10 @@ from torch import Tensor
 
 
 def smoothed_loss(logp_BL: Tensor, label_B: Tensor, smoothing: float) -> Tensor:
-    """Return the cross-entropy to targets of 1 − ε + ε / L for the label and ε / L for the others, ``[B]``, nats."""
+    """Return the cross-entropy to smoothed labels, ``[B]``, in nats.
+
+    The targets are 1 − ε + ε / L for the label and ε / L for the others; ε is `smoothing`.
+    """
     logp_BL = logp_BL.float()
     chosen_B = logp_BL.gather(1, label_B[:, None]).squeeze(1)
     return -(1 - smoothing) * chosen_B - smoothing * logp_BL.mean(1)
@@ -35,7 +38,10 @@ def mean_prediction(sum_BL: Tensor, momentum: float, count: int) -> Tensor:
 
 
 def risen(weight: float, count: int, ramp: int) -> float:
-    """Return the weight after `count` predictions: λ exp(−5 (1 − count / ramp)²), λ from `ramp` on, and 0 before."""
+    """Return the weight after `count` predictions: λ exp(−5 (1 − count / ramp)²).
+
+    It is λ from `ramp` predictions on, and 0 before the first; λ is `weight`.
+    """
     return weight * math.exp(-5 * (1 - min(count / ramp, 1.0)) ** 2) if count else 0.0
 
 

@@ -72,17 +72,18 @@ def win_rate_among(right_BG: Tensor) -> Tensor:
 
 
 def win_rate(right_BA: Tensor, share_right_B: Tensor) -> Tensor:
-    """Return how often each answer beats one drawn from a policy that is right `share_right_B` of the time, ``[B, A]``.
+    """Return how often each answer beats one drawn from a policy, ``[B, A]``.
 
-    A right answer wins 1 − p / 2 of the time, a wrong one (1 − p) / 2.
+    The policy is right p = `share_right_B` of the time. A right answer wins 1 − p / 2 of the time, a wrong one
+    (1 − p) / 2.
     """
     return 0.5 + 0.5 * (right_BA.float() - share_right_B.float()[:, None])
 
 
 def log_normaliser(win_BA: Tensor, probability_BA: Tensor, eta: float) -> Tensor:
-    """Return log Σ p exp(η P), ``[B]``: what makes π exp(η P) a distribution. The probabilities must sum to 1.
+    """Return log Σ p exp(η P), ``[B]``: what makes π exp(η P) a distribution.
 
-    Source: arXiv 2405.00675.
+    The probabilities must sum to 1. Source: arXiv 2405.00675.
     """
     return torch.logsumexp(probability_BA.float().clamp(min=1e-30).log() + eta * win_BA.float(), dim=1)
 
@@ -96,7 +97,7 @@ def minor_weight(ratio_B: Tensor, beta: float) -> Tensor:
 
 
 def pairwise(chosen_PT: Tensor, rejected_PT: Tensor, divergent_PT: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return the mean of −log σ((chosen − rejected) / τ) over the tokens where the answers of a pair differ, ``[P]``.
+    """Return the mean of −log σ((chosen − rejected) / τ) over the tokens where a pair differs, ``[P]``.
 
     The two are a reward model's values after each token of the answers. A pair of equal answers has no such token: its
     loss is log 2, without gradient. Source: arXiv 2405.19763.

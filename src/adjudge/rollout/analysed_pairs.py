@@ -1,6 +1,6 @@
-"""Pairs of answers with an analysis before the judgement, sampled from a model before it learns from them.
+"""Pairs of answers with an analysis before the judgement, sampled from a model before it learns.
 
-Shapes: ``N`` answers, ``T`` tokens of the longest.
+The model then learns from them. Shapes: ``N`` answers, ``T`` tokens of the longest.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ class AnalysedPairs:
             for start in range(0, len(part), ROWS_AT_ONCE):
                 pairs |= self._some(task, part[start : start + ROWS_AT_ONCE], generator)
             self._pairs.append(pairs)
-        found = [pair for pairs in self._pairs for pair in pairs.values()]
-        made = [pair for pair in found if pair is not None]
+        by_row = [pair for pairs in self._pairs for pair in pairs.values()]
+        made = [pair for pair in by_row if pair is not None]
         if not made:
             raise DataError(
-                f"None of the {len(found)} rows has a pair: no two analyses of a row led to the right answer. "
+                f"None of the {len(by_row)} rows has a pair: no two analyses of a row led to the right answer. "
                 "Raise reward_model.samples, start from a run that is right more often (init), or use "
                 "reward_model.pairs=label."
             )
         swapped = sum(pair.swapped for pair in made)
-        note(f"{len(made)} {self._kind} pairs from {len(found)} rows, {swapped} of them one analysis with two labels.")
+        note(f"{len(made)} {self._kind} pairs from {len(by_row)} rows, {swapped} of them one analysis with two labels.")
 
     def of(self, task_index: int, rows: Sequence[PromptRow]) -> list[AnswerPair | None]:
         """Return the pair of each row."""
@@ -95,12 +95,12 @@ class AnalysedPairs:
     ) -> dict[str, AnswerPair | None]:
         golds = gold_labels(task, rows)
         rollout = sample(task, rows, Sampling(generator), samples=self._samples)
-        found: dict[str, AnswerPair | None] = {}
+        pairs: dict[str, AnswerPair | None] = {}
         for index, (row, gold) in enumerate(zip(rows, golds, strict=True)):
-            own = range(index * self._samples, (index + 1) * self._samples)
+            answers = range(index * self._samples, (index + 1) * self._samples)
             make = _label_pair if self._kind == "label" else _rationale_pair
-            found[row.id] = make(task, row, task.spec.words[gold], rollout, own)
-        return found
+            pairs[row.id] = make(task, row, task.spec.words[gold], rollout, answers)
+        return pairs
 
 
 def answer_values(policy: Policy, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
@@ -117,22 +117,24 @@ def answer_values(policy: Policy, prompts: Sequence[Sequence[int]], answers: Seq
     return value_NT.gather(1, torch.arange(value_NT.shape[1], device=policy.device).minimum(last_N[:, None]))
 
 
-def _label_pair(task: PromptedTask, row: PromptRow, gold: str, rollout: Rollout, own: range) -> AnswerPair | None:
-    readable = [answer for answer in own if rollout.judgements[answer].value is not None]
+def _label_pair(task: PromptedTask, row: PromptRow, gold: str, rollout: Rollout, answers: range) -> AnswerPair | None:
+    readable = [answer for answer in answers if rollout.judgements[answer].value is not None]
     right = [answer for answer in readable if rollout.judgements[answer].value == gold]
     wrong = [answer for answer in readable if rollout.judgements[answer].value != gold]
     if right and wrong:
         return AnswerPair(
             _answer(task, rollout, right[0], gold), _answer(task, rollout, wrong[0], rollout.judgements[wrong[0]].value)
         )
-    first = (readable or own)[0]
+    first = (readable or answers)[0]
     others = [word for word in task.spec.words if word != gold]
-    other = others[own.start // len(own) % len(others)]
+    other = others[answers.start // len(answers) % len(others)]
     return AnswerPair(_answer(task, rollout, first, gold), _answer(task, rollout, first, other), swapped=True)
 
 
-def _rationale_pair(task: PromptedTask, row: PromptRow, gold: str, rollout: Rollout, own: range) -> AnswerPair | None:
-    right = [answer for answer in own if rollout.judgements[answer].value == gold]
+def _rationale_pair(
+    task: PromptedTask, row: PromptRow, gold: str, rollout: Rollout, answers: range
+) -> AnswerPair | None:
+    right = [answer for answer in answers if rollout.judgements[answer].value == gold]
     openings = list(dict.fromkeys(tuple(rollout.openings[answer]) for answer in right))
     if len(openings) < 2:
         return None

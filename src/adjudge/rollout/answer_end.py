@@ -82,7 +82,7 @@ class AnswerEnd:
 
 
 def answer_ids(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of an answer where it follows its opening tag, as a model writes it; none is a control token."""
+    """Return an answer's ids after its opening tag, as a model writes it; none is a control token."""
     return list(_ids_after(tokenizer, text, OPENING_TAG))
 
 

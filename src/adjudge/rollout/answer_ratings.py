@@ -1,4 +1,7 @@
-"""What a reward model gives sampled answers with an analysis before the judgement, while a policy trains on it."""
+"""A reward model's ratings of sampled answers with an analysis before the judgement.
+
+They are given while a policy trains on them.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,10 @@ class AnswerRatings:
         count, total, squares = self._sums
         mean = total / max(1.0, count)
         deviation = max(0.0, squares / max(1.0, count) - mean**2) ** 0.5
-        found: list[float | None] = [None] * len(judgements)
+        normalised: list[float | None] = [None] * len(judgements)
         for index, reward in zip(readable, rewards, strict=True):
-            found[index] = (reward - mean) / deviation if deviation > 1e-6 else 0.0
-        return found
+            normalised[index] = (reward - mean) / deviation if deviation > 1e-6 else 0.0
+        return normalised
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums over all answers so far."""

@@ -206,7 +206,7 @@ def exact_values(rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, comm
 def rewards_of_labels(
     rollout: Rollout, spec: TaskSpec, config: RewardConfig, *, common_scale: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the reward of each label as the answer to each prompt, ``[P, L]``, and of an unreadable one, ``[P]``.
+    """Return each prompt's reward of each label, ``[P, L]``, and of an unreadable answer, ``[P]``.
 
     A metric's credit is left out.
     """
@@ -225,7 +225,10 @@ def can_score_labels(task: PromptedTask) -> bool:
 
 
 def _may_keep_gradient() -> bool:
-    """Return whether an update may go back through the pass that sampled: with all rows in it, in one process."""
+    """Return whether an update may go back through the pass that sampled.
+
+    It may when all rows are in that pass, in one process.
+    """
     passes = rows_per_pass()
     return world_size() == 1 and (passes is None or passes.one_pass)
 

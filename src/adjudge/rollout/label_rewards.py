@@ -1,4 +1,4 @@
-"""What a reward model thinks of each label as the answer to a prompt: the value head after each of its tokens.
+"""What a reward model thinks of each label as an answer: the value head after each of its tokens.
 
 Shapes: ``B`` prompts, ``L`` labels, ``T`` tokens of the longest label with its end, ``P`` pairs.
 """
@@ -18,11 +18,12 @@ from adjudge.rollout.several import several_states
 
 
 def label_values(task: PromptedTask, prompts: Sequence[Sequence[int]]) -> Tensor:
-    """Return the value after each token of each label with its end, ``[B, L, T]``; gradients flow where enabled.
+    """Return the value after each token of each label with its end, ``[B, L, T]``.
 
-    After its last token a shorter label keeps its last value, so ``[..., -1]`` is the reward of each label.
+    Gradients flow where enabled. After its last token a shorter label keeps its last value, so ``[..., -1]`` is the
+    reward of each label.
     """
-    policy, answers = task.policy, _taught(task)
+    policy, answers = task.policy, task.taught_labels()
     # No state is returned after a response's last token, since nothing is predicted from it: one more is asked for.
     states = several_states(
         policy, [prompt for prompt in prompts for _ in answers], [[*ids, 0] for _ in prompts for ids in answers]
@@ -43,8 +44,11 @@ def label_rewards(task: PromptedTask, prompts: Sequence[Sequence[int]]) -> Tenso
 
 
 def divergent_tokens(task: PromptedTask, one_P: Tensor, other_P: Tensor) -> Tensor:
-    """Return where the labels of each pair differ: from the first unlike token to the longer one's end, ``[P, T]``."""
-    answers = _taught(task)
+    """Return where the labels of each pair differ, ``[P, T]``.
+
+    They do from the first unlike token to the longer label's end.
+    """
+    answers = task.taught_labels()
     token_T = torch.arange(max(map(len, answers)))
     masks = {
         (one, other): (token_T >= shared_start(answers[one], answers[other]))
@@ -53,7 +57,3 @@ def divergent_tokens(task: PromptedTask, one_P: Tensor, other_P: Tensor) -> Tens
     }
     pairs = zip(one_P.tolist(), other_P.tolist(), strict=True)
     return torch.stack([masks[pair] for pair in pairs]).to(one_P.device)
-
-
-def _taught(task: PromptedTask) -> list[list[int]]:
-    return [task.end.taught_ids(word, task.spec) for word in task.spec.words]

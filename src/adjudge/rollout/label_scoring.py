@@ -55,8 +55,8 @@ def label_logps(
             logp_KV = next_token_logps(policy.logits(state.hidden_BD) / temperature)
             for label, ids in enumerate(label_ids):
                 if len(ids) > length:
-                    place = beginnings[tuple(ids[:length])] * rows
-                    total_BL[label] = total_BL[label] + logp_KV[place : place + rows, ids[length]]
+                    first_row = beginnings[tuple(ids[:length])] * rows
+                    total_BL[label] = total_BL[label] + logp_KV[first_row : first_row + rows, ids[length]]
             longer = list(dict.fromkeys(tuple(ids[: length + 1]) for ids in label_ids if len(ids) > length + 1))
             if not longer:
                 return torch.stack(total_BL, dim=1)
@@ -89,12 +89,15 @@ def labels_of(task: PromptedTask, rows: Sequence[Prompted], temperature: float, 
 
 
 def expected_answers(task: PromptedTask, *, scored: bool) -> list[list[int]]:
-    """Return the token ids of answers worth running with the prompts: all labels if they are `scored`, or a few."""
+    """Return the token ids of answers worth running with the prompts.
+
+    They are all labels of a task that lists them, if these are `scored` or few; else there are none.
+    """
     if not task.spec.lists_all or not (scored or len(task.spec.words) <= FEW_LABELS):
         return []
-    return [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+    return task.taught_labels()
 
 
 def rows_at_once(answers: Sequence[Judgement]) -> int:
-    """Return the number of rows of one pass: each answer of each row has its own copy of the prompt's keys."""
+    """Return how many rows one pass has: each answer of each row has its own copy of the prompt's keys."""
     return max(1, MOST_COPIES // len(answers))

@@ -97,10 +97,10 @@ class Pairs:
         before, self._asked = self._asked, []
         for index, (task, part) in enumerate(zip(tasks, rows, strict=True)):
             gold_labels(task, part)
-            asked = self._ask(task, part, generator)
+            replies = self._ask(task, part, generator)
             if self._mix and before:
-                _keep_wrong(task, part, asked, before[index])
-            self._asked.append(asked)
+                _keep_wrong(task, part, replies, before[index])
+            self._asked.append(replies)
         paired = [self.of(index, tasks[index], part) for index, part in enumerate(rows)]
         pairs = sum(len(row.rejected) for part in paired for row in part)
         ties, count = sum(not row.rejected for part in paired for row in part), sum(map(len, rows))
@@ -114,24 +114,24 @@ class Pairs:
 
     def of(self, task_index: int, task: PromptedTask, rows: Sequence[PromptRow]) -> list[PairedRow]:
         """Return the pairs of some rows of a task."""
-        asked = self._asked[task_index]
-        labels = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+        replies = self._asked[task_index]
+        labels = task.taught_labels()
         paired = []
         for row, gold in zip(rows, gold_labels(task, rows), strict=True):
-            place = asked.place[row.id]
-            own, ref_logp = asked.own[place], asked.ref_logp_NL[place].tolist()
-            answers = [*labels, *(ids for ids, _, _ in own)]
-            rejected = self._rejected(gold, ref_logp, [right for _, _, right in own])
-            paired.append(PairedRow(row, answers, [*ref_logp, *(logp for _, logp, _ in own)], gold, rejected))
+            index = replies.place[row.id]
+            own_answers, ref_logp = replies.own[index], replies.ref_logp_NL[index].tolist()
+            answers = [*labels, *(ids for ids, _, _ in own_answers)]
+            rejected = self._rejected(gold, ref_logp, [right for _, _, right in own_answers])
+            paired.append(PairedRow(row, answers, [*ref_logp, *(logp for _, logp, _ in own_answers)], gold, rejected))
         return paired
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return what the reference answered."""
-        return [{"ids": asked.ids, "ref_logp": asked.ref_logp_NL, "own": asked.own} for asked in self._asked]
+        return [{"ids": replies.ids, "ref_logp": replies.ref_logp_NL, "own": replies.own} for replies in self._asked]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Restore what `state_dict` returned."""
-        self._asked = [_Asked(list(asked["ids"]), asked["ref_logp"], _as_tuples(asked["own"])) for asked in state]
+        self._asked = [_Asked(list(saved["ids"]), saved["ref_logp"], _as_tuples(saved["own"])) for saved in state]
 
     def _rejected(self, gold: int, ref_logp: Sequence[float], own_right: Sequence[bool]) -> list[tuple[int, float]]:
         wrong = [label for label in range(len(ref_logp)) if label != gold]
@@ -150,15 +150,15 @@ class Pairs:
                 return _Asked(ids, labels_of(task, rows, 1.0).cpu(), [[] for _ in rows])
         size = rows_at_once(every_answer(task.spec))
         ref_logps: list[Tensor] = []
-        own: list[list[tuple[list[int], float, bool]]] = []
+        own_answers: list[list[tuple[list[int], float, bool]]] = []
         with task.policy.reference():
             for start in range(0, len(rows), size):
                 rollout = sample(task, rows[start : start + size], Sampling(generator), score_labels=True)
                 assert rollout.label_logp_PL is not None
                 ref_logps.append(rollout.label_logp_PL)
                 logps = rollout.logp_BR.sum(1).tolist()
-                own += [[answer] for answer in zip(rollout.responses, logps, rollout.right, strict=True)]
-        return _Asked(ids, torch.cat(ref_logps), own)
+                own_answers += [[answer] for answer in zip(rollout.responses, logps, rollout.right, strict=True)]
+        return _Asked(ids, torch.cat(ref_logps), own_answers)
 
 
 def gold_labels(task: PromptedTask, rows: Sequence[PromptRow]) -> list[int]:
@@ -188,8 +188,11 @@ def run_answers(policy: Policy, prompts: Sequence[Sequence[int]], answers: Seque
     return AnswerPass(logp_K[index_BA], states, index_BA)
 
 
-def _keep_wrong(task: PromptedTask, rows: Sequence[PromptRow], asked: _Asked, before: _Asked) -> None:
-    """Add each row's last own answer; the reference, which has moved, is asked again about those that were wrong."""
+def _keep_wrong(task: PromptedTask, rows: Sequence[PromptRow], replies: _Asked, before: _Asked) -> None:
+    """Add each row's last own answer.
+
+    The reference has moved, so it is asked again about those that were wrong.
+    """
     last = [before.own[before.place[row.id]][0] for row in rows]
     again = [index for index, (_, _, right) in enumerate(last) if not right]
     logps = [0.0] * len(rows)
@@ -199,9 +202,9 @@ def _keep_wrong(task: PromptedTask, rows: Sequence[PromptRow], asked: _Asked, be
             passed = run_answers(task.policy, [rows[index].ids for index in part], [[last[index][0]] for index in part])
             for index, logp in zip(part, passed.logp_BA[:, 0].tolist(), strict=True):
                 logps[index] = logp
-    for own, (ids, _, right), logp in zip(asked.own, last, logps, strict=True):
-        own.append((ids, logp, right))
+    for row_answers, (ids, _, right), logp in zip(replies.own, last, logps, strict=True):
+        row_answers.append((ids, logp, right))
 
 
-def _as_tuples(own: Sequence[Any]) -> list[list[tuple[list[int], float, bool]]]:
-    return [[(list(ids), float(logp), bool(right)) for ids, logp, right in answers] for answers in own]
+def _as_tuples(rows: Sequence[Any]) -> list[list[tuple[list[int], float, bool]]]:
+    return [[(list(ids), float(logp), bool(right)) for ids, logp, right in answers] for answers in rows]

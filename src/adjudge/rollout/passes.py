@@ -24,10 +24,10 @@ _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "b
 
 
 class RowsPerPass:
-    """The size of a micro-batch by ``runtime.micro_batch_size``: a number, or ``auto``, which halves it when it must.
+    """The size of a micro-batch by ``runtime.micro_batch_size``.
 
-    `forget` drops the gradients of a pass that failed. The size is part of a run's state, so that a resumed run goes
-    on with it.
+    The setting is a number, or ``auto``, which halves the size when it must. `forget` drops the gradients of a pass
+    that failed. The size is part of a run's state, so that a resumed run goes on with it.
     """
 
     def __init__(self, setting: RuntimeConfig, forget: Callable[[], None]) -> None:

@@ -87,12 +87,16 @@ class PromptedTask:
 
     @property
     def sampled_tokens(self) -> int:
-        """Return the largest number of tokens the policy writes while it learns: the answer, an analysis before it."""
+        """Return the most tokens the policy writes while it learns: the answer, and an analysis before it."""
         return self.end.max_tokens + (self.analysis_before.max_tokens if self.analysis_before else 0)
+
+    def taught_labels(self) -> list[list[int]]:
+        """Return the token ids to teach for each label word of the task, with the answer's end."""
+        return [self.end.taught_ids(word, self.spec) for word in self.spec.words]
 
 
 def check_lengths(task: PromptedTask, examples: Sequence[Example], prompts: Sequence[Prompt]) -> None:
-    """Raise ConfigError for the first prompt that, with its answer, has more tokens than the model has positions.
+    """Raise ConfigError for the first prompt that, with its answer, exceeds the model's positions.
 
     Positions that are computed (rotary ones) do not run out: beyond those of its training, such a model gets a warning.
     """

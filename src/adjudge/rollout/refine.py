@@ -1,4 +1,4 @@
-"""Critiques of sampled answers, and refinements: what the model answers after it has read a critique of its own.
+"""Critiques of sampled answers, and refinements: what the model answers after it has read one.
 
 A refinement's prompt goes on where an answer ended: the user's next turn is the critique, and the answer is opened
 again. The refinement is then kept as an answer to the original prompt, token by token.
@@ -62,7 +62,10 @@ def critique(kind: Kind, judgement: Judgement, gold: Value | None, words: Sequen
 
 
 def refinable_rows(task: PromptedTask, examples: Sequence[Example], kind: Kind) -> list[PromptRow]:
-    """Render the prompt of each row. Raises ConfigError where a refinement has no room in the model's positions."""
+    """Render the prompt of each row.
+
+    Raises ConfigError where a refinement has no room in the model's positions.
+    """
     rows, most = prompt_rows(task, examples), task.policy.positions
     if most is None or not most.fixed:
         return rows
@@ -90,17 +93,17 @@ def refine(task: PromptedTask, rollout: Rollout, kind: Kind, sampling: Sampling,
     if not prompts:
         return Refinements(None, [], _figures(right_PG, right_PG[:0], refined_P) if kept else {})
     answers = [prompt * rollout.samples + sample for prompt in prompts for sample in range(rollout.samples)]
-    found = sample(task, [_asked_again(task, rollout, answer, kind) for answer in answers], sampling)
-    again_PG = torch.tensor(found.right).reshape(-1, rollout.samples)
+    refined = sample(task, [_asked_again(task, rollout, answer, kind) for answer in answers], sampling)
+    again_PG = torch.tensor(refined.right).reshape(-1, rollout.samples)
     chosen, prompt_N = [], []
-    for place, prompt in enumerate(prompts):
-        own = range(place * rollout.samples, (place + 1) * rollout.samples)
-        best = sorted(own, key=lambda index: _rank(found.judgements[index], found.golds[index]))[:kept]
+    for position, prompt in enumerate(prompts):
+        candidates = range(position * rollout.samples, (position + 1) * rollout.samples)
+        best = sorted(candidates, key=lambda index: _rank(refined.judgements[index], refined.golds[index]))[:kept]
         chosen += best
         prompt_N += [prompt] * len(best)
-    figures = {**_figures(right_PG, again_PG, refined_P), "extra_tokens": int(found.mask_BR.sum())}
+    figures = {**_figures(right_PG, again_PG, refined_P), "extra_tokens": int(refined.mask_BR.sum())}
     return Refinements(
-        _as_answers(found, chosen, [rollout.prompts[answers[index]] for index in chosen]), prompt_N, figures
+        _as_answers(refined, chosen, [rollout.prompts[answers[index]] for index in chosen]), prompt_N, figures
     )
 
 
@@ -121,25 +124,25 @@ def _asked_again(task: PromptedTask, rollout: Rollout, answer: int, kind: Kind) 
     """Return the row of an answer, whose prompt is the whole conversation so far."""
     opening, judgement = rollout.openings[answer], rollout.judgements[answer]
     written = task.end.inside(rollout.responses[answer][len(opening) :])
-    said = critique(kind, judgement, rollout.golds[answer], task.spec.words)
-    turn = task.renderer.next_turn(missing(task.end.text(written), CLOSING_TAG), said)
+    feedback = critique(kind, judgement, rollout.golds[answer], task.spec.words)
+    turn = task.renderer.next_turn(missing(task.end.text(written), CLOSING_TAG), feedback)
     return PromptRow(rollout.examples[answer], (*rollout.prompts[answer], *opening, *written, *turn))
 
 
-def _as_answers(found: Rollout, chosen: Sequence[int], prompts: list[tuple[int, ...]]) -> Rollout:
+def _as_answers(rollout: Rollout, chosen: Sequence[int], prompts: list[tuple[int, ...]]) -> Rollout:
     """Return some answers as answers to other prompts."""
-    spans = found.template_spans
+    spans = rollout.template_spans
     return replace(
-        found,
+        rollout,
         prompts=prompts,
-        golds=[found.golds[index] for index in chosen],
-        responses=[found.responses[index] for index in chosen],
-        judgements=[found.judgements[index] for index in chosen],
-        logp_BR=found.logp_BR[chosen],
-        value_BR=found.value_BR[chosen],
-        mask_BR=found.mask_BR[chosen],
+        golds=[rollout.golds[index] for index in chosen],
+        responses=[rollout.responses[index] for index in chosen],
+        judgements=[rollout.judgements[index] for index in chosen],
+        logp_BR=rollout.logp_BR[chosen],
+        value_BR=rollout.value_BR[chosen],
+        mask_BR=rollout.mask_BR[chosen],
         template_spans=None if spans is None else [spans[index] for index in chosen],
-        examples=[found.examples[index] for index in chosen],
+        examples=[rollout.examples[index] for index in chosen],
     )
 
 

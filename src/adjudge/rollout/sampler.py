@@ -169,9 +169,9 @@ def limits(rows: int, end: End, sampling: Sampling) -> list[int]:
     """
     if sampling.generator is None or end.min_tokens >= end.max_tokens:
         return [end.max_tokens] * rows
-    total, own = _place(rows, sampling)
+    total, own_rows = _place(rows, sampling)
     drawn = torch.randint(end.min_tokens, end.max_tokens + 1, (total,), generator=sampling.generator)
-    return drawn[own].tolist()
+    return drawn[own_rows].tolist()
 
 
 def choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
@@ -190,7 +190,7 @@ def choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
 
 
 def finish_drawing(sampling: Sampling) -> None:
-    """Draw what the other processes still draw, after this one's last row has ended: all generators stay equal."""
+    """Draw what other processes still draw after this one's last row has ended: all generators stay equal."""
     if sampling.generator is None or not sampling.together:
         return
     while total := _place(0, sampling)[0]:
@@ -203,8 +203,8 @@ def _draw(probability_BV: Tensor, sampling: Sampling) -> Tensor:
     One number per row, from the CPU: the run is the same on every device, and a row's draw depends on its place alone.
     The token is the first whose cumulative probability exceeds it, so one of probability 0 is never drawn.
     """
-    total, own = _place(len(probability_BV), sampling)
-    drawn = torch.rand(total, dtype=torch.float64, generator=sampling.generator)[own]
+    total, own_rows = _place(len(probability_BV), sampling)
+    drawn = torch.rand(total, dtype=torch.float64, generator=sampling.generator)[own_rows]
     cumulative_BV = probability_BV.double().cumsum(-1)
     threshold_B1 = drawn.to(probability_BV.device)[:, None] * cumulative_BV[:, -1:]
     return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1)

@@ -43,13 +43,13 @@ def respond_several(policy: Policy, state: Prefilled, end: AnswerEnd, sampling: 
             figures = (logp_KV[at_A, token_A], policy.value(state.hidden_BD)[at_A], entropy(logp_KV.detach())[at_A])
             columns.append((answer_A, *(figure.cpu() for figure in figures)))
             alive = []
-            for place, (answer, token) in enumerate(zip(answer_A.tolist(), token_A.tolist(), strict=True)):
+            for position, (answer, token) in enumerate(zip(answer_A.tolist(), token_A.tolist(), strict=True)):
                 ids[answer].append(token)
                 if len(ids[answer]) < longest[answer] and not end.ended(ids[answer]):
-                    alive.append(place)
+                    alive.append(position)
             if not alive:
                 break
-            longer = [(int(beginning_A[place]), int(token_A[place])) for place in alive]
+            longer = [(int(beginning_A[position]), int(token_A[position])) for position in alive]
             distinct = {pair: index for index, pair in enumerate(dict.fromkeys(longer))}
             answer_A, beginning_A = answer_A[alive], torch.tensor([distinct[pair] for pair in longer])
             parent_K, fed_K = torch.tensor(list(distinct), device=device).unbind(1)
@@ -95,9 +95,9 @@ class AnswerStates(NamedTuple):
 def several_states(
     policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
 ) -> AnswerStates:
-    """Run each distinct prompt, and each distinct response to it, once. Gradients flow where they are enabled.
+    """Run each distinct prompt, and each distinct response to it, once.
 
-    Short responses branch off their prompt in one pass over both.
+    Gradients flow where they are enabled. Short responses branch off their prompt in one pass over both.
     """
     answers: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
     pairs = [(tuple(prompt), tuple(response)) for prompt, response in zip(prompts, responses, strict=True)]
@@ -124,15 +124,15 @@ def several_states(
             hidden_KRD = torch.cat([hidden_KRD, later_KTD], dim=1)
         hidden_SD = hidden_KRD.flatten(0, 1)
         state_KR = torch.arange(len(hidden_SD), device=policy.device).view(mask_KR.shape)
-    place = {pair: number for number, pair in enumerate(distinct)}
-    index_N = torch.tensor([place[pair] for pair in pairs], device=policy.device)
+    index_of = {pair: number for number, pair in enumerate(distinct)}
+    index_N = torch.tensor([index_of[pair] for pair in pairs], device=policy.device)
     return AnswerStates(hidden_SD, state_KR, ids_KR, mask_KR, index_N)
 
 
 def _branched(
     policy: Policy, answers: Mapping[tuple[int, ...], Iterable[tuple[int, ...]]]
 ) -> tuple[Tensor, list[list[int]]] | None:
-    """Run answers as branches of their prompts; return the states, and per answer those that predict its tokens.
+    """Run answers as branches of their prompts; return the states, and which predict each answer's tokens.
 
     None where they cannot be run so.
     """
@@ -167,7 +167,7 @@ def several_figures(
 def several_logps(
     policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
 ) -> Tensor:
-    """Return the log-probability of each response, float32 ``[N]``, as `several_figures` does for its tokens.
+    """Return each response's log-probability, float32 ``[N]``, as `several_figures` does for its tokens.
 
     Raises NotFiniteError when the logits are not a distribution.
     """

@@ -55,7 +55,7 @@ class StepValues(NamedTuple):
 
 
 class _Ends(NamedTuple):
-    """Continuations of some states: what comes before each judgement, and the judgement, or its label's chances."""
+    """Continuations of some states: each judgement, or its label's chances, and what comes before it."""
 
     openings: list[list[int]]
     texts: list[str]
@@ -76,7 +76,7 @@ class _Answers(NamedTuple):
 
 @dataclass(slots=True)
 class Vine:
-    """Values the states of one task's answers by `config.rollouts` continuations each, drawn by `sampling`.
+    """Values the states of a task's answers by `config.rollouts` continuations each, drawn by `sampling`.
 
     With `labels`, a continuation's judgement is not sampled: the exact expected reward over the labels takes its place.
     `tokens` counts what was sampled.
@@ -100,27 +100,42 @@ class Vine:
         assert first is not None and spans is not None
         cuts, states = [], []
         for answer, (ids, span) in enumerate(zip(rollout.responses, spans, strict=True)):
-            prompt, own = answer // rollout.samples, step_cuts(first, ids[: span.start], self.config)
-            begun = [State(prompt, tuple(ids[:cut])) for cut in (0, *own)]
+            prompt, inner_cuts = answer // rollout.samples, step_cuts(first, ids[: span.start], self.config)
+            begun = [State(prompt, tuple(ids[:cut])) for cut in (0, *inner_cuts)]
             closed = [State(prompt, tuple(ids[: span.stop]), closed=True)] if self.labels else []
-            cuts.append([*own, span.start] if self.labels else own)
+            cuts.append([*inner_cuts, span.start] if self.labels else inner_cuts)
             states.append([*begun, *closed])
         with stage("values"):
-            returns = self._returns(rollout, dict.fromkeys(state for own in states for state in own))
+            returns = self._returns(
+                rollout, dict.fromkeys(state for answer_states in states for state in answer_states)
+            )
         longest = max(map(len, states))
         value_BS = torch.tensor(
-            [[float(_mean(returns[state])) for state in own] + [0.0] * (longest - len(own)) for own in states]
+            [
+                [float(_mean(returns[state])) for state in answer_states] + [0.0] * (longest - len(answer_states))
+                for answer_states in states
+            ]
         )
         token_R = torch.arange(rollout.mask_BR.shape[1])
-        step_BR = torch.stack([(token_R >= torch.tensor(own)[:, None]).sum(0) if own else 0 * token_R for own in cuts])
-        return StepValues(value_BS, torch.tensor([len(own) for own in states]), step_BR, self._figures(cuts, returns))
+        step_BR = torch.stack(
+            [
+                (token_R >= torch.tensor(answer_cuts)[:, None]).sum(0) if answer_cuts else 0 * token_R
+                for answer_cuts in cuts
+            ]
+        )
+        return StepValues(
+            value_BS,
+            torch.tensor([len(answer_states) for answer_states in states]),
+            step_BR,
+            self._figures(cuts, returns),
+        )
 
     def _figures(self, cuts: Sequence[Sequence[int]], returns: dict[State, Tensor]) -> dict[str, Any]:
-        inside = [len(own) - self.labels for own in cuts]
+        inside = [len(answer_cuts) - self.labels for answer_cuts in cuts]
         value_N = torch.stack([_mean(each) for each in returns.values()])
         noise = [float(each.var() / len(each)) for each in returns.values() if len(each) > 1]
         return {
-            "steps": sum(len(own) + 1 for own in cuts) / len(cuts),
+            "steps": sum(len(answer_cuts) + 1 for answer_cuts in cuts) / len(cuts),
             "split": sum(count > 0 for count in inside) / len(inside),
             "value_states": len(returns),
             "value_variance": float(value_N.var(correction=0)),
@@ -165,8 +180,8 @@ class Vine:
             some = states[start : start + size]
             sampling = replace(self.sampling, together=world_size() > 1 and divides(len(some)))
 
-            def run(own: Sequence[State], sampling: Sampling = sampling) -> _Ends:
-                return self._continued([(prompts[state.prompt], state) for state in own], sampling)
+            def run(own_states: Sequence[State], sampling: Sampling = sampling) -> _Ends:
+                return self._continued([(prompts[state.prompt], state) for state in own_states], sampling)
 
             parts += of_all_rows(some, run)
         self.tokens += sum(part.tokens for part in parts)
@@ -199,12 +214,15 @@ class Vine:
 
 
 def _mean(return_K: Tensor) -> Tensor:
-    """Return the mean; of equal returns exactly theirs, so that rounding makes no advantage where there is none."""
+    """Return the mean.
+
+    Of equal returns it is exactly theirs, so rounding makes no advantage where there is none.
+    """
     return return_K[0] + (return_K - return_K[0]).mean()
 
 
 def step_cuts(end: AnalysisEnd, analysis: Sequence[int], config: VineConfig) -> list[int]:
-    """Return the places in an analysis, in tokens, where a new step begins: at most `config.steps`, spread evenly.
+    """Return where in an analysis, in tokens, new steps begin: at most `config.steps`, spread evenly.
 
     A sentence ends with ``.``, ``!`` or ``?`` before white space, the closing tag, or the end of the analysis. No place
     is inside the closing tag, or at the token limit, where nothing can be continued.

@@ -1,7 +1,8 @@
-"""A writer: free text from a local model or from one behind an API. Every call is logged, counted and replayable.
+"""A writer: free text from a local model or from one behind an API.
 
-The log is ``writer.jsonl`` of the run: one JSON object per call, with what was asked and what was answered. A call that
-is in the log is not made again, so a resumed run goes on where it was, and a repeated run gets the same texts.
+Every call is logged, counted and replayable. The log is ``writer.jsonl`` of the run: one JSON object per call, with
+what was asked and what was answered. A call that is in the log is not made again, so a resumed run goes on where it
+was, and a repeated run gets the same texts.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ class Spent:
         self.fingerprints |= {written.fingerprint} - {""}
 
     def record(self, api: ApiConfig | None = None) -> dict[str, Any]:
-        """Return the counts for a run's files; of an API also how answers ended, and the price where it is known."""
+        """Return the counts for a run's files.
+
+        Of an API they include how answers ended, and the price where it is known.
+        """
         counts: dict[str, Any] = {
             "calls": self.calls,
             "prompt_tokens": self.prompt_tokens,
@@ -115,7 +119,10 @@ class Source(Protocol):
 
 
 class LocalSource:
-    """The policy itself, asked in its chat template. One call at a time, so that no answer depends on another call."""
+    """The policy itself, asked in its chat template.
+
+    It is asked one call at a time, so that no answer depends on another call.
+    """
 
     def __init__(self, policy: Policy, config: PromptConfig) -> None:
         self.name, self._policy, self._config = policy.name, policy, config
@@ -168,7 +175,10 @@ class ApiSource:
         self._announced = False
 
     def begin(self, asks: Sequence[Ask], what: str) -> None:
-        """Say what leaves this machine, the first time. Raises ConfigError without consent, key, client or network."""
+        """Say what leaves this machine, the first time.
+
+        Raises ConfigError without consent, key, client or network.
+        """
         letters = sum(len(message["content"]) for ask in asks for message in ask.messages)
         going = Outgoing(len(asks), letters, sum(ask.max_tokens for ask in asks))
         say = check_consent if self._announced else announce
@@ -176,9 +186,9 @@ class ApiSource:
         self._announced = True
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Written]]:
-        """Yield the answers as they come. After an error no further call is begun; those under way are still yielded.
+        """Yield the answers as they come.
 
-        Raises ConfigError and ModelError.
+        After an error no further call is begun; those under way are still yielded. Raises ConfigError and ModelError.
         """
         pool = ThreadPoolExecutor(max_workers=self._config.concurrency)
         pending: dict[Future[Reply], int] = {}
@@ -255,7 +265,7 @@ class Writer:
 
     def _key(self, ask: Ask) -> str:
         drawn = {"seed": ask.seed} if ask.temperature else {}
-        asked = {
+        request = {
             "model": self.source.name,
             "messages": [dict(message) for message in ask.messages],
             "max_tokens": ask.max_tokens,
@@ -263,7 +273,7 @@ class Writer:
             "stop": list(ask.stop),
             **drawn,
         }
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
+        return hashlib.sha256(json.dumps(request, sort_keys=True).encode("ascii")).hexdigest()
 
     def _keep(self, key: str, ask: Ask, written: Written) -> None:
         with self._lock:
@@ -280,9 +290,9 @@ class Writer:
 
 
 def read_log(path: Path) -> dict[str, Written]:
-    """Return the answers of a log by the keys of their calls. A last line that was not finished is cut off.
+    """Return the answers of a log by the keys of their calls.
 
-    Raises RunError for a damaged line.
+    A last line that was not finished is cut off. Raises RunError for a damaged line.
     """
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""The model under a run's trained weights: where it lies, and whether a model elsewhere is the same one."""
+"""The model under a run's trained weights: where it lies, and whether a model elsewhere is the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def with_absolute_model(config: Config, key: str) -> Config:
 
 
 def with_model(config: Config, key: str, name: str) -> Config:
-    """Return the settings with another model in setting `key`; code that was trusted by the old name is by the new."""
+    """Return the settings with another model in setting `key`.
+
+    Code that was trusted by the old name is trusted by the new one.
+    """
     before, (*group, last) = value_of(config, key), key.split(".")
     changed: Any = {last: name}
     for part in reversed(group):
@@ -47,10 +50,10 @@ def with_base(folder: Path, config: Config, key: str, recorded: Mapping[str, Any
     """
     holds_all = not key or (folder / "encoder").is_dir() or (folder / "regression" / "config.json").is_file()
     if model is None:
-        place = Path(str(value_of(config, key))) if key else Path()
-        if not holds_all and place.is_absolute() and not place.is_dir():
+        model_folder = Path(str(value_of(config, key))) if key else Path()
+        if not holds_all and model_folder.is_absolute() and not model_folder.is_dir():
             raise RunError(
-                f"{folder} was made with the model in {place}, which is no longer there. "
+                f"{folder} was made with the model in {model_folder}, which is no longer there. "
                 "If it has moved, name its new place with --model."
             )
         return config
@@ -85,9 +88,9 @@ def check_same_model(folder: Path, recorded: Mapping[str, Any], model: str) -> N
     changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
     weights = [name for name in changed if name.endswith(_WEIGHTS)]
     if weights:
-        said = "; ".join(_difference(name, before.get(name), after.get(name)) for name in weights[:3])
+        differences = "; ".join(_difference(name, before.get(name), after.get(name)) for name in weights[:3])
         raise RunError(
-            f"{model} is not the model that {folder} was made with: {said}. Name the folder of the same weights."
+            f"{model} is not the model that {folder} was made with: {differences}. Name the folder of the same weights."
         )
     if files := [name for name in changed if name in before]:
         warn(

@@ -1,4 +1,4 @@
-"""The temperatures of a run's judges: calibration.json in the run folder, and ``calibration`` in judge.json.
+"""Temperatures of a run's judges: calibration.json in its folder, and ``calibration`` in judge.json.
 
 Both map a task to what was fitted: ``temperature``, ``rows`` (how many), ``rows_sha256``, ``source`` (which), and
 ``log_loss`` and ``ece`` of those rows, ``before`` and ``after``.
@@ -25,7 +25,7 @@ def write_calibration(folder: Path, tasks: Mapping[str, Any]) -> None:
 
 
 def read_calibration(folder: Path) -> dict[str, Any]:
-    """Return what was fitted for each task of a run or of a judge that left its run; empty when nothing was.
+    """Return what was fitted for each task of a run or of a judge that left its run; empty if nothing was.
 
     Raises RunError for a damaged file.
     """

@@ -19,7 +19,10 @@ FILE = "README.md"
 def write_card(
     folder: Path, run: Run, specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]], base: Mapping[str, Any]
 ) -> None:
-    """Write the card into `folder`. `results` are the scores of each task, and `base` is the model underneath."""
+    """Write the card into `folder`.
+
+    `results` are the scores of each task, and `base` is the model underneath.
+    """
     from huggingface_hub import ModelCardData
 
     hub = base.get("hub")

@@ -26,16 +26,20 @@ DIGITS = 6
 
 
 def default_folder(specs: Sequence[TaskSpec], method: str, seed: int, *, resume: bool = False) -> Path:
-    """Return ``runs/TASK/METHOD-seedN``, apart from runs of other tasks with this name; a note says which they are.
+    """Return ``runs/TASK/METHOD-seedN``, apart from runs of other tasks with this name.
 
-    With `resume`, a run of another task is not avoided unless there is one of these tasks: resuming says what differs.
+    A note says which they are. With `resume`, a run of another task is not avoided unless there is one of these tasks:
+    resuming says what differs.
     """
     folder = _free_for(specs, joint_name([spec.name for spec in specs]), _runs_in, resume=resume)
     return folder / f"{method}-seed{seed}"
 
 
 def comparison_folder(specs: Sequence[TaskSpec]) -> Path:
-    """Return ``runs/compare-TASK``, apart from comparisons of other tasks with this name; a note says which."""
+    """Return ``runs/compare-TASK``, apart from comparisons of other tasks with this name.
+
+    A note says which they are.
+    """
     return _free_for(specs, f"compare-{joint_name([spec.name for spec in specs])}", _cells_in)
 
 

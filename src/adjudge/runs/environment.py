@@ -179,7 +179,7 @@ def pinned(folder: Path, config: Config) -> Config:
 
 
 def dated(folder: Path, config: Config) -> Config:
-    """Return the settings with the date that the run's prompts have: the day on which it started, unless one is set.
+    """Return the settings with the date of the run's prompts: the day it started, unless one is set.
 
     Without it, a chat template that writes today's date would give another prompt on another day.
     """
@@ -200,7 +200,7 @@ def command() -> str:
 
 
 def jobs() -> int:
-    """Return the number of runs that are side by side, this one among them: 1 outside of a comparison with --jobs."""
+    """Return the number of runs side by side, this one included: 1 outside of a comparison with --jobs."""
     return int(os.environ.get(JOBS, "1"))
 
 

@@ -98,7 +98,10 @@ def check_recorded(folder: Path, adapter: GivenAdapter) -> None:
 
 
 def report_base(adapter: GivenAdapter, model: str) -> None:
-    """Report a base model that is not the one which the adapter names: the same weights are the user's word."""
+    """Report a base model that is not the one which the adapter names.
+
+    The user vouches that the weights are the same.
+    """
     base = adapter.foreign.base
     named, used = published_name(base), published_name(model)
     if base and named != used:

@@ -29,7 +29,7 @@ _LEFT_BEHIND = ("task", "init", "data", "calibration", "checkpoint", "guard", "r
 
 
 def write_portable(run: Run, specs: Sequence[TaskSpec], results: Sequence[Mapping[str, Any]]) -> None:
-    """Write judge.json and the model card into the folder of the run's trained weights; nothing without weights.
+    """Write judge.json and the model card beside the run's trained weights; nothing without weights.
 
     `results` are the scores of each task; none where nothing was judged.
     """
@@ -107,7 +107,7 @@ def is_portable(folder: Path) -> bool:
 
 
 def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSpec]]:
-    """Open a folder with a judge.json, as a run whose trained weights lie in the folder itself, and its tasks.
+    """Open a folder with a judge.json, as a run whose trained weights lie in the folder, and its tasks.
 
     `model` names the base model where it lies elsewhere. Raises RunError for a damaged or newer judge.json.
     """

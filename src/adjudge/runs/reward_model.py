@@ -34,7 +34,7 @@ FEW_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """A run folder with a reward model, and the hashes of its files, which must not change during the new run."""
+    """A run folder with a reward model, and its files' hashes, which must not change during the new run."""
 
     folder: Path
     files: dict[str, str]

@@ -1,4 +1,4 @@
-"""The run folder of each of several processes: the first one's is the run's, the others' vanish at the end.
+"""The run folders of several processes: the first one's is the run's, the others' vanish at the end.
 
 All processes run the same code, which writes here and there; so each has a folder to write to. What a resumed run reads
 is sent by the first process, so the others may be on machines that do not see its disk.
@@ -20,7 +20,7 @@ NOT_SENT = ("tracking", "evaluations", ".adjudge.lock")
 
 @contextmanager
 def folder_of_process(folder: Path, *, resume: bool) -> Iterator[Path]:
-    """Yield the folder that this process writes to: `folder` in the first one, elsewhere a copy that is removed."""
+    """Yield the folder this process writes to: `folder` in the first, elsewhere a copy, which is removed."""
     if world_size() == 1:
         yield folder
         return
@@ -28,12 +28,12 @@ def folder_of_process(folder: Path, *, resume: bool) -> Iterator[Path]:
     if is_first():
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="adjudge-process-") as place:
-        own = Path(place) / folder.name
+    with tempfile.TemporaryDirectory(prefix="adjudge-process-") as temporary:
+        own_folder = Path(temporary) / folder.name
         for name, content in files.items():
-            (own / name).parent.mkdir(parents=True, exist_ok=True)
-            (own / name).write_bytes(content)
-        yield own
+            (own_folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (own_folder / name).write_bytes(content)
+        yield own_folder
 
 
 def config_of_process(config: Config) -> Config:

@@ -84,7 +84,10 @@ def pick_task(folder: Path, name: str | None) -> TaskSpec:
 
 
 def pick_among(folder: Path, specs: Sequence[TaskSpec], name: str | None) -> TaskSpec:
-    """Return the task of this name among `specs`, those of `folder`; without a name, the only one. Raises RunError."""
+    """Return the task of this name among `specs`, those of `folder`; without a name, the only one.
+
+    Raises RunError for a name that is not among them, and for several tasks without a name.
+    """
     if name is None and len(specs) > 1:
         raise RunError(f"{folder} was trained on several tasks: say which with --task. {_listed(specs)}")
     if name is None:

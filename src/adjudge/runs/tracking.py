@@ -68,9 +68,10 @@ class Tracking:
             self._tell({"logs": True})
 
     def end(self, state: str, files: Sequence[Path] = ()) -> None:
-        """Say how the run ended, and wait for the trackers for up to `WAIT_S`, or `STOPPED_WAIT_S` if it was stopped.
+        """Say how the run ended, and wait for the trackers.
 
-        `files` are kept by those that keep files.
+        The wait is up to `WAIT_S`, or `STOPPED_WAIT_S` if the run was stopped. `files` are kept by trackers that keep
+        files.
         """
         self._tell({"state": state, "files": [str(path.resolve()) for path in files]})
         until = time.monotonic() + (WAIT_S if state == "complete" else STOPPED_WAIT_S)

@@ -1,7 +1,8 @@
-"""Load PyTorch's library without its Python modules: in a tenth of the time, to see that it loads and how it is set.
+"""Load PyTorch's library without its Python modules, to see that it loads and how it is set.
 
-What is internal to PyTorch here: the place and names of its libraries, and the C++ symbol of `torch.get_num_threads`.
-Newest version tried: 2.13. Where one of them is not found, the caller has to import PyTorch.
+This takes a tenth of the time. What is internal to PyTorch here: the place and names of its libraries, and the C++
+symbol of `torch.get_num_threads`. Newest version tried: 2.13. Where one of them is not found, the caller has to import
+PyTorch.
 """
 
 from __future__ import annotations

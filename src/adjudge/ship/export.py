@@ -104,7 +104,10 @@ def _format(kind: str, dtype: str | None) -> tuple[Format, str]:
 
 
 def _compare(run: Run, specs: Sequence[TaskSpec], judge: Judgements, limit: int) -> tuple[int, int]:
-    """Return the number of rows judged again, and of answers that changed. Rows are those that the run judged."""
+    """Return the number of rows judged again, and of answers that changed.
+
+    Rows are those that the run judged.
+    """
     count = changed = 0
     for spec, before in zip(specs, _judged_rows(run, specs, limit), strict=True):
         if before:

@@ -51,7 +51,10 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
 
 
 def write_gguf(model: Any, tokenizer: Any, path: Path, dtype: str) -> None:
-    """Write a model and its tokenizer as one GGUF file. Raises RunError for a family or tokenizer that is not known."""
+    """Write a model and its tokenizer as one GGUF file.
+
+    Raises RunError for a family or tokenizer that is not known.
+    """
     import gguf
 
     config = model.config

@@ -1,4 +1,4 @@
-"""A model folder with the adapter added to the weights, for plain transformers, vLLM and every other tool."""
+"""A model folder with the adapter added to the weights, for plain transformers, vLLM and other tools."""
 
 from __future__ import annotations
 
@@ -46,15 +46,16 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
 
 
 def merged_record(run: Run, specs: Sequence[TaskSpec], kind: str) -> dict[str, Any]:
-    """Return the judge.json of an export without an adapter: the model lies beside it and is asked as it is."""
+    """Return the judge.json of an export without adapter: the model lies beside it and is asked as it is."""
     record = judge_record(run, specs)
     return record | {"format": kind, "settings": record["settings"] | {"method": ASKED}}
 
 
 def merged_model(run: Run) -> tuple[Any, Any]:
-    """Return the run's model with the adapter added, in float32, and its tokenizer. Raises RunError without one.
+    """Return the run's model with the adapter added, in float32, and its tokenizer.
 
-    Adding in float32 matters: rounding the sum to bfloat16 first would change answers.
+    Raises RunError without an adapter, and for one that cannot be added. Adding in float32 matters: rounding the sum to
+    bfloat16 first would change answers.
     """
     from peft import PeftModel
 

@@ -52,7 +52,7 @@ def check_name(repo: str) -> None:
 
 
 def check_push(repo: str, base: str | None) -> None:
-    """Find out, before anything is trained, what would keep a judge on top of `base` from being published in `repo`.
+    """Find out before training what would keep a judge on top of `base` from being published in `repo`.
 
     `base` is the model under an adapter, None for weights that need no other model. Raises ConfigError for a wrong id,
     RunError for a base that nobody else can find, and ModelError when the hub cannot be reached, knows no token, or the
@@ -108,7 +108,10 @@ def part_to_push(source: str | Path) -> Path:
 
 
 def name_base(folder: Path, base: str | None) -> None:
-    """Write the base model's hub id into a judge's files. Raises RunError where nobody else could find the base."""
+    """Write the base model's hub id into a judge's files.
+
+    Raises RunError where nobody else could find the base, and ConfigError for a `base` that is no hub id.
+    """
     record: dict[str, Any] = read_json(folder / FILE)
     underneath = record.get("base") or {}
     if base is None:
@@ -143,7 +146,10 @@ def _upload(folder: Path, repo: str, *, public: bool, revision: str | None) -> s
 
 @contextmanager
 def _hub_errors(repo: str, effect: str) -> Iterator[HfApi]:
-    """Yield the hub's client; raise its errors as ModelError with what to do. `effect` says what did not happen."""
+    """Yield the hub's client; raise its errors as ModelError with what to do.
+
+    `effect` says what did not happen.
+    """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 

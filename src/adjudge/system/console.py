@@ -43,7 +43,7 @@ def warn(text: str) -> None:
 
 
 def begin_lines_with(beginning: str) -> None:
-    """Print `beginning` before each line from now on, and draw no bars: several processes share the terminal."""
+    """Print `beginning` before each line from now on, and draw no bars: processes share the terminal."""
     _BEGINNING.set(beginning)
     _BARS.set(False)
 
@@ -94,7 +94,7 @@ def progress(title: str, total: int) -> Iterator[Bar]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Draw no bars within this block: a terminal can show only one, and a server judges in several threads."""
+    """Draw no bars in this block: a terminal can show only one, and a server judges in several threads."""
     token = _BARS.set(False)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Measure memory (total, available, this process's peaks) and set how the allocator keeps freed memory."""
+"""Measure memory (total, available, the process's peaks) and set how the allocator keeps freed memory."""
 
 from __future__ import annotations
 
@@ -82,9 +82,10 @@ def peak_rss_gib() -> float:
 
 
 def peak_gpu_gib() -> float | None:
-    """Return the peak memory of this process's tensors on the GPU that held most, in GiB; None where no GPU was used.
+    """Return the peak memory, in GiB, of this process's tensors on the GPU that held most.
 
-    It is the peak of what PyTorch's allocator gave out. What it kept besides, and the driver's own memory, are extra.
+    None where no GPU was used. The figure is the peak of what PyTorch's allocator gave out. What it kept besides, and
+    the driver's own memory, are extra.
     """
     torch = sys.modules.get("torch")  # a method without PyTorch must not import it for this figure
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
@@ -94,7 +95,7 @@ def peak_gpu_gib() -> float | None:
 
 
 def peaks() -> dict[str, float]:
-    """Return the peaks of this process as a run records them: `PEAKS`, without the GPU's where none was used."""
+    """Return this process's peaks as a run records them: `PEAKS`, without the GPU's where none was used."""
     values = zip(PEAKS, (peak_rss_gib(), peak_gpu_gib()), strict=True)
     return {name: value for name, value in values if value is not None}
 

@@ -49,7 +49,7 @@ def local_rank() -> int:
 
 
 def own_device(name: str) -> str:
-    """Return the device of this process: of several, each takes a GPU of its own where any GPU may be taken.
+    """Return this process's device: of several, each takes a GPU of its own where any GPU may be taken.
 
     Raises ConfigError when a machine has more processes than GPUs.
     """

@@ -53,14 +53,14 @@ def _bundled_wheel() -> Path | None:
 
 
 def _from_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    found = {}
+    variables = {}
     for name, others in UV_VARIABLES.items():
         value = next((environment[other] for other in others if environment.get(other)), None)
         if value is not None:
             # uv allows names before the addresses: NAME=ADDRESS; and commas between its --find-links.
             parts = value.replace(",", " ").split() if name == "PIP_FIND_LINKS" else value.split()
-            found[name] = " ".join(_without_name(part) for part in parts)
-    return found
+            variables[name] = " ".join(_without_name(part) for part in parts)
+    return variables
 
 
 def _without_name(address: str) -> str:
@@ -76,14 +76,14 @@ def _from_files() -> dict[str, str]:
         old = settings | settings["pip"] if isinstance(settings.get("pip"), dict) else settings
         default = [text for index in indexes if index.get("default") for text in _texts(index.get("url"))]
         others = [index for index in indexes if not index.get("default") and not index.get("explicit")]
-        found = {
+        variables = {
             "PIP_INDEX_URL": (default or _texts(old.get("index-url")))[:1],
             "PIP_EXTRA_INDEX_URL": [text for index in others for text in _texts(index.get("url"))]
             + _texts(old.get("extra-index-url")),
             "PIP_FIND_LINKS": _texts(old.get("find-links")),
         }
-        if any(found.values()):
-            return {name: " ".join(values) for name, values in found.items() if values}
+        if any(variables.values()):
+            return {name: " ".join(values) for name, values in variables.items() if values}
     return {}
 
 

@@ -22,14 +22,17 @@ BFLOAT16_REASON = {
 
 
 def features() -> dict[str, bool]:
-    """Return the features of the processor by PyTorch's names, as Linux lists them on x86; none anywhere else."""
+    """Return the processor's features by PyTorch's names, as Linux lists them on x86; none elsewhere."""
     lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPUINFO.is_file() else []
     flags = next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split()
     return {_NAMES.get(flag, flag): True for flag in flags}
 
 
 def has_fast_bfloat16(features: Mapping[str, Any]) -> bool:
-    """Return whether a CPU with these features multiplies bfloat16 matrices in hardware (AMX tiles or AVX-512 BF16)."""
+    """Return whether a CPU with these features multiplies bfloat16 matrices in hardware.
+
+    That takes AMX tiles or AVX-512 BF16.
+    """
     return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
 
 

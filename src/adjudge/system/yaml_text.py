@@ -1,4 +1,4 @@
-"""Read and write YAML with libyaml, where PyYAML was built with it: several times as fast as its Python code."""
+"""Read and write YAML with libyaml where PyYAML has it: several times as fast as its Python code."""
 
 from __future__ import annotations
 

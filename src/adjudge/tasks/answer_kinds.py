@@ -33,10 +33,10 @@ _FAR = 3.0
 
 
 def kind_of(column: GoldColumn, kind: str | None, labels: object) -> Kind:
-    """Return the kind of the answers: as `kind` says, else from the values; reports a choice that may surprise.
+    """Return the kind of the answers: as `kind` says, else from the values.
 
-    Numbers with decimals, and more than `MANY` whole numbers, are numbers. Raises ConfigError for an unknown kind, or
-    for `labels` of a number.
+    Numbers with decimals, and more than `MANY` whole numbers, are numbers. A choice that may surprise is reported.
+    Raises ConfigError for an unknown kind, or for `labels` of a number.
     """
     if kind is not None and kind not in get_args(Kind):
         raise ConfigError(f"--kind is '{kind}'.{nearest(kind, [*get_args(Kind), 'several', 'passes'])}")
@@ -81,9 +81,10 @@ def _are_numbers(column: GoldColumn, numbers: Sequence[float], fractions: bool) 
 
 
 def number_answer(column: GoldColumn) -> dict[str, Any]:
-    """Return the range and decimals of the numbers, as a task's `number`; warns when few values set the range.
+    """Return the range and decimals of the numbers, as a task's `number`.
 
-    Raises DataError for a value that is no number, with file and line, and when all are equal.
+    Warns when few values set the range. Raises DataError for a value that is no number, with file and line, and when
+    all are equal.
     """
     wrong = [raw for raw in column.counts if parse_number(raw) is None]
     numbers = {Decimal(raw): raw for raw in column.counts if raw not in set(wrong)}
@@ -166,7 +167,10 @@ def _word(raw: str) -> str:
 
 
 def _named_classes(column: GoldColumn, names: Sequence[str]) -> dict[str, str]:
-    """Return the words of class numbers, in the order of the classes. Raises DataError for one without a name."""
+    """Return the words of class numbers, in the order of the classes.
+
+    Raises DataError for a number without a name.
+    """
     index_of = {str(index): name for index, name in enumerate(names)}
     for raw in column.counts:
         if raw not in index_of and raw not in names:
@@ -178,7 +182,10 @@ def _named_classes(column: GoldColumn, names: Sequence[str]) -> dict[str, str]:
 
 
 def _refuse_spellings(path: Path, column: GoldColumn, words: Mapping[str, str]) -> None:
-    """Raise DataError when answer words differ only in case or final punctuation, with the option that joins them."""
+    """Raise DataError when answer words differ only in case or final punctuation.
+
+    The error names the option that joins them.
+    """
     same: dict[str, list[str]] = {}
     for raw, word in words.items():
         same.setdefault(folded(word), []).append(raw)
@@ -202,7 +209,7 @@ def _labels_option(pairs: Mapping[str, str]) -> str:
 
 
 def _report_spellings(column: GoldColumn) -> None:
-    """Report cells that are read as a label which is spelled differently, with their invisible marks escaped."""
+    """Report cells that are read as a label of another spelling, with their invisible marks escaped."""
     pairs = [(raw, sorted(spellings)) for raw, spellings in column.spellings.items()]
     for raw, spellings in pairs[:3]:
         shown = ", ".join(spelling.encode("unicode_escape").decode("ascii") for spelling in spellings)
@@ -282,7 +289,7 @@ def chosen_labels(column: GoldColumn, labels: Sequence[str] | Mapping[str, str])
 
 
 def _value_of(column: GoldColumn, given: str) -> str:
-    """Return the value of the column that a listed label means: itself, its other spelling, or its class number."""
+    """Return the column's value for a listed label: itself, its other spelling, or its class number."""
     if given in column.counts:
         return given
     if column.class_names and given in column.class_names:

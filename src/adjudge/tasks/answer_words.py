@@ -78,7 +78,7 @@ def _is_joined(text: str, begin: int, end: int) -> bool:
 
 
 def _can_join(mark: str) -> bool:
-    """Return whether a mark is (part of) an emoji, or of a script with joined letters (Arabic to Mongolian)."""
+    """Return whether a mark belongs to an emoji, or to a script with joined letters (Arabic to Mongolian)."""
     if not mark:
         return False
     return (
@@ -106,7 +106,10 @@ def label_key(raw: str) -> str:
 
 
 def look(text: str) -> str:
-    """Return a form that is equal for texts which a reader takes for one: full-width letters, Cyrillic in Latin."""
+    """Return a form that is equal for texts which a reader takes for one.
+
+    They may have full-width letters, or Cyrillic letters in place of Latin ones.
+    """
     return unicodedata.normalize("NFKC", text[:_LONGEST_LABEL]).translate(_LATIN)
 
 

@@ -76,9 +76,10 @@ class GoldColumn:
         return ","
 
     def refuse(self, values: Sequence[str], problem: str) -> None:
-        """Raise DataError for rows with wrong values, with the first of them and their number, unless they are dropped.
+        """Raise DataError for rows with wrong values, unless they are dropped.
 
-        `problem` says what is wrong with the first value.
+        The error names the place of the first such row, and their number. `problem` says what is wrong with the first
+        value.
         """
         if values and self.bad_rows == "error":
             raise DataError(f"{self.first[values[0]]}: {problem} {how_many(sum(self.counts[each] for each in values))}")
@@ -121,7 +122,10 @@ def read_gold(
 
 
 def _row_value(path: Path, row: TableRow, text: Sequence[str], label: str, keys: dict[str, str]) -> str:
-    """Return the value of a row's label; `keys` maps each cell to its value. Raises DataError for a bad row."""
+    """Return the value of a row's label; `keys` maps each cell to its value.
+
+    Raises DataError for a bad row.
+    """
     for name in text:
         text_of(f"{path}:{row.line}", name, name, row.get(name, ""))
     raw = row.get(label, "").strip()
@@ -146,7 +150,7 @@ def _value(where: Location, label: str, raw: str) -> str:
 
 
 def _kind_of_list(value: str) -> str:
-    """Return "a list" or "an object" when a cell is one, written as JSON or as Python does; else empty text."""
+    """Return "a list" or "an object" when a cell is one, as JSON or Python writes it; else empty text."""
     if len(value) > _LONGEST_LIST or (value[0], value[-1]) not in {("[", "]"), ("{", "}"), ("(", ")")}:
         return ""
     for parse in (json.loads, ast.literal_eval):

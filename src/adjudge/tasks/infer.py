@@ -129,8 +129,8 @@ def _answers(
     path: Path, gold: GoldColumn, labels: Sequence[str] | Mapping[str, str] | None, kind: str | None, question: str
 ) -> dict[str, Any]:
     """Return the part of a task that says what is answered: labels or a number, metrics, instruction."""
-    found = kind_of(gold, kind, labels)
-    if found == "number":
+    answer_kind = kind_of(gold, kind, labels)
+    if answer_kind == "number":
         number = number_answer(gold)
         form = {0: "whole number", 1: "number with one decimal"}.get(
             number["decimals"], f"number with {number['decimals']} decimals"
@@ -144,8 +144,8 @@ def _answers(
     quoted = [f'"{word}"' for word in dict.fromkeys(words.values())]
     return {
         "labels": words,
-        **({"ordered": True} if found == "ordered" else {}),
-        "metrics": [*(["quadratic_kappa"] if found == "ordered" else []), "accuracy", "macro_f1"],
+        **({"ordered": True} if answer_kind == "ordered" else {}),
+        "metrics": [*(["quadratic_kappa"] if answer_kind == "ordered" else []), "accuracy", "macro_f1"],
         "instruction": f"Judge {question}. Answer {_and(quoted, 'or')}.",
     }
 
@@ -179,9 +179,10 @@ def _field_names(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _short_names(columns: Sequence[str]) -> list[str]:
-    """Return what a prompt calls the columns: of paths such as ``annotations.0.label`` the last part that is a word.
+    """Return what a prompt calls the columns.
 
-    Paths whose last parts are equal keep all their parts.
+    A path such as ``annotations.0.label`` is called by its last part that is a word. Paths whose last parts are equal
+    keep all their parts.
     """
     words = [[part for part in column.split(".") if not part.isdecimal()] for column in columns]
     short = [parts[-1] if _PATH.fullmatch(column) else column for parts, column in zip(words, columns, strict=True)]

@@ -1,4 +1,6 @@
-"""Run a straight-line program over whole numbers. The evaluator is our own: nothing is ever given to Python to run.
+"""Run a straight-line program over whole numbers.
+
+The evaluator is our own: nothing is ever given to Python to run.
 
 A program has one line per statement: ``name = expression``, and ``print(expression comparison expression)``.
 Expressions have numbers, names, ``+``, ``-``, ``*`` and brackets.
@@ -89,13 +91,13 @@ class _Reader:
         self._tokens: list[str] = []
         if len(line) > LONGEST_LINE:
             raise DataError(f"has {len(line):,} characters; {LONGEST_LINE} are the most.")
-        place = 0
-        while line[place:].strip():
-            token = _TOKEN.match(line, place)
+        offset = 0
+        while line[offset:].strip():
+            token = _TOKEN.match(line, offset)
             if token is None:
-                raise self.problem(f"something else than {line[place:].strip()[0]!r}")
+                raise self.problem(f"something else than {line[offset:].strip()[0]!r}")
             self._tokens.append(token[1])
-            place = token.end()
+            offset = token.end()
 
     def seen(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""

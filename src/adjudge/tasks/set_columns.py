@@ -1,4 +1,4 @@
-"""Read the labels of a user's table whose rows have several: cells such as ``a|b``, or a column per label."""
+"""Read several labels per row of a user's table: from cells such as ``a|b``, or a column per label."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def set_answers(
         columns, rows = stream_table(path, form, bad)
         require_columns(path, columns, [*text, *label])
         for row in rows:
-            found = bad.attempt(row.line, _parts, path, row, text, label)
-            for part in found or ():
+            parts = bad.attempt(row.line, _parts, path, row, text, label)
+            for part in parts or ():
                 column.first.setdefault(part, Location(path, row.line))
                 column.counts[part] = column.counts.get(part, 0) + 1
-            column.rows += found is not None
+            column.rows += parts is not None
         bad.end(quiet=True)
     if len(label) == 1 and len(column.counts) < 2 and labels is None:
         there = f"'{next(iter(column.counts))}' alone" if column.counts else "no label"
@@ -60,7 +60,10 @@ def set_answers(
 
 
 def _parts(path: Path, row: Mapping[str, str], text: Sequence[str], label: Sequence[str]) -> list[str]:
-    """Return the labels of a row. Raises DataError for an empty text, and a cell that is neither yes nor no."""
+    """Return the labels of a row.
+
+    Raises DataError for an empty text, a cell that is neither yes nor no, and a label that a cell names twice.
+    """
     where = f"{path}:{getattr(row, 'line', '')}"
     for name in text:
         text_of(where, name, name, row.get(name, ""))

@@ -40,7 +40,10 @@ def is_set(answer: object, words: Sequence[str]) -> bool:
 
 
 def listed_sets(words: Sequence[str]) -> tuple[str, ...]:
-    """Return every answer, small sets first; of too many words none, the single ones, and all of them together."""
+    """Return every answer, small sets first; of too many words only some.
+
+    These are the empty set, the single words, and all words together.
+    """
     sizes: Iterable[int] = range(len(words) + 1) if len(words) <= MOST_LISTED else (0, 1, len(words))
     return tuple(set_text(chosen, words) for size in sizes for chosen in combinations(words, size))
 
@@ -64,7 +67,10 @@ def set_of_cell(where: str, column: str, cell: str, labels: Mapping[str, str], w
 
 
 def set_of_indicators(where: str, cells: Mapping[str, str], labels: Mapping[str, str], words: Sequence[str]) -> str:
-    """Return the answer of a row with one column of yes and no per label. Raises DataError for another cell."""
+    """Return the answer of a row with one column of yes and no per label.
+
+    Raises DataError for a cell with anything else.
+    """
     chosen = set()
     for column, word in labels.items():
         cell = cells.get(column, "").strip().casefold()

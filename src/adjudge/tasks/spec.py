@@ -195,7 +195,7 @@ class Generation(_Part):
 
 
 class Procedure(_Part):
-    """Steps before the judgement, for methods that take them one by one: the lines of a field, or questions."""
+    """Steps before the judgement, which some methods take one by one: the lines of a field, or questions."""
 
     lines: str | None = None
     """The field whose lines are the steps: a program."""
@@ -255,7 +255,10 @@ class TaskSpec(_Part):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The answers in order; empty for a number task. With `several` they are sets, unless `lists_all` some."""
+        """The answers in order; empty for a number task.
+
+        With `several` they are sets: only some of them unless `lists_all`.
+        """
         return listed_sets(self.names) if self.several else self.names
 
     @property

@@ -100,11 +100,11 @@ def validate_task(path: str | Path) -> list[str]:
 
 
 def unnamed_words(spec: TaskSpec) -> list[str]:
-    """Return the answer words that neither the instruction nor the template names: the model has to guess them."""
-    asked = f"{spec.instruction}\n{spec.template}".casefold()
+    """Return the answer words named in neither instruction nor template: the model has to guess them."""
+    prompt_text = f"{spec.instruction}\n{spec.template}".casefold()
     if spec.several == "passes":  # each prompt names its label
         return []
-    return [word for word in spec.names if word.casefold() not in asked]
+    return [word for word in spec.names if word.casefold() not in prompt_text]
 
 
 def parse_task(tree: Mapping[str, Any], where: str) -> TaskSpec:

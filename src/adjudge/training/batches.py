@@ -97,8 +97,8 @@ class Batches(Generic[Row]):
         for index, label in enumerate(labels):
             by_label.setdefault(label, []).append(index)
         drawn: list[int] = []
-        for place, indices in enumerate(by_label.values()):
-            count = len(labels) // len(by_label) + (place < len(labels) % len(by_label))
+        for label_index, indices in enumerate(by_label.values()):
+            count = len(labels) // len(by_label) + (label_index < len(labels) % len(by_label))
             drawn += indices * (count // len(indices))
             drawn += [indices[index] for index in self._permutation(len(indices))[: count % len(indices)]]
         return drawn

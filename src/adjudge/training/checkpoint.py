@@ -67,7 +67,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_packed(path: Path) -> tuple[int, dict[str, Any]]:
-    """Return step and packed state (see `pack`) of one checkpoint, with all its files checked but no tensor loaded.
+    """Return step and packed state (see `pack`) of a checkpoint: all files checked, but no tensor loaded.
 
     Raises DamagedError with the reason.
     """
@@ -109,7 +109,10 @@ def newest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def newest_packed(folder: Path) -> dict[str, Any] | None:
-    """Return the packed state that `newest_checkpoint` would return unpacked, without a warning. Raises RunError."""
+    """Return the packed state that `newest_checkpoint` would return unpacked, without a warning.
+
+    Raises RunError when all checkpoints are damaged.
+    """
     newest = _newest(folder, read_packed, lambda _: None)
     return None if newest is None else newest[1]
 

@@ -33,7 +33,10 @@ class FirstPhase:
         self._rows, self._right, self._expected, self._variance = 0, 0.0, 0.0, 0.0
 
     def planned(self, total: int) -> int:
-        """Return the number of its steps in a run of `total`, if it does not go on. One is left for what follows."""
+        """Return the number of its steps in a run of `total`, if it does not go on.
+
+        One is left for what follows.
+        """
         return min(round(self._share * total), max(total - 1, 0))
 
     def longest(self, total: int) -> int:
@@ -49,7 +52,10 @@ class FirstPhase:
         return self.longest(total) if self._goes_on else self.planned(total)
 
     def rate(self, step: int, total: int, rate_factor: Callable[[int, int], float]) -> float:
-        """Return the learning rate of one of its steps, counted from 0. Where it goes on, its schedule begins anew."""
+        """Return the learning rate of one of its steps, counted from 0.
+
+        Where it goes on, its schedule begins anew.
+        """
         planned = self.planned(total)
         if step < planned:
             return self._lr * rate_factor(step, planned)

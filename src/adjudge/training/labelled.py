@@ -1,4 +1,4 @@
-"""Training rows of a classification or regression head: their targets, the loss, and an encoder's texts.
+"""Training rows of a classification or regression head: their targets, loss, and an encoder's texts.
 
 Shapes: ``B`` rows, ``L`` labels (1 for a number task).
 """
@@ -50,17 +50,18 @@ def class_weights(rows: Sequence[Example], task: TaskSpec) -> Tensor:
 
 
 def weight_of(targets: Sequence[float], weight_L: Tensor | None) -> float:
-    """Return what the mean loss of rows counts in that of their batch: their number, or the sum of their weights."""
+    """Return what rows count in their batch's mean loss: their number, or the sum of their weights."""
     return float(len(targets)) if weight_L is None else sum(float(weight_L[int(target)]) for target in targets)
 
 
 def head_loss(
     logits_BL: Tensor, targets: Sequence[float], weight_L: Tensor | None, share: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the rows' part of their batch's loss: their mean times their `share` of the batch; and its figures.
+    """Return the rows' part of their batch's loss, and its figures.
 
-    The loss is the cross-entropy of the labels, weighted by `weight_L`, or with one output the squared error of the
-    number. ``right`` counts the rows whose label is the likeliest.
+    The part is the rows' mean loss times their `share` of the batch. The loss is the cross-entropy of the labels,
+    weighted by `weight_L`, or with one output the squared error of the number. ``right`` counts the rows whose label is
+    the likeliest.
     """
     target_B = torch.tensor(list(targets), device=logits_BL.device)
     if logits_BL.shape[-1] == 1:

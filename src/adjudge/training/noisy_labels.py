@@ -99,7 +99,7 @@ class NoisyLabels:
         means = None if trusted_rows is None else torch.stack([trusted_rows[row.id] for row in kept])
 
         def loss_of(index: list[int]) -> tuple[Tensor, dict[str, Tensor | float]]:
-            some = [kept[place] for place in index]
+            some = [kept[row_index] for row_index in index]
             label_B = _label_indices(task, some).to(policy.device)
             logp_BL = labels_of(task, some, 1.0, grad=True)
             weight_B = torch.tensor([row.weight for row in some], device=policy.device)
@@ -135,5 +135,5 @@ def _probabilities(task: PromptedTask, rows: Sequence[TaughtRow]) -> Tensor:
 
 def _label_indices(task: PromptedTask, rows: Sequence[TaughtRow]) -> Tensor:
     """Return the index of each row's label, by what is taught."""
-    answers = [task.end.taught_ids(word, task.spec) for word in task.spec.words]
+    answers = task.taught_labels()
     return torch.tensor([answers.index(row.taught) for row in rows])

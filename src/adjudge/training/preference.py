@@ -27,7 +27,10 @@ from adjudge.training.updates import accumulate, apply_gradients
 
 
 class PairPass(NamedTuple):
-    """The pairs of some rows under the policy as it is now, with gradient. A tied row has its right answer twice."""
+    """The pairs of some rows under the policy as it is now, with gradient.
+
+    A tied row has its right answer twice.
+    """
 
     chosen_P: Tensor
     """Log-ratio of each pair's right answer to the reference, in nats."""
@@ -41,7 +44,7 @@ class PairPass(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the reference answers to a batch, every label first, and where each answer's log-ratio is to go."""
+    """What the reference answers to a batch, all labels first, and where each answer's log-ratio is to go."""
 
     answers: list[list[list[int]]]
     ref_logp_BA: Tensor
@@ -98,7 +101,7 @@ def learn_pairs(
 def learn_targets(
     task: PromptedTask, rows: Sequence[PromptRow], targets: Targets, optimizer: Optimizer, config: WarmStartConfig
 ) -> tuple[dict[str, Any], Likeliest]:
-    """Make one update of the weighted squared distance of log-ratios from their targets; see `learn_pairs`."""
+    """Make one update by the weighted squared distance of log-ratios from targets; see `learn_pairs`."""
     every, device = every_answer(task.spec), task.policy.device
     logp_BL = torch.empty(len(rows), len(every))
 

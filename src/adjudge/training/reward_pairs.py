@@ -35,7 +35,7 @@ def learn_reward_pairs(
     optimizer: Optimizer,
     config: RewardModelConfig,
 ) -> tuple[dict[str, Any], Likeliest]:
-    """Make one update from all pairs of a batch; return its figures and the labels of highest reward before it.
+    """Make an update from all pairs of a batch; return figures and the labels of highest reward before it.
 
     The right label is paired with every other one. A row's pairs together count as its gold label does in `weights`.
     Raises DataError for a row without a right answer, NotFiniteError before a harmful update.
@@ -47,12 +47,12 @@ def learn_reward_pairs(
         value_BLT = label_values(task, [rows[index].ids for index in part])
         reward_BL[part] = value_BLT[..., -1].detach().cpu()
         pairs = [
-            (place, golds[index], wrong)
-            for place, index in enumerate(part)
+            (position, golds[index], wrong)
+            for position, index in enumerate(part)
             for wrong in range(len(every))
             if wrong != golds[index]
         ]
-        weight_P = torch.tensor([weights.get(rows[part[place]].example.gold, 1.0) for place, _, _ in pairs])
+        weight_P = torch.tensor([weights.get(rows[part[position]].example.gold, 1.0) for position, _, _ in pairs])
         row_P, chosen_P, rejected_P = torch.tensor(pairs, device=value_BLT.device).unbind(1)
         loss_P = pairwise(
             value_BLT[row_P, chosen_P], value_BLT[row_P, rejected_P], divergent_tokens(task, chosen_P, rejected_P)
@@ -131,9 +131,9 @@ def _preferences(margin_P: Tensor) -> dict[str, float]:
 
 
 def pair_figures(reward_BL: Tensor, golds: Sequence[int]) -> dict[str, float]:
-    """Return the share of pairs whose right label has the higher reward, where equal ones count half, and the margin.
+    """Return the share of pairs whose right label has the higher reward, and the margin.
 
-    The margin is the mean difference of the two rewards.
+    Equal rewards count half in the share. The margin is the mean difference of the two rewards.
     """
     gold_B = torch.tensor(golds)
     is_pair_BL = torch.arange(reward_BL.shape[1]) != gold_B[:, None]

@@ -47,8 +47,8 @@ def accumulate(
     must be no gradients before. Raises NotFiniteError before a loss that is not finite goes backward, RunError when
     memory runs out.
     """
-    own = share(len(rows) // samples)
-    own_rows = rows[own.start * samples : own.stop * samples]
+    own_prompts = share(len(rows) // samples)
+    own_rows = rows[own_prompts.start * samples : own_prompts.stop * samples]
     passes = rows_per_pass()
     outcomes = agreed(lambda: _own_gradients(own_rows, micro_batch_size, loss_of, samples))
     if passes is not None and passes.auto:
@@ -159,7 +159,7 @@ class UpdateSize(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Answers that another policy gave to some of the prompts, learned by the shaped loss beside the sampled ones."""
+    """Another policy's answers to some of the prompts, learned by the shaped loss beside the sampled ones."""
 
     rollout: Rollout
     prompt_N: Sequence[int]
@@ -173,19 +173,19 @@ class Others:
         self, policy: Policy, prompts: Sequence[int], temperature: float, size: UpdateSize
     ) -> tuple[Tensor | float, dict[str, Tensor | float]]:
         """Return these prompts' part of the update's loss, a mean over its sampled tokens, and its figures."""
-        own = [index for index, prompt in enumerate(self.prompt_N) if prompt in prompts]
-        if not own:
+        indices = [index for index, prompt in enumerate(self.prompt_N) if prompt in prompts]
+        if not indices:
             return 0.0, {"shaped_loss": 0.0}
-        logp_NR = rollout_figures(policy, self.rollout, own, temperature).logp_BR
-        mask_NR = self.rollout.mask_BR[own, : logp_NR.shape[1]].to(policy.device)
-        advantage_NR = self.advantage_N[own].to(policy.device)[:, None].expand(mask_NR.shape)
+        logp_NR = rollout_figures(policy, self.rollout, indices, temperature).logp_BR
+        mask_NR = self.rollout.mask_BR[indices, : logp_NR.shape[1]].to(policy.device)
+        advantage_NR = self.advantage_N[indices].to(policy.device)[:, None].expand(mask_NR.shape)
         loss = shaped_loss(logp_NR, advantage_NR, mask_NR, self.shaping, denominator=size.tokens)
         return loss, {"shaped_loss": loss.detach()}
 
 
 @dataclass(frozen=True, slots=True)
 class RightAnswers:
-    """The right answers to prompts of a batch, taught beside what was sampled (PPO-ptx, arXiv 2203.02155, eq. 2)."""
+    """Right answers to a batch's prompts, taught beside sampled ones (PPO-ptx, arXiv 2203.02155, eq. 2)."""
 
     rows: Mapping[int, TaughtRow]
     """By their place among the prompts of the batch; the others are not taught."""
@@ -195,9 +195,9 @@ class RightAnswers:
     def loss(
         self, policy: Policy, prompts: Sequence[int], _temperature: float, size: UpdateSize
     ) -> tuple[Tensor | float, dict[str, Tensor | float]]:
-        """Return these prompts' part of the update's loss, a mean over all prompts and their tokens, and its figures.
+        """Return these prompts' part of the update's loss, and its figures.
 
-        A prompt that is not taught counts as 0.
+        The loss is a mean over all prompts and their tokens. A prompt that is not taught counts as 0.
         """
         rows = [self.rows[prompt] for prompt in prompts if prompt in self.rows]
         if not rows:
@@ -271,7 +271,7 @@ def _clipped_loss(
     others: Others | RightAnswers | None,
     sampled: TokenFigures | None,
 ) -> LossOf[int]:
-    """Return the loss of some rows as a function: PPO's clipped surrogate, value loss, penalty, other answers."""
+    """Return some rows' loss as a function: PPO's clipped surrogate, value loss, penalty, other answers."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
     size = UpdateSize(tokens, len(mini_batch) // rollout.samples)
 

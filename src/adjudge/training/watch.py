@@ -121,8 +121,8 @@ class AnswerWatch:
 
     def _compare(self, answers: int, score: float, right: float) -> None:
         """Compare each full window of answers with the one that had the most right ones."""
-        for place, value in enumerate((1.0, score, right)):
-            self._sums[place] += answers * value
+        for index, value in enumerate((1.0, score, right)):
+            self._sums[index] += answers * value
         count, *sums = self._sums
         if count < WINDOW:
             return

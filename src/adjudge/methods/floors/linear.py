@@ -40,16 +40,19 @@ MIDDLE = 0.6
 
 
 def train_linear(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Compute the vectors, fit, and save. Raises ConfigError for a layer that is not there, DataError, ModelError."""
+    """Compute the vectors, fit, and save.
+
+    Raises ConfigError for a layer that is not there, DataError, and ModelError.
+    """
     (part,) = parts
     settings = run.config.linear
-    blocks = [(features(part.spec), own) for features, own in _blocks(run)]
+    blocks = [(features(part.spec), standardise) for features, standardise in _blocks(run)]
     layer = {} if settings.layer is None or settings.states == "encoder" else {"layer": settings.layer}
     stored = {"states": settings.states, **layer}
     if len(blocks) > 1:
         return fit_mean(run, part, blocks, settings.c, stored)
-    ((features, own),) = blocks
-    return fit_floor(run, part, features, settings.c, stored, {}, standardise=own)
+    ((features, standardise),) = blocks
+    return fit_floor(run, part, features, settings.c, stored, {}, standardise=standardise)
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> Sequence[Any]:
@@ -63,8 +66,8 @@ def _blocks(run: Run) -> list[tuple[Callable[[TaskSpec], Features], bool]]:
 
     A model is loaded once, and when it is needed.
     """
-    own, encoder = (_policy_features, True), (_encoder_features, False)
-    chosen = {"policy": [own], "encoder": [encoder], "both": [own, encoder]}[run.config.linear.states]
+    policy, encoder = (_policy_features, True), (_encoder_features, False)
+    chosen = {"policy": [policy], "encoder": [encoder], "both": [policy, encoder]}[run.config.linear.states]
     return [(features(run), standardise) for features, standardise in chosen]
 
 
@@ -90,7 +93,10 @@ def _policy_features(run: Run) -> Callable[[TaskSpec], Features]:
 
 
 def _policy(config: Config) -> Policy:
-    """Load the policy, cut to the layers up to ``linear.layer``. Raises ConfigError for a layer that is not there."""
+    """Load the policy, cut to the layers up to ``linear.layer``.
+
+    Raises ConfigError for a layer that is not there.
+    """
     policy, layer = load_policy(config), config.linear.layer
     if layer is None:
         return policy

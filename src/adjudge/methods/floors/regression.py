@@ -1,4 +1,4 @@
-"""What the floors share: fit a linear model on features, choose its C on held-out rows, save it, judge with it.
+"""What the floors share: fit a linear model on features, choose its C on held-out rows, save, judge.
 
 A task with sets of labels (`several`) has one model of yes and no per label, whichever way other methods ask it.
 
@@ -103,7 +103,7 @@ def fit_floor(
 def fit_mean(
     run: Run, part: TaskRows, blocks: Sequence[tuple[Features, bool]], c: float | None, stored: dict[str, Any]
 ) -> Trained:
-    """Fit a model on each block of features, save the mean of their logits or numbers, and return the judge.
+    """Fit a model on each block of features, save the mean of their logits or numbers, return the judge.
 
     Each block says whether it is standardised, and chooses its own C. The log has the lists of them. The mean is one
     linear model on all features side by side (`side_by_side`). Raises what `fit_floor` raises.
@@ -142,7 +142,10 @@ def _nothing(_count: int) -> None:
 
 
 def _targets(run: Run, part: TaskRows) -> Array:
-    """Return what the rows of one task teach. Raises DataError for a row without a gold answer or an unknown one."""
+    """Return what the rows of one task teach.
+
+    Raises DataError without rows, and for a row without a gold answer or with an unknown one.
+    """
     task = part.spec
     run.rewind({})  # a killed fit is repeated whole
     if not part.rows:
@@ -192,7 +195,10 @@ def save_regression(
 def load_floor(
     run: Run, specs: Sequence[TaskSpec], features_of: Callable[[dict[str, Any], dict[str, Array], TaskSpec], Features]
 ) -> list[RegressionJudge]:
-    """Return a finished run's judges. Raises RunError when its files are missing, damaged, or for other labels."""
+    """Return a finished run's judges.
+
+    Raises RunError when its files are missing, damaged, or for other labels.
+    """
     folder = run.part(FOLDER)
     try:
         arrays, stored = load_file(folder / WEIGHTS), read_json(folder / STORED)
@@ -212,7 +218,7 @@ def load_floor(
 
 
 def _centre_and_scale(features_NF: Array) -> tuple[Array, Array]:
-    """Return each feature's mean and standard deviation, times the root of their number; 1 where it never changes."""
+    """Return each feature's mean, and its standard deviation times √F (1 where it never changes)."""
     scale_F = features_NF.std(0) * np.sqrt(features_NF.shape[1])
     return features_NF.mean(0), np.where(scale_F > 0, scale_F, 1.0)
 
@@ -254,9 +260,10 @@ def fit_number(features_NF: Any, target_N: Array, _labels: int, c: float) -> Fit
 def choose_c(
     fit: Callable[[Any, Array, int, float], Fitted], features_NF: Any, target_N: Array, labels: int, seed: int
 ) -> tuple[float, float | None]:
-    """Return the C of the best held-out score, and this score: the share of right answers, or minus the squared error.
+    """Return the C of the best held-out score, and this score.
 
-    With too few rows to hold some out: 1 and None. Equal scores: the C nearest to 1.
+    The score is the share of right answers, or minus the mean squared error. With too few rows to hold some out: 1 and
+    None. Equal scores: the C nearest to 1.
     """
     sets = target_N.ndim == 2
     if len(target_N) < 2 * FOLDS or (not sets and len(np.unique(target_N)) == 1):

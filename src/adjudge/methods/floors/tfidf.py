@@ -26,7 +26,10 @@ WORD = r"(?u)\w+|[^\w\s]"
 
 
 def train_tfidf(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Count words, fit, and save. Raises DataError for rows without gold answers, or without a single word."""
+    """Count words, fit, and save.
+
+    Raises DataError for rows without gold answers, or without a single word.
+    """
     (part,) = parts
     vectorizer = _vectorizer(run.config.tfidf.ngrams)
     try:

@@ -1,7 +1,8 @@
-"""An adapter from elsewhere: a model with LoRA layers that peft or trl trained, asked as zero-shot asks a bare model.
+"""An adapter from elsewhere: a model with LoRA layers that peft or trl trained.
 
-Nothing is trained. The base model is ``model``, the adapter's folder ``adapter.folder``. Its configuration is checked
-first (`adjudge.models.sources.foreign_adapter`): only plain LoRA layers are loaded.
+It is asked as zero-shot asks a bare model. Nothing is trained. The base model is ``model``, the adapter's folder
+``adapter.folder``. Its configuration is checked first (`adjudge.models.sources.foreign_adapter`): only plain LoRA
+layers are loaded.
 
 Source: arXiv 2106.09685 (LoRA), as peft saves it.
 """

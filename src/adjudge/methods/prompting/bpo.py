@@ -85,7 +85,7 @@ def _judged(search: Search) -> list[Trial]:
 
 
 def wrong_answers(spec: TaskSpec, rows: Sequence[Example], trials: Sequence[Trial], count: int) -> str:
-    """Return the first `count` rows that were judged wrongly, each with the right answer and the wrong one.
+    """Return the first `count` rows judged wrongly, each with the right answer and the wrong one.
 
     An unreadable answer is wrong, and shown as it is.
     """

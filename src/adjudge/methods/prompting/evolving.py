@@ -1,8 +1,9 @@
-"""GEPA's search over instructions (arXiv 2507.19457), run by the library `gepa`; how a new one is written is given.
+"""GEPA's search over instructions (arXiv 2507.19457), run by the library `gepa`.
 
-The library keeps candidates, draws a parent from the Pareto front over the held-out rows, tries the child on a
-minibatch, and scores it on all held-out rows when it is better there. Its own way to resume is a pickle, which is not
-used: the search is a function of the seed, and what it judged and wrote is read from ``trials.jsonl`` and the log.
+The method says how a new instruction is written. The library keeps candidates, draws a parent from the Pareto front
+over the held-out rows, tries the child on a minibatch, and scores it on all held-out rows when it is better there. Its
+own way to resume is a pickle, which is not used: the search is a function of the seed, and what it judged and wrote is
+read from ``trials.jsonl`` and the log.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ class _Adapter:
         """Return a new instruction; none when there is none that can be used, which is then counted."""
         if self.problem is not None:
             raise self.problem
-        judged = [record["judged"] for record in dataset[COMPONENT]]
+        judged_rows = [record["judged"] for record in dataset[COMPONENT]]
         try:
-            text = self._propose(self._search, candidate[COMPONENT], judged)
+            text = self._propose(self._search, candidate[COMPONENT], judged_rows)
         except AdjudgeError as error:
             self.problem = error
             raise

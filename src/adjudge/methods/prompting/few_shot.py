@@ -23,7 +23,7 @@ from adjudge.training.mixture import TaskRows
 
 
 def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Choose demonstrations among the training rows of one task, measure any label priors, and keep both in the run."""
+    """Choose demonstrations among a task's training rows, measure any label priors, keep both in the run."""
     (part,) = parts
     demonstrations = choose_demonstrations(part.rows, part.spec, run.config.prompt, run.config.seed)
     return Trained([shown_judge(run, part, demonstrations)])

@@ -1,4 +1,6 @@
-"""GEPA: an instruction evolved by a writer that reflects on judged rows (arXiv 2507.19457), by the library `gepa`.
+"""GEPA: an instruction evolved by a writer that reflects on judged rows (arXiv 2507.19457).
+
+The library `gepa` runs the search.
 
 Differs from the paper:
 
@@ -45,14 +47,17 @@ def search_instruction(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 
 def reflect(search: Search, instruction: str, judged: Sequence[Judged]) -> str | None:
-    """Return the instruction that the writer makes of one and of rows judged with it; None without backticks."""
+    """Return the instruction that the writer makes of one and of rows judged with it.
+
+    It is None when the writer's answer has no backticks.
+    """
     parts = []
     for row, trial in judged:
         gold = answer_text(row.gold, search.spec) if row.gold is not None else "unknown"
-        said = f"Right: {gold}." if trial.value == row.gold else f"Wrong. The right answer is {gold}."
+        feedback = f"Right: {gold}." if trial.value == row.gold else f"Wrong. The right answer is {gold}."
         if trial.value is None:
-            said = f"Unreadable: it must be one answer and nothing else. The right answer is {gold}."
-        parts.append(f"{shown_row(row)}\nanswered: {' '.join(trial.text.split())[:80]}\n{said}")
+            feedback = f"Unreadable: it must be one answer and nothing else. The right answer is {gold}."
+        parts.append(f"{shown_row(row)}\nanswered: {' '.join(trial.text.split())[:80]}\n{feedback}")
     request = REQUEST.format(instruction=instruction.strip(), judged="\n\n".join(parts))
     (written,) = search.write([request], title="reflecting")
     return between_backticks(written)

@@ -26,7 +26,10 @@ _RULE_CHARACTERS = 160
 
 
 def search_instruction(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Search an instruction by edits, each in its turn. Raises ConfigError without the library, DataError for rows."""
+    """Search an instruction by edits, each in its turn.
+
+    Raises ConfigError without the library, and DataError for too few rows.
+    """
     turn = count()
 
     def propose(search: Search, instruction: str, judged: Sequence[Judged]) -> str | None:
@@ -80,9 +83,9 @@ EDITS: tuple[Callable[[str, Sequence[Judged], TaskSpec], str | None], ...] = (
 """The edits in the order of their turns."""
 
 
-def _worst(judged: Sequence[Judged]) -> Example | None:
-    wrong = [(trial.score, index) for index, (row, trial) in enumerate(judged) if trial.value != row.gold]
-    return judged[min(wrong)[1]][0] if wrong else None
+def _worst(judged_rows: Sequence[Judged]) -> Example | None:
+    wrong = [(trial.score, index) for index, (row, trial) in enumerate(judged_rows) if trial.value != row.gold]
+    return judged_rows[min(wrong)[1]][0] if wrong else None
 
 
 METHOD = Method(search_instruction, load_judges)

@@ -1,4 +1,6 @@
-"""Answers from a user's graph of facts whose gaps the model fills, after GIVE (arXiv 2410.08475). Nothing is trained.
+"""Answers from a user's graph of facts whose gaps the model fills, after GIVE (arXiv 2410.08475).
+
+Nothing is trained.
 
 1. The graph's nodes that a row names are its entities. Each makes a group with the nodes nearest to it.
 2. For two groups the model judges statements that could join them: a member, a relation, a member. Yes makes a fact,
@@ -86,8 +88,8 @@ class GiveJudge:
         without = sum(not known.entities for known in rows)
         if examples and without == len(examples):
             note(f"{self.spec.name}: no row names a node of {self._config.triples}, so every answer is zero-shot's")
-        asked = {"facts_asked": facts.asked, "facts_reused": facts.reused, "rows_without_entities": without}
-        self.spent = {**self._asker.spent.record(self._asker.config), **asked}
+        counts = {"facts_asked": facts.asked, "facts_reused": facts.reused, "rows_without_entities": without}
+        self.spent = {**self._asker.spent.record(self._asker.config), **counts}
         self._keep(examples, rows, answers)
         return [replace(each, fields=row.fields, id=row.id) for row, each in zip(examples, answers[-1], strict=True)]
 
@@ -101,9 +103,9 @@ class GiveJudge:
             before = answers[-1]
             todo = [index for index, known in enumerate(rows) if getattr(known, name)]
             texts = [self._more(rows[index], before[index], expert=name == "expert") for index in todo]
-            asked = self._answer([examples[index] for index in todo], texts, title, probabilities)
+            predictions = self._answer([examples[index] for index in todo], texts, title, probabilities)
             answers.append([*before])
-            for index, answer in zip(todo, asked, strict=True):
+            for index, answer in zip(todo, predictions, strict=True):
                 answers[-1][index] = answer
         return answers
 
@@ -143,7 +145,10 @@ class GiveJudge:
 
 
 def build_judges(run: Run, parts: Sequence[TaskRows]) -> Trained:
-    """Read the triples, keep them in the run, and return the judges. Raises DataError for triples with mistakes."""
+    """Read the triples, keep them in the run, and return the judges.
+
+    Raises DataError for triples with mistakes.
+    """
     triples = read_triples(Path(str(run.config.give.triples)).expanduser())
     write_text(run.folder / TRIPLES, "".join("\t".join(triple) + "\n" for triple in triples))
     note(f"{len(triples):,} triples with {len(Graph(triples).nodes):,} nodes: {run.config.give.triples}")
@@ -187,15 +192,15 @@ def outgoing(config: Config, spec: TaskSpec, _train: Sequence[Example], judged: 
         pasted = sum(len(t.text) for text in texts for t in graph.touching(graph.entities(text))[: settings.facts])
         return questions_out(spec, config, len(judged), letters + pasted)
     longest = max(len(triple.text) for triple in graph.triples)
-    asked = 0
+    questions = 0
     for text in texts:
         count = min(settings.entities, len(graph.entities(text)))
         relations = len(graph.relations_in(text)) + len(graph.relations)
         joins, size = count * (count - 1) // 2, 1 + settings.neighbours
         pairs = size * (size + 2)  # of two groups, and of both with a node between them
-        asked += count * settings.neighbours + joins * (pairs * (relations + 1) + 1)
+        questions += count * settings.neighbours + joins * (pairs * (relations + 1) + 1)
     answers = questions_out(spec, config, 3 * len(judged), 3 * (letters + 3 * settings.facts * longest * len(judged)))
-    return answers + questions_out(truth_task(), config, asked, asked * longest)
+    return answers + questions_out(truth_task(), config, questions, questions * longest)
 
 
 METHOD = Method(build_judges, load_judges, outgoing)

@@ -1,4 +1,4 @@
-"""Pairwise ranking prompting (arXiv 2306.17563): the untrained model compares, and comparisons become answers.
+"""Pairwise ranking prompting (arXiv 2306.17563): the untrained model's comparisons become answers.
 
 1. Two candidates are shown as A and B, in both orders. One wins where both answers agree; else it is a tie.
 2. The candidates of a group of rows, or the choices of one row, are ranked: all pairs, heapsort, or sliding passes.
@@ -89,10 +89,10 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
     if not path.is_file():
         raise RunError(f"{path} is missing: what the run set on training rows. Repeat it with another --out.")
     fitted = _restored(read_json(path))
-    own = read_tasks(run.folder)[0]
+    task = read_tasks(run.folder)[0]
     for spec in specs:
-        if (spec.words, spec.number, spec.choices) != (own.words, own.number, own.choices):
-            raise RunError(f"{run.folder} compares for the answers of {own.name}, which are not those of {spec.name}.")
+        if (spec.words, spec.number, spec.choices) != (task.words, task.number, task.choices):
+            raise RunError(f"{run.folder} compares for the answers of {task.name}, which are not those of {spec.name}.")
     asker = Asker(run)
     return [RankedJudge(_comparer(run, spec, asker), spec, run.config.prp, fitted) for spec in specs]
 
@@ -112,7 +112,7 @@ def kind_of(spec: TaskSpec, rows: Sequence[Example]) -> Kind:
 
 
 def is_top(settings: PrpConfig, rows: Sequence[Example], spec: TaskSpec) -> bool:
-    """Return whether the best of a group is positive and no other: as set, or where no training group has two."""
+    """Return whether only the best of a group is positive: as set, or where no training group has two."""
     if settings.answer != "auto":
         return settings.answer == "top"
     positive = spec.words[positive_index(spec)]
@@ -122,9 +122,10 @@ def is_top(settings: PrpConfig, rows: Sequence[Example], spec: TaskSpec) -> bool
 def divide(
     rows: Sequence[Example], spec: TaskSpec, settings: PrpConfig, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """Return the anchors, their golds spread over labels or numbers, and other rows to fit on, of other texts.
+    """Return the anchors, and other rows to fit on.
 
-    Raises DataError where no other row remains.
+    The anchors' golds are spread over labels or numbers. The rows to fit on have other texts. Raises DataError where no
+    other row remains.
     """
     count = min(settings.anchors, len(rows) // 2)
     balanced = PromptConfig(demonstrations=count, demonstration_choice="balanced")
@@ -190,7 +191,10 @@ def _restored(record: dict[str, Any]) -> Fitted:
 
 
 def outgoing(config: Config, spec: TaskSpec, train: Sequence[Example], judged: Sequence[Example]) -> Outgoing:
-    """Return what a run would send to an API, at most. Raises ConfigError for a task with nothing to compare."""
+    """Return what a run would send to an API, at most.
+
+    Raises ConfigError for a task with nothing to compare.
+    """
     settings, rows = config.prp, [row for row in train if row.gold is not None]
     kind, orders = kind_of(spec, rows), 2 if settings.orders == "both" else 1
     fit_rows = rows[: settings.fit_rows] if kind == "anchors" else take_rows(rows, settings.fit_rows, config.seed)

@@ -1,4 +1,4 @@
-"""What the methods share which search an instruction: their rows, their writer, and what they leave behind."""
+"""What methods that search an instruction share: their rows, their writer, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHOWN_CHARACTERS = 600
 
 @dataclass(slots=True)
 class Search:
-    """A run's search: the rows to show and those to compare on, the trials, and the writer once there is one."""
+    """A run's search: rows to show and rows to compare on, trials, and the writer once there is one."""
 
     run: Run
     spec: TaskSpec
@@ -72,7 +72,10 @@ class Search:
 
 
 def begin(run: Run, parts: Sequence[TaskRows], config: PromptSearchConfig) -> Search:
-    """Load the judging model and divide the training rows. Raises DataError for fewer than two rows with an answer."""
+    """Load the judging model and divide the training rows.
+
+    Raises DataError for fewer than two rows with an answer, and for rows that cannot be divided.
+    """
     (part,) = parts
     rows = [row for row in part.rows if row.gold is not None]
     count = min(config.validation_rows, len(rows) // 2)
@@ -96,7 +99,7 @@ def begin(run: Run, parts: Sequence[TaskRows], config: PromptSearchConfig) -> Se
 
 
 def _held_out(rows: Sequence[Example], spec: TaskSpec, count: int, seed: int) -> list[Example]:
-    """Draw the rows to compare on: of a label task every label equally often, as far as there are rows of it.
+    """Draw the rows to compare on: of a label task each label equally often, as far as its rows go.
 
     Else an instruction that makes the model answer the frequent label for every row would score best.
     """
@@ -114,14 +117,17 @@ def _of_label(rows: Sequence[Example], word: str, count: int, seed: int) -> list
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
-    """Return a finished run's judges. Raises RunError without its instruction, or for another task than its own."""
+    """Return a finished run's judges.
+
+    Raises RunError without its instruction, or for another task than its own.
+    """
     path = run.folder / INSTRUCTION
     if not path.is_file():
         raise RunError(f"{path} is missing: the instruction of the run. Search one again with another --out.")
-    own = read_tasks(run.folder)[0].name
+    task_name = read_tasks(run.folder)[0].name
     for spec in specs:
-        if spec.name != own:
-            raise RunError(f"{run.folder} found an instruction for {own}, which says nothing of {spec.name}.")
+        if spec.name != task_name:
+            raise RunError(f"{run.folder} found an instruction for {task_name}, which says nothing of {spec.name}.")
     instruction = path.read_text(encoding="utf-8")
     policy = None if is_api(run.config.model) else load_policy(run.config)
     return [instructed_judge(run, spec.model_copy(update={"instruction": instruction}), policy) for spec in specs]

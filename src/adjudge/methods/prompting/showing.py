@@ -1,4 +1,4 @@
-"""What the methods share which show demonstrations: their judges, label priors, and what they leave behind."""
+"""What methods that show demonstrations share: their judges, label priors, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def _record(row: Example) -> dict[str, Any]:
 
 
 def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
-    """Return a finished run's judges, with its demonstrations and priors. Raises RunError when these are missing."""
+    """Return a finished run's judges, with its demonstrations and priors.
+
+    Raises RunError when these are missing.
+    """
     path = run.folder / DEMONSTRATIONS
     if not path.is_file():  # without them it would silently be another method
         raise RunError(
@@ -88,7 +91,10 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
 def _tasks(
     run: Run, policy: Policy, spec: TaskSpec, demonstrations: Sequence[Example], *, new: bool = False
 ) -> list[PromptedTask]:
-    """Return the task with each order of the demonstrations. Raises ConfigError for greedy answers to be weighed."""
+    """Return the task with each order of the demonstrations.
+
+    Raises ConfigError for greedy decoding where label probabilities are weighed.
+    """
     config = run.config
     if not (spec.is_number or spec.several) and weighs_labels(config) and config.evaluation.decode == "greedy":
         raise ConfigError(
@@ -115,9 +121,10 @@ def _api_judge(run: Run, spec: TaskSpec, demonstrations: Sequence[Example], *, n
 
 
 def _neighbours(run: Run, spec: TaskSpec, rows: Sequence[Example], *, new: bool) -> Neighbours:
-    """Return the finder of each row's nearest demonstrations; write their vectors for a `new` run, else read them.
+    """Return the finder of each row's nearest demonstrations.
 
-    Raises RunError when they are missing, or the demonstrations have other fields than the task.
+    Writes their vectors for a `new` run, and else reads them. Raises RunError when they are missing, or the
+    demonstrations have other fields than the task.
     """
     config = run.config
     path = run.folder / VECTORS

@@ -9,7 +9,10 @@ from adjudge.runs.folder import WRITER_LOG, Run
 
 
 def writer_of(run: Run, policy: Policy | None) -> Writer:
-    """Return the writer of a run, which logs into its folder; `policy` is the judging model, None behind an API."""
+    """Return the writer of a run, which logs into its folder.
+
+    `policy` is the judging model, or None behind an API.
+    """
     config = run.config
     name = config.writer.model or config.model
     source: Source

@@ -89,7 +89,7 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
 
 
 def _runs_in_training(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
-    """Return whether the model also runs with its dropout on; its figures are then drawn, and not compared."""
+    """Return whether the model also runs with dropout on; its figures are then drawn, and not compared."""
     cuda = [engine.device] if engine.device.type == "cuda" else []
     engine.model.train()
     try:

@@ -179,10 +179,13 @@ class _Layout:
         self.to_grid, self.from_grid = packing.grouped(self.group, self.first)
 
     def queries(self, tensor_HN: Tensor) -> tuple[Tensor, Tensor]:
-        """Split what belongs to queries, ``[H, N, …]``: all of it ``[J, G N, …]``, and the rests' ``[J B, G T, …]``."""
+        """Split what belongs to queries, ``[H, N, …]``, into all of it and the rests'.
+
+        The shapes are ``[J, G N, …]`` and ``[J B, G T, …]``.
+        """
         whole = tensor_HN.reshape(self.shared, -1, *tensor_HN.shape[2:])
-        own = whole.index_select(1, self.to_grid)
-        return whole, own.view(-1, self.group * self.packing.grid_BT.shape[1], *tensor_HN.shape[2:])
+        rests = whole.index_select(1, self.to_grid)
+        return whole, rests.view(-1, self.group * self.packing.grid_BT.shape[1], *tensor_HN.shape[2:])
 
     def keys(self, tensor_JSF: Tensor) -> tuple[Tensor, Tensor]:
         """Split keys or values: the prefix's, ``[J, C, F]``, and the rests', ``[J B, T, F]``."""
@@ -191,16 +194,16 @@ class _Layout:
         return prefix, rests.index_select(1, index_BT.flatten()).view(-1, index_BT.shape[1], rests.shape[-1])
 
     def weights(self, queries: Sequence[Tensor], keys: Sequence[Tensor], scale: float) -> tuple[Tensor, Tensor]:
-        """Return the attention weights over the prefix, ``[J, G N, C]``, and over a row's own keys, ``[J B, G T, T]``.
+        """Return the attention weights over the prefix and over a row's own keys.
 
-        Padding in the grid gets 0.
+        The shapes are ``[J, G N, C]`` and ``[J B, G T, T]``. Padding in the grid gets 0.
         """
         scale *= LOG2_E  # powers of 2, since `exp` of −inf is ten times as slow on a CPU
         over_prefix, over_own = (query @ key.mT for query, key in zip(queries, keys, strict=True))
         dtype, common = over_own.dtype, over_prefix.shape[-1]
         longest = over_own.shape[-1]
-        own = over_own.view(self.shared, -1, self.group, longest, longest)
-        own += self.packing.own_bias(dtype)[:, None]
+        grid_scores = over_own.view(self.shared, -1, self.group, longest, longest)
+        grid_scores += self.packing.own_bias(dtype)[:, None]
         if self.first:
             over_prefix.unflatten(1, (self.group, -1))[:, :, : self.first] += _later(common, over_prefix)
         powers_own, highest_own, sum_own = _powers(over_own, scale)
@@ -209,7 +212,7 @@ class _Layout:
             return over_prefix, powers_own.mul_(self._in_grid(1 / sum_own)).to(dtype)
         powers_prefix, highest, sum_prefix = _powers(over_prefix, scale)
         top = torch.maximum(highest, highest_own)
-        scale_prefix, scale_own = ((own - top).mul_(scale).exp2_() for own in (highest, highest_own))
+        scale_prefix, scale_own = ((largest - top).mul_(scale).exp2_() for largest in (highest, highest_own))
         total = scale_prefix * sum_prefix + scale_own * sum_own
         return (
             powers_prefix.mul_((scale_prefix / total)[..., None]).to(dtype),
@@ -234,20 +237,23 @@ class _Layout:
         of_own = of_own.view(self.shared, -1, of_own.shape[-1]).index_select(1, self.packing.real_M)
         return torch.cat([of_prefix, of_own], dim=1)
 
-    def _by_query(self, own: Tensor, of_prefix: float) -> Tensor:
+    def _by_query(self, of_grid: Tensor, of_prefix: float) -> Tensor:
         """Return a figure of the grid's queries, ``[J B, G T]``, for all queries, ``[J, G N]``."""
-        rests = own.view(self.shared, -1).index_select(1, self.from_grid).unflatten(1, (self.group, -1))
+        rests = of_grid.view(self.shared, -1).index_select(1, self.from_grid).unflatten(1, (self.group, -1))
         return nn.functional.pad(rests, (self.first, 0), value=of_prefix).flatten(1)
 
     def _in_grid(self, by_query: Tensor) -> Tensor:
         """Undo `_by_query`, with 0 at padding and one more dimension."""
         is_real_BT = self.packing.is_real_BT
-        own = by_query.index_select(1, self.to_grid).view(self.shared, len(is_real_BT), self.group, -1)
-        return (own * is_real_BT[:, None]).view(-1, self.group * is_real_BT.shape[1], 1)
+        grid = by_query.index_select(1, self.to_grid).view(self.shared, len(is_real_BT), self.group, -1)
+        return (grid * is_real_BT[:, None]).view(-1, self.group * is_real_BT.shape[1], 1)
 
 
 def _powers(score: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return 2 to the power of each query's scaled scores less its largest, the largest unscaled, and the sum."""
+    """Return each query's powers of 2, its largest score, and the sum of its powers.
+
+    The exponents are the query's scores less its largest, scaled. The largest score is returned unscaled.
+    """
     wide = at_least_float32(score)
     highest = wide.amax(-1)
     powers = wide.sub_(highest[..., None]).mul_(scale).exp2_()

@@ -28,9 +28,10 @@ class Rows(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Answers to one prompt as a tree. The root is the prompt's end, and a beginning that several share is there once.
+    """Answers to one prompt as a tree.
 
-    An answer's last token is not in it, since nothing is predicted from it.
+    The root is the prompt's end, and a beginning that several share is there once. An answer's last token is not in it,
+    since nothing is predicted from it.
     """
 
     ids: list[int]
@@ -40,7 +41,10 @@ class Branches(NamedTuple):
 
 
 def branch(answers: Sequence[Sequence[int]]) -> tuple[Branches, dict[tuple[int, ...], int]]:
-    """Return the tree of some answers, and where the state after each beginning is: 0 the root, n + 1 node n."""
+    """Return the tree of some answers, and where the state after each beginning is.
+
+    The place 0 is the root, and n + 1 is node n.
+    """
     places: dict[tuple[int, ...], int] = {(): 0}
     for answer in answers:
         for length in range(1, len(answer)):
@@ -142,7 +146,7 @@ def build_batch(
 
 
 def with_branches(batch: TokenBatch, branches: Sequence[Branches]) -> TokenBatch:
-    """Let the nodes of each row's tree see the prompt and the nodes before them in the tree, and nothing beside them.
+    """Let each node of a row's tree see the prompt and the nodes before it in the tree, none beside it.
 
     The batch is of each prompt with its nodes and one more token as the response, padded on the right.
     """

@@ -77,17 +77,17 @@ class Branched(Prefilled):
         parts = [self.hidden_PND.flatten(0, 1)[state_A]]
         strays: list[Prefilled] = []
 
-        def go_on(own: Sequence[int], stray: Prefilled, place_K: Sequence[int], fed_KT: Tensor) -> None:
+        def go_on(indices: Sequence[int], stray: Prefilled, place_K: Sequence[int], fed_KT: Tensor) -> None:
             hidden_KTD, after = extend(stray.keep(torch.tensor(place_K, device=device)), fed_KT)
-            for place, index in enumerate(own):
+            for place, index in enumerate(indices):
                 rows[index] = rows[index]._replace(stray=len(strays), place=place)
-            order.extend(own)
+            order.extend(indices)
             parts.append(hidden_KTD[:, -1])
             strays.append(after)
 
         for number, stray in enumerate(self.strays):
-            if own := [index for index, row in enumerate(self.rows) if row.stray == number]:
-                go_on(own, stray, [self.rows[index].place for index in own], ids_BT[own])
+            if staying := [index for index, row in enumerate(self.rows) if row.stray == number]:
+                go_on(staying, stray, [self.rows[index].place for index in staying], ids_BT[staying])
         if leaving:
             fed_KT = torch.tensor([rows[index].fed for index in leaving], device=device)
             go_on(leaving, self._begun(), [rows[index].prompt for index in leaving], fed_KT)

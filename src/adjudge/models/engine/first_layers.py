@@ -19,15 +19,15 @@ def layer_count(decoder: nn.Module, name: str) -> int:
 
 
 def keep_first_layers(decoder: nn.Module, count: int, name: str) -> None:
-    """Drop every layer after the first `count`, and the final norm. Raises ModelError for layers of unknown kinds.
+    """Drop every layer after the first `count`, and the final norm.
 
-    `count` is less than the number of layers.
+    `count` is less than the number of layers. Raises ModelError for layers of unknown kinds.
     """
-    owner, layers, place = _layers(decoder, name)
+    owner, layers, attribute = _layers(decoder, name)
     norms = [child for child, module in list(owner.named_children()) if "norm" in type(module).__name__.lower()]
     if len(norms) != 1:
         raise _unknown(decoder, name)
-    setattr(owner, place, layers[:count])
+    setattr(owner, attribute, layers[:count])
     setattr(owner, norms[0], nn.Identity())
     config: Any = getattr(decoder, "config", None)
     kinds = getattr(config, "layer_types", None)
@@ -38,15 +38,15 @@ def keep_first_layers(decoder: nn.Module, count: int, name: str) -> None:
 
 def _layers(decoder: nn.Module, name: str) -> tuple[nn.Module, nn.ModuleList, str]:
     """Return the list of layers, the module that owns it, and its name there."""
-    found = [
-        (owner, module, place)
+    matches = [
+        (owner, module, attribute)
         for owner in decoder.modules()
-        for place, module in owner.named_children()
+        for attribute, module in owner.named_children()
         if isinstance(module, nn.ModuleList) and len(module) and all(map(is_decoder_layer, module))
     ]
-    if len(found) != 1:
+    if len(matches) != 1:
         raise _unknown(decoder, name)
-    return found[0]
+    return matches[0]
 
 
 def _unknown(decoder: nn.Module, name: str) -> ModelError:

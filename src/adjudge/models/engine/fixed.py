@@ -42,7 +42,7 @@ class FixedShape(NamedTuple):
         return [whole, whole, self.rows * self.longest, self.rows, self.tokens, self.wanted]
 
     def indices(self, rows: Rows) -> Tensor:
-        """Return ids, positions, grid, lengths, cells and requested tokens of these rows in one tensor on the CPU."""
+        """Return these rows' ids, positions, grid, lengths, cells and requested tokens in one CPU tensor."""
         # Lists, not tensors: a tensor's functions wake all threads for a few hundred numbers.
         ids, positions = list(rows.prefix), list(range(self.common))
         grid: list[int] = []
@@ -64,7 +64,7 @@ class FixedShape(NamedTuple):
         return torch.tensor([number for part, fill, size in parts for number in [*part, *[fill] * (size - len(part))]])
 
     def unpack(self, indices: Tensor) -> tuple[Tensor, Tensor, Packing]:
-        """Return ids and positions of the whole sequence, and its packing, as views of `indices` on any device."""
+        """Return the whole sequence's ids, positions and packing, as views of `indices` on any device."""
         ids, positions, grid, length_B, real_M, wanted_K = indices.split(self.sizes)
         grid_BT = grid.view(self.rows, self.longest)
         packing = Packing(

@@ -115,7 +115,10 @@ class Engine:
         self.forget()
 
     def add_embeddings(self, config: EmbeddingConfig, seed: int = 0) -> InstructionEmbeddings:
-        """Add instruction embeddings to the layers, and return them. Raises ModelError for layers that are unknown."""
+        """Add instruction embeddings to the layers, and return them.
+
+        Raises ModelError for layers that are unknown.
+        """
         self.embeddings = InstructionEmbeddings(self.decoder, config, seed)
         self.forget()
         return self.embeddings
@@ -163,7 +166,7 @@ class Engine:
         return hidden_BTD[answer_cells(batch)]
 
     def can_branch(self, prompts: Sequence[Sequence[int]], branches: Sequence[Branches]) -> bool:
-        """Return whether `branched` may run here, and takes less than answers that are fed after their prompts."""
+        """Return whether `branched` may run here, and takes less than answers fed after their prompts."""
         nodes = max(len(tree.ids) for tree in branches)
         return not self.replays and nodes <= MOST_NODES and self._packs(max(map(len, prompts)) + nodes)
 
@@ -271,7 +274,10 @@ class Engine:
         return prefix
 
     def run_fixed(self, shape: FixedShape, indices: Tensor) -> Tensor:
-        """Run a packed batch of a fixed shape; return its requested hidden states. Waits for no result of the GPU."""
+        """Run a packed batch of a fixed shape; return its requested hidden states.
+
+        It waits for no result of the GPU.
+        """
         ids, positions, packing = shape.unpack(indices)
         hidden, _ = self._decode(ids[None], None, positions[None], None, use_cache=False, packing=packing)
         if not self.abilities.trims_last_layer:

@@ -62,7 +62,10 @@ Capture = Callable[[Callable[[], None], Any], Graph]
 
 
 def capture_on_gpu(work: Callable[[], None], pool: Any) -> Graph:
-    """Capture the kernels that `work` launches on the current CUDA device. They run when the graph is replayed."""
+    """Capture the kernels that `work` launches on the current CUDA device.
+
+    They run when the graph is replayed.
+    """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
         work()
@@ -70,7 +73,7 @@ def capture_on_gpu(work: Callable[[], None], pool: Any) -> Graph:
 
 
 def _mend_generator(device: torch.device) -> None:
-    """Give a GPU's generator back to ordinary passes: a capture that failed leaves it waiting for a replay."""
+    """Give a GPU's generator back to ordinary passes: a failed capture leaves it waiting for a replay."""
     if device.type == "cuda":
         generator = torch.cuda.default_generators[device.index or 0]
         generator.graphsafe_set_state(generator.clone_state())
@@ -78,7 +81,10 @@ def _mend_generator(device: torch.device) -> None:
 
 @dataclass(slots=True)
 class Recomputed(Prefilled):
-    """Prompts without a cache: a further token runs the whole row again. `cache`, masks and positions are empty."""
+    """Prompts without a cache: a further token runs the whole row again.
+
+    `cache`, masks and positions are empty.
+    """
 
     tokens: list[tuple[int, ...]] = field(default_factory=list)
     added: int = 0

@@ -79,7 +79,7 @@ class Packing:
         return torch.cat([seen_BTT.new_ones(*seen_BTT.shape[:2], self.common), seen_BTT], dim=2)
 
     def own_bias(self, dtype: torch.dtype) -> Tensor:
-        """Return what is added to the scores over a row's own keys, ``[B or 1, T, T]``: −inf where they are not seen.
+        """Return what is added to the scores over a row's own keys, ``[B or 1, T, T]``: −inf at unseen ones.
 
         Keys at padding count as seen where they come before a cell.
         """
@@ -165,7 +165,10 @@ def _rows(tensor_JMF: Tensor, index_BT: Tensor) -> Tensor:
 
 
 class _InRows(torch.autograd.Function):
-    """Lay tokens out in the grid. Both ways are gathers, since every token has one cell that is not padding."""
+    """Lay tokens out in the grid.
+
+    Both ways are gathers, since every token has one cell that is not padding.
+    """
 
     @staticmethod
     def forward(ctx: Any, tensor_JMF: Tensor, packing: Packing) -> Tensor:

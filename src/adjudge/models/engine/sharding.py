@@ -1,4 +1,4 @@
-"""The frozen base divided over several processes (``runtime.shard_base``), for a base that does not fit one card.
+"""The frozen base divided over processes (``runtime.shard_base``), where it does not fit one card.
 
 Each process holds an equal part of the weights of every decoder layer, and of the embeddings. A layer's weights are
 gathered when it runs, and again when its backward pass needs them; one layer is whole at a time. Adapters, value head
@@ -94,7 +94,7 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A tensor kept for the backward pass that is a weight, or a view of one: it is gathered again when needed."""
+    """A weight, or a view of one, kept for the backward pass: it is gathered again when needed."""
 
     unit: Unit
     index: int
@@ -109,7 +109,10 @@ class _Kept:
 
 
 class Unit:
-    """Weights that are gathered together: those of a decoder layer, or of embeddings. `modules` are what reads them."""
+    """Weights that are gathered together: those of a decoder layer, or of embeddings.
+
+    `modules` are what reads them.
+    """
 
     def __init__(self, number: int, modules: Sequence[nn.Module], flats: Sequence[Flat], exchange: Exchange) -> None:
         self.number, self.flats, self._exchange = number, flats, exchange
@@ -151,9 +154,9 @@ class Unit:
 
     def _keep(self, tensor: Tensor) -> Tensor | _Kept:
         """Return what autograd keeps in place of a tensor: of the weights only where they are."""
-        place = tensor.untyped_storage().data_ptr()
+        address = tensor.untyped_storage().data_ptr()
         for index, whole in enumerate(self.wholes):
-            if whole.untyped_storage().data_ptr() == place:
+            if whole.untyped_storage().data_ptr() == address:
                 return _Kept(self, index, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
         return tensor
 
@@ -197,15 +200,15 @@ class Exchange:
         while self._round(NOTHING, []):
             pass
 
-    def _round(self, own: int, wholes: Sequence[Tensor]) -> bool:
+    def _round(self, needed: int, wholes: Sequence[Tensor]) -> bool:
         """Announce the unit that this process needs, and gather what any process needs, its own into `wholes`.
 
         Returns False where none needs anything.
         """
-        numbers = sorted(set(announced(own)) - {NOTHING})
+        numbers = sorted(set(announced(needed)) - {NOTHING})
         for number in numbers:
             flats = self._units[number].flats
-            for flat, whole in zip(flats, wholes if number == own else [each.room() for each in flats], strict=True):
+            for flat, whole in zip(flats, wholes if number == needed else [each.room() for each in flats], strict=True):
                 flat.gather(whole)
         return bool(numbers)
 
@@ -227,10 +230,10 @@ class Sharded:
 
 
 def shard(model: Any, name: str, device: torch.device) -> Sharded:
-    """Divide a frozen model over the processes, and move what each keeps to its device; the model lies on the CPU.
+    """Divide a frozen model over the processes, and move what each keeps to its device.
 
-    Every process must call this at the same place in its work, before adapters are added. Raises ModelError for a model
-    whose layers are of unknown kinds, or which another process has otherwise.
+    The model given lies on the CPU. Every process must call this at the same place in its work, before adapters are
+    added. Raises ModelError for a model whose layers are of unknown kinds, or which another process has otherwise.
     """
     units, divided = [], set[int]()
     for modules in _divisions(model, name):
@@ -258,14 +261,20 @@ def shard(model: Any, name: str, device: torch.device) -> Sharded:
 
 
 def hold_weights(module: nn.Module) -> None:
-    """Have the weights of a layer here, where they are divided: call this before running it without its hooks."""
+    """Have the weights of a layer here, where they are divided.
+
+    Call this before running the layer without its hooks.
+    """
     unit = getattr(module, _UNIT, None)
     if unit is not None:
         unit.hold()
 
 
 def _divisions(model: Any, name: str) -> list[list[nn.Module]]:
-    """Return what is gathered at a time: the embeddings, and each decoder layer. A tied head belongs to them."""
+    """Return what is gathered at a time: the embeddings, the head, and each decoder layer.
+
+    A tied head belongs to the embeddings.
+    """
     layers: list[list[nn.Module]] = []
     inner: set[int] = set()
     for module in decoder_layers(model):

@@ -28,7 +28,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """A bundled model: its package, the function that converts its archive to a transformers folder, its origin."""
+    """A bundled model: its package, what converts its archive to a transformers folder, and its origin."""
 
     package: Package
     convert: Callable[[Path, Path], None]

@@ -1,4 +1,4 @@
-"""An adapter that another program trained: read its configuration, and pass peft only what LoRA layers need of it.
+"""An adapter that another program trained: pass peft only what LoRA layers need of its configuration.
 
 peft writes many keys, and for some of them it imports modules, replaces layers or computes new weights when it loads.
 So the file is read here and peft gets a new one, which holds checked values alone. A pattern of modules is never
@@ -173,7 +173,10 @@ def _figure(path: Path, config: Mapping[str, Any], key: str, is_right: Any) -> A
 
 
 def _pattern(path: Path, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the ranks or alphas of some modules, by module names. Raises RunError for any other regular expression."""
+    """Return the ranks or alphas of some modules, by module names.
+
+    Raises RunError for any other regular expression.
+    """
     pattern = config.get(key) or {}
     if not isinstance(pattern, dict) or not all(
         _PATTERN_KEY.fullmatch(name) and is_number(value) for name, value in pattern.items()

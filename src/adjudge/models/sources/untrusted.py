@@ -89,12 +89,12 @@ def has_embeddings(folder: Path) -> bool:
 
 
 def has_head(folder: Path) -> bool:
-    """Return whether the adapter in `folder` was trained with a classification head, and so writes no answers."""
+    """Return whether the adapter in `folder` has a classification head, and so writes no answers."""
     return (folder / HEAD_WEIGHTS).is_file()
 
 
 def mark_embeddings(folder: Path) -> None:
-    """Mark a saved adapter with instruction embeddings, so that peft refuses it instead of leaving them out."""
+    """Mark a saved adapter with instruction embeddings: peft then refuses it instead of leaving them out."""
     config = read_object(folder / ADAPTER_CONFIG, RunError)
     config["peft_type"] = WITH_EMBEDDINGS
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

@@ -96,7 +96,7 @@ class TensorBoard:
 
 
 class Trackio:
-    """A run of trackio, on this machine, or in the Space or on the server that its own environment variables name."""
+    """A run of trackio: on this machine, or in the Space or on the server of its environment variables."""
 
     def __init__(self, run: TrackedRun) -> None:
         import trackio

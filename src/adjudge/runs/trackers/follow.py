@@ -115,7 +115,7 @@ class _Sender:
 
 
 class Memory:
-    """The tracked run's id and the last step sent, in a file of the run folder; a resumed run finds them there."""
+    """The tracked run's id and the last step sent, in a file of the run folder for a resumed run."""
 
     def __init__(self, path: Path, *, resumed: bool) -> None:
         self._path, self.resumed = path, resumed and path.is_file()

@@ -15,7 +15,10 @@ LOGGED_BY = ("step", "task", "seconds", "tokens", "rows_per_pass")
 
 
 class StepReader:
-    """Reads logs as they grow. A step may have a record in each log, and one per task; it is returned once."""
+    """Reads logs as they grow.
+
+    A step may have a record in each log, and one per task; it is returned once.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._files = {folder / name: prefix for name, prefix in LOGS.items()}
@@ -55,20 +58,20 @@ class StepReader:
 
 
 def step_figures(prefix: str, record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of a log's record by name: ``train/loss``, with several tasks ``train/glue-rte/loss``."""
+    """Return a log record's figures by name: ``train/loss``, with several tasks ``train/glue-rte/loss``."""
     if "task" in record:
         prefix = f"{prefix}/{str(record['task']).replace('/', '-')}"
-    found = {key: value for key, value in record.items() if key not in LOGGED_BY}
+    figures = {key: value for key, value in record.items() if key not in LOGGED_BY}
     seconds = record.get("seconds")
     if isinstance(seconds, Mapping):
-        found |= seconds
+        figures |= seconds
     elif seconds is not None:
-        found["step"] = seconds
-    return dict(numbers(found, prefix))
+        figures["step"] = seconds
+    return dict(numbers(figures, prefix))
 
 
 def score_figures(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of scores.json by name: ``eval/accuracy`` and the ends of its interval, and the counts."""
+    """Return the figures of scores.json by name: ``eval/accuracy``, its interval's ends, and the counts."""
     figures: dict[str, Any] = {}
     for name, metric in scores.get("metrics", {}).items():
         figures |= {name: metric["value"], f"{name}_low": metric.get("low"), f"{name}_high": metric.get("high")}
@@ -79,7 +82,7 @@ def score_figures(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def numbers(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a nested mapping with their names joined by slashes; skip texts, lists and None."""
+    """Yield the numbers of a nested mapping, with names joined by slashes; skip texts, lists and None."""
     for key, value in tree.items():
         name = f"{prefix}/{key}"
         if isinstance(value, Mapping):

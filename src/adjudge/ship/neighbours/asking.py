@@ -57,7 +57,10 @@ class Asking:
 
 
 def right_answer(spec: TaskSpec, example: Example) -> int:
-    """Return the number of a row's gold answer among the answer words. Raises DataError for a row without one."""
+    """Return the number of a row's gold answer among the answer words.
+
+    Raises DataError for a row without one.
+    """
     if example.gold is None:
         raise DataError(
             f"{spec.name}: {example.id} has no gold answer, so another program could not score it. "
@@ -74,7 +77,10 @@ def check_task(spec: TaskSpec) -> None:
 
 
 def ask_model(config: Config, spec: TaskSpec) -> Asking:
-    """Return how the untrained model of the settings is asked; only its tokenizer is loaded. Raises ModelError."""
+    """Return how the untrained model of the settings is asked; only its tokenizer is loaded.
+
+    Raises ConfigError for a model behind an API, or with ``prompt.analysis=before``, and ModelError.
+    """
     if is_api(config.model):
         raise ConfigError(f"{config.model} is asked in messages, whose tokens are not known here. Name a local model.")
     if config.prompt.analysis == "before":

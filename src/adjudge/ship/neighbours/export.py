@@ -65,14 +65,14 @@ def export_tasks(
     values = {"data.data_dir": data_dir, "data.split": split, "data.eval_rows": eval_rows}
     config = change(config, {key: value for key, value in values.items() if value is not None})
     with whole_folder(Path(out)) as folder:
-        judged = _rows(config, specs)
+        task_rows = _rows(config, specs)
         if kind == "inspect":
-            counts = inspect_ai.write(folder, config, judged)
+            counts = inspect_ai.write(folder, config, task_rows)
         else:
             askings = {} if run is None else {asking.spec.name: asking for asking in ask_run(run, model)}
             counts = {
                 spec.name: lm_eval.write(folder, askings.get(spec.name) or ask_model(config, spec), examples)
-                for spec, examples in judged
+                for spec, examples in task_rows
             }
         if not counts:
             raise ConfigError(f"No task in --data-dir {data_dir} is answered with a label and has rows to judge.")
@@ -80,7 +80,10 @@ def export_tasks(
 
 
 def _named(names: Sequence[str]) -> list[TaskSpec]:
-    """Return the tasks of these names. Raises ConfigError for one that cannot be exported beside the others."""
+    """Return the tasks of these names.
+
+    Raises ConfigError for one that cannot be exported beside the others.
+    """
     specs = [load_task(name) for name in names]
     taken: dict[str, str] = {}
     for spec in specs:

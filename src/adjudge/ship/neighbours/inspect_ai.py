@@ -80,7 +80,10 @@ def judged(name, words, max_tokens):
 
 
 def write(folder: Path, config: Config, judged: Iterable[tuple[TaskSpec, Sequence[Example]]]) -> dict[str, int]:
-    """Write the Python file and the rows of each task; return their numbers. Raises DataError without an answer."""
+    """Write the Python file and the rows of each task; return their numbers.
+
+    Raises DataError for a row without an answer.
+    """
     functions, counts = [], {}
     for spec, examples in judged:
         name = file_name(spec)

@@ -62,7 +62,7 @@ class Batcher:
         Raises RequestError: 429 when too many rows wait, 504 when the time is over, 422 for a row that does not fit.
         """
         loop = asyncio.get_running_loop()
-        asked = _Asked(served, examples, count_tokens, loop, loop.create_future())
+        request = _Asked(served, examples, count_tokens, loop, loop.create_future())
         if not examples:
             return []
         with self._changed:
@@ -73,22 +73,22 @@ class Batcher:
                     code="queue_full",
                     headers={"Retry-After": str(RETRY_AFTER_S)},
                 )
-            self._waiting.extend((asked, row) for row in range(len(examples)))
+            self._waiting.extend((request, row) for row in range(len(examples)))
             self._changed.notify()
         try:
-            return await asyncio.wait_for(asked.future, self._limits.answer_s)
+            return await asyncio.wait_for(request.future, self._limits.answer_s)
         except TimeoutError:
             raise RequestError(
                 504, f"The answer took more than {self._limits.answer_s:g} s. Send fewer rows, or try again later."
             ) from None
         finally:
-            if len(asked.answers) < len(examples):
-                self._drop(asked)
+            if len(request.answers) < len(examples):
+                self._drop(request)
 
-    def _drop(self, asked: _Asked) -> None:
+    def _drop(self, request: _Asked) -> None:
         """Forget the waiting rows of a request that nobody waits for: it failed, or its time is over."""
         with self._changed:
-            self._waiting = deque(each for each in self._waiting if each[0] is not asked)
+            self._waiting = deque(each for each in self._waiting if each[0] is not request)
 
     def close(self) -> None:
         """Judge what still waits, and end the thread."""
@@ -113,16 +113,16 @@ class Batcher:
         batch: list[_Row] = []
         others: deque[_Row] = deque()
         while self._waiting:
-            asked, row = self._waiting.popleft()
-            if asked.future.done():
+            request, row = self._waiting.popleft()
+            if request.future.done():
                 continue  # its error is on the way
-            first = batch[0][0] if batch else asked
-            if (asked.served, asked.count_tokens) == (first.served, first.count_tokens):
-                batch.append((asked, row))
-                if len(batch) == asked.served.batch_size:
+            first = batch[0][0] if batch else request
+            if (request.served, request.count_tokens) == (first.served, first.count_tokens):
+                batch.append((request, row))
+                if len(batch) == request.served.batch_size:
                     break
             else:
-                others.append((asked, row))
+                others.append((request, row))
         self._waiting.extendleft(reversed(others))
         return batch
 
@@ -130,7 +130,7 @@ class Batcher:
         served, count_tokens = batch[0][0].served, batch[0][0].count_tokens
         began = time.monotonic()
         try:
-            answers = served.answer([asked.examples[row] for asked, row in batch], count_tokens=count_tokens)
+            answers = served.answer([request.examples[row] for request, row in batch], count_tokens=count_tokens)
         except Exception as error:  # whatever a row does to a judge, the other rows are still answered
             if len(batch) > 1:
                 for each in batch:
@@ -140,10 +140,10 @@ class Batcher:
             return
         unreadable = sum(is_unreadable(each.prediction) for each in answers)
         self._metrics.judged(served.name, len(batch), unreadable, time.monotonic() - began)
-        for (asked, row), answered in zip(batch, answers, strict=True):
-            asked.answers[row] = answered
-            if len(asked.answers) == len(asked.examples):
-                _settle(asked, [asked.answers[index] for index in range(len(asked.examples))])
+        for (request, row), answered in zip(batch, answers, strict=True):
+            request.answers[row] = answered
+            if len(request.answers) == len(request.examples):
+                _settle(request, [request.answers[index] for index in range(len(request.examples))])
 
 
 def _problem(error: Exception) -> RequestError:
@@ -155,16 +155,16 @@ def _problem(error: Exception) -> RequestError:
     return RequestError(503, f"The judge failed. {reason}", code="judge_failed")
 
 
-def _settle(asked: _Asked, result: list[Answered] | RequestError) -> None:
+def _settle(request: _Asked, result: list[Answered] | RequestError) -> None:
     """Hand the result to the request's own thread."""
 
     def settle() -> None:
-        if asked.future.done():
+        if request.future.done():
             return  # it failed before, or its time is over
         if isinstance(result, RequestError):
-            asked.future.set_exception(result)
+            request.future.set_exception(result)
         else:
-            asked.future.set_result(result)
+            request.future.set_result(result)
 
-    if not asked.loop.is_closed():
-        asked.loop.call_soon_threadsafe(settle)
+    if not request.loop.is_closed():
+        request.loop.call_soon_threadsafe(settle)

@@ -1,4 +1,4 @@
-"""What every request passes on its way in and out: the key, the number of open requests, headers, counts."""
+"""What every request passes on its way in and out: key, number of open requests, headers, counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ SECURITY = {
 
 
 class Gate:
-    """An ASGI layer around the app. Paths in `free` need no key; metrics name those in `counted`, and "other"."""
+    """An ASGI layer around the app.
+
+    Paths in `free` need no key; metrics name those in `counted`, and "other".
+    """
 
     def __init__(
         self,

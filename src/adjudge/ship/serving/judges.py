@@ -56,8 +56,8 @@ class ServedJudge:
     def answer(self, examples: Sequence[Example], *, count_tokens: bool = False) -> list[Answered]:
         """Judge rows and return one answer per row, in order. Raises what the judge raises."""
         with without_bars():
-            judged = self.judge.judge(examples, probabilities=not self.spec.is_number)
-            predictions = decide(calibrated(judged, self.temperature), self.decision)
+            raw_predictions = self.judge.judge(examples, probabilities=not self.spec.is_number)
+            predictions = decide(calibrated(raw_predictions, self.temperature), self.decision)
             if not count_tokens or not isinstance(self.judge, PromptedJudge):
                 return [Answered(prediction) for prediction in predictions]
             task = self.judge.task
@@ -113,7 +113,7 @@ def is_unreadable(prediction: Prediction) -> bool:
 
 
 def answer_of(served: ServedJudge, prediction: Prediction) -> str:
-    """Return the answer as text: the label word, or the number with the task's decimals; empty without one."""
+    """Return the answer as text: label word, or number with the task's decimals; empty without one."""
     return "" if prediction.value is None else answer_text(prediction.value, served.spec)
 
 

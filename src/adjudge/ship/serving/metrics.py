@@ -15,7 +15,10 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 class Metrics:
-    """Counters that only grow, and a histogram of the seconds per request. Safe to use from several threads."""
+    """Counters that only grow, and a histogram of the seconds per request.
+
+    They are safe to use from several threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

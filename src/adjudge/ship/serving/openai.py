@@ -62,7 +62,7 @@ LEAST_LOGP = -9999.0
 
 
 def check_fields(tree: Mapping[str, Any], own: Sequence[str]) -> None:
-    """Raise RequestError 422 for a field that is unknown, of another type, or asks for what a judge does not do."""
+    """Raise RequestError 422 for a field that is unknown, of another type, or beyond what a judge does."""
     for name, value in tree.items():
         if name in own:
             continue
@@ -110,7 +110,10 @@ def chat_row(served: ServedJudge, messages: Any) -> Example:
 
 
 def prompt_rows(served: ServedJudge, prompt: Any, limits: Limits) -> list[Example]:
-    """Return the row in a prompt, or one for each of several. Raises RequestError, 413 for too many and 422."""
+    """Return the row in a prompt, or one for each of several.
+
+    Raises RequestError: 413 for too many prompts, 422 for what does not fit.
+    """
     if isinstance(prompt, str):
         return [_row(served, prompt, "prompt")]
     if not isinstance(prompt, list) or not prompt or not all(isinstance(each, str) for each in prompt):
@@ -191,7 +194,10 @@ def completion(served: ServedJudge, answers: Sequence[Answered], top: int | None
 
 
 def events(answer: Mapping[str, Any], *, usage: bool) -> list[bytes]:
-    """Return a whole answer as the events of a stream. A label is one token, so there is one event with text."""
+    """Return a whole answer as the events of a stream.
+
+    A label is one token, so there is one event with text.
+    """
     chat = answer["object"] == "chat.completion"
     head = {key: answer[key] for key in ("id", "created", "model")}
     head["object"] = "chat.completion.chunk" if chat else "text_completion"

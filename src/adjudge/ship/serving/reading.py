@@ -1,4 +1,7 @@
-"""Read a request: its body as JSON, its fields, its rows. Whatever does not fit is a RequestError with what to send."""
+"""Read a request: its body as JSON, its fields, its rows.
+
+Whatever does not fit is a RequestError with what to send.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,10 @@ def pick_judge(judges: Mapping[str, ServedJudge], name: Any) -> ServedJudge:
 
 
 def read_rows(served: ServedJudge, tree: Mapping[str, Any], limits: Limits) -> list[Example]:
-    """Return the rows under ``texts`` or ``rows``. Raises RequestError: 413 for too many, 422 for what does not fit."""
+    """Return the rows under ``texts`` or ``rows``.
+
+    Raises RequestError: 413 for too many, 422 for what does not fit.
+    """
     spec = served.spec
     if ("texts" in tree) == ("rows" in tree):
         raise RequestError(422, f"Send either {_wanted(spec)}.")
@@ -152,7 +158,10 @@ def text_row(spec: TaskSpec, value: Any, where: str) -> Example:
 
 
 def field_row(spec: TaskSpec, value: Any, where: str) -> Example:
-    """Return the row of an object of fields (or of the columns that the run was trained on). Raises RequestError."""
+    """Return the row of an object of fields (or of the columns that the run was trained on).
+
+    Raises RequestError for what does not fit.
+    """
     if not isinstance(value, dict):
         raise RequestError(422, f"{where} is {kind_of(value)}; send an object: {_wanted(spec)}.", where)
     field_of = {column: field for field, column in spec.fields.items()} | {field: field for field in spec.fields}

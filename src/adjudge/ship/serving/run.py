@@ -52,7 +52,10 @@ class GracefulServer(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket at this address, which does not listen yet; port 0 is any free one. Raises ConfigError."""
+    """Return a socket at this address, which does not listen yet; port 0 is any free one.
+
+    Raises ConfigError for an address that cannot be used.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -34,7 +34,10 @@ def class_names(path: Path, column: str) -> list[str] | None:
 
 
 def features_metadata(names: Mapping[str, Sequence[str]]) -> dict[bytes, bytes] | None:
-    """Return the metadata of a Parquet file whose columns hold numbers of classes with these names; None for none."""
+    """Return the metadata of a Parquet file whose columns hold numbers of named classes.
+
+    `names` has the class names of each such column. Without any, the metadata are None.
+    """
     if not names:
         return None
     features = {column: {"names": list(classes), "_type": "ClassLabel"} for column, classes in names.items()}

@@ -30,9 +30,9 @@ def has_own_dev(spec: TaskSpec) -> bool:
 
 
 def rows_to_fold(spec: TaskSpec, data_dir: str | None = None, bad_rows: OnBadRows = "error") -> list[Example]:
-    """Return the rows that folds are made of: a table whole, or the training rows of a task with its own dev rows.
+    """Return the rows that folds are made of.
 
-    Raises what `load_split` raises.
+    They are a table whole, or the training rows of a task with its own dev rows. Raises what `load_split` raises.
     """
     table = located(spec, data_dir, split="train").table
     if table is None or has_own_dev(spec):

@@ -1,4 +1,7 @@
-"""Rows that are made, not read: straight-line programs that print True or False. The same seed makes the same rows."""
+"""Rows that are made, not read: straight-line programs that print True or False.
+
+The same seed makes the same rows.
+"""
 
 from __future__ import annotations
 

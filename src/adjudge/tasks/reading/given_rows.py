@@ -78,7 +78,10 @@ def is_missing(value: Any) -> bool:
 
 
 def frame_of(rows: Any) -> Frame | None:
-    """Return a data frame's columns, or None for rows of another kind. Raises DataError where Arrow cannot hold it."""
+    """Return a data frame's columns, or None for rows of another kind.
+
+    Raises DataError for a frame that Arrow cannot hold.
+    """
     if hasattr(rows, "iloc"):  # pandas: its columns of mixed objects do not fit into Arrow
         if not hasattr(rows, "columns"):
             return None
@@ -144,7 +147,10 @@ def _from_row(spec: TaskSpec, number: int, row: Any, *, is_column: bool) -> Exam
 
 
 def _column_of(spec: TaskSpec, field: str, column: str, names: Iterable[str], lead: str) -> str:
-    """Return the name by which a field is found: that of the task's column, else its own. Raises DataError."""
+    """Return the name by which a field is found: that of the task's column, else its own.
+
+    Raises DataError when neither is there.
+    """
     known = list(names)
     for name in (column, field):
         if name in known:
@@ -163,7 +169,10 @@ def _example(spec: TaskSpec, number: int, cells: Mapping[str, Any], names: Mappi
 
 
 def cell_text(where: str, field: str, cell: Any) -> str:
-    """Return the text of a cell, empty for a missing value. Raises DataError for a value that is not one text."""
+    """Return the text of a cell, empty for a missing value.
+
+    Raises DataError for a value that is not one text.
+    """
     cell = cell.as_py() if hasattr(cell, "as_py") else cell
     if isinstance(cell, str):
         return str.__str__(cell)  # of an enumeration's member: its text, not its name

@@ -52,8 +52,8 @@ def given_splits(data: Any, dev: Any = None) -> dict[str, Any]:
         splits["test" if known else "dev"] = data["test"]
     others = [str(name) for name in data if name not in ("train", "test", *known[:1])]
     held_out = "a fifth of train is kept apart to be judged"
-    judged = f"{known[0]} is judged" if known else "test is judged" if "test" in data else held_out
-    note(f"of the splits, train is learned from and {judged}{_rest(known, data, others)}.")
+    judged_phrase = f"{known[0]} is judged" if known else "test is judged" if "test" in data else held_out
+    note(f"of the splits, train is learned from and {judged_phrase}{_rest(known, data, others)}.")
     return splits
 
 
@@ -79,8 +79,8 @@ def given_table(
     if _is_pair(rows):
         return _from_pair(rows[0], rows[1], text, label, source)
     columns, names = _columns(rows, source)
-    for asked, what, option in ((text, "the text to judge", "text"), (label, "the right answer", "label")):
-        if not asked:
+    for given, what, option in ((text, "the text to judge", "text"), (label, "the right answer", "label")):
+        if not given:
             raise DataError(
                 f"{source}: say which column holds {what}: {option}='NAME'. There is: {', '.join(columns)}."
             )
@@ -93,7 +93,7 @@ def given_table(
 
 
 def given_columns(rows: Any) -> list[str]:
-    """Return the names of the columns of labelled rows; of a pair those of its texts, none where they have no names."""
+    """Return the column names of labelled rows, or of a pair's texts; none where they have no names."""
     rows = rows[0] if _is_pair(rows) else rows
     frame = frame_of(rows)
     if frame is not None:

@@ -36,7 +36,7 @@ OFFLINE = (
 
 
 def dataset_origin(name: str, config: str | None = None) -> DatasetOrigin:
-    """Return what a name of a data set stands for: ``owner/name``, ``owner/name:config@revision``, or a folder.
+    """Return what a data set's name means: ``owner/name``, ``owner/name:config@revision``, or a folder.
 
     Raises DataError for another form, and for a configuration that is named twice.
     """
@@ -57,10 +57,11 @@ def dataset_origin(name: str, config: str | None = None) -> DatasetOrigin:
 
 
 def fetch_dataset(origin: DatasetOrigin) -> tuple[DatasetOrigin, dict[str, Path]]:
-    """Return the data set with its commit, and the file of each split: train, and dev and test where there are some.
+    """Return the data set with its commit, and the file of each split.
 
-    Rows that are in the cache are not fetched again; without a network, the newest of them are used. Raises DataError
-    where there are none, with the reason and what to do.
+    The splits are train, and dev and test where there are some. Rows that are in the cache are not fetched again;
+    without a network, the newest of them are used. Raises DataError where there are none, with the reason and what to
+    do.
     """
     known = _pinned(origin)
     folder = _folder(known)
@@ -77,9 +78,10 @@ def fetch_dataset(origin: DatasetOrigin) -> tuple[DatasetOrigin, dict[str, Path]
 
 
 def file_again(origin: DatasetOrigin, file: Path) -> Path:
-    """Return a file of a data set, fetched again where it is gone from its place. Raises DataError as `fetch_dataset`.
+    """Return a file of a data set, fetched again where it is gone from its place.
 
-    `origin` names the commit it was made from.
+    `origin` names the commit it was made from. Raises DataError as `fetch_dataset` does, and when the data set no
+    longer has the file.
     """
     known, files = fetch_dataset(origin)
     if file.stem not in files:
@@ -88,7 +90,10 @@ def file_again(origin: DatasetOrigin, file: Path) -> Path:
 
 
 def _pinned(origin: DatasetOrigin) -> DatasetOrigin:
-    """Return the data set with the commit that its revision stands for now; None where only the client can tell."""
+    """Return the data set with the commit that its revision stands for now.
+
+    The commit is None where only the client can tell.
+    """
     if Path(origin.path).is_dir():
         return origin.model_copy(update={"revision": _hash_of_folder(Path(origin.path))})
     if origin.revision is not None and COMMIT.fullmatch(origin.revision):
@@ -123,7 +128,10 @@ def _loaded(origin: DatasetOrigin) -> Mapping[str, Any]:
 
 @contextmanager
 def _explained(origin: DatasetOrigin, problem: str | None = None) -> Iterator[None]:
-    """Raise errors of the hub's client as DataError, with what to do. `problem` is why the hub cannot be reached."""
+    """Raise errors of the hub's client as DataError, with what to do.
+
+    `problem` is why the hub cannot be reached.
+    """
     try:
         yield
     except DataError:
@@ -166,7 +174,10 @@ def _write(splits: Mapping[str, Any], folder: Path) -> None:
 
 
 def _commit_of(splits: Mapping[str, Any]) -> str:
-    """Return the commit that rows from the client's cache were read at. Raises DataError where it is not recorded."""
+    """Return the commit that rows from the client's cache were read at.
+
+    Raises DataError where it is not recorded.
+    """
     for rows in splits.values():
         for file in rows.cache_files:
             if commits := [part for part in Path(file["filename"]).parts if COMMIT.fullmatch(part)]:

@@ -61,9 +61,9 @@ def on_file(
 def _sets_on_file(
     spec: TaskSpec, path: Path, columns: Sequence[str], fields: Mapping[str, str], label: str | None, form: TableFormat
 ) -> TaskSpec:
-    """Return the task of sets of labels with the rows of a file, whose label columns are the task's or `label`."""
-    own = spec.gold_columns if label is None else (label,)
-    require_columns(path, columns, [*fields.values(), *own, *([spec.group] if spec.group is not None else [])])
+    """Return the task of label sets with a file's rows; the label columns are the task's, or `label`."""
+    gold_columns = spec.gold_columns if label is None else (label,)
+    require_columns(path, columns, [*fields.values(), *gold_columns, *([spec.group] if spec.group is not None else [])])
     table = spec.source.table or TableSource(train=str(path.resolve()))
     read = {"dev": str(path.resolve()), **form._asdict()}
     update = {"fields": fields, "source": Source(table=table.model_copy(update=read))}

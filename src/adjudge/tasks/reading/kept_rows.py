@@ -1,6 +1,7 @@
-"""Rows that a Python program gave, kept in a file of the run: found again when it is resumed, repeated or moved.
+"""Rows that a Python program gave, kept in a file of the run.
 
-The file's name holds the hash of its rows (``rows-3fa9c1d2.parquet``), so equal rows have equal names everywhere.
+They are found again when the run is resumed, repeated or moved. The file's name holds the hash of its rows
+(``rows-3fa9c1d2.parquet``), so equal rows have equal names everywhere.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def write_rows(table: TextTable, folder: Path) -> Path:
 
 
 def keep_rows(spec: TaskSpec, folder: Path, splits: Sequence[str] = ("train", "dev", "test")) -> TaskSpec:
-    """Copy the task's kept rows of some splits into the folder of its run, and return the task that reads them there.
+    """Copy a task's kept rows of some splits into its run's folder; return the task that reads them there.
 
     Kept rows of other tasks, which an earlier run left in the folder, are removed. A task without kept rows is returned
     as it is.
@@ -75,10 +76,10 @@ def keep_rows(spec: TaskSpec, folder: Path, splits: Sequence[str] = ("train", "d
     places = {}
     for split, file in _kept_files(spec).items():
         if split in splits:
-            place = (folder / file.name).resolve()
-            if not place.is_file() or sha256_of(place) != sha256_of(file):
-                write_bytes(place, file.read_bytes())
-            places[split] = str(place)
+            target = (folder / file.name).resolve()
+            if not target.is_file() or sha256_of(target) != sha256_of(file):
+                write_bytes(target, file.read_bytes())
+            places[split] = str(target)
     if not places:
         return spec
     for path in folder.glob("rows-*.parquet"):
@@ -88,29 +89,29 @@ def keep_rows(spec: TaskSpec, folder: Path, splits: Sequence[str] = ("train", "d
 
 
 def found_again(spec: TaskSpec, folder: Path) -> TaskSpec:
-    """Return the task with its kept rows in the run's folder, where they are not in the place they were written to."""
+    """Return the task with its kept rows in the run's folder, unless they are where they were written."""
     return with_table(spec, {split: str(place_of(file, folder)) for split, file in _kept_files(spec).items()})
 
 
 def place_of(path: Path, folder: Path) -> Path:
-    """Return where a file of a run is now: kept rows move with the run's folder, other files stay where they are."""
+    """Return where a run's file is now: kept rows move with the run's folder, other files stay in place."""
     beside = folder / path.name
     return beside.resolve() if KEPT.fullmatch(path.name) and not path.is_file() and beside.is_file() else path
 
 
 def placeless(spec: TaskSpec) -> TaskSpec:
-    """Return the task with its kept rows by their names alone: tasks of equal rows are then equal, wherever these lie.
+    """Return the task with its kept rows by their names alone.
 
-    Used to compare tasks, not to read them.
+    Tasks of equal rows are then equal, wherever these lie. Used to compare tasks, not to read them.
     """
     return with_table(spec, {split: file.name for split, file in _kept_files(spec).items()})
 
 
 @contextmanager
 def written_rows(tables: Mapping[str, TextTable]) -> Iterator[dict[str, Path]]:
-    """Write tables into a temporary folder and yield the file of each; an error names the rows, not the file.
+    """Write tables into a temporary folder and yield the file of each.
 
-    A run copies the files into its folder (`keep_rows`).
+    An error names the rows, not the file. A run copies the files into its folder (`keep_rows`).
     """
     folder = Path(tempfile.mkdtemp(prefix="adjudge-"))
     files: dict[str, Path] = {}
@@ -144,7 +145,7 @@ def _kept_files(spec: TaskSpec) -> dict[str, Path]:
 
 
 def with_table(spec: TaskSpec, changes: Mapping[str, Any]) -> TaskSpec:
-    """Return the task with other values of its table, such as ``test``; a task without a table stays as it is."""
+    """Return the task with other values of its table, such as ``test``; unchanged if it has no table."""
     table = spec.source.table
     if table is None or not changes:
         return spec

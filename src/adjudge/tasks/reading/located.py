@@ -13,11 +13,11 @@ from adjudge.tasks.spec import Source, TaskSpec
 def located(
     spec: TaskSpec, data_dir: str | Path | None, *, split: str | None = None, must_exist: bool = True
 ) -> Source:
-    """Return the task's source, with the files of a user's table where they are now; only the file of `split` if given.
+    """Return the task's source, with the files of a user's table where they are now.
 
-    A file that is not at its path is looked for by name in `data_dir`: a run keeps the path its table had, and the
-    table may have been moved since. A note says when it was found there. Raises DataError with every place looked at,
-    unless not `must_exist`.
+    If `split` is given, only its file is looked for. A file that is not at its path is looked for by name in
+    `data_dir`: a run keeps the path its table had, and the table may have been moved since. A note says when it was
+    found there. Raises DataError with every place looked at, unless not `must_exist`.
     """
     table = spec.source.table
     if table is None:
@@ -35,17 +35,17 @@ def _place(spec: TaskSpec, path: Path, data_dir: str | Path | None, must_exist: 
     if path.is_file():
         return path
     places = [path] if data_dir is None else [path, Path(data_dir) / path.name]
-    for place in places:
-        if place.is_file():
-            _say(place, path)
-            return place
+    for candidate in places:
+        if candidate.is_file():
+            _say(candidate, path)
+            return candidate
     if path.is_dir() or not must_exist:
         return path  # what is wrong with a folder is said by its reader
     if spec.source.table is not None and spec.source.table.dataset is not None:
         from adjudge.tasks.reading.hub_dataset import file_again
 
         return file_again(spec.source.table.dataset, path)
-    tried = "".join(f"\n  {place}" for place in places)
+    tried = "".join(f"\n  {candidate}" for candidate in places)
     raise DataError(
         f"{spec.name}: there is no file {path.name}. Looked at:{tried}\n"
         "Put it back, or name the folder it is in now with --data-dir."
@@ -53,5 +53,5 @@ def _place(spec: TaskSpec, path: Path, data_dir: str | Path | None, must_exist: 
 
 
 @cache
-def _say(place: Path, path: Path) -> None:
-    note(f"{place} is read in place of {path}, which is gone.")
+def _say(new_path: Path, path: Path) -> None:
+    note(f"{new_path} is read in place of {path}, which is gone.")

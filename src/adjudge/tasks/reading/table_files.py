@@ -99,7 +99,7 @@ def stream_jsonl(path: Path, form: TableFormat, bad: BadRows) -> tuple[Columns, 
     def rows() -> Iterator[TableRow]:
         for number, line, parsed in _objects(path, form, bad):
             keys = tuple(parsed)
-            shared = places.setdefault(keys, {key: place for place, key in enumerate(keys)})
+            shared = places.setdefault(keys, {key: index for index, key in enumerate(keys)})
             cells = bad.attempt(number, _json_cells, path, number, line, parsed)
             if cells is not None:
                 yield TableRow(cells, number, shared)
@@ -108,7 +108,10 @@ def stream_jsonl(path: Path, form: TableFormat, bad: BadRows) -> tuple[Columns, 
 
 
 def stream_parquet(path: Path, form: TableFormat, bad: BadRows) -> tuple[Columns, Iterator[TableRow]]:
-    """Return the columns of a Parquet file and an iterator over its rows. Raises DataError for a damaged file."""
+    """Return the columns of a Parquet file and an iterator over its rows.
+
+    Raises DataError for a damaged file.
+    """
     import pyarrow
     import pyarrow.parquet
 

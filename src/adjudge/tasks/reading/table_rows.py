@@ -30,7 +30,7 @@ class Columns(list[str]):
         super().__init__(names)
         self.separator, self.paths = separator, tuple(paths)
         counts = Counter(self)
-        self.places = {name: place for place, name in enumerate(self) if counts[name] == 1}
+        self.places = {name: index for index, name in enumerate(self) if counts[name] == 1}
         """The place of each column whose name occurs once."""
 
     def require(self, path: Path, wanted: Iterable[str]) -> None:
@@ -50,7 +50,7 @@ class Columns(list[str]):
 
 
 class TableRow(Mapping[str, str]):
-    """One row: its cells in the order of the columns, and its line (or row of a Parquet file), counted from 1.
+    """One row: its cells in column order, and its line (or row of a Parquet file), counted from 1.
 
     As a mapping it has the columns whose names occur once. It also finds cells by a path such as ``data.text``.
     """
@@ -61,8 +61,8 @@ class TableRow(Mapping[str, str]):
         self.cells, self.line, self.places = tuple(cells), line, places
 
     def __getitem__(self, name: str) -> str:
-        place = self.places.get(name)
-        return self._at_path(name) if place is None else self.cells[place]
+        index = self.places.get(name)
+        return self._at_path(name) if index is None else self.cells[index]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
@@ -76,11 +76,11 @@ class TableRow(Mapping[str, str]):
     def _at_path(self, name: str) -> str:
         """Return the cell at a path. Raises KeyError where the row has none."""
         column, *parts = name.split(".")
-        place = self.places.get(column)
-        if place is None or not parts or self.cells[place][:1] not in ("{", "["):
+        index = self.places.get(column)
+        if index is None or not parts or self.cells[index][:1] not in ("{", "["):
             raise KeyError(name)
         try:
-            value = json.loads(self.cells[place], **SPELLED)
+            value = json.loads(self.cells[index], **SPELLED)
             for part in parts:
                 value = value[int(part)] if isinstance(value, list) and part.isdecimal() else value[part]
         except (ValueError, LookupError, TypeError, RecursionError):

@@ -82,7 +82,7 @@ def text_lines(
 
 
 def marked_encoding(begin: bytes) -> str:
-    """Return the encoding which the byte-order mark at the beginning of a file tells; ``utf-8`` without one."""
+    """Return the encoding that the byte-order mark at a file's beginning tells; ``utf-8`` without one."""
     for encoding, marks in _MARKS.items():
         if begin.startswith(marks):
             return encoding
@@ -90,7 +90,10 @@ def marked_encoding(begin: bytes) -> str:
 
 
 def told_encoding(path: Path) -> str:
-    """Return the encoding that a text file's byte-order mark tells. Raises DataError when it cannot be read."""
+    """Return the encoding that a text file's byte-order mark tells.
+
+    Raises DataError when the file cannot be read.
+    """
     try:
         with path.open("rb") as raw:
             binary: Any = _Unpacked(path, raw) if is_packed(path) else raw

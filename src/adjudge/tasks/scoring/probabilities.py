@@ -1,4 +1,4 @@
-"""Score the probabilities of label words: calibration error, Brier score, log loss, AUROC; and scale them.
+"""Score and scale the probabilities of label words: calibration error, Brier score, log loss, AUROC.
 
 Shapes: ``N`` rows, ``L`` labels, ``S`` resamples, ``B`` bins. A resample is the weight of each row, weight_SN: how
 often it was drawn. So rows are sorted and binned once, not once per resample.
@@ -62,7 +62,10 @@ def rated(spec: TaskSpec, predictions: Sequence[Prediction]) -> Rated | None:
 
 
 def scaled_NL(p_NL: Array, temperature: float) -> Array:
-    """Return softmax(log p / temperature): above 1 less sure, below 1 surer. The likeliest label stays the same."""
+    """Return softmax(log p / temperature): a temperature above 1 makes it less sure, below 1 surer.
+
+    The likeliest label stays the same.
+    """
     logits_NL = log_p(p_NL) / temperature
     shares_NL = np.exp(logits_NL - logits_NL.max(1, keepdims=True))
     return np.asarray(shares_NL / shares_NL.sum(1, keepdims=True))
@@ -84,10 +87,11 @@ Statistic = Callable[[Array], Array]
 
 
 def ece(rows: Rated) -> Statistic:
-    """Return the expected calibration error: mean distance of confidence and share of right rows, over `BINS` bins.
+    """Return the expected calibration error over `BINS` bins.
 
-    A bin holds the rows with a confidence in (low, high], and counts by its number of rows. With few rows the figure
-    is too large, since chance alone keeps share and confidence apart (`ece_by_chance`). Source: arXiv 1706.04599.
+    It is the mean distance of confidence and share of right rows. A bin holds the rows with a confidence in (low,
+    high], and counts by its number of rows. With few rows the figure is too large, since chance alone keeps share and
+    confidence apart (`ece_by_chance`). Source: arXiv 1706.04599.
     """
     gap_NB = _bins(rows)
     gap_NB *= (rows.right_N - rows.confidence_N)[:, None]
@@ -95,7 +99,7 @@ def ece(rows: Rated) -> Statistic:
 
 
 def ece_by_chance(rows: Rated, draws: int = 200, seed: int = 0) -> float:
-    """Return the mean calibration error of a perfectly calibrated judge with these confidences, on as many rows."""
+    """Return the mean `ece` of a perfectly calibrated judge with these confidences, on as many rows."""
     right_SN = np.random.default_rng(seed).random((draws, len(rows.gold_N))) < rows.confidence_N
     gap_SB = (right_SN - rows.confidence_N) @ _bins(rows)
     return float(np.abs(gap_SB).sum(1).mean() / len(rows.gold_N))
@@ -169,9 +173,10 @@ def reliability(rows: Rated) -> list[Bin]:
 
 
 def risk_coverage(rows: Rated) -> tuple[Array, Array]:
-    """Return (coverage, risk): the share of rows that is answered, surest first, and the share of wrong ones in it.
+    """Return (coverage, risk) when rows are answered surest first.
 
-    Rows of equal confidence are answered together. Source: arXiv 1705.08500.
+    Coverage is the share of rows that is answered, and risk the share of wrong ones in it. Rows of equal confidence are
+    answered together. Source: arXiv 1705.08500.
     """
     order_N = np.argsort(-rows.confidence_N, kind="stable")
     confidence_N, wrong_N = rows.confidence_N[order_N], ~rows.right_N[order_N]

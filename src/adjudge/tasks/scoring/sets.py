@@ -30,7 +30,10 @@ def overlap(gold: str, answer: str) -> tuple[int, int, int]:
 
 
 def indicators(spec: TaskSpec, values: Sequence[Value | None]) -> Array:
-    """Return which label is in each answer, boolean ``[U, L]``. Raises DataError for a value that is no answer."""
+    """Return which label is in each answer, boolean ``[U, L]``.
+
+    Raises DataError for a value that is no answer.
+    """
     for row, value in enumerate(values):
         if not spec.accepts(value):
             raise DataError(f"{spec.name}: row {row}: {value!r} is not a set of {', '.join(spec.names)}.")
@@ -38,7 +41,10 @@ def indicators(spec: TaskSpec, values: Sequence[Value | None]) -> Array:
 
 
 def kept(spec: TaskSpec, predictions: Sequence[Prediction]) -> Array:
-    """Return right, extra and missing labels of each row, ``[3 L, U]``. Raises DataError without a gold answer."""
+    """Return right, extra and missing labels of each row, ``[3 L, U]``.
+
+    Raises DataError for a row without a gold answer.
+    """
     gold_UL = indicators(spec, [prediction.gold for prediction in predictions])
     unreadable_U1 = np.array([[prediction.value is None] for prediction in predictions])
     given = [p.gold if p.value is None else p.value for p in predictions]
@@ -72,7 +78,7 @@ def sample_f1(right_SLU: Array, extra_SLU: Array, missing_SLU: Array) -> Array:
 def value_of(
     function: Callable[[Array, Array, Array], Array],
 ) -> Callable[[Array], Array]:
-    """Return the function from what `kept` keeps of drawn rows, ``[3 L, S, U]``, to the metric's values ``[S]``."""
+    """Return the function from `kept` of drawn rows, ``[3 L, S, U]``, to the metric's values, ``[S]``."""
 
     def value(kept_CSU: Array) -> Array:
         right_LSU, extra_LSU, missing_LSU = np.split(kept_CSU, 3)
