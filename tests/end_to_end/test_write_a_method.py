@@ -33,7 +33,8 @@ def test_the_page_makes_a_method_that_trains(tiny_llama: Path, tmp_path: Path) -
     insert(package / "config" / "policy_gradient.py", f"{settings}\n\n", "class ReinforceConfig(")
     insert(package / "config" / "methods.py", f"{IMPORT}\n", "\n\nclass TemporalEnsemblingConfig(")
     insert(package / "config" / "methods.py", f"    {field}", "    encoder: EncoderConfig")
-    insert(package / "methods" / "registry.py", f"        {line.strip()},\n", '        _encoder("encoder"')
+    before = '        encoder_entry(\n            "encoder"'
+    insert(package / "methods" / "registry.py", f"        {line.strip()},\n", before)
     data = write_reviews(tmp_path / "reviews.csv", 40)
     command = [
         *("train", "rejection", "--data", data, "--text", "text", "--label", "label", "--model", tiny_llama),

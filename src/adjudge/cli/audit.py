@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from adjudge.cli import options, own_data
+from adjudge.cli.completion import complete_method
 from adjudge.cli.method_names import EXAMPLE
 from adjudge.methods.registry import AUDITING, AUDITING_SETTINGS
 
@@ -35,7 +36,7 @@ def audit(
             metavar="NAME",
             help="Method that judges the rows it did not learn from; a trained one takes longer and sees more.",
             show_default=f"{AUDITING} on a middle layer and the encoder",
-            autocompletion=options.complete_method,
+            autocompletion=complete_method,
             rich_help_panel=WHAT,
         ),
     ] = None,

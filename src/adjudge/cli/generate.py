@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adjudge.cli import options
+from adjudge.cli.completion import complete_tasks
 from adjudge.cli.method_names import EXAMPLE
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def generate(
         typer.Option(
             metavar="NAME|FILE.yaml",
             help="Task whose rows are written; no row that it judges is among them.",
-            autocompletion=options.complete_tasks,
+            autocompletion=complete_tasks,
             rich_help_panel=options.ROWS,
         ),
     ] = None,

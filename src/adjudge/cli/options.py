@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adjudge.cli.completion import complete_setting, complete_tasks
 from adjudge.cli.method_names import STARTERS, either, with_model
 from adjudge.config.groups import TRACKERS
 
@@ -16,28 +17,6 @@ if TYPE_CHECKING:
 
 ROWS, OWN, HOW, PLACE = "Rows", "Your own data", "How", "Where the results go"
 """Titles of the panels in a help page."""
-
-
-def complete_method(incomplete: str) -> list[str]:
-    """Return the methods that begin like this, for the shell."""
-    from adjudge.methods.registry import METHODS
-
-    return [name for name in METHODS if name.startswith(incomplete)]
-
-
-def complete_tasks(incomplete: str) -> list[str]:
-    """Return the tasks that begin like the last of these, for the shell; the ones before it stay."""
-    from adjudge.tasks import list_tasks
-
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in list_tasks() if name.startswith(last)]
-
-
-def complete_setting(incomplete: str) -> list[str]:
-    """Return the settings that begin like this, for the shell."""
-    from adjudge.config import keys_of
-
-    return [f"{key}=" for key in keys_of() if key.startswith(incomplete)]
 
 
 Task = Annotated[

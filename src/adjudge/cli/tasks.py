@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from adjudge.cli import options
+from adjudge.cli.completion import complete_tasks
 from adjudge.cli.show import stdout
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def tasks(
             metavar="[NAME|FILE.yaml|validate FILE.yaml]",
             help="Task to describe, or file to check after `validate`; with --export any number of tasks.",
             show_default=False,
-            autocompletion=options.complete_tasks,
+            autocompletion=complete_tasks,
         ),
     ] = None,
     data_dir: options.DataDir = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adjudge.cli import options, own_data
+from adjudge.cli.completion import complete_method
 from adjudge.cli.method_names import EXAMPLE, STARTERS, TRAINED, either
 from adjudge.cli.show import show_estimates, show_scores
 
@@ -37,7 +38,7 @@ def train(
         typer.Argument(
             metavar="METHOD",
             help=f"{either(TRAINED)}; `adjudge methods` describes them.",
-            autocompletion=options.complete_method,
+            autocompletion=complete_method,
         ),
     ],
     overrides: options.Overrides = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adjudge.cli import options, own_data
+from adjudge.cli.completion import complete_method
 from adjudge.cli.method_names import ADAPTERS, EXAMPLE
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def tune(
     ctx: typer.Context,
     methods: Annotated[
         str,
-        typer.Argument(metavar="METHOD,…", help="Methods to tune.", autocompletion=options.complete_method),
+        typer.Argument(metavar="METHOD,…", help="Methods to tune.", autocompletion=complete_method),
     ],
     overrides: options.Overrides = None,
     trials: Annotated[
