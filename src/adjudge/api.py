@@ -11,39 +11,30 @@ again = adjudge.open_run("runs/ppo")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, change, load_config
+from adjudge.config import change, load_config
 from adjudge.errors import ConfigError, ModelError
-from adjudge.evaluation.abstention import decide, read_decision
-from adjudge.experiments.calibrate import ROWS, calibrate_run
-from adjudge.experiments.evaluate import evaluate_tasks, load_judges
 from adjudge.experiments.execute import execute
-from adjudge.experiments.judging_settings import judging_settings
-from adjudge.experiments.own_rows import as_names, as_task, chosen_tasks, file_to_judge
+from adjudge.experiments.finished_run import FinishedRun, dotted
+from adjudge.experiments.own_rows import chosen_tasks
 from adjudge.methods.registry import GIVEN, entry_for, parse_name
 from adjudge.methods.settings import function_settings, model_key, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
-from adjudge.runs.calibration import read_calibration, temperature_of
 from adjudge.runs.default_folder import default_folder
-from adjudge.runs.folder import Run
 from adjudge.runs.given_adapter import base_of_adapter, given_adapter
 from adjudge.runs.names import shown_name
-from adjudge.runs.portable import is_portable, judge_folder, read_judge
-from adjudge.runs.tasks import pick_among, read_tasks
+from adjudge.runs.portable import judge_folder
 from adjudge.ship.push import check_push, push_trained
 from adjudge.system.console import note, warn
-from adjudge.tasks import given_examples, infer_task, load_split, load_task
+from adjudge.tasks import infer_task, load_split, load_task
 from adjudge.tasks.spec import TaskSpec
-from adjudge.types import Prediction
 
 if TYPE_CHECKING:
-    from adjudge.evaluation.predict import Judge
     from adjudge.models.policy import Policy
 
 __all__ = [
@@ -60,162 +51,6 @@ __all__ = [
 ]
 
 
-class FinishedRun:
-    """A run folder with a result, or a judge that left its run.
-
-    Its model is loaded when it is first asked to judge. `model` names the base model where it has moved.
-    `settings` are those of `open_run`.
-    """
-
-    def __init__(self, folder: str | Path, *, model: str | None = None, **settings: Any) -> None:
-        self.folder = Path(folder)
-        self._model = model
-        self._settings = judging_settings(_dotted(settings), self.folder)
-        self._portable = read_judge(self.folder, model) if is_portable(self.folder) else None
-        config = self._portable[0].config if self._portable else Run.open(folder).config
-        self.config: Config = change(config, self._settings)
-        self._judges: dict[str, Judge] = {}
-
-    def __repr__(self) -> str:
-        return f"FinishedRun({str(self.folder)!r})"
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """Return what scores.json holds. For a run over several tasks, ``tasks`` has the scores of each.
-
-        Raises RunError when the run was not evaluated.
-        """
-        return Run.open(self.folder).scores()
-
-    @property
-    def tasks(self) -> list[TaskSpec]:
-        """Return the tasks it was trained for, one or several."""
-        return self._portable[1] if self._portable else read_tasks(self.folder)
-
-    @property
-    def task(self) -> TaskSpec:
-        """Return the task it was trained for. Raises RunError when there are several."""
-        return self._spec_of(None)
-
-    @property
-    def judge(self) -> Judge:
-        """Return the judge of its one task, an `adjudge.evaluation.predict.Judge`.
-
-        Raises RunError as `judge_of` does.
-        """
-        return self.judge_of(None)
-
-    def judge_of(self, task: str | None) -> Judge:
-        """Return the judge of one of the run's tasks. A run over one task needs no name.
-
-        Raises RunError when the run's training is not complete, or when it was not trained on such a task.
-        """
-        spec = self._spec_of(task)
-        if not self._judges:
-            self._judges = load_judges(self.folder, model=self._model, settings=self._settings)
-        return self._judges[spec.name]
-
-    def _spec_of(self, task: str | None) -> TaskSpec:
-        return pick_among(self.folder, self.tasks, task)
-
-    def predict(
-        self,
-        rows: Iterable[str | Mapping[str, str]] | Any,
-        *,
-        task: str | None = None,
-        probabilities: bool = True,
-        min_confidence: float | Mapping[str, float] | None = None,
-        abstain_share: float | None = None,
-        costs: str | Path | Mapping[str, Mapping[str, float]] | None = None,
-    ) -> list[Prediction]:
-        """Judge rows: texts (for a task with one field), mappings of field or column to text, or a data frame.
-
-        Frames and columns may be of pandas, polars, Arrow, `datasets`, or any library that exports Arrow. `task`
-        selects the task of a run over several. Returns one `Prediction` per row, in order: `value` (None when
-        unreadable) and `probabilities` per label, calibrated where the run is. One of the last three decides which
-        answers are given (`adjudge.evaluation.abstention.read_decision`): an answer that is held back has the value
-        None and is `abstained`. Raises DataError for a row with a missing or empty field or a value that is not text,
-        ConfigError for a rule that does not fit, and RunError as `judge_of` does.
-        """
-        from adjudge.evaluation.calibration import calibrated
-
-        spec = self._spec_of(task)
-        decision = read_decision(spec, min_confidence, abstain_share, costs)
-        examples, shares = given_examples(spec, rows), (probabilities or bool(decision)) and not spec.is_number
-        predictions = self.judge_of(task).judge(examples, probabilities=shares)
-        return decide(calibrated(predictions, temperature_of(self.folder, spec.name)), decision)
-
-    @property
-    def calibration(self) -> dict[str, Any]:
-        """Return what was fitted for each task (see `adjudge.runs.calibration`); empty where nothing was."""
-        return read_calibration(self.folder)
-
-    def calibrate(
-        self,
-        *,
-        task: str | None = None,
-        data: Any = None,
-        text: str | Sequence[str] = (),
-        label: str | None = None,
-        rows: int = ROWS,
-        data_dir: str | None = None,
-    ) -> dict[str, Any]:
-        """Fit the probabilities' temperature, store it with the judge, and return what was fitted, by task.
-
-        The rows are up to `rows` training rows that the run did not learn from, or those of `data` (a file, or rows as
-        `train` takes them), whose columns `text` and `label` name. Raises what
-        `adjudge.experiments.calibrate.calibrate_run` raises.
-        """
-        names = as_names(text)
-        with ExitStack() as given:
-            if data is not None:
-                data = given.enter_context(file_to_judge(data, names, label, self._spec_of(task)))
-            return calibrate_run(
-                self.folder,
-                spec=None if task is None else self._spec_of(task),
-                data=data,
-                text=names,
-                label=label,
-                rows=rows,
-                data_dir=data_dir,
-                model=self._model,
-                settings=self._settings,
-            )
-
-    def evaluate(
-        self,
-        task: str | Path | TaskSpec | None = None,
-        *,
-        data: Any = None,
-        text: str | Sequence[str] = (),
-        label: str | None = None,
-        separator: str | None = None,
-        encoding: str | None = None,
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Judge labelled rows and return the scores.
-
-        With `data` (a file, or rows as `train` takes them), every row is judged with the run's own task, its prompt and
-        its answer words; `text` and `label` name the columns where they are not the task's, `separator` and `encoding`
-        say how a file is written, and `task` picks a task of a run over several. Without, `task` is any task; the
-        default are the run's own, and when these are several, ``tasks`` holds the scores of each.
-
-        The other options are those of `adjudge.experiments.evaluate.evaluate_run`, and settings of the machine such as
-        ``runtime__threads=1``.
-        """
-        settings = self._settings | _dotted({key: options.pop(key) for key in list(options) if "__" in key})
-        if data is None:
-            spec = None if task is None else as_task(task)
-        else:
-            spec = task if isinstance(task, TaskSpec) else self._spec_of(None if task is None else str(task))
-            options |= {"text": as_names(text), "label": label, "separator": separator, "encoding": encoding}
-        with ExitStack() as rows:
-            if data is not None and spec is not None:
-                options["data"] = rows.enter_context(file_to_judge(data, options["text"], label, spec))
-            results = evaluate_tasks(self.folder, spec=spec, settings=settings, **options)
-        return results[0][1] if len(results) == 1 else {"tasks": {scores["task"]: scores for _, scores in results}}
-
-
 def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
     """Load a model by name as `train` and `evaluate` do, to inspect its logits, tokenizer and dtype.
 
@@ -224,7 +59,7 @@ def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
     """
     from adjudge.models import policy
 
-    values = {"model": model, **_dotted(overrides)}
+    values = {"model": model, **dotted(overrides)}
     return policy.load_policy(load_config(values=values))
 
 
@@ -371,11 +206,6 @@ def open_judge(source: str | Path, *, model: str | None = None, **settings: Any)
     Raises RunError when there is no judge, and ModelError when the hub cannot be reached.
     """
     return FinishedRun(judge_folder(source), model=model, **settings)
-
-
-def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by their keys: ``runtime__threads`` is ``runtime.threads``."""
-    return {key.replace("__", "."): value for key, value in settings.items()}
 
 
 _SHORT = {name: f"data.{name}" for name in ("train_rows", "shots", "eval_rows", "data_dir", "folds")}
