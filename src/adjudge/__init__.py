@@ -17,11 +17,12 @@ if TYPE_CHECKING:
         send_rows,
         train,
     )
-    from adjudge.comparison import Comparison, compare
+    from adjudge.comparison import Comparison, Search, compare, tune
 
 __all__ = [
     "Comparison",
     "FinishedRun",
+    "Search",
     "__version__",
     "compare",
     "evaluate",
@@ -33,6 +34,7 @@ __all__ = [
     "open_run",
     "send_rows",
     "train",
+    "tune",
 ]
 
 
@@ -40,7 +42,7 @@ def __getattr__(name: str) -> Any:
     """Import the chain when it is first used: ``import adjudge`` alone stays light."""
     if name not in __all__:
         raise AttributeError(f"module 'adjudge' has no attribute '{name}'")
-    if name in ("Comparison", "compare"):
+    if name in ("Comparison", "Search", "compare", "tune"):
         from adjudge import comparison as module
     else:
         from adjudge import api as module  # type: ignore[no-redef]

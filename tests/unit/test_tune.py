@@ -7,6 +7,7 @@ import yaml
 from fake_method import by_first_word, install, reviews, write_reviews
 from typer.testing import CliRunner
 
+import adjudge
 from adjudge.cli.main import app
 from adjudge.cli.tune import parse_search, seconds
 from adjudge.config import load_config
@@ -209,6 +210,46 @@ def test_the_command_ends_with_the_one_that_judges_fairly(tmp_path, monkeypatch)
     assert last.startswith("  adjudge compare --methods sft --tuned runs/tune-reviews --data reviews.csv")
 
 
+def test_from_python_a_search_is_made_goes_on_and_is_taken_by_a_comparison(spec, tmp_path, monkeypatch):
+    for verb in ("tune", "compare"):
+        monkeypatch.setattr(f"adjudge.experiments.{verb}.CellProcesses", _InThisProcess)
+    own = {"data": tmp_path / "reviews.csv", "text": "text", "label": "label", "evaluation__resamples": 100}
+    space = {LR: "1e-5..2e-5", "sft.batch_size": [4, 8]}
+    options = {**own, "search": space, "hold_out": 50, "out": tmp_path / "t"}
+    for trials in (2, 3):
+        search = adjudge.tune("sft", **options, trials=trials)
+        assert search.tuned["methods"]["sft"]["trials"] == trials
+    best = search.settings("sft")
+    assert 1e-5 <= best[LR] <= 2e-5 and best["sft.batch_size"] in (4, 8) and search.tuned["hold_out"] == 50
+    comparison = adjudge.compare(
+        methods=["sft"], **own, tuned=search, out=tmp_path / "c", sft__batch_size=2, runtime__threads=1
+    )
+    config = comparison.best().config
+    assert config.sft.optimizer.lr == best[LR] and config.data.hold_out is None
+    assert config.sft.batch_size == 2, "what is given is kept"
+    with pytest.raises(RunError, match="has no settings for ppo, only for sft"):
+        search.settings("ppo")
+    with pytest.raises(RunError, match="holds no search"):
+        adjudge.compare(methods=["sft"], **own, tuned=tmp_path, out=tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"sft.optimizer.rate": [1]}, "there is no setting 'sft.optimizer.rate'"),
+        ({LR: "1e-3..1e-5"}, "does not go from a number above 0 to a larger one"),
+        ({LR: "1e-3"}, "is not between two numbers"),
+        ({LR: []}, "name at least one value"),
+    ],
+)
+def test_from_python_a_search_of_nothing_is_refused(spec, tmp_path, space, message):
+    with pytest.raises(ConfigError, match=message):
+        adjudge.tune("sft", spec, search=space, out=tmp_path / "t")
+    with pytest.raises(ConfigError, match="tune takes one task"):
+        adjudge.tune("sft", [spec, spec.model_copy(update={"name": "second"})], out=tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
 class _InThisProcess:
     def __enter__(self):
         return execute
@@ -226,5 +267,5 @@ def test_times_and_ranges_are_read():
     assert parse_search("sft.epochs=1,2, 4") == ("sft.epochs", Choices((1, 2, 4)))
     assert parse_search("sft.class_weight=null,balanced") == ("sft.class_weight", Choices((None, "balanced")))
     for wrong in ("sft.optimizer.lr", f"{LR}=", f"{LR}=2..1", f"{LR}=0..1", f"{LR}=a..b", "sft.optimizer.learning=1,2"):
-        with pytest.raises(ConfigError, match="--search"):
+        with pytest.raises(ConfigError, match="search"):
             parse_search(wrong)

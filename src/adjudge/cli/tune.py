@@ -150,28 +150,14 @@ def seconds(text: str) -> float:
 
 def parse_search(text: str) -> tuple[str, Range | Choices]:
     """Return the setting and the values of ``KEY=A..B`` or ``KEY=A,B``. Raises ConfigError."""
-    from adjudge.config import keys_of
-    from adjudge.errors import ConfigError, nearest
-    from adjudge.methods.search_space import Choices, Range
+    from adjudge.errors import ConfigError
+    from adjudge.methods.search_space import given_space
 
     key, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not values:
         raise ConfigError(f"--search '{text}': write KEY=A..B for a range, or KEY=A,B for some values.")
-    if key not in keys_of():
-        raise ConfigError(f"--search: there is no setting '{key}'.{nearest(key, keys_of())}")
-    low, between, high = values.partition("..")
-    if not between:
-        return key, Choices(tuple(_values(key, options.split_list(values, "--search"))))
-    try:
-        bounds = Range(float(low), float(high))
-    except ValueError:
-        raise ConfigError(f"--search '{text}': a range is between two numbers, as in 1e-5..1e-3.") from None
-    if not 0 < bounds.low < bounds.high < float("inf"):
-        raise ConfigError(
-            f"--search '{text}': a range goes from a number above 0 to a larger one; its scale is logarithmic. "
-            "Name values for others: KEY=0,0.1."
-        )
-    return key, bounds
+    is_range = ".." in values
+    return key, given_space(key, values if is_range else _values(key, options.split_list(values, "--search")))
 
 
 def _values(key: str, texts: Sequence[str]) -> list[Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adjudge.config import Config, LoopConfig, value_of
+from adjudge.config import Config, LoopConfig, keys_of, value_of
 from adjudge.config.methods import own_group
-from adjudge.errors import ConfigError
+from adjudge.errors import ConfigError, nearest
 from adjudge.methods.settings import first_kl
 
 
@@ -91,6 +91,32 @@ def default_passes(settings: LoopConfig, train_rows: int) -> int:
     return settings.passes(-(-train_rows // settings.batch_size))
 
 
+def given_space(key: str, values: str | Sequence[Any]) -> Range | Choices:
+    """Return what is searched for a setting: between two numbers, ``"1e-5..1e-3"``, or among some values.
+
+    Raises ConfigError for an unknown setting, and for bounds that are no range.
+    """
+    if key not in keys_of():
+        raise ConfigError(f"search: there is no setting '{key}'.{nearest(key, keys_of())}")
+    if not isinstance(values, str):
+        if not values:
+            raise ConfigError(f"search of {key}: name at least one value.")
+        return Choices(tuple(values))
+    low, _, high = values.partition("..")
+    try:
+        bounds = Range(float(low), float(high))
+    except ValueError:
+        raise ConfigError(
+            f"search of {key}: '{values}' is not between two numbers, as in 1e-5..1e-3, nor a list of values."
+        ) from None
+    if not 0 < bounds.low < bounds.high < float("inf"):
+        raise ConfigError(
+            f"search of {key}: '{values}' does not go from a number above 0 to a larger one; the scale is logarithmic. "
+            "Name values for others, such as 0 and 0.1."
+        )
+    return bounds
+
+
 def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choices]) -> dict[str, Space]:
     """Return the spaces of some methods with the user's `given` settings in place of the default ones.
 
@@ -102,7 +128,7 @@ def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choic
         if not owners:
             groups = ", ".join(f"{own_group(method)}.*" for method in methods)
             raise ConfigError(
-                f"--search {key}: it is no setting of {', '.join(methods)} alone, so what is found could not be "
+                f"search of {key}: it is no setting of {', '.join(methods)} alone, so what is found could not be "
                 f"compared with other methods. Search settings of {groups}."
             )
         for method in owners:
