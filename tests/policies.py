@@ -47,6 +47,7 @@ class ScriptState:
     hidden_BD: torch.Tensor
     scripts: list[list[int]]
     grad: bool = False
+    keeps_for_nothing: bool = False
 
     def keep(self, rows_B: torch.Tensor) -> ScriptState:
         return ScriptState(self.hidden_BD[rows_B], self.scripts)

@@ -116,6 +116,20 @@ def test_row_without_positions_is_an_error_that_names_it(kind: str, reviews, tmp
     assert "Set prompt.max_tokens=" in message and "longest field" in message
 
 
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_rotary_positions_that_change_with_the_longest_row_run_out(kind: str, reviews, tmp_path) -> None:
+    """Beyond the first so many, a row's figures would depend on the rows beside it."""
+    rope: dict[str, Any] = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
+    own: dict[str, Any] = {"max_position_embeddings": 96}
+    if kind == "phi3":
+        own = {"max_position_embeddings": 512, "original_max_position_embeddings": 96}
+        factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+        rope = {**rope, **factors, "rope_type": "longrope", "original_max_position_embeddings": 96}
+    model = make(kind, {**LLAMA, **own, "rope_parameters": rope}, tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"has only 96 positions \(beyond them they change with the longest row"):
+        execute(settings(model), reviews, tmp_path / "run")
+
+
 def test_rotary_positions_go_on_with_a_warning(reviews, tmp_path, capsys) -> None:
     model = make("llama", {**LLAMA, "max_position_embeddings": 96}, tmp_path / "model")
     execute(settings(model), reviews, tmp_path / "run")

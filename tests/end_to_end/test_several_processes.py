@@ -23,7 +23,11 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 CASES = [
     ("sft", {}),
     ("ppo", {}),
-    ("ppo", {"ppo__values": "critic", "ppo__samples": 1, "answer__min_tokens": 2, "ppo__warm_start": 0.0}),
+    (
+        "ppo",
+        {"ppo__values": "critic", "ppo__samples": 1, "answer__min_tokens": 2, "ppo__warm_start": 0.0}
+        | {"ppo__sft_weight": 1.0},
+    ),
     (
         "ppo",
         {"ppo__values": "vine", "ppo__vine__split": "tokens", "ppo__vine__steps": 1, "ppo__vine__rollouts": 2}

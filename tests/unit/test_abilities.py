@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import save_tiny
 from policies import trained_looking
 from torch import Tensor
+from transformers import Lfm2Config
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
@@ -62,6 +64,15 @@ def test_model_without_a_fitting_candidate_is_refused(tiny_llama: Path, monkeypa
     monkeypatch.setattr(Engine, "logits", lambda self, hidden: self.model.get_output_embeddings()(hidden) + 1.0)
     with pytest.raises(ModelError, match="mine: the logits computed here differ from the model's own"):
         build_engine(loaded(tiny_llama), "mine")
+
+
+def test_a_model_whose_state_cannot_be_divided_into_rows_is_refused(tmp_path: Path) -> None:
+    """Convolutions beside attention: the first pass is right, and its rows cannot be picked from."""
+    own = {"layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3, "num_hidden_layers": 3}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    folder = save_tiny(Lfm2Config(vocab_size=400, **sizes, **own), tmp_path / "hybrid")
+    with pytest.raises(ModelError, match=r"computed row by row, so it cannot be used \(AttributeError"):
+        build_engine(loaded(folder), "mine")
 
 
 def test_error_of_the_last_candidate_is_reported(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

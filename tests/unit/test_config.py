@@ -237,7 +237,7 @@ def test_settings_of_an_older_run_folder_come_under_todays_names():
         "method": "ppo",
         "task": "a,b",
         "init": "runs/sft",
-        "ppo": {"clip": 0.1, "warm_start_limit": 0.0, "sft_weight": 0.0, "sft_rows": "all"},
+        "ppo": {"clip": 0.1, "warm_start_limit": 0.0, "sft_weight": 0.0},
     }
     assert older["ppo"]["init"] == "runs/sft"
     assert parse_config(upgraded).init == "runs/sft"
@@ -247,6 +247,8 @@ def test_settings_of_an_older_run_folder_come_under_todays_names():
 def test_older_run_folders_keep_what_they_did_before_a_setting_was_there():
     assert parse_config(upgrade({"prompt": {"style": "chat"}})).prompt.prior == "none"
     assert parse_config(upgrade({"prompt": {"prior": "training-rows"}})).prompt.prior == "training-rows"
+    assert parse_config(upgrade({"ppo": {"sft_weight": 0.5}})).ppo.sft_rows == "all"
+    assert parse_config(upgrade({"ppo": {"sft_weight": 0.0}})).ppo.sft_rows == "missed", "none is taught: as by default"
     assert upgrade({"method": "few-shot"}) == {"method": "few-shot"}
     groups = {name: group for name, group in Config().model_dump().items() if "warm_start_limit" in (group or ())}
     older = {name: {"warm_start": group["warm_start"]} for name, group in groups.items()}

@@ -82,7 +82,7 @@ def test_sampling_from_a_packed_prefill_gives_the_same_states(
         first = state.hidden_BD
         second, state = policy.extend(state, fed)
         third, state = policy.extend(state.keep(torch.tensor([1, 3])), fed[:2])
-        states.append((first, second, third, state.mask_BT, state.position_B))
+        states.append((first, second, third, state.mask_BT.sum(1), state.position_B))
         assert first.requires_grad == third.requires_grad == grad
     for one, other in zip(*states, strict=True):
         torch.testing.assert_close(one, other, atol=5e-5, rtol=0)
@@ -129,6 +129,25 @@ def test_prompts_beyond_the_window_are_padded(tiny_qwen2: Path, tmp_path: Path) 
             for row, prompt in enumerate(prompts):
                 expected = policy.lm(input_ids=torch.tensor([prompt])).logits[0, -1]
                 torch.testing.assert_close(policy.logits(hidden[row]), expected, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("expected_answers", [[], [[20, 21, 2]], [[30, 31, 2]]], ids=["fed", "expected", "strayed"])
+def test_answers_fed_across_the_window_do_not_depend_on_the_longest_row(
+    packs: bool, expected_answers: list, tiny_qwen2: Path, tmp_path: Path
+) -> None:
+    """A gap between the shared beginning and a short row's rest would count against the window."""
+    settings = {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 10, "layer_types": None}
+    policy = trained_looking(changed(tiny_qwen2, tmp_path / "window", **settings))
+    policy = policy if packs else padded(policy)
+    prompts, fed = [[5, 6, 7, 8], [5, 6, 7, 9, 10, 11, 12]], [20, 21, 22, 23, 24]
+    with torch.no_grad():
+        state = policy.prefill(prompts, expected=expected_answers)
+        for token in fed:
+            hidden, state = policy.extend(state, torch.tensor([[token]] * 2))
+        for row, prompt in enumerate(prompts):
+            expected = policy.lm(input_ids=torch.tensor([[*prompt, *fed]])).logits[0, -1]
+            torch.testing.assert_close(policy.logits(hidden[row, -1]), expected, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fed", [[20, 21], [20, 22], [23, 24]])

@@ -223,3 +223,9 @@ def test_the_pull_to_the_reference_is_strong_where_it_was_taught(overrides, expe
 )
 def test_right_answers_are_taught_beside_where_nothing_else_is_wanted(task, overrides, expected):
     assert sft_weight(load_config(overrides=list(overrides)), load_task(task)) == expected
+
+
+@pytest.mark.parametrize(("distance", "expected"), [("auto", 0.0), ("linear", 0.0), ("none", 1.0)])
+def test_of_labels_in_an_order_right_answers_are_taught_where_near_ones_earn_nothing(distance, expected):
+    spec = load_task("glue/sst2").model_copy(update={"ordered": True})
+    assert sft_weight(load_config(overrides=[f"ppo.reward.distance={distance}"]), spec) == expected

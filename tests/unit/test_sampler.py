@@ -60,7 +60,7 @@ class Scripted:
     """A stand-in for a policy: row r answers `scripts[r]`, or draws from `logits` without a script."""
 
     end_ids = (2,)
-    grad = False
+    grad = keeps_for_nothing = False
 
     def __init__(self, tokenizer, scripts=None, logits=None, rows: int = 0) -> None:
         self.tokenizer, self.scripts, self.fixed = tokenizer, scripts, logits

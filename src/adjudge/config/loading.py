@@ -39,7 +39,6 @@ ADDED: dict[str, Any] = {
     "prompt.demonstration_orders": 1,
     "prompt.prior": "none",
     "ppo.sft_weight": 0.0,
-    "ppo.sft_rows": "all",
     **{f"{group}.warm_start_limit": 0.0 for group in WARM_STARTED},
 }
 """Settings that are newer than some run folders, and what those runs did, whatever the default is now."""
@@ -119,6 +118,8 @@ def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.partition(".")
         if isinstance(upgraded.get(section), dict):
             upgraded[section].setdefault(name, value)
+    if isinstance(ppo := upgraded.get("ppo"), dict) and ppo["sft_weight"]:
+        ppo.setdefault("sft_rows", "all")  # the rows that such runs taught beside, before there was a choice
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
         group: Any = upgraded

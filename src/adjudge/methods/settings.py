@@ -63,12 +63,13 @@ def first_kl(config: Config) -> float:
 def sft_weight(config: Config, spec: TaskSpec) -> float:
     """Return the weight of the right answers which PPO teaches beside what it sampled.
 
-    They are taught by default where nothing else is wanted than one right label per row.
+    They are taught by default where the reward is for one right label per row alone.
     """
     if config.ppo.sft_weight is not None:
         return config.ppo.sft_weight
-    one_label = not (spec.is_number or spec.several)
-    return 1.0 if _begins_taught(config) and one_label and config.ppo.reward.is_plain else 0.0
+    near_counts = spec.is_number or (spec.ordered and config.ppo.reward.distance != "none")
+    right_alone = not near_counts and not spec.several and config.ppo.reward.is_plain
+    return 1.0 if _begins_taught(config) and right_alone else 0.0
 
 
 def _begins_taught(config: Config) -> bool:

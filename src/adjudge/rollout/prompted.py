@@ -108,8 +108,8 @@ def check_lengths(task: PromptedTask, examples: Sequence[Example], prompts: Sequ
         if most.fixed and tokens + more > most.count:
             raise ConfigError(
                 f"{example.id}: its prompt has {tokens:,} tokens and an answer up to {more}, but {name} has only "
-                f"{most.count:,} positions. Set prompt.max_tokens={max(most.count - more, 16)}: longer prompts are "
-                "then shortened in the row's longest field. Or use a model with more positions."
+                f"{most.count:,} positions{most.why}. Set prompt.max_tokens={max(most.count - more, 16)}: longer "
+                "prompts are then shortened in the row's longest field. Or use a model with more positions."
             )
         if not most.fixed and tokens > most.count:
             warn(

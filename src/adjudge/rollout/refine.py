@@ -76,7 +76,7 @@ def refinable_rows(task: PromptedTask, examples: Sequence[Example], kind: Kind) 
         if row.tokens + more > most.count:
             raise ConfigError(
                 f"{row.id}: its prompt has {row.tokens:,} tokens, and an answer, a critique and a refinement up to "
-                f"{more} more, but {task.policy.name} has only {most.count:,} positions. Set "
+                f"{more} more, but {task.policy.name} has only {most.count:,} positions{most.why}. Set "
                 f"prompt.max_tokens={max(most.count - more, 16)}, or use a model with more positions."
             )
     return rows

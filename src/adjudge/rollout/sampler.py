@@ -118,7 +118,7 @@ def respond(
             fed_K = torch.zeros(len(alive_K), dtype=torch.long, device=device).index_copy(
                 0, index_A.to(device), token_A
             )
-            if 2 * int(alive_K.sum()) <= len(alive_K):
+            if 2 * int(alive_K.sum()) <= len(alive_K) or (state.keeps_for_nothing and not alive_K.all()):
                 staying = alive_K.nonzero().squeeze(1)
                 state, fed_K = state.keep(staying.to(device)), fed_K[staying.to(device)]
                 row_K, alive_K = row_K[staying], alive_K[staying]

@@ -15,12 +15,17 @@ from adjudge.system.console import note
 
 if TYPE_CHECKING:
     from adjudge.models.engine.forward import Engine
+    from adjudge.models.engine.prefix import Prefilled
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 """Largest difference from the model's own logits, as a share of the largest logit (or of 1, if that is more)."""
 
 UNABLE = (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError)
 """What a model raises in a pass of a kind it does not support."""
+
+
+_KEPT = (1, 0, 1)
+"""The prompts that the probe goes on with, by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +61,20 @@ def candidates(decoder: Any, *, trims_last_layer: bool) -> list[Abilities]:
 def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
     """Let `engine` use the first of the `ordered` abilities with which its logits equal the model's own.
 
-    Compares the logits of two short prompts, and runs them as in training, where dropout is on. Prints a note when the
-    prefix cannot be shared. Raises ModelError when no abilities fit, for example for a head with an unknown extra step.
+    Compares the logits of two short prompts, and of one more token after them in other rows, and runs the prompts as in
+    training, where dropout is on. Prints a note when the prefix cannot be shared. Raises ModelError when no abilities
+    fit, for example for a head with an unknown extra step, or a state that cannot be divided into rows.
     """
     words = [token for token in range(5, 13) if token < engine.model.config.get_text_config().vocab_size]
     prompts = [words[:4], words[:3] + words[4:7]]
-    expected_BV = torch.stack([_own_logits(engine.model, prompt) for prompt in prompts])
+    longer = [[*prompts[row], words[-1]] for row in _KEPT]
+    expected_BV = torch.stack([_own_logits(engine.model, prompt) for prompt in [*prompts, *longer]])
     reason, unpacked = "", ""
     for abilities in ordered:
         engine.use(abilities)
         try:
-            logits_BV = engine.logits(engine.prefill(prompts).hidden_BD)
+            state = engine.prefill(prompts)
+            logits_BV = engine.logits(torch.cat([state.hidden_BD, _continued(engine, state, words[-1])]))
         except UNABLE as error:
             reason = f" ({type(error).__name__}: {error})"
             if abilities.packs and type(error) is RuntimeError:  # not a family's own way: something went wrong
@@ -77,7 +85,8 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
         reason = ""
     else:
         raise ModelError(
-            f"{engine.name}: the logits computed here differ from the model's own, so it cannot be used{reason}."
+            f"{engine.name}: the logits computed here differ from the model's own, or cannot be computed row by row, "
+            f"so it cannot be used{reason}."
         )
     if unpacked:
         note(f"{engine.name}: batches cannot run without padding here{unpacked}; going on with it, slower.")
@@ -86,6 +95,13 @@ def probe(engine: Engine, ordered: Sequence[Abilities]) -> None:
             f"{engine.name}: the prompts' common beginning cannot be computed once for this model; "
             "going on without, slower."
         )
+
+
+def _continued(engine: Engine, state: Prefilled, token: int) -> Tensor:
+    """Return the states after one more token in the rows `_KEPT`, ``[B, D]``."""
+    rows = torch.tensor(_KEPT, device=engine.device)
+    hidden_BTD, _ = engine.extend(state.keep(rows), torch.full((len(rows), 1), token, device=engine.device))
+    return hidden_BTD[:, -1]
 
 
 def _runs_in_training(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:

@@ -39,7 +39,7 @@ class Branched(Prefilled):
     """Prompts whose expected answers were run with them. `cache`, masks and positions are empty."""
 
     packed: Prefilled | None = None
-    """The state after the prompts; its cache is that of the whole pass, in the layout of `packing`."""
+    """The state after the prompts, without a mask; its cache is that of the whole pass, as `packing` lays it out."""
     packing: Packing | None = None
     hidden_PND: Tensor = field(default_factory=lambda: torch.empty(0))
     """The states after each prompt, and after each beginning of an expected answer to it."""
@@ -58,6 +58,11 @@ class Branched(Prefilled):
         state = cls(None, nothing, nothing, packed.hidden_BD, packed.grad, packed=packed, packing=packing)
         rows = [Row(prompt, ()) for prompt in range(len(hidden_PND))]
         return replace(state, hidden_PND=hidden_PND, places=places, rows=rows)
+
+    @property
+    def keeps_for_nothing(self) -> bool:
+        """Return True: no keys and values are copied."""
+        return True
 
     def fork(self) -> Branched:
         """Return a copy that can be continued without touching this one."""
@@ -99,5 +104,5 @@ class Branched(Prefilled):
         assert self.packed is not None and self.packing is not None
         cache = copy_cache(self.packed.cache)
         with torch.set_grad_enabled(self.grad):
-            self.packing.spread(cache, columns=self.packed.mask_BT.shape[1] - self.packing.common)
-        return replace(self.packed, cache=cache, grad=self.grad)
+            mask_PS = self.packing.spread(cache, self.packed.position_B + 1 - self.packing.common)
+        return replace(self.packed, cache=cache, mask_BT=mask_PS, grad=self.grad)

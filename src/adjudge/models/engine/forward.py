@@ -145,8 +145,10 @@ class Engine:
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], side: Side = "right"
     ) -> TokenBatch:
         """Lay rows out for `hidden` or `prefill` (see `build_batch`)."""
-        # Without position ids (ALiBi), a gap between prefix and rest would count as distance.
-        share = self.abilities.shares_prefix and (side == "right" or self.abilities.takes_positions)
+        # A gap between prefix and rest would count as distance without position ids (ALiBi), and against a window when
+        # more tokens follow.
+        gapless = self.abilities.takes_positions and (self.abilities.packs or not self._has_window)
+        share = self.abilities.shares_prefix and (side == "right" or gapless)
         segments = None if self.embeddings is None else self.embeddings.segments(prompts, self.device)
         multiple = PREFIX_MULTIPLE if self.replays else 1
         lay_out = partial(build_batch, prompts, responses, side=side, device=self.device, segments=segments)
@@ -217,8 +219,7 @@ class Engine:
             hidden_MD, cached = self._run_packed(batch, packing, keep_cache=True)
         hidden_PND = hidden_MD.unflatten(0, (len(prompts), -1))
         length_P = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        mask_PS = torch.arange(int(length_P.max()), device=self.device) < length_P[:, None]
-        after = (mask_PS, length_P - 1, hidden_PND[:, 0], grad, batch.segments, cached.vectors)
+        after = (batch.mask_BT[:, :0], length_P - 1, hidden_PND[:, 0], grad, batch.segments, cached.vectors)
         return Branched.of(Prefilled(cached.cache, *after), packing, hidden_PND, places)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], *, grad: bool) -> Prefilled:
@@ -228,14 +229,12 @@ class Engine:
                 row_B = torch.arange(len(prompts), device=self.device)
                 packing = Packing.of(batch, row_B, torch.full_like(row_B, -1))
                 hidden_BD, cached = self._run_packed(batch, packing, keep_cache=True)
-                packing.spread(cached.cache)
+                mask_BS = packing.spread(cached.cache)
             else:
                 hidden_BTD, cached = self._run_padded(batch, keep_cache=True)
-                hidden_BD = hidden_BTD[:, -1]
+                hidden_BD, mask_BS = hidden_BTD[:, -1], batch.attention_mask
             last_B = batch.position_BT[:, -1]
-            return Prefilled(
-                cached.cache, batch.attention_mask, last_B, hidden_BD, grad, batch.segments, cached.vectors
-            )
+            return Prefilled(cached.cache, mask_BS, last_B, hidden_BD, grad, batch.segments, cached.vectors)
 
     def extend(self, state: Prefilled, ids_BT: Tensor) -> tuple[Tensor, Prefilled]:
         """Feed further tokens of every row; return their hidden states ``[B, T, D]`` and the new state.

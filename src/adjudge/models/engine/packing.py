@@ -141,15 +141,20 @@ class Packing:
         taken: Tensor = _FromRows.apply(tensor_BHTF, self)
         return taken
 
-    def spread(self, cache: Any, columns: int | None = None) -> None:
-        """Turn the cache of the packed sequence into one with the batch's rows, padded like the batch.
+    def spread(self, cache: Any, own_B: Tensor | None = None) -> Tensor:
+        """Turn the cache of the packed sequence into one with the batch's rows; return which cells hold a token.
 
-        Of the cells after the prefix, the first `columns` are kept.
+        Rows are padded on the left, before the prefix: a gap inside a row would count against an attention window.
+        `own_B` is how many tokens of each row's rest are kept; None keeps all.
         """
-        first = torch.arange(self.common, device=self.token_BT.device).expand(len(self.token_BT), -1)
-        index_BS = torch.cat([first, self.common + self.token_BT[:, :columns]], dim=1)
+        own_B = self.is_real_BT.sum(1) if own_B is None else own_B
+        column_S = torch.arange(self.common + int(own_B.max()), device=own_B.device)
+        column_BS = column_S - (own_B.max() - own_B)[:, None]  # where a cell lies in its row; negative: padding
+        is_own_BS = column_BS >= self.common
+        index_BS = (column_BS + is_own_BS * self.grid_BT[:, :1]).clamp(min=0)
         for layer in cache.layers:
             layer.keys, layer.values = (_rows(tensor[0], index_BS) for tensor in (layer.keys, layer.values))
+        return column_BS >= 0
 
 
 def answer_cells(batch: TokenBatch) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,11 @@ class Prefilled:
     vectors: dict[int, Tensor] = field(default_factory=dict)
     """What instruction embeddings add to further tokens, by layer."""
 
+    @property
+    def keeps_for_nothing(self) -> bool:
+        """Return whether `keep` costs nothing."""
+        return False
+
     def fork(self) -> Prefilled:
         """Return a copy that can be continued without touching this one (tensors are shared, never written)."""
         return replace(self, cache=copy_cache(self.cache))
