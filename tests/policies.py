@@ -14,16 +14,17 @@ from adjudge.models.engine.batch import TokenBatch
 from adjudge.models.policy import Policy, load_policy
 
 
-def trained_looking(folder: Path, **values: Any) -> Policy:
+def trained_looking(folder: Path, targets: tuple[str, ...] | None = None, **values: Any) -> Policy:
     """Return a float32 policy whose adapter and value head are not zero.
 
-    `values` are settings, with ``__`` for the dots.
+    The adapter is on the layers called `targets`; None: on the usual ones. `values` are settings, with ``__`` for the
+    dots.
     """
     settings = {name.replace("__", "."): value for name, value in values.items()}
     policy = load_policy(
         load_config(values={"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cpu", **settings})
     )
-    policy.add_adapter(LoraConfig(r=4))
+    policy.add_adapter(LoraConfig(r=4, targets=targets))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:

@@ -74,11 +74,11 @@ def largest_difference(one: Path, other: Path) -> float:
 
 
 def figures_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the logged numbers, without those that only the first process has or that are means of parts."""
+    """Return the logged numbers, without those that are means of parts."""
     # Of equal log-ratios, rounding prefers one; what an instruction added is that of a process's last pass.
     apart = ("rewards", "recall", "explained_variance", "preferred", "added")
     return [
-        {key: value for key, value in record.items() if key not in apart}
+        {key: value for key, value in record.items() if key not in apart} | record.get("rewards", {})
         for record in read_jsonl(folder / "metrics.jsonl")
     ]
 

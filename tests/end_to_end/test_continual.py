@@ -16,7 +16,7 @@ from adjudge.experiments import continual
 from adjudge.experiments.continual import plan_streams, run_streams
 from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
-from adjudge.tasks import infer_task
+from adjudge.tasks import infer_task, load_split
 
 KINDS = {
     "films": [("a warm and funny film", "Good"), ("a dull and slow film", "Bad")],
@@ -147,15 +147,35 @@ def test_a_stopped_stream_goes_on(two, tmp_path):
         ({"rows": None, "strategies": ["replay=0.1"]}, "give --train-rows"),
         ({"names": ["first", "first"]}, "first is twice in the stream"),
         ({"names": ["first"]}, "A stream has at least two tasks"),
+        ({"names": ["a/b", "a-b"]}, "would share the folder a-b: rename one"),
+        ({"data.hold_out": 5}, "data.hold_out has no place in a stream"),
+        ({"data.folds": 3}, "data.folds has no place in a stream"),
     ],
 )
 def test_what_is_no_stream(two, tmp_path, changes, message):
-    settings = load_config(values={"method": "sft", "data.train_rows": changes.get("rows", 10)})
+    own = {key: value for key, value in changes.items() if "." in key}
+    settings = load_config(values={"method": "sft", "data.train_rows": changes.get("rows", 10), **own})
     specs = [two[0].model_copy(update={"name": name}) for name in changes.get("names", ["first", "second"])]
     with pytest.raises(ConfigError, match=message):
         plan_streams(
             settings, specs, changes.get("strategies", ["sequential"]), changes.get("orders", []), [0], tmp_path
         )
+
+
+def test_a_task_with_fewer_rows_takes_part_in_mixtures_with_all_of_them(two, tmp_path):
+    small, large = two
+    count = len(load_split(small, "train"))
+    settings = load_config(values={"method": "sft", "data.train_rows": count + 4})
+    lines = "".join(f"good film number {number},good\n" for number in range(count + 9))
+    (tmp_path / "large.csv").write_text("text,label\n" + lines + "bad film,bad\n" * 9)
+    large = infer_task(tmp_path / "large.csv", ["text"], "label").model_copy(update={"name": "second"})
+    replay, joint = plan_streams(settings, [small, large], ["replay=0.5", "multi"], [], [0], tmp_path)
+    assert replay.stages[1].config.data.mixture == f"rows={count + 4},{min(round((count + 4) / 2), count)}"
+    assert joint.stages[0].config.data.mixture == f"rows={count},{count + 4}"
+    assert joint.stages[0].config.data.train_rows == 2 * count + 4
+    every = load_config(values={"method": "sft"})
+    (joint,) = plan_streams(every, [small, large], ["multi"], [], [0], tmp_path)
+    assert joint.stages[0].config.data.mixture == "proportional", "all rows, as in the other strategies"
 
 
 def test_methods_without_an_adapter_are_refused():

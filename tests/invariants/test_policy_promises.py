@@ -271,6 +271,22 @@ def test_right_answers_weigh_the_same_in_every_micro_batch(tiny_llama: Path, mic
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
+def test_a_loss_by_answers_is_the_same_in_mini_batches(tiny_llama: Path) -> None:
+    """With weights that add up over the whole rollout, a mini-batch of short answers must not weigh more."""
+    losses = []
+    for size in (8, 2):
+        policy = trained_looking(tiny_llama)
+        judge = judge_for(policy, **{"ppo.mini_batch_size": size, "ppo.update_epochs": 1, "answer.min_tokens": 1})
+        config = judge.task.config.ppo
+        rollout = ppo_batch(judge, config).rollout
+        assert len(set(rollout.mask_BR.sum(1).tolist())) > 1, "answers of unequal length"
+        advantage_BR = torch.randn(rollout.mask_BR.shape, generator=torch.Generator().manual_seed(1))
+        optimizer = torch.optim.SGD(policy.adapter_parameters(), lr=0.0)
+        given = (policy, optimizer, rollout, advantage_BR * rollout.mask_BR, config, torch.Generator().manual_seed(0))
+        losses.append(clipped_updates(*given, by_answers=True)["policy_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
 def test_only_tokens_of_analysis_and_judgement_get_credit(tiny_llama: Path) -> None:
     """The template's tags between them are not actions: no reward, no advantage, no part in the loss."""
     policy = trained_looking(tiny_llama)

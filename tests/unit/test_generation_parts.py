@@ -238,6 +238,9 @@ def test_numbers_and_many_fields_are_refused() -> None:
     with pytest.raises(ConfigError, match="answered with a number"):
         plan_for_task(number_task(0, 5))
     three = {"fields": {name: name for name in "abc"}, "template": "{{ a }} {{ b }} {{ c }}"}
+    several = label_task("Yes", "No", several="words")
+    with pytest.raises(ConfigError, match="answered with sets of labels"):
+        plan_for_task(several)
     with pytest.raises(ConfigError, match="has 3 fields"):
         plan_for_task(label_task("Yes", "No", **three))
 

@@ -232,6 +232,14 @@ def test_micro_batches_give_the_same_update(tiny_llama: Path) -> None:
 
 
 def test_the_sequential_kl_is_that_of_each_answer_alone(policy: Policy) -> None:
+    check_sequential_kl(policy)
+
+
+def test_the_reference_has_an_output_head_of_its_own(able: Path) -> None:
+    check_sequential_kl(trained_looking(able, targets=("q_proj", "lm_head")))
+
+
+def check_sequential_kl(policy: Policy) -> None:
     task = task_of(policy)
     rows = rows_of(task)
     batch, _ = run_pairs(task, built("hardest", task, rows).of(0, task, rows))

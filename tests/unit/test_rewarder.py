@@ -260,6 +260,8 @@ def test_a_metric_is_added_with_its_weight():
     assert again.of_each(rows.examples, rows.prompts, every_answer(LABELS)) == [pytest.approx([-1.5, 1.5])]
     assert again.of_each(rows.examples, rows.prompts, every_answer(LABELS), metric=False) == [[-1.0, 1.0]]
     assert again.of_unreadable(rows.examples) == pytest.approx([-3.5])
+    alone = rewarder(metric="accuracy", metric_weight=0.5, metric_window=4, match_weight=0)
+    assert alone.of_unreadable(rows.examples, metric=False) == [0.0]
     assert again.score(rows) == scored.score(rows)
 
 

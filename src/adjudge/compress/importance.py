@@ -67,7 +67,7 @@ def score_groups(
                         )
                         for layer in layers_of(model)
                     ]
-                )
+                ).cpu()
             )
             for kind in kinds
         }

@@ -29,6 +29,7 @@ from adjudge.experiments.evaluate import evaluate_run, loading_once
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.lifelong import Alone, Entry, Transfer, answers, near_of, plan_transfers, read_base
 from adjudge.experiments.process import CellProcesses
+from adjudge.experiments.rows import load_pools
 from adjudge.methods.registry import ASKED, check_names, get_entry
 from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
@@ -92,9 +93,19 @@ def plan_streams(
         raise ConfigError(f"{repeated} is twice in the stream: a stage per task. Name each task once.")
     if len(names) < 2:
         raise ConfigError("A stream has at least two tasks: --tasks a,b.")
+    folders = [name.replace("/", "-") for name in names]
+    if repeated := next((name for name in folders if folders.count(name) > 1), None):
+        raise ConfigError(f"Two tasks of the stream would share the folder {repeated}: rename one of them.")
+    for key, value in (("data.folds", config.data.folds), ("data.hold_out", config.data.hold_out)):
+        if value is not None:
+            raise ConfigError(f"{key} has no place in a stream: every stage is judged on the same rows of each task.")
     if config.data.train_rows is None and any(each.startswith(REPLAY) or is_l3(each) for each in strategies):
         raise ConfigError("replay and l3 count rows: give --train-rows, the rows of each task.")
     by_name = {spec.name: spec for spec in specs}
+    sizes: dict[str, int] = {}
+    if config.data.train_rows is not None and any(each == "multi" or each.startswith(REPLAY) for each in strategies):
+        # A task with fewer rows than are asked for takes part in a mixture with all of them.
+        sizes = {spec.name: load_pools(config, [spec]).draw(config).train_count for spec in specs}
     streams = []
     for strategy in strategies:
         share = share_of(strategy)
@@ -102,7 +113,7 @@ def plan_streams(
             if sorted(order) != sorted(names):
                 raise ConfigError(f"--order {','.join(order)}: name each of {', '.join(names)} once.")
             for seed in seeds:
-                stages = _stages(config, [by_name[name] for name in order], strategy, share, seed, out)
+                stages = _stages(config, [by_name[name] for name in order], strategy, share, seed, out, sizes)
                 streams.append(Stream(strategy, tuple(by_name[name] for name in order), seed, tuple(stages)))
     return streams
 
@@ -126,13 +137,20 @@ def share_of(strategy: str) -> float:
 
 
 def _stages(
-    config: Config, specs: Sequence[TaskSpec], strategy: str, share: float, seed: int, out: Path
+    config: Config,
+    specs: Sequence[TaskSpec],
+    strategy: str,
+    share: float,
+    seed: int,
+    out: Path,
+    sizes: Mapping[str, int],
 ) -> Iterator[Stage]:
     config = config.model_copy(update={"seed": seed})
     if strategy == "multi":
-        total = None if config.data.train_rows is None else config.data.train_rows * len(specs)
         joint = sorted(specs, key=lambda spec: spec.name)  # one run for all orders
-        yield _stage(config, joint, out / "multi" / f"seed-{seed}", None, total, "equal")
+        counts = [sizes[spec.name] for spec in joint] if sizes else []
+        mixture = ("equal" if len(set(counts)) == 1 else _rows(counts)) if counts else "proportional"
+        yield _stage(config, joint, out / "multi" / f"seed-{seed}", None, sum(counts) or None, mixture)
         return
     before: Path | None = None
     order = "-".join(spec.name.replace("/", "-") for spec in specs)
@@ -147,14 +165,17 @@ def _stages(
             rows = config.data.train_rows
             repeated = round(share * rows) if share and rows is not None else 0
             if repeated:
-                assert rows is not None
-                counts = [rows, *[repeated] * index]
-                mixture = f"rows={','.join(map(str, counts))}"
-                stage = _stage(config, [spec, *specs[:index]], folder, before, sum(counts), mixture)
+                counts = [sizes[spec.name], *[min(repeated, sizes[each.name]) for each in specs[:index]]]
+                stage = _stage(config, [spec, *specs[:index]], folder, before, sum(counts), _rows(counts))
             else:
                 stage = _stage(config, [spec], folder, before, rows, None)
         yield stage
         before = folder
+
+
+def _rows(counts: Sequence[int]) -> str:
+    """Return the mixture of so many rows of each task."""
+    return f"rows={','.join(map(str, counts))}"
 
 
 def _stage(

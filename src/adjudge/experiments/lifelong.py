@@ -59,7 +59,7 @@ class Entry:
     folder: Path
     task: str
     words: tuple[str, ...]
-    """Its answer words; none for a task with numbers."""
+    """Its answer words; none for a task with numbers or sets of labels, whose answers are not mixed."""
     centroid_D: Tensor
     source: Path | None = None
     """The run of this stream that it is made from; None for an entry of a base that was there before."""
@@ -190,7 +190,8 @@ def plan_transfers(
         name = stage.spec.name.replace("/", "-")
         rows = training_rows(stage.config, stage.spec)
         centroid_D = centroid(stage.config, stage.spec, rows, centroids / name / f"seed-{stage.config.seed}")
-        entry = Entry(place / BASE / f"{index}-{name}", stage.spec.name, tuple(stage.spec.words), centroid_D)
+        words = () if stage.spec.several else tuple(stage.spec.words)
+        entry = Entry(place / BASE / f"{index}-{name}", stage.spec.name, words, centroid_D)
         cosines = tuple((each, cosine(each, entry)) for each in known)
         near_ones = sorted((pair for pair in cosines if pair[1] >= near), key=lambda pair: pair[1])
         experts = tuple(each for each, _ in near_ones if _same_words(each, entry))

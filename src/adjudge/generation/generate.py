@@ -52,7 +52,7 @@ from adjudge.models.sources.bundled import published_name
 from adjudge.models.sources.random_models import is_random
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.system.console import note, progress, warn
-from adjudge.system.files import write_json, write_text
+from adjudge.system.files import SURROGATES, write_json, write_text
 from adjudge.tasks import spec_to_yaml
 from adjudge.tasks.spec import Source, TableSource, TaskSpec
 from adjudge.version import __version__
@@ -145,7 +145,7 @@ def generate(
             "mean_score": mean_scores(selection.rows, order.plan.words),
             "distinct_2": distinct_2([row.text for row in selection.rows]),
             "tokens": sum(text.tokens for text in texts),
-            "csv_sha256": hashlib.sha256(content.encode("utf-8")).hexdigest(),
+            "csv_sha256": hashlib.sha256(bytes(content, "utf-8", SURROGATES)).hexdigest(),
             "scores": [row.score for row in selection.rows],
         }
         if spec is not None:

@@ -52,10 +52,18 @@ class Plan:
 
 
 def plan_for_task(spec: TaskSpec, about: str | None = None) -> Plan:
-    """Return the plan of a task: its own, or the default for its labels. Raises ConfigError for numbers."""
+    """Return the plan of a task: its own, or the default for its labels.
+
+    Raises ConfigError for numbers, for sets of labels, and for more than two texts.
+    """
     if spec.is_number:
         raise ConfigError(
             f"{spec.name} is answered with a number, and rows are generated label by label. Name a task with labels."
+        )
+    if spec.several:
+        raise ConfigError(
+            f"{spec.name} is answered with sets of labels, and rows are generated label by label. Name a task with one "
+            "label per row."
         )
     if len(spec.fields) > 2:
         raise ConfigError(f"{spec.name} has {len(spec.fields)} fields: rows with one or two texts can be generated.")

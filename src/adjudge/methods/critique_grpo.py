@@ -69,6 +69,7 @@ def train_critique_grpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
                 *(config, loop.order),
                 penalty=ReferencePenalty(ref_logp_BR, config.kl, weight_BR) if config.kl else None,
                 others=others,
+                by_answers=True,
             )
             figures = {
                 "reward": float(score_B.mean()),

@@ -62,6 +62,7 @@ def train_grpo(run: Run, parts: Sequence[TaskRows]) -> Trained:
                 *(loop.policy, loop.optimizer, rollout, per_token(advantage_B, rollout.mask_BR) * weight_BR),
                 *(config, loop.order),
                 penalty=ReferencePenalty(ref_logp_BR, kl, weight_BR) if kl else None,
+                by_answers=True,
             )
             figures = {
                 "reward": float(score_B.mean()),

@@ -23,7 +23,7 @@ from adjudge.rollout.collect import Rollout
 from adjudge.rollout.prompted import PromptedTask, taught_row
 from adjudge.runs.folder import Run
 from adjudge.system.console import note
-from adjudge.system.parallel import world_size
+from adjudge.system.parallel import on_first, world_size
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.first_phase import FirstPhase, commonest_share
 from adjudge.training.mixture import TaskRows, sampling_labels
@@ -80,7 +80,8 @@ class AdapterLoop(Loop[PromptedTask, RowT]):
         Methods log tokens sampled for anything but their answers as ``extra_tokens``.
         """
         rewarder = step.task.rewarder
-        parts = rewarder.figures() if rewarder is not None and rollout is not None else {}
+        # Only the first process scores answers, and every process watches the figures.
+        parts = on_first(rewarder.figures) if rewarder is not None and rollout is not None else {}
         if isinstance(rollout, Rollout):
             parts["sampled_tokens"] = int(rollout.mask_BR.sum()) + figures.get("extra_tokens", 0)
         if world_size() > 1:

@@ -46,9 +46,10 @@ def train_reward_model(run: Run, parts: Sequence[TaskRows]) -> Trained:
     """Train on pairs of labels, and measure the held-out pairs. Raises DataError, NotFiniteError."""
     config = run.config.reward_model
     held = [_held_out(part, config.held_out, run.config.seed) for part in parts]
+    held_ids = [{row.id for row in kept} for kept in held]
     taught = [
-        TaskRows(part.spec, [row for row in part.rows if row.id not in {other.id for other in kept}])
-        for part, kept in zip(parts, held, strict=True)
+        TaskRows(part.spec, [row for row in part.rows if row.id not in kept])
+        for part, kept in zip(parts, held_ids, strict=True)
     ]
     weights = [balanced_weights([row.gold for row in part.rows]) if config.class_weight else {} for part in taught]
     analysed = run.config.prompt.analysis == "before"

@@ -64,11 +64,11 @@ def sequential_kls(policy: Policy, batch: PairPass) -> tuple[Tensor, Tensor]:
 
     Both are ``[P]``, with gradient.
     """
-    with torch.no_grad(), policy.reference():
-        reference = run_answers(policy, [row.row.ids for row in batch.rows], [row.answers for row in batch.rows])
     index_K, place_K = torch.cat([batch.chosen_index_P, batch.rejected_index_P]).unique(return_inverse=True)
     mask_KR = batch.passed.states.mask_KR[index_K]
-    ref_logits = policy.logits(reference.states.hidden_KRD[index_K][mask_KR])
+    with torch.no_grad(), policy.reference():
+        reference = run_answers(policy, [row.row.ids for row in batch.rows], [row.answers for row in batch.rows])
+        ref_logits = policy.logits(reference.states.hidden_KRD[index_K][mask_KR])
     kl_M = full_kl(ref_logits, policy.logits(batch.passed.states.hidden_KRD[index_K][mask_KR]))
     kl_K = torch.zeros(mask_KR.shape, device=policy.device).masked_scatter(mask_KR, kl_M).sum(1)
     kl_chosen_P, kl_rejected_P = kl_K[place_K].chunk(2)

@@ -161,7 +161,8 @@ class Rewarder:
     ) -> list[float]:
         """Return the reward of an unreadable answer to each row: ``[B]``.
 
-        It is the task's own reward of one, weighted. Functions are not asked: there is no text to give them.
+        It is the task's own reward of one, weighted; with functions and ``match_weight`` 0 as if that were 1. Functions
+        are not asked: there is no text to give them.
         """
         unreadable = self._unreadable(examples[0].gold, common_scale)
         return [
@@ -239,7 +240,10 @@ class Rewarder:
 
     def _unreadable(self, gold: Value | None, common_scale: bool) -> float:
         (unreadable,) = rewards([Judgement("", None)], [gold], self.spec, self.config)
-        return unreadable * (self.config.match_factor or 1.0) / self._scale(common_scale)
+        factor = self.config.match_factor
+        if self._functions or self._learned is not None:
+            factor = factor or 1.0  # they are not asked, and nothing else would keep answers readable
+        return unreadable * factor / self._scale(common_scale)
 
     def _weight(self, gold: Value | None) -> float:
         return self._balance.get(gold, 1.0) * (self.config.weights or {}).get(str(gold), 1.0)

@@ -153,7 +153,7 @@ class ReferencePenalty:
 class UpdateSize(NamedTuple):
     """What an update's loss is a mean over."""
 
-    tokens: int
+    tokens: float
     prompts: int
 
 
@@ -217,8 +217,13 @@ def clipped_updates(
     critic: Critic | None = None,
     penalty: ReferencePenalty | None = None,
     others: Others | RightAnswers | None = None,
+    *,
+    by_answers: bool = False,
 ) -> dict[str, Any]:
     """Go over a rollout's mini-batches `update_epochs` times, and return the updates' mean figures.
+
+    The loss is a mean over a mini-batch's tokens. With `by_answers`, its answers count as many as the rollout's have in
+    the mean: for weights of tokens which add up over the whole rollout.
 
     When the policy is more than `stop_kl` (nats per token) from the sampling policy, skip the update and end the batch.
     The first update reuses the sampling pass where the rollout kept its gradient. Raises NotFiniteError before a
@@ -229,12 +234,9 @@ def clipped_updates(
     with stage("update"):
         for rows in _mini_batches(len(rollout.prompts) // rollout.samples, rollout.samples, config, order):
             sampled = rollout.sampled_with_grad if not updates else None  # the policy is still the one that sampled
-            figures = accumulate(
-                rows,
-                config.micro_batch_size,
-                _clipped_loss(policy, rollout, rows, advantage_BR, config, critic, penalty, others, sampled),
-                samples=rollout.samples,
-            )
+            beside = (critic, penalty, others, sampled)
+            loss_of = _clipped_loss(policy, rollout, rows, advantage_BR, config, *beside, by_answers=by_answers)
+            figures = accumulate(rows, config.micro_batch_size, loss_of, samples=rollout.samples)
             if not updates:
                 explained = figures.pop("explained_variance", 0.0)
             stopped = config.stop_kl is not None and figures["approx_kl"] > config.stop_kl
@@ -270,10 +272,13 @@ def _clipped_loss(
     penalty: ReferencePenalty | None,
     others: Others | RightAnswers | None,
     sampled: TokenFigures | None,
+    *,
+    by_answers: bool,
 ) -> LossOf[int]:
     """Return some rows' loss as a function: PPO's clipped surrogate, value loss, penalty, other answers."""
     tokens = int(rollout.mask_BR[list(mini_batch)].sum())
-    size = UpdateSize(tokens, len(mini_batch) // rollout.samples)
+    counted = int(rollout.mask_BR.sum()) * len(mini_batch) / len(rollout.mask_BR) if by_answers else tokens
+    size = UpdateSize(counted, len(mini_batch) // rollout.samples)
 
     def loss_of(rows: list[int]) -> tuple[Tensor, dict[str, Tensor | float]]:
         if sampled is not None:
@@ -291,12 +296,12 @@ def _clipped_loss(
             clip_high=config.clip_high,
             denominator=tokens,
         )
-        loss = actor.loss
+        loss = policy_part = actor.loss * (tokens / counted)
         if penalty is not None:
             kl_BR = reference_kl(now.logp_BR, at(penalty.ref_logp_BR), mask_BR)
-            loss = loss + penalty.coef * (kl_BR * at(penalty.weight_BR)).sum() / tokens
+            loss = loss + penalty.coef * (kl_BR * at(penalty.weight_BR)).sum() / counted
         figures: dict[str, Tensor | float] = {
-            "policy_loss": actor.loss,
+            "policy_loss": policy_part,
             "clip_fraction": actor.clip_fraction,
             "approx_kl": actor.approx_kl,
             "entropy": now.entropy_BR.sum() / tokens,
