@@ -165,7 +165,9 @@ def test_a_stream_begins_with_an_earlier_base(base, done, config, specs):
     (plain,) = plan_streams(config, specs[1:], ["l3=-1"], (), (0,), done[0])
     first, second = with_base(plain, done[0], read_base(base, config)).stages
     known = {each.name: value for each, value in first.transfer.cosines}
-    assert set(known) == {"1-films", "2-pairs", "3-books"} and known["2-pairs"] == pytest.approx(1)
+    before = {"base/1-films", "base/2-pairs", "base/3-books"}
+    assert set(known) == before and known["base/2-pairs"] == pytest.approx(1)
+    assert {each.name for each, _ in second.transfer.cosines} == before | {"1-pairs"}, "known apart from its own"
     assert first.config.init == str(base / "2-pairs") and first.transfer.held_out == second.transfer.held_out == 8
     assert [each.folder for each in second.transfer.experts] == [
         each.folder for each, _ in sorted(second.transfer.cosines, key=lambda pair: pair[1]) if "pairs" not in each.name
@@ -196,6 +198,10 @@ def test_a_damaged_entry_and_no_base_are_refused(base, config, specs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match="holds no entry"):
         stream(config, specs, tmp_path / "out", "l3", base=tmp_path / "empty")
+    own = tmp_path / "own" / "l3" / "order-films-pairs-books" / "seed-0" / "base"
+    shutil.copytree(base, own, ignore=shutil.ignore_patterns("1-films"))
+    with pytest.raises(ConfigError, match=r"is this stream's own: a base is only read\. Name another --out"):
+        stream(config, specs, tmp_path / "own", "l3", base=own)
     with pytest.raises(ConfigError, match="use it with --strategy l3"):
         stream(config, specs, tmp_path / "out", "separate", base=base)
 

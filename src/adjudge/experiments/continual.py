@@ -27,7 +27,7 @@ from adjudge.evaluation.forgetting import summary
 from adjudge.experiments.compare import Runner
 from adjudge.experiments.evaluate import evaluate_run, loading_once
 from adjudge.experiments.judging import ensure_model, score_line
-from adjudge.experiments.lifelong import Alone, Entry, Transfer, answers, near_of, plan_transfers, read_base
+from adjudge.experiments.lifelong import BASE, Alone, Entry, Transfer, answers, near_of, plan_transfers, read_base
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.rows import load_pools
 from adjudge.methods.registry import ASKED, check_names, get_entry
@@ -201,6 +201,8 @@ def with_base(stream: Stream, out: Path, before: Sequence[Entry]) -> Stream:
     """
     order = "-".join(spec.name.replace("/", "-") for spec in stream.specs)
     folder = out / stream.strategy.replace("=", "-") / f"order-{order}" / f"seed-{stream.seed}"
+    if any(entry.folder.parent.resolve() == (folder / BASE).resolve() for entry in before):
+        raise ConfigError(f"--base {folder / BASE} is this stream's own: a base is only read. Name another --out.")
     alone = [Alone(stage.config, stage.specs[0], stage.folder) for stage in stream.stages]
     transfers = plan_transfers(alone, near_of(stream.strategy), folder, out / "centroids", before)
     stages = [

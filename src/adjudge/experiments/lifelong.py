@@ -66,8 +66,8 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Return the name of its folder."""
-        return self.folder.name
+        """Return what it is called: its folder, or ``base/`` and its folder where it was there before."""
+        return f"base/{self.folder.name}" if self.source is None else self.folder.name
 
 
 @dataclass(frozen=True, slots=True)
