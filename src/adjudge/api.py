@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adjudge import tasks as task_rows
 from adjudge.config import change, load_config
 from adjudge.errors import ConfigError, ModelError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.finished_run import FinishedRun, dotted
-from adjudge.experiments.own_rows import chosen_tasks
+from adjudge.experiments.own_rows import Task, as_task, chosen_tasks
 from adjudge.methods.registry import GIVEN, entry_for, parse_name
 from adjudge.methods.settings import function_settings, model_key, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
@@ -31,8 +32,9 @@ from adjudge.runs.names import shown_name
 from adjudge.runs.portable import judge_folder
 from adjudge.ship.push import check_push, push_trained
 from adjudge.system.console import note, warn
-from adjudge.tasks import infer_task, load_split, load_task
+from adjudge.tasks import infer_task, load_task
 from adjudge.tasks.spec import TaskSpec
+from adjudge.types import Example
 
 if TYPE_CHECKING:
     from adjudge.models.policy import Policy
@@ -49,6 +51,14 @@ __all__ = [
     "send_rows",
     "train",
 ]
+
+
+def load_split(task: Task, split: str = "train", data_dir: str | Path | None = None) -> list[Example]:
+    """Return the checked rows of a task's split, in file order.
+
+    `task` is a name, a file or a task. Raises DataError when no source has the rows, or one does not fit the task.
+    """
+    return task_rows.load_split(as_task(task), split, data_dir)
 
 
 def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:

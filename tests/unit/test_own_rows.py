@@ -11,9 +11,10 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fake_method import reviews
 
 import adjudge
-from adjudge.errors import ConfigError, DataError, RunError
+from adjudge.errors import ConfigError, DataError, RunError, TaskError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.own_rows import own_task
 from adjudge.experiments.rerun import compare_runs, rerun
@@ -272,3 +273,14 @@ def test_a_comparison_of_rows(tmp_path, monkeypatch):
 def test_rows_are_named_once(options, message):
     with pytest.raises(ConfigError, match=message):
         adjudge.train("tfidf", **options)
+
+
+def test_the_rows_of_a_task_are_read_by_its_name_or_file(tmp_path):
+    from adjudge.tasks.catalogue import spec_to_yaml
+
+    spec = reviews(tmp_path)
+    (tmp_path / "task.yaml").write_text(spec_to_yaml(spec))
+    rows = adjudge.load_split(spec)
+    assert rows and rows == adjudge.load_split(tmp_path / "task.yaml", "train") == adjudge.load_split(spec, "train")
+    with pytest.raises(TaskError, match="nothing"):
+        adjudge.load_split("nothing")
