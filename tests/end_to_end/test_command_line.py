@@ -132,3 +132,13 @@ def test_train_evaluate_and_predict_with_a_trained_adapter(own, tmp_path, tiny_l
         assert float(row["p_good"]) + float(row["p_bad"]) == pytest.approx(1, abs=1e-5)
         assert row["label"] == max(("good", "bad"), key=lambda word: float(row[f"p_{word}"]))
         assert row["unreadable"] == "false"
+
+
+def test_a_stream_says_why_a_stage_was_refused(two_tasks, tmp_path):
+    out = tmp_path / "out"
+    first, second = two_tasks[1].split(",")
+    adjudge("train", "sft", "--task", first, *two_tasks[2:], "sft.batch_size=2", "--out", out / "single/one/seed-0")
+    refused = adjudge("continual", "--tasks", f"{first},{second}", *two_tasks[2:], "--out", out, code=2)
+    error = " ".join(refused.stderr.split()).rpartition("error: ")[2]
+    assert "single/one/seed-0" in error and "sft.batch_size" in error and "exit code" not in error
+    assert not (out / "matrix.json").exists()

@@ -14,6 +14,7 @@ import json
 import os
 import queue
 import signal
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ from adjudge.config import Config, parse_config
 from adjudge.errors import AdjudgeError, RunError, Terminated
 from adjudge.experiments.cell_server import CellServer, fork_for_each, forks, stop_with_stream
 from adjudge.runs.folder import Run
-from adjudge.system.console import begin_lines_with, warn
-from adjudge.system.files import Lock
+from adjudge.system.console import begin_lines_with
+from adjudge.system.files import Lock, write_text
 from adjudge.tasks.spec import TaskSpec
 
 STOP_S = 120.0
@@ -74,17 +75,20 @@ class CellProcesses:
         """
         before = _stamp(folder)
         request = cell_request(config, tasks, folder, force=force, resume=resume, title=title) | {"stamp": before}
-        try:
-            code = self._run(request)
-        except KeyboardInterrupt as stop:
-            _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
-            raise type(stop)(str(folder)) from None
+        with tempfile.TemporaryDirectory(prefix="adjudge-cell-") as temporary:
+            refusal = Path(temporary) / "refusal"
+            try:
+                code = self._run({**request, "refusal": str(refusal)})
+            except KeyboardInterrupt as stop:
+                _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
+                raise type(stop)(str(folder)) from None
+            refused = refusal.read_text(encoding="utf-8") if refusal.is_file() else ""
         if code == 128 + signal.SIGINT:
             raise KeyboardInterrupt(str(folder))
         if code == 128 + signal.SIGTERM:
             raise Terminated(str(folder))
         if code != 0:
-            reason = _recorded_reason(folder, before)
+            reason = refused or _recorded_reason(folder, before)
             if not reason:
                 _mark(folder, "failed", _reason(code))
             raise RunError(reason or _reason(code))
@@ -211,10 +215,9 @@ def _run_cell(request: dict[str, Any], stream: TextIO) -> None:
     try:
         run_request(request)
     except AdjudgeError as error:
-        if not _recorded_reason(
-            Path(request["folder"]), request.get("stamp")
-        ):  # it came before there was a run folder to record it
-            warn(str(error))
+        # It may come before there is a run folder to record it.
+        if not _recorded_reason(Path(request["folder"]), request.get("stamp")):
+            write_text(Path(request["refusal"]), str(error))
         raise
 
 
