@@ -93,6 +93,12 @@ def test_costs_may_hold_an_answer_back(tmp_path):
     assert given(rows) == [(None, True), ("spam", False), ("ham", False)]
 
 
+def test_costs_need_probabilities_of_unreadable_answers_too():
+    matrix = {"ham": {"ham": 0, "spam": 10}, "spam": {"ham": 1, "spam": 0}}
+    with pytest.raises(ConfigError, match="gives no probabilities"):
+        decide([Prediction("0", {}, None, "?", None, {})], read_decision(SPEC, costs=matrix))
+
+
 def test_costs_of_python_are_those_of_the_file(tmp_path):
     path = costs_in(tmp_path)
     matrix = {"ham": {"ham": 0, "spam": 10}, "spam": {"ham": 1, "spam": 0}}

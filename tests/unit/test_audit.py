@@ -130,6 +130,21 @@ def test_numbers_and_wrong_shares_are_refused(tmp_path):
         run(reviews(tmp_path, 40), tmp_path / "out", plant=0.7)
 
 
+@pytest.mark.parametrize("plant", [0.0, 0.4])
+def test_rows_of_one_label_are_refused_before_anything_is_judged(plant, tmp_path):
+    path = tmp_path / "rare.csv"
+    path.write_text("text,label\n" + "".join(f"good film {n},good\n" for n in range(60)) + "bad film,bad\n")
+    spec = infer_task(path, ["text"], "label")
+    with pytest.raises(DataError, match="The 3 rows drawn have one label: no other one could be right"):
+        run(spec, tmp_path / "out", plant=plant, rows=3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_of_the_tasks_own_that_needs_tags_does_not_stand_in_the_way(tmp_path):
+    spec = reviews(tmp_path, 40).model_copy(update={"metrics": ("record_f1", "record_em")})
+    assert run(spec, tmp_path / "out")["task"] == spec.name
+
+
 def test_without_cleanlab_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cleanlab.filter", None)
     with pytest.raises(ConfigError, match=r"pip install 'adjudge\[audit\]'"):

@@ -177,6 +177,17 @@ def test_numbers_have_nothing_to_calibrate(tmp_path):
         calibrate_run(tmp_path / "run")
 
 
+def test_sets_of_labels_are_not_calibrated(tmp_path):
+    table = tmp_path / "topics.csv"
+    table.write_text(
+        "text,topics\n" + "".join(f"good film {n},{('good', 'bad', 'good|bad')[n % 3]}\n" for n in range(40))
+    )
+    spec = adjudge.infer_task(table, ["text"], "topics", kind="several")
+    execute(settings("evaluation.decode=greedy"), spec, tmp_path / "run")
+    with pytest.raises(ConfigError, match="answered with sets of labels"):
+        calibrate_run(tmp_path / "run")
+
+
 def test_each_task_of_several_has_its_temperature(tmp_path):
     spec = reviews(tmp_path, 400)
     specs = [spec, spec.model_copy(update={"name": "songs"})]

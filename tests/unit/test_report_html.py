@@ -563,7 +563,8 @@ def test_interval_chart_keeps_values_inside_the_axis():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0.0, 0.0), (0.5, 0.5), (-3, 1), (0.871, 0.893), (0, 1e-5), (-1e6, 1e6), (1e-14, 1e-14)]
+    ("low", "high"),
+    [(0.0, 0.0), (0.5, 0.5), (-3, 1), (0.871, 0.893), (0, 1e-5), (-1e6, 1e6), (1e-14, 1e-14), (1 - 1e-13, 1)],
 )
 def test_ticks_cover_the_range(low, high):
     marks = ticks(low, high)

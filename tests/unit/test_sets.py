@@ -209,6 +209,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_loaded(settings, spec
 @pytest.mark.parametrize("method", ["zero-shot", "few-shot", "tfidf", "linear", "sft", "ppo", "grpo"])
 def test_methods_that_read_answers_take_many_labels(method):
     check_tasks(load_config(overrides=[f"method={method}"]), [MANY])
+    with pytest.raises(ConfigError, match="long_texts=mean joins the pieces of a row that has one label"):
+        check_tasks(load_config(overrides=[f"method={method}", "evaluation.long_texts=mean"]), [TASK])
     check_tasks(load_config(overrides=["method=exact"]), [TASK, PASSES, MANY.model_copy(update={"several": "passes"})])
 
 

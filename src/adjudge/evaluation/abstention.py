@@ -85,7 +85,8 @@ def decide(predictions: Sequence[Prediction], decision: Decision) -> list[Predic
     The confidence of an answer is the probability of its word. Unreadable answers stay what they are; for
     `abstain_share` they count as the least sure ones. Raises ConfigError for a judge that gives no probabilities.
     """
-    if decision and any(prediction.value is not None and not prediction.probabilities for prediction in predictions):
+    needed = [each for each in predictions if each.value is not None or decision.costs is not None]
+    if decision and any(not prediction.probabilities for prediction in needed):
         raise ConfigError(
             "This judge gives no probabilities to hold answers back by: a model behind an API gives none."
         )

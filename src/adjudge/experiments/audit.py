@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.config import Config, change
-from adjudge.errors import ConfigError, RunError
+from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.evaluation.label_errors import Doubt, import_cleanlab, rank_doubtful
 from adjudge.experiments.compare import Runner, compare
 from adjudge.runs.folder import Run
@@ -55,8 +55,8 @@ def audit(
     and the result says how many of these errors came first: how far the ranking can be trusted on such rows. With
     `every_row` the CSV holds the whole ranking. Stopped folds continue, finished ones are reused (`compare`).
 
-    Raises ConfigError for a number task, a share that is none, and without cleanlab; RunError when a fold fails; and
-    what reading the rows and `compare` raise.
+    Raises ConfigError for a number task, a share that is none, and without cleanlab; DataError for rows of one label;
+    RunError when a fold fails; and what reading the rows and `compare` raise.
     """
     out = Path(out)
     if spec.is_number:
@@ -67,6 +67,9 @@ def audit(
         raise ConfigError(f"--plant {plant}: give a share from 0 to 0.5, as in 0.05.")
     import_cleanlab()
     examples = take_rows(rows_to_fold(spec, config.data.data_dir, config.data.bad_rows), rows, config.seed)
+    if len({row.gold for row in examples}) < 2:
+        drawn = f"The {len(examples)} rows drawn have" if rows is not None else "All rows have"
+        raise DataError(f"{spec.name}: {drawn} one label: no other one could be right. Take more rows.")
     examples, planted = _planted(examples, spec, plant, config.seed)
     kept = _as_table(spec, examples, out)
     config = change(config, {"data.folds": config.data.folds or FOLDS, "evaluation.decode": "labels"})
@@ -124,6 +127,7 @@ def _as_table(spec: TaskSpec, examples: Sequence[Example], out: Path) -> TaskSpe
             "labels": {word: word for word in spec.words},
             "group": _GROUP if groups else None,
             "tags": {_ROW: _ROW},
+            "metrics": ("accuracy",),  # others may need tags of the rows
             "slices": (),
             "source": Source(table=TableSource(train=str(file.resolve()))),
         }

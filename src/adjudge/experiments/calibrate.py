@@ -54,6 +54,8 @@ def calibrate_run(
     for each in chosen:
         if each.is_number:
             raise ConfigError(f"{each.name} is answered with numbers, which have no probabilities to calibrate.")
+        if each.several:
+            raise ConfigError(f"{each.name} is answered with sets of labels; one label per row can be calibrated.")
     if data is not None:
         if len(chosen) > 1:
             raise ConfigError(f"{folder} has several tasks: say with --task which of them the rows of {data} are.")

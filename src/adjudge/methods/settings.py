@@ -143,7 +143,15 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
 
 
 def _check_sets(config: Config, entry: Entry, spec: TaskSpec) -> None:
-    """Raise ConfigError where a method or way to answer lists all sets of labels and they are too many."""
+    """Raise ConfigError where a method or way to answer lists all sets of labels and they are too many.
+
+    So it does where the pieces of a long text would be joined: what is known of them is a share per label, not per set.
+    """
+    if config.evaluation.long_texts != "cut":
+        raise ConfigError(
+            f"{spec.name}: evaluation.long_texts={config.evaluation.long_texts} joins the pieces of a row that has one "
+            "label. Ask label by label (several: passes in the task, --kind passes), or leave it at cut."
+        )
     if spec.lists_all:
         return
     by_label = config.evaluation.decode == "labels" and entry.model == "model"

@@ -22,7 +22,7 @@ LEFT, RIGHT = 44, 14
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about `count` round numbers, from at most `low` to at least `high`."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high)):  # else ticks of twelve digits would be equal
         margin = abs(low) * 0.1 or 0.5
         low, high = low - margin, high + margin
     raw = (high - low) / max(count - 1, 1)
