@@ -57,7 +57,7 @@ class Search:
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """Return what tuned.json holds: per method its trials, their best and the default's value, and settings."""
+        """Return what tuned.json holds: per method its trials, the best, the default's value, and settings."""
         return dict(read_json(self.folder / tuning.FILE))
 
     def settings(self, method: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The facts about a method that are known without importing it, and the entries of each kind of method."""
+"""The facts about a method that are known without importing it, and the entries of each kind."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Packing:
         return taken
 
     def spread(self, cache: Any, own_B: Tensor | None = None) -> Tensor:
-        """Turn the cache of the packed sequence into one with the batch's rows; return which cells hold a token.
+        """Turn the packed sequence's cache into one with the batch's rows; return which cells hold a token.
 
         Rows are padded on the left, before the prefix: a gap inside a row would count against an attention window.
         `own_B` is how many tokens of each row's rest are kept; None keeps all.
