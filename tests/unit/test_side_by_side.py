@@ -5,7 +5,7 @@ import pytest
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ConfigError
 from adjudge.experiments.judging import beside_others
-from adjudge.experiments.side_by_side import check_jobs, job_environments, visible_gpus
+from adjudge.experiments.side_by_side import check_jobs, job_environments, suggest_jobs, visible_gpus
 from adjudge.report.markdown import markdown_table
 from adjudge.report.sentences import beside_lines
 from adjudge.runs.environment import JOBS, jobs
@@ -95,3 +95,14 @@ def test_the_table_says_whose_seconds_are_those_of_runs_beside_others():
     mixed = {"rows": [row("zero-shot"), row("sft", jobs=4)]}
     assert beside_lines(mixed) == ["the seconds of sft are those of runs beside up to 3 others (--jobs 4)"]
     assert beside_lines({"rows": [row("sft")]}) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "cores", "threads", "told"),
+    [(2, 2, None, True), (1, 2, None, False), (2, 1, None, False), (2, 2, 1, False)],
+)
+def test_jobs_are_suggested_where_they_would_be_faster(runs, cores, threads, told, monkeypatch, capsys):
+    monkeypatch.setattr("adjudge.experiments.side_by_side.usable_cores", lambda: cores)
+    monkeypatch.setattr("adjudge.experiments.side_by_side.GPU_FILES", ())
+    suggest_jobs(runs, RuntimeConfig(threads=threads))
+    assert ("--jobs 2 runs two side by side" in capsys.readouterr().err) == told

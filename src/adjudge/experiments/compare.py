@@ -21,7 +21,13 @@ from adjudge.experiments.dry_run import Estimate, estimate_all, expected_length,
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.sending import check_sending
-from adjudge.experiments.side_by_side import check_jobs, check_launcher, job_environments, run_side_by_side
+from adjudge.experiments.side_by_side import (
+    check_jobs,
+    check_launcher,
+    job_environments,
+    run_side_by_side,
+    suggest_jobs,
+)
 from adjudge.experiments.table import write_table
 from adjudge.runs.start import starting_point
 from adjudge.system.console import note, warn
@@ -82,6 +88,8 @@ def compare(
         elif places > 1 and runner is None:
             board.run_side_by_side(job_environments(places, config.runtime))
         else:
+            if jobs is None and runner is None:
+                suggest_jobs(len(todo), config.runtime)
             with CellProcesses() as processes:
                 board.run_in_turn(runner or processes)
         return board.finish()

@@ -71,6 +71,13 @@ def job_environments(
     return [{**variables, "CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} for job in range(jobs)]
 
 
+def suggest_jobs(runs: int, runtime: RuntimeConfig) -> None:
+    """Tell of --jobs where several runs are to follow each other on cores that could do two at a time."""
+    cores = usable_cores()
+    if runs > 1 and cores > 1 and runtime.threads is None and not any(map(os.path.exists, GPU_FILES)):
+        note(f"one at a time; --jobs 2 runs two side by side, which is faster on {cores} cores.")
+
+
 def visible_gpus(runtime: RuntimeConfig) -> list[str]:
     """Return the names of the GPUs that a run may take, as CUDA_VISIBLE_DEVICES lists them.
 
