@@ -120,6 +120,11 @@ def test_layers_of_unequal_widths_are_filled_with_zeros(tiny_llama, tmp_path):
     )
 
 
+def test_what_no_layer_can_give_is_told(tiny_llama, tmp_path, capsys):
+    pruned(tiny_llama, tmp_path / "out", {"mlp": 0.97}, criterion="saap", padded=True)
+    assert "mlp: no layer loses more than nine tenths, so 89.1% are removed, not 97.0%" in capsys.readouterr().err
+
+
 def test_scaling_one_importance_changes_no_ranking_of_saap(tiny_llama, tmp_path, monkeypatch):
     pruned(tiny_llama, tmp_path / "a", {"mlp": 0.5}, criterion="saap")
     from adjudge.compress import importance

@@ -24,6 +24,7 @@ from adjudge.models.sources.bundled import published_name
 from adjudge.models.sources.loading import DTYPES, load_causal_lm
 from adjudge.models.sources.quiet import quiet
 from adjudge.models.sources.random_models import is_random
+from adjudge.system.console import warn
 from adjudge.system.files import whole_folder, write_json
 from adjudge.version import __version__
 
@@ -183,7 +184,11 @@ def kept_groups(kind: Kind, scores: Scores, pruning: Pruning) -> list[Tensor]:
     counts = [kept_count(kind, ratio)] * layers
     if pruning.padded:
         assert scores.fluctuation_N is not None
-        counts = [kind.count - lost for lost in removed_per_layer(scores.fluctuation_N, kind.count, ratio)]
+        removed = removed_per_layer(scores.fluctuation_N, kind.count, ratio)
+        if sum(removed) < round(ratio * layers * kind.count):
+            share = sum(removed) / (layers * kind.count)
+            warn(f"{kind.name}: no layer loses more than nine tenths, so {share:.1%} are removed, not {ratio:.1%}.")
+        counts = [kind.count - lost for lost in removed]
     return [keep_best(score_G, count) for score_G, count in zip(scores.score_NG, counts, strict=True)]
 
 
