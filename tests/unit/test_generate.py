@@ -244,6 +244,7 @@ def test_force_begins_again_and_replaces_by_another_seed(
         (["--labels", "A,B", "--task", "glue/sst2"], "either --task NAME or --labels WORD,WORD"),
         (["--labels", "A"], "--labels has one label: at least two"),
         (["--labels", "A,B,A"], "--labels has 'A' twice"),
+        (["--labels", "yes,Yes,no"], "--labels has 'yes' and 'Yes': case and final punctuation do not count"),
         (["--labels", "A,,B"], "has an empty part"),
         (["--labels", "A,B", "--prompt", "C=x"], "--prompt: there is no label 'C'"),
         (["--labels", "A,B,C,D,E"], "--rows 4 is fewer than the 5 labels"),

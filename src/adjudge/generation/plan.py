@@ -11,6 +11,7 @@ from adjudge.config import PromptConfig
 from adjudge.errors import ConfigError, nearest
 from adjudge.models.plain_text import PlainText
 from adjudge.prompts.chat import chat_template, render_chat
+from adjudge.tasks.answer_words import folded
 from adjudge.tasks.spec import Generation, LabelText, TaskSpec
 from adjudge.tasks.template import compiled
 
@@ -78,6 +79,10 @@ def plan_for_labels(labels: Sequence[str], about: str | None = None) -> Plan:
     words = [label.partition("=")[2].strip() or label.strip() for label in labels]
     if repeated := next((word for word in words if words.count(word) > 1), None):
         raise ConfigError(f"--labels has '{repeated}' twice: name each label once.")
+    cores = [folded(word) for word in words]
+    if alike := [word for word in words if cores.count(folded(word)) > 1]:
+        listed = " and ".join(map(repr, alike))
+        raise ConfigError(f"--labels has {listed}: case and final punctuation do not count in answers.")
     if len(words) < 2:
         raise ConfigError("--labels has one label: at least two are needed, as in --labels Negative,Positive.")
     return Plan("labels", ("text",), default_for(words, ("text",), about))
