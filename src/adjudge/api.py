@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge import tasks as task_rows
 from adjudge.config import change, load_config
 from adjudge.errors import ConfigError, ModelError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.finished_run import FinishedRun, dotted
-from adjudge.experiments.own_rows import Task, as_task, chosen_tasks
+from adjudge.experiments.own_rows import OwnRows, Task, as_task, chosen_tasks
 from adjudge.methods.registry import GIVEN, entry_for, parse_name
 from adjudge.methods.settings import function_settings, model_key, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
@@ -33,6 +32,7 @@ from adjudge.runs.portable import judge_folder
 from adjudge.ship.push import check_push, push_trained
 from adjudge.system.console import note, warn
 from adjudge.tasks import infer_task, load_task
+from adjudge.tasks import load_split as load_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example
 
@@ -58,7 +58,7 @@ def load_split(task: Task, split: str = "train", data_dir: str | Path | None = N
 
     `task` is a name, a file or a task. Raises DataError when no source has the rows, or one does not fit the task.
     """
-    return task_rows.load_split(as_task(task), split, data_dir)
+    return load_rows(as_task(task), split, data_dir)
 
 
 def load_policy(model: str = "smollm2-135m", **overrides: Any) -> Policy:
@@ -122,9 +122,8 @@ def train(
     if functions:
         overrides |= function_settings([function.name for function in functions])
     options |= overrides
-    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, data_options, options) as specs:
+    own = OwnRows(data, dataset, text, label, dev, labels, kind, instruction)
+    with chosen_tasks(task, own._asdict(), options) as specs:
         return _run(
             method,
             specs,
@@ -185,9 +184,8 @@ def evaluate(
         )
     options = {"model": model, "train_rows": train_rows, "eval_rows": eval_rows, "seed": seed, "data_dir": data_dir}
     options |= overrides
-    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, data_options, options) as specs:
+    own = OwnRows(data, dataset, text, label, dev, labels, kind, instruction)
+    with chosen_tasks(task, own._asdict(), options) as specs:
         return _run(method, specs, out, preset, options, force=force, shown=shown)
 
 

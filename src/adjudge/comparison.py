@@ -11,7 +11,7 @@ from adjudge.config import change, load_config
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments import compare as comparing
 from adjudge.experiments import tune as tuning
-from adjudge.experiments.own_rows import Task, chosen_tasks
+from adjudge.experiments.own_rows import OwnRows, Task, chosen_tasks
 from adjudge.experiments.pick_run import pick_run
 from adjudge.methods.registry import COMPARED, check_names
 from adjudge.methods.search_space import given_space
@@ -49,8 +49,7 @@ class Search:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / tuning.FILE).is_file():
-            raise RunError(f"{self.folder} holds no search: it has no {tuning.FILE}.")
+        tuning.read_search(folder)
 
     def __repr__(self) -> str:
         return f"Search({str(self.folder)!r})"
@@ -58,7 +57,7 @@ class Search:
     @property
     def tuned(self) -> dict[str, Any]:
         """Return what tuned.json holds: per method its trials, the best, the default's value, and settings."""
-        return dict(read_json(self.folder / tuning.FILE))
+        return tuning.read_search(self.folder)
 
     def settings(self, method: str) -> dict[str, Any]:
         """Return the best settings of a method by their dotted keys, none where it has nothing to search.
@@ -112,9 +111,8 @@ def compare(
     values = named_settings({**options, **overrides})
     if reward_funcs:
         values |= function_settings(tuple(reward_funcs))
-    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, data_options, overrides) as specs:
+    own = OwnRows(data, dataset, text, label, dev, labels, kind, instruction)
+    with chosen_tasks(task, own._asdict(), overrides) as specs:
         config = load_config(preset=preset, values={**values, "task": ",".join(spec.name for spec in specs)})
         searched = None
         if tuned is not None:
@@ -161,9 +159,8 @@ def tune(
     space = {key: given_space(key, values) for key, values in (search or {}).items()}
     options = {"model": model, "train_rows": train_rows, "data_dir": data_dir, "data__hold_out": hold_out}
     values = named_settings({**options, **overrides})
-    data_options = {"data": data, "dataset": dataset, "text": text, "label": label, "dev": dev}
-    data_options |= {"labels": labels, "kind": kind, "instruction": instruction}
-    with chosen_tasks(task, data_options, overrides) as specs:
+    own = OwnRows(data, dataset, text, label, dev, labels, kind, instruction)
+    with chosen_tasks(task, own._asdict(), overrides) as specs:
         if len(specs) > 1:
             raise ConfigError("tune takes one task; compare takes several.")
         config = load_config(preset=preset, values={**values, "task": specs[0].name})

@@ -114,8 +114,8 @@ def test_layout_of_a_packing(side: str) -> None:
     assert packing.position_M.tolist() == [1, 1, 2, 3, 1, 2]
     assert packing.grid_BT.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 5]]
     assert packing.real_M.tolist() == [0, 3, 4, 5, 6, 7]
-    ids_BT = packing.ids_M[packing.token_BT]
-    assert ids_BT[batch.mask_BT].tolist() == packing.ids_M.tolist()
+    ids_BT = packing.ids_M[packing.grid_BT]
+    assert ids_BT[packing.is_real_BT].tolist() == batch.ids_BT[batch.mask_BT].tolist() == packing.ids_M.tolist()
     assert packing.mask_BTS[1].tolist() == [[True, True, False, False], [True, True, True, False], [True] * 4]
 
 

@@ -54,12 +54,12 @@ def test_several_gpus_are_dealt_out_and_a_single_one_is_shared():
 
 
 def test_visible_gpus_are_those_of_the_environment_unless_a_device_is_named(monkeypatch):
-    monkeypatch.setattr("adjudge.experiments.side_by_side.GPU_FILES", ("/",))
+    monkeypatch.setattr("adjudge.experiments.cell_server.GPU_FILES", ("/",))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, GPU-b")
     assert visible_gpus(RuntimeConfig()) == ["1", "GPU-b"]
     assert visible_gpus(RuntimeConfig(device="cuda:1")) == []
     assert visible_gpus(RuntimeConfig(device="cpu")) == []
-    monkeypatch.setattr("adjudge.experiments.side_by_side.GPU_FILES", ())
+    monkeypatch.setattr("adjudge.experiments.cell_server.GPU_FILES", ())
     assert visible_gpus(RuntimeConfig()) == []
 
 
@@ -103,6 +103,6 @@ def test_the_table_says_whose_seconds_are_those_of_runs_beside_others():
 )
 def test_jobs_are_suggested_where_they_would_be_faster(runs, cores, threads, told, monkeypatch, capsys):
     monkeypatch.setattr("adjudge.experiments.side_by_side.usable_cores", lambda: cores)
-    monkeypatch.setattr("adjudge.experiments.side_by_side.GPU_FILES", ())
+    monkeypatch.setattr("adjudge.experiments.cell_server.GPU_FILES", ())
     suggest_jobs(runs, RuntimeConfig(threads=threads))
     assert ("--jobs 2 runs two side by side" in capsys.readouterr().err) == told

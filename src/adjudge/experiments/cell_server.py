@@ -27,9 +27,14 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
+def sees_gpu() -> bool:
+    """Return whether this machine has a GPU's device file. Starts no driver."""
+    return any(map(os.path.exists, GPU_FILES))
+
+
 def forks() -> bool:
     """Return whether one process serves all cells by forking; elsewhere each cell is a new process."""
-    return sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES))
+    return sys.platform == "linux" and not sees_gpu()
 
 
 class CellServer:

@@ -19,7 +19,7 @@ from adjudge.models.chat_api import Outgoing
 from adjudge.rewards.function import recorded
 from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
-from adjudge.runs.tasks import joint_name, task_folder
+from adjudge.runs.tasks import folder_name, joint_name, task_folder
 from adjudge.runs.work import has_work
 from adjudge.system.console import note
 from adjudge.tasks.spec import TaskSpec
@@ -129,7 +129,7 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             rows, rows_sha256 = drawn[draw]
             counts += [rows.train_count] if learns else []
             name = cell_name(seed, data.fold)
-            folder = out / spec.name.replace("/", "-") / method / name
+            folder = out / folder_name(spec.name) / method / name
             going = outgoing(cell_config, [spec], [part.rows for part in rows.parts], rows.eval_rows)
             cells.append(Cell(_named(cell_config, method, name), (spec,), folder, rows_sha256, functions, going))
     trained = f", {min(counts)} to train on" if counts else ""

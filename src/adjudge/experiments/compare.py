@@ -58,8 +58,8 @@ def compare(
     is reused, and a stopped one continues from its newest checkpoint. A failed cell is listed under ``failed``, and the
     others still run. Up to `jobs` cells (one by default) run side by side, each with its share of the processors or a
     GPU; with the launcher "ray" on the machines of a cluster (`adjudge.experiments.on_ray`). `tuned` is what the table
-    records of a search of settings. By default `runner` is one
-    process per cell; with another one the cells run one after the other.
+    records of a search of settings. By default `runner` is one process per cell; with another one the cells run one
+    after the other.
 
     Raises RunError, before anything is run, when a cell's folder holds another run and `force` is not set, or when
     another process works in `out`. Raises ConfigError for fewer than one job and for a launcher that is not there,

@@ -33,7 +33,7 @@ from adjudge.experiments.rows import load_pools
 from adjudge.methods.registry import ASKED, check_names, get_entry
 from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
-from adjudge.runs.tasks import task_folder
+from adjudge.runs.tasks import folder_name, task_folder
 from adjudge.system.console import note
 from adjudge.system.files import Lock, write_json
 from adjudge.tasks.spec import TaskSpec
@@ -93,7 +93,7 @@ def plan_streams(
         raise ConfigError(f"{repeated} is twice in the stream: a stage per task. Name each task once.")
     if len(names) < 2:
         raise ConfigError("A stream has at least two tasks: --tasks a,b.")
-    folders = [name.replace("/", "-") for name in names]
+    folders = [folder_name(name) for name in names]
     if repeated := next((name for name in folders if folders.count(name) > 1), None):
         raise ConfigError(f"Two tasks of the stream would share the folder {repeated}: rename one of them.")
     for key, value in (("data.folds", config.data.folds), ("data.hold_out", config.data.hold_out)):
@@ -153,9 +153,9 @@ def _stages(
         yield _stage(config, joint, out / "multi" / f"seed-{seed}", None, sum(counts) or None, mixture)
         return
     before: Path | None = None
-    order = "-".join(spec.name.replace("/", "-") for spec in specs)
+    order = "-".join(folder_name(spec.name) for spec in specs)
     for index, spec in enumerate(specs):
-        name = spec.name.replace("/", "-")
+        name = folder_name(spec.name)
         if index == 0 or strategy == "separate" or is_l3(strategy):  # what l3 takes is known once the model was asked
             folder = out / "single" / name / f"seed-{seed}"
             stage = _stage(config, [spec], folder, None, config.data.train_rows, None)
@@ -199,7 +199,7 @@ def with_base(stream: Stream, out: Path, before: Sequence[Entry]) -> Stream:
 
     A stage that takes nothing is the run of its task alone. Raises what reading the rows and the model raises.
     """
-    order = "-".join(spec.name.replace("/", "-") for spec in stream.specs)
+    order = "-".join(folder_name(spec.name) for spec in stream.specs)
     folder = out / stream.strategy.replace("=", "-") / f"order-{order}" / f"seed-{stream.seed}"
     if any(entry.folder.parent.resolve() == (folder / BASE).resolve() for entry in before):
         raise ConfigError(f"--base {folder / BASE} is this stream's own: a base is only read. Name another --out.")
@@ -262,7 +262,7 @@ def _judge_untrained(config: Config, specs: Sequence[TaskSpec], out: Path, run: 
     """Return the untrained model's predictions of each task, by its name."""
     predictions = {}
     for spec in specs:
-        folder = out / "untrained" / spec.name.replace("/", "-")
+        folder = out / "untrained" / folder_name(spec.name)
         settings = config.model_copy(update={"method": ASKED, "task": spec.name, "init": None})
         run(settings, [spec], folder, resume=not is_unused(folder))
         predictions[spec.name] = Run.open(folder).predictions(config.data.split)
@@ -315,7 +315,7 @@ def _judge_all(stage: Stage, specs: Sequence[TaskSpec]) -> dict[str, list[Predic
         if trained:
             folder = stage.folder if len(stage.specs) == 1 else task_folder(stage.folder, spec.name)
         else:
-            folder = stage.folder / "after" / spec.name.replace("/", "-")
+            folder = stage.folder / "after" / folder_name(spec.name)
             if is_unused(folder) or Run.open(folder).state != "complete":
                 note(f"    {stage.folder} judges {spec.name}")
                 evaluate_run(stage.folder, spec=spec, out=folder, force=True, load=load)

@@ -139,9 +139,9 @@ def evaluate_run(
 
     Other arguments of None keep the run's value. `model` names the base model where it has moved. `settings` are those
     of `judging_settings`. `destination` is where the results are written. `load` returns the judge, instead of the
-    method's own loader. Raises RunError when the run's
-    training is not complete, when `out` is the run itself, when `out` (without `force`) holds another run, and for a
-    run over several tasks without a `spec`. Raises ConfigError for settings that do not fit, and DataError for rows.
+    method's own loader. Raises RunError when the run's training is not complete, when `out` is the run itself, when
+    `out` (without `force`) holds another run, and for a run over several tasks without a `spec`. Raises ConfigError for
+    settings that do not fit, and DataError for rows.
     """
     run = _open_trained(folder)
     trained_on = read_tasks(run.folder)

@@ -36,7 +36,7 @@ from adjudge.runs.folder import BEST, CHECKPOINTS, WRITER_LOG, Run, read_json, r
 from adjudge.runs.portable import write_portable
 from adjudge.runs.shadow import config_of_process, folder_of_process
 from adjudge.runs.start import StartingPoint, starting_point
-from adjudge.runs.tasks import write_tasks
+from adjudge.runs.tasks import folder_name, write_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_bytes, write_json
 from adjudge.system.parallel import asks_to_shard, joined, world_size
@@ -156,7 +156,7 @@ def run_settings(config: Config, specs: Sequence[TaskSpec]) -> Config:
     Raises ConfigError for several tasks with a method that takes one, unusable settings, or a repeated task.
     """
     names = [spec.name for spec in specs]
-    if len({name.replace("/", "-") for name in names}) < len(names):
+    if len({folder_name(name) for name in names}) < len(names):
         raise ConfigError(f"Two tasks have the same name: {', '.join(names)}. Name each task once.")
     entry = entry_for(config.method, len(specs))
     config = config.model_copy(update={"task": ",".join(names), "method": entry.name})

@@ -30,6 +30,7 @@ from adjudge.runs.base import check_same_model
 from adjudge.runs.folder import Run, is_unused, read_json
 from adjudge.runs.portable import FILE as JUDGE
 from adjudge.runs.start import model_hashes
+from adjudge.runs.tasks import folder_name
 from adjudge.system.console import note
 from adjudge.system.files import whole_folder, write_json
 from adjudge.tasks.spec import TaskSpec
@@ -187,7 +188,7 @@ def plan_transfers(
     transfers: list[Transfer] = []
     known = list(before)
     for index, stage in enumerate(stages, 1):
-        name = stage.spec.name.replace("/", "-")
+        name = folder_name(stage.spec.name)
         rows = training_rows(stage.config, stage.spec)
         centroid_D = centroid(stage.config, stage.spec, rows, centroids / name / f"seed-{stage.config.seed}")
         words = () if stage.spec.several else tuple(stage.spec.words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adjudge.errors import ConfigError, DataError
 from adjudge.tasks import column_names, infer_task, load_task, with_slices
@@ -62,6 +62,19 @@ def _given(data: Any, dev: Any, text: Sequence[str], label: str | None, more: Se
 
 Task = str | Path | TaskSpec
 """A task by its name or file, or the task itself."""
+
+
+class OwnRows(NamedTuple):
+    """What `adjudge.train` and its kin are told of a user's own rows."""
+
+    data: Any
+    dataset: str | None
+    text: str | Sequence[str] | None
+    label: str | None
+    dev: Any
+    labels: Sequence[str] | Mapping[str, str] | None
+    kind: str | None
+    instruction: str | None
 
 
 @contextmanager

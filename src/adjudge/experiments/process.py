@@ -74,21 +74,21 @@ class CellProcesses:
         ended.
         """
         before = _stamp(folder)
-        request = cell_request(config, tasks, folder, force=force, resume=resume, title=title) | {"stamp": before}
+        request = cell_request(config, tasks, folder, force=force, resume=resume, title=title)
         with tempfile.TemporaryDirectory(prefix="adjudge-cell-") as temporary:
-            refusal = Path(temporary) / "refusal"
+            error_file = Path(temporary) / "error"
             try:
-                code = self._run({**request, "refusal": str(refusal)})
+                code = self._run({**request, "error_file": str(error_file)})
             except KeyboardInterrupt as stop:
                 _mark(folder, "interrupted", "stopped by the user; the run is incomplete")
                 raise type(stop)(str(folder)) from None
-            refused = refusal.read_text(encoding="utf-8") if refusal.is_file() else ""
+            error = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
         if code == 128 + signal.SIGINT:
             raise KeyboardInterrupt(str(folder))
         if code == 128 + signal.SIGTERM:
             raise Terminated(str(folder))
         if code != 0:
-            reason = refused or _recorded_reason(folder, before)
+            reason = _recorded_reason(folder, before) or error  # it may come before there is a folder to record it
             if not reason:
                 _mark(folder, "failed", _reason(code))
             raise RunError(reason or _reason(code))
@@ -215,9 +215,7 @@ def _run_cell(request: dict[str, Any], stream: TextIO) -> None:
     try:
         run_request(request)
     except AdjudgeError as error:
-        # It may come before there is a run folder to record it.
-        if not _recorded_reason(Path(request["folder"]), request.get("stamp")):
-            write_text(Path(request["refusal"]), str(error))
+        write_text(Path(request["error_file"]), str(error))
         raise
 
 
@@ -250,7 +248,7 @@ def _stamp(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def _recorded_reason(folder: Path, before: int | None) -> str:
+def _recorded_reason(folder: Path, before: int) -> str:
     """Return why the run failed, if its process recorded a reason since the time `before`.
 
     An older reason belongs to another attempt.

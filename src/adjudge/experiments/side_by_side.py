@@ -11,7 +11,7 @@ from typing import Any
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import AdjudgeError, ConfigError, nearest
-from adjudge.experiments.cell_server import GPU_FILES
+from adjudge.experiments.cell_server import sees_gpu
 from adjudge.experiments.cells import Cell
 from adjudge.experiments.process import STOP_S, CellProcesses
 from adjudge.runs.environment import JOBS, usable_cores
@@ -74,7 +74,7 @@ def job_environments(
 def suggest_jobs(runs: int, runtime: RuntimeConfig) -> None:
     """Tell of --jobs where several runs are to follow each other on cores that could do two at a time."""
     cores = usable_cores()
-    if runs > 1 and cores > 1 and runtime.threads is None and not any(map(os.path.exists, GPU_FILES)):
+    if runs > 1 and cores > 1 and runtime.threads is None and not sees_gpu():
         note(f"one at a time; --jobs 2 runs two side by side, which is faster on {cores} cores.")
 
 
@@ -83,7 +83,7 @@ def visible_gpus(runtime: RuntimeConfig) -> list[str]:
 
     There are none where `runtime.device` names a device: then all runs share that one.
     """
-    if runtime.device not in ("auto", "cuda") or not any(map(os.path.exists, GPU_FILES)):
+    if runtime.device not in ("auto", "cuda") or not sees_gpu():
         return []
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:

@@ -266,6 +266,14 @@ class _Search:
         }
 
 
+def read_search(folder: str | Path) -> dict[str, Any]:
+    """Return what a search's tuned.json holds. Raises RunError where there is no search."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise RunError(f"{folder} holds no search: it has no {FILE}. adjudge tune METHOD,METHOD --out DIR makes one.")
+    return dict(read_json(path))
+
+
 def tuned_settings(
     folder: str | Path, methods: Sequence[str], specs: Sequence[TaskSpec]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -274,10 +282,7 @@ def tuned_settings(
     Warns when the methods had different numbers of trials, or another task was searched on. Raises RunError where there
     is no search, and ConfigError for a method that has settings to search and was not in it.
     """
-    path = Path(folder) / FILE
-    if not path.is_file():
-        raise RunError(f"{folder} holds no search: it has no {FILE}. adjudge tune METHOD,METHOD --out DIR makes one.")
-    tuned = read_json(path)
+    tuned = read_search(folder)
     names = [parse_name(name)[0].name for name in methods]
     lacking = [
         name for name in names if name not in tuned["methods"] and default_space(name, Config(), tuned["train_rows"])

@@ -80,7 +80,7 @@ def plan_for_labels(labels: Sequence[str], about: str | None = None) -> Plan:
     if repeated := next((word for word in words if words.count(word) > 1), None):
         raise ConfigError(f"--labels has '{repeated}' twice: name each label once.")
     cores = [folded(word) for word in words]
-    if alike := [word for word in words if cores.count(folded(word)) > 1]:
+    if alike := [word for word, core in zip(words, cores, strict=True) if cores.count(core) > 1]:
         listed = " and ".join(map(repr, alike))
         raise ConfigError(f"--labels has {listed}: case and final punctuation do not count in answers.")
     if len(words) < 2:

@@ -119,6 +119,13 @@ def answer_text(value: Value, spec: TaskSpec) -> str:
     return str(value)
 
 
+def is_right(value: Value | None, gold: Value | None) -> bool:
+    """Return whether an answer as read is the gold one; a number, whether it is less than 0.5 away."""
+    if isinstance(value, int | float) and isinstance(gold, int | float):
+        return abs(value - gold) < 0.5
+    return value == gold
+
+
 def every_answer(spec: TaskSpec) -> list[Judgement]:
     """Return all answers of the task: its label words in order, or its numbers from low to high.
 

@@ -19,7 +19,7 @@ from adjudge.report.phenomena import KEYS as PHENOMENA
 from adjudge.report.slices import KEYS as SLICES
 from adjudge.runs.folder import read_json
 from adjudge.runs.names import MULTI, shown_name
-from adjudge.runs.tasks import read_tasks, result_folders
+from adjudge.runs.tasks import folder_name, read_tasks, result_folders
 from adjudge.system.yaml_text import read_yaml
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
@@ -321,7 +321,7 @@ def _read_metrics(folder: Path, state: str) -> list[dict[str, Any]]:
     if folder.parent.name != "tasks" or not (run_folder / "tasks.yaml").is_file():
         return _read_records(folder / "metrics.jsonl", torn_end=state != "complete")
     records = _read_records(run_folder / "metrics.jsonl", torn_end=True)
-    return [record for record in records if str(record.get("task", "")).replace("/", "-") == folder.name]
+    return [record for record in records if folder_name(str(record.get("task", ""))) == folder.name]
 
 
 def _read_records(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:

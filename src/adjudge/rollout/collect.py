@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adjudge.config import RewardConfig
-from adjudge.prompts.answers import every_answer, read_answer
+from adjudge.prompts.answers import every_answer, is_right, read_answer
 from adjudge.rewards.rewarder import Rewarder, build_rewarder
 from adjudge.rl.losses import expected_reward
 from adjudge.rollout.analysis import respond_after_analysis
@@ -62,7 +62,7 @@ class Rollout:
     @property
     def right(self) -> list[bool]:
         """Return which answers are read as the gold one, numbers as one less than 0.5 away."""
-        return [_is_right(judgement.value, gold) for judgement, gold in zip(self.judgements, self.golds, strict=True)]
+        return [is_right(judgement.value, gold) for judgement, gold in zip(self.judgements, self.golds, strict=True)]
 
     @property
     def missed(self) -> list[int]:
@@ -217,12 +217,6 @@ def rewards_of_labels(
         on_first(lambda: rewarder.of_each(rows, prompts, every, common_scale=common_scale, metric=False))
     )
     return reward_PL, torch.tensor(rewarder.of_unreadable(rows, common_scale=common_scale, metric=False))
-
-
-def _is_right(value: Value | None, gold: Value | None) -> bool:
-    if isinstance(value, int | float) and isinstance(gold, int | float):
-        return abs(value - gold) < 0.5
-    return value == gold
 
 
 def can_score_labels(task: PromptedTask) -> bool:

@@ -98,9 +98,14 @@ def pick_among(folder: Path, specs: Sequence[TaskSpec], name: str | None) -> Tas
     raise RunError(f"{folder} was not trained on {name}. {_listed(specs)}")
 
 
+def folder_name(task: str) -> str:
+    """Return a task's name as that of a folder: ``glue-cola``."""
+    return task.replace("/", "-")
+
+
 def task_folder(folder: Path, task: str) -> Path:
     """Return the folder for one task's result in a run over several tasks."""
-    return folder / "tasks" / task.replace("/", "-")
+    return folder / "tasks" / folder_name(task)
 
 
 def result_folders(folder: Path) -> list[Path]:
@@ -114,7 +119,7 @@ def joint_name(names: Sequence[str]) -> str:
 
     For many tasks, it holds their number and a hash.
     """
-    joined = "-".join(name.replace("/", "-") for name in names)
+    joined = "-".join(map(folder_name, names))
     if len(joined) <= LONGEST_NAME:
         return joined
     return f"{len(names)}-tasks-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"

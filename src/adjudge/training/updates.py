@@ -234,8 +234,9 @@ def clipped_updates(
     with stage("update"):
         for rows in _mini_batches(len(rollout.prompts) // rollout.samples, rollout.samples, config, order):
             sampled = rollout.sampled_with_grad if not updates else None  # the policy is still the one that sampled
-            beside = (critic, penalty, others, sampled)
-            loss_of = _clipped_loss(policy, rollout, rows, advantage_BR, config, *beside, by_answers=by_answers)
+            loss_of = _clipped_loss(
+                *(policy, rollout, rows, advantage_BR, config, critic, penalty, others, sampled), by_answers=by_answers
+            )
             figures = accumulate(rows, config.micro_batch_size, loss_of, samples=rollout.samples)
             if not updates:
                 explained = figures.pop("explained_variance", 0.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from adjudge.config import GuardConfig
 from adjudge.errors import GuardError
+from adjudge.prompts.answers import is_right
 from adjudge.system.console import warn
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Judgement, Value
@@ -100,7 +101,10 @@ class AnswerWatch:
         """
         values = [judgement.value for judgement in judgements]
         self._recent.extend(zip(golds, values, strict=True))
-        figures: dict[str, Any] = {"unreadable": sum(value is None for value in values) / len(values)}
+        figures: dict[str, Any] = {
+            "unreadable": sum(value is None for value in values) / len(values),
+            "right": sum(map(is_right, values, golds)) / len(values),
+        }
         if self._spec.is_number:
             pairs = [
                 (gold, value)
@@ -108,12 +112,8 @@ class AnswerWatch:
                 if gold is not None and value is not None
             ]
             errors = [abs(float(gold) - float(value)) for gold, value in pairs]
-            figures |= {
-                "right": sum(error < 0.5 for error in errors) / len(values),
-                "mean_error": sum(errors) / len(errors) if errors else None,
-            }
+            figures["mean_error"] = sum(errors) / len(errors) if errors else None
         else:
-            figures["right"] = sum(gold == value for gold, value in zip(golds, values, strict=True)) / len(values)
             figures |= {"recall": recall(golds, values, self._spec.words), "label_entropy": entropy(values)}
         if score is not None:
             self._compare(len(values), score, figures["right"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class Branched(Prefilled):
     rows: Sequence[Row] = ()
     strays: Sequence[Prefilled] = ()
     """The states of rows that went another way, one per step at which some did."""
+    keeps_for_nothing: ClassVar[bool] = True
 
     @classmethod
     def of(
@@ -58,11 +59,6 @@ class Branched(Prefilled):
         state = cls(None, nothing, nothing, packed.hidden_BD, packed.grad, packed=packed, packing=packing)
         rows = [Row(prompt, ()) for prompt in range(len(hidden_PND))]
         return replace(state, hidden_PND=hidden_PND, places=places, rows=rows)
-
-    @property
-    def keeps_for_nothing(self) -> bool:
-        """Return True: no keys and values are copied."""
-        return True
 
     def fork(self) -> Branched:
         """Return a copy that can be continued without touching this one."""

@@ -70,7 +70,6 @@ class FixedShape(NamedTuple):
         packing = Packing(
             ids_M=ids[self.common :],
             position_M=positions[self.common :],
-            token_BT=grid_BT,
             grid_BT=grid_BT,
             is_real_BT=torch.arange(self.longest, device=indices.device) < length_B[:, None],
             real_M=real_M,

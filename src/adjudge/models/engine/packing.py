@@ -28,10 +28,11 @@ class Packing:
 
     ids_M: Tensor
     position_M: Tensor
-    token_BT: Tensor
-    """For each cell of the batch, the index of its token among the rests' tokens (padding: any)."""
     grid_BT: Tensor
-    """The same for a grid with padding on the right (padding: the row's last token)."""
+    """For each cell of a grid with padding on the right, the index of its token among the rests' tokens.
+
+    Padding has that of the row's last token.
+    """
     is_real_BT: Tensor
     """Cells of the grid that hold a token."""
     real_M: Tensor
@@ -55,7 +56,6 @@ class Packing:
         return cls(
             ids_M=batch.ids_BT[mask_BT],
             position_M=batch.position_BT[mask_BT],
-            token_BT=token_BT,
             grid_BT=begin_B[:, None] + column_T.minimum(length_B[:, None] - 1),
             is_real_BT=is_real_BT,
             real_M=is_real_BT.flatten().nonzero().squeeze(1),

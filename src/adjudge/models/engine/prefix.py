@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,8 @@ class Prefilled:
     segments: Segments | None = None
     vectors: dict[int, Tensor] = field(default_factory=dict)
     """What instruction embeddings add to further tokens, by layer."""
-
-    @property
-    def keeps_for_nothing(self) -> bool:
-        """Return whether `keep` costs nothing."""
-        return False
+    keeps_for_nothing: ClassVar[bool] = False
+    """Whether `keep` copies nothing."""
 
     def fork(self) -> Prefilled:
         """Return a copy that can be continued without touching this one (tensors are shared, never written)."""
