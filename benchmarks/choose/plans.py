@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 COSTS = {"Negative": {"Positive": -1.0}, "Positive": {"Negative": -5.0}}
@@ -63,6 +63,7 @@ EIGHT = (
     *("vader/tweets", "vader/news", "vader/products"),
     *("glue/sst2", "glue/qnli", "glue/mrpc", "glue/cola", "glue/rte"),
 )
+SHORT = {"warm_start": 0.2, "warm_start_limit": 0.0}
 SMALL = ("vader/tweets", "vader/products", "glue/sst2", "glue/mrpc")
 """Tasks of two labels from which files of 200 rows are cut."""
 PARAPHRASES = {f"glue/{task}": f"{task}-prompts.yaml" for task in ("sst2", "rte", "stsb")}
@@ -129,6 +130,25 @@ PLANS: dict[str, Plan] = {
         rows=400,
         seeds=1,
         eval_rows=400,
+    ),
+    "number-candidates": Plan(
+        "settings for numbers, one at a time, judged on rows cut from the training rows",
+        ("cut:glue/stsb", "cut:vader/movies-rating"),
+        (
+            SFT,
+            *_methods("ppo"),
+            _ppo("no warm start", warm_start=0.0),
+            _ppo("kl 0.05, warm start of half", kl_init=0.05, warm_start_limit=0.0),
+            _ppo("kl 0.05, warm start of a fifth", kl_init=0.05, **SHORT),
+            _ppo("kl 0.05, warm start of a fifth, 16 samples", kl_init=0.05, samples=16, **SHORT),
+            _ppo("kl 0.05, warm start of a fifth, lr 3e-4", kl_init=0.05, optimizer__lr=3e-4, **SHORT),
+            *(
+                replace(arm, name=f"{arm.name}, warm start of a fifth")
+                for arm in _methods("grpo", "rloo", "exact", **SHORT)
+            ),
+        ),
+        rows=1000,
+        seeds=1,
     ),
     "encoder": Plan(
         "the encoder's steps and rate on small files, judged on rows cut from the training rows",

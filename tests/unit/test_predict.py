@@ -44,11 +44,13 @@ def judge_of(policy: Policy, spec: TaskSpec = LABELS, **values) -> PromptedJudge
     return PromptedJudge(PromptedTask(policy, spec, load_config(values=values)))
 
 
-@pytest.mark.parametrize("decode", ["greedy", "labels"])
-def test_batches_change_nothing(policy: Policy, decode: str) -> None:
+@pytest.mark.parametrize(
+    ("decode", "spec"), [("greedy", LABELS), ("labels", LABELS), ("mean", NUMBERS)], ids=["greedy", "labels", "mean"]
+)
+def test_batches_change_nothing(policy: Policy, decode: str, spec: TaskSpec) -> None:
     asked = rows(8)
     found = {
-        size: judge_of(policy, **{"evaluation.batch_size": size, "evaluation.decode": decode}).judge(
+        size: judge_of(policy, spec, **{"evaluation.batch_size": size, "evaluation.decode": decode}).judge(
             asked, probabilities=True
         )
         for size in (1, 3, 64)
@@ -59,7 +61,10 @@ def test_batches_change_nothing(policy: Policy, decode: str) -> None:
             assert (prediction.fields, prediction.gold) == (example.fields, example.gold)
     for one, three, all_ in zip(*found.values(), strict=True):
         assert one.text == three.text == all_.text
-        assert one.value == three.value == all_.value
+        if decode == "mean":
+            assert (one.value, three.value) == pytest.approx((all_.value, all_.value), abs=1e-4)
+        else:
+            assert one.value == three.value == all_.value
         assert one.probabilities == pytest.approx(all_.probabilities, abs=1e-5)
 
 
@@ -92,6 +97,36 @@ def test_decoding_labels_takes_the_likeliest(policy: Policy) -> None:
 def test_a_number_task_has_no_labels_to_decode(policy: Policy) -> None:
     greedy = judge_of(policy, NUMBERS).judge(rows(5))
     assert judge_of(policy, NUMBERS, **{"evaluation.decode": "labels"}).judge(rows(5), probabilities=True) == greedy
+
+
+@torch.no_grad()
+def test_the_mean_number_is_weighed_by_every_numbers_probability(policy: Policy) -> None:
+    """Against plain forwards over the prompt and each number with its end."""
+    spec = number_task(-0.5, 1, **FORM)
+    judge = judge_of(policy, spec, **{"evaluation.decode": "mean"})
+    for example, prediction in zip(rows(4), judge.judge(rows(4)), strict=True):
+        prompt = judge.task.renderer.prompt(example).ids
+        logps = []
+        for number in [step / 10 for step in range(-5, 11)]:
+            answer = policy.tokenizer(f"{number:.1f}", add_special_tokens=False).input_ids + [judge.task.end.end_ids[0]]
+            logp = policy.lm(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float().log_softmax(-1)
+            logps.append(sum(logp[len(prompt) - 1 + place, token].item() for place, token in enumerate(answer)))
+        mean = sum(share * step / 10 for step, share in zip(range(-5, 11), torch.tensor(logps).softmax(0), strict=True))
+        assert prediction.value == pytest.approx(float(mean), abs=1e-4)
+        assert prediction.text == f"{prediction.value:.1f}".replace("-0.0", "0.0")
+
+
+@pytest.mark.parametrize("analysis", [True, "before"])
+def test_a_mean_number_has_its_analysis(policy: Policy, analysis: bool | str) -> None:
+    judge = judge_of(policy, NUMBERS, **ANALYSED, **{"prompt.analysis": analysis, "evaluation.decode": "mean"})
+    for prediction in judge.judge(rows(3)):
+        assert 0 <= prediction.value <= 9
+        assert f"<Judgement>{prediction.value:.0f}" in f"<Judgement>{prediction.text}"
+
+
+def test_mean_answers_labels_with_the_likeliest(policy: Policy) -> None:
+    likeliest, mean = (judge_of(policy, **{"evaluation.decode": decode}) for decode in ("labels", "mean"))
+    assert mean.judge(rows(4)) == likeliest.judge(rows(4))
 
 
 def test_an_untrained_model_is_not_guessed_for(policy: Policy) -> None:

@@ -1,7 +1,7 @@
 """Sets of labels: cells, columns, answers, questions label by label, rewards, and what is refused."""
 
 import pytest
-from specs import label_task
+from specs import label_task, number_task
 
 from adjudge.config import RewardConfig, load_config
 from adjudge.errors import ConfigError, DataError
@@ -199,6 +199,8 @@ def test_of_two_empty_sets_the_reward_is_whole():
         (["method=sft", "calibration.rows=10"], PASSES, "calibration.rows is for one label per row"),
         (["method=ppo", "ppo.reward.metric=micro_f1"], TASK, "reward.sets=f1"),
         (["method=ppo", "ppo.reward.balance=true"], TASK, "reward.balance is for one label per row"),
+        (["method=sft", "evaluation.decode=mean"], MANY, "decode=mean weighs every set"),
+        (["method=sft", "evaluation.decode=mean"], number_task(0, 50), "501 answers from 0 to 50 with 1 decimals"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_loaded(settings, spec, message):

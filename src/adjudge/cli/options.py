@@ -244,8 +244,8 @@ PromptStyle = Annotated[
 Decode = Annotated[
     str | None,
     typer.Option(
-        metavar="greedy|labels",
-        help="Read the generated answer strictly, or take the most likely label.",
+        metavar="greedy|labels|mean",
+        help="Read the generated answer strictly, or take the most likely label; mean: of a number its mean too.",
         show_default="greedy",
         rich_help_panel=HOW,
     ),

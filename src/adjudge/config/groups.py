@@ -232,8 +232,10 @@ class OptimizerConfig(Settings):
 class EvaluationConfig(Settings):
     """How answers are obtained and how sure the figures are."""
 
-    decode: Literal["greedy", "labels"] = Field(
-        "greedy", description="read a generated answer, or take the likeliest label"
+    decode: Literal["greedy", "labels", "mean"] = Field(
+        "greedy",
+        description="read a generated answer; labels: take the likeliest label, and read numbers; mean: the same, and "
+        "a number is the mean of all that can be answered, weighed by their probabilities (arXiv 2403.04182)",
     )
     long_texts: Literal["cut", "mean", "max"] = Field(
         "cut",
@@ -242,6 +244,11 @@ class EvaluationConfig(Settings):
     )
     batch_size: int = Field(32, ge=1, description="rows judged in one pass")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples and permutations")
+
+    @property
+    def weighs_labels(self) -> bool:
+        """True if a label task is answered with its likeliest label."""
+        return self.decode != "greedy"
 
 
 class CalibrationConfig(Settings):

@@ -27,9 +27,9 @@ def check_api(method: str, model: str, config: Config, able: Sequence[str]) -> N
             f"{method} needs the weights of its model, and {model} is behind an API, which gives only answers. "
             f"Methods that take one: {', '.join(able)}. Give {method} a model on this machine, in a command of its own."
         )
-    if config.evaluation.decode == "labels":
+    if config.evaluation.weighs_labels:
         raise ConfigError(
-            f"--decode labels needs the probability of every label word, which {model} does not give. "
+            f"--decode {config.evaluation.decode} needs the probability of every answer, which {model} does not give. "
             "Use --decode greedy: its answers are read."
         )
     if config.prompt.demonstration_orders > 1:

@@ -105,6 +105,7 @@ def _check_demonstrations(config: Config) -> None:
 
 def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     """Raise ConfigError for settings of the method which do not fit the tasks."""
+    from adjudge.prompts.answers import every_answer
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
@@ -121,6 +122,8 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
                 f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
                 f"between numbers near is good. Use another method, such as {', '.join(others)}."
             )
+        if spec.is_number and entry.model == "model" and config.evaluation.decode == "mean":
+            every_answer(spec)
         if spec.several == "words":
             _check_sets(config, entry, spec)
         if spec.several and entry.trains and config.calibration.rows:
@@ -154,10 +157,10 @@ def _check_sets(config: Config, entry: Entry, spec: TaskSpec) -> None:
         )
     if spec.lists_all:
         return
-    by_label = config.evaluation.decode == "labels" and entry.model == "model"
+    by_label = config.evaluation.weighs_labels and entry.model == "model"
     if not (entry.lists_answers or by_label):
         return
-    what = f"{entry.name} weighs" if entry.lists_answers else "evaluation.decode=labels weighs"
+    what = f"{entry.name} weighs" if entry.lists_answers else f"evaluation.decode={config.evaluation.decode} weighs"
     reading = [other.name for other in METHODS.values() if other.trains_adapter and not other.lists_answers][:3]
     raise ConfigError(
         f"{spec.name}: {what} every set of its {len(spec.names)} labels, which are 2^{len(spec.names)}; up to "
@@ -203,7 +206,7 @@ def answers_likeliest(config: Config) -> bool:
     Its probabilities then cost nothing more.
     """
     entry = get_entry(config.method)
-    return config.evaluation.decode == "labels" or entry.model != "model" or entry.rates_labels
+    return config.evaluation.weighs_labels or entry.model != "model" or entry.rates_labels
 
 
 def rewarded_names() -> list[str]:
@@ -323,7 +326,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
         update["prompt"] = update.get("prompt", config.prompt).model_copy(update=_WITHOUT_DEMONSTRATIONS)
     if not api_models(config):
         update["api"] = plain.api
-    if weighs_labels(config):
+    if weighs_labels(config) and not config.evaluation.weighs_labels:
         update["evaluation"] = config.evaluation.model_copy(update={"decode": "labels"})
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":

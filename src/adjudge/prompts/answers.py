@@ -145,8 +145,8 @@ def every_answer(spec: TaskSpec) -> list[Judgement]:
     if steps >= MOST_ANSWERS:
         raise ConfigError(
             f"{spec.name} has {steps + 1:,} answers from {number.low:g} to {number.high:g} with {number.decimals} "
-            f"decimals; at most {MOST_ANSWERS} can be listed. Give `number` fewer decimals, or use a method that "
-            "samples: ppo, rloo or grpo."
+            f"decimals; at most {MOST_ANSWERS} can be listed. Give `number` fewer decimals, or use what reads "
+            "or samples answers: --decode greedy, and ppo, rloo or grpo."
         )
     values = [round(number.low + step * 10**-number.decimals, number.decimals) + 0.0 for step in range(steps + 1)]
     return [Judgement(_number_text(value, number, spec.name), value) for value in values]

@@ -1,4 +1,4 @@
-"""Answer a batch of prompts: greedily or with the likeliest label, and with any analysis of the task.
+"""Answer a batch of prompts: greedily, with the likeliest label or with the mean number, and with any analysis.
 
 Shapes: ``B`` prompts, ``L`` labels.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from adjudge.models.engine.prefix import Prefilled
-from adjudge.prompts.answers import read_answer
+from adjudge.prompts.answers import answer_text, every_answer, read_answer
 from adjudge.rollout.analysis import analyse, open_next
 from adjudge.rollout.answer_end import AnalysisEnd
-from adjudge.rollout.label_scoring import expected_answers, label_logps
+from adjudge.rollout.label_scoring import expected_answers, label_logps, labels_of
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.types import Value
@@ -34,29 +34,38 @@ class Answer:
     probabilities: dict[str, float]
 
 
+class _Asked(NamedTuple):
+    """A prompt as a row."""
+
+    ids: Sequence[int]
+
+
 def answer(
     task: PromptedTask,
     prompts: Sequence[Sequence[int]],
     *,
-    decode: Literal["greedy", "labels"] = "greedy",
+    decode: Literal["greedy", "labels", "mean"] = "greedy",
     probabilities: bool = False,
 ) -> list[Answer]:
     """Answer each prompt, in order.
 
-    ``decode="labels"`` takes the likeliest label word; number tasks are always greedy. Too many sets of labels have no
-    probabilities. The task's prior changes label
-    probabilities, and nothing of a greedy answer. With an analysis the texts hold the whole form, and the value comes
-    from the judgement alone. Raises NotFiniteError.
+    ``decode="labels"`` takes the likeliest label word, and ``decode="mean"`` also the mean number (`_means`); numbers
+    are greedy else. Too many sets of labels have no probabilities. The task's prior changes label probabilities, and
+    nothing of a greedy answer. With an analysis the texts hold the whole form, and the value comes from the judgement
+    alone. Raises NotFiniteError.
     """
-    by_label = decode == "labels" and not task.spec.is_number
+    by_label = decode != "greedy" and not task.spec.is_number
     analyses = [""] * len(prompts)
     if task.analysis_before is not None:
         _, opened = analyse(task.policy, prompts, task.analysis_before, Sampling())
         prompts, analyses = opened.prompts, opened.texts
     scored = by_label or (probabilities and task.spec.lists_all)
-    state = task.policy.prefill(prompts, expected=expected_answers(task, scored=scored))
-    shares = _label_probabilities(task, state) if scored else [{} for _ in prompts]
-    answers = _likeliest(task, shares) if by_label else _greedy(task, state, shares)
+    if decode == "mean" and task.spec.is_number:
+        answers = _means(task, prompts)
+    else:
+        state = task.policy.prefill(prompts, expected=expected_answers(task, scored=scored))
+        shares = _label_probabilities(task, state) if scored else [{} for _ in prompts]
+        answers = _likeliest(task, shares) if by_label else _greedy(task, state, shares)
     if task.analysis_after is not None:
         answers = _explained(task, prompts, answers, task.analysis_after)
     return [replace(each, text=before + each.text) for before, each in zip(analyses, answers, strict=True)]
@@ -76,6 +85,19 @@ def _likeliest(task: PromptedTask, shares: Sequence[dict[str, float]]) -> list[A
     ids_of = dict(zip(task.spec.words, task.end.label_ids(task.spec), strict=True))
     words = [max(share, key=lambda word: share[word]) for share in shares]
     return [Answer(word, word, ids_of[word], share) for word, share in zip(words, shares, strict=True)]
+
+
+def _means(task: PromptedTask, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+    """Answer with the mean of the numbers that can be listed, weighed by their probabilities.
+
+    No other answer has a smaller expected squared error (arXiv 2403.04182). The text has the task's decimals, and the
+    value is not rounded.
+    """
+    number_L = torch.tensor([float(answer.text) for answer in every_answer(task.spec)], dtype=torch.float64)
+    logp_BL = labels_of(task, [_Asked(prompt) for prompt in prompts], temperature=1.0)
+    mean_B = logp_BL.cpu().double().softmax(-1) @ number_L
+    values = mean_B.clamp(number_L[0], number_L[-1]).tolist()  # rounded sums may end beyond the range
+    return [Answer(answer_text(value, task.spec), value, task.end.taught_ids(value, task.spec), {}) for value in values]
 
 
 def _greedy(task: PromptedTask, state: Prefilled, shares: Sequence[dict[str, float]]) -> list[Answer]:
