@@ -144,7 +144,8 @@ def _store(run: Run, specs: Sequence[TaskSpec], fitted: Mapping[str, Any]) -> No
     write_calibration(run.folder, fitted)
     folders = result_folders(run.folder)
     if not all((folder / "scores.json").is_file() for folder in folders):
-        return  # judging, which writes them, reads the temperatures
+        write_portable(run, specs, [])  # judging, which writes the scores, reads the temperatures
+        return
     for spec, folder in zip(specs, folders, strict=True):
         if spec.name in fitted:
             _rescore(Run.open(folder), spec, float(fitted[spec.name]["temperature"]))

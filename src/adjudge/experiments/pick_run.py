@@ -37,10 +37,16 @@ def pick_run(folder: Path, task: str | None = None, method: str | None = None, s
     left = [f"{cell['method']}, seed {cell['seed']}" for cell in whole.get("pending") or () if method is None]
     if left:
         note(f"the comparison is not finished: {'; '.join(left[:4])}{' …' if len(left) > 4 else ''} may judge better.")
-    chosen = folder / str((row.get("fold_runs") or [row["run"]])[0])
+    chosen = _trained(folder / str((row.get("fold_runs") or [row["run"]])[0]))
     part = f"; it is the first of {row['folds']} folds and learned from the others" if row.get("folds") else ""
     note(f"judging with {chosen}: {best.method}, {best.primary} {best.metrics[best.primary]}{part}")
     return chosen
+
+
+def _trained(folder: Path) -> Path:
+    """Return the folder of the run whose result is in `folder`: of several tasks each has a folder of its own."""
+    run = folder.parent.parent
+    return run if folder.parent.name == "tasks" and (run / "tasks.yaml").is_file() else folder
 
 
 def _narrowed(folder: Path, rows: list[dict[str, Any]], what: str, value: str | None) -> list[dict[str, Any]]:

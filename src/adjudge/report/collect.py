@@ -18,7 +18,7 @@ from adjudge.errors import RunError
 from adjudge.report.phenomena import KEYS as PHENOMENA
 from adjudge.report.slices import KEYS as SLICES
 from adjudge.runs.folder import read_json
-from adjudge.runs.names import MULTI, shown_name
+from adjudge.runs.names import MULTI, names_apart, shown_name
 from adjudge.runs.tasks import folder_name, read_tasks, result_folders
 from adjudge.system.yaml_text import read_yaml
 from adjudge.tasks.spec import TaskSpec
@@ -87,8 +87,8 @@ class Collection:
 def collect(folders: Sequence[Path]) -> Collection:
     """Read comparison folders (with table.json, or with run folders below) and single run folders.
 
-    When several of `folders` hold the same method, task and seed, the folder's name is added to the method's name.
-    Raises RunError when a folder is neither, or a file in it is damaged.
+    When several of `folders` hold the same method, task and seed, the folder's name is added to the method's name, from
+    the second on. A folder that is given twice is read once. Raises RunError when a folder is neither, or a file in it is damaged.
     """
     if not folders:
         raise RunError("There is nothing to report on: name at least one run or comparison folder.")
@@ -99,11 +99,12 @@ def collect(folders: Sequence[Path]) -> Collection:
     published: Any = None
     provenance: dict[str, str] = {}
     known: set[tuple[str, str, int | None]] = set()
-    for folder in map(Path, folders):
+    folders = list({Path(folder).resolve(): Path(folder) for folder in folders}.values())
+    for folder, name in zip(folders, names_apart(folders), strict=True):
         folder_runs, table = _collect_folder(folder)
         cells = {(str(row["task"]), str(row["method"]), row.get("seed")) for row in table["rows"]}
         if cells & known:
-            folder_runs, table = _renamed(folder_runs, table, folder)
+            folder_runs, table = _renamed(folder_runs, table, name)
         known |= cells
         runs += folder_runs
         rows += table["rows"]
@@ -113,7 +114,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         published = published or table.get("published")
         provenance |= {key: str(table[key]) for key in ("command", "version", "date") if table.get(key)}
     table = {"rows": rows, **merged, "unfinished": unfinished, "published": published}
-    return Collection(tuple(map(Path, folders)), tuple(runs), table, provenance)
+    return Collection(tuple(folders), tuple(runs), table, provenance)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -181,13 +182,22 @@ def _collect_folder(folder: Path) -> tuple[list[RunRecord], dict[str, Any]]:
             f"{folder / 'table.json'}: names the run folder {missing[0]}, which is not there. Compare again."
         )
     runs = [read_run(path) for path in listed]
+    certain = {run.folder: _certainty_of(run) for run in runs}
+    rows = [{**row, **certain.get((folder / str(row.get("run"))).resolve(), {})} for row in table["rows"]]
     # A complete run outside the table belongs to an earlier comparison in this folder; an incomplete one may be a cell
     # of this comparison, and is listed.
     parts = [folder / str(part) for row in table["rows"] for part in row.get("fold_runs") or ()]
     folds = [_without_rows(run) for part in parts if (part / "config.yaml").is_file() for run in read_runs(part)]
     known = {*listed, *(part.resolve() for part in parts)}
     others = (run for path in run_folders if path.resolve() not in known for run in read_runs(path))
-    return [*runs, *folds, *(run for run in others if not (run.finished and run.state == "complete"))], table
+    unfinished = [run for run in others if not (run.finished and run.state == "complete")]
+    return [*runs, *folds, *unfinished], {**table, "rows": rows}
+
+
+def _certainty_of(run: RunRecord) -> dict[str, Any]:
+    """Return a run's scores of its probabilities: it may have been calibrated after the comparison."""
+    probabilities = (run.scores or {}).get("probabilities")
+    return {"probabilities": probabilities} if probabilities else {}
 
 
 def _with_table(runs: list[RunRecord]) -> tuple[list[RunRecord], dict[str, Any]]:
@@ -231,12 +241,12 @@ def _run_folders(folder: Path, depth: int = DEPTH) -> Iterable[Path]:
 
 
 def _renamed(
-    runs: Sequence[RunRecord], table: Mapping[str, Any], folder: Path
+    runs: Sequence[RunRecord], table: Mapping[str, Any], folder: str
 ) -> tuple[list[RunRecord], dict[str, Any]]:
-    """Add the folder's name to the name of every method."""
+    """Add the name of their folder to the name of every method."""
 
     def name(method: Any) -> str:
-        return f"{method} ({folder.name})"
+        return f"{method} ({folder})"
 
     renamed = {key: value for key, value in table.items() if key not in {"rows", "tests", "summary"}}
     renamed["rows"] = [{**row, "method": name(row["method"])} for row in table["rows"]]

@@ -17,6 +17,9 @@ EXAMPLES = 2000
 NEAR_SHARE = 0.1
 """A number counts as right in the browser within this share of the task's range around the gold number."""
 
+Row = tuple[str, tuple[tuple[str, str], ...], Any]
+"""A row's id, fields and gold answer."""
+
 RIGHT, WRONG, UNREADABLE, UNLABELLED = "right", "wrong", "unreadable", "unlabelled"
 
 
@@ -64,45 +67,48 @@ def example_set(
     if not runs:
         return None
     near = near_of(spec)
-    predictions = [{p.id: p for p in run.predictions} for run in runs]
-    rows: dict[str, Prediction] = {}
-    for by_id in predictions:
-        for row_id, prediction in by_id.items():
-            rows.setdefault(row_id, prediction)
-    errors = [
-        [row_id for row_id, p in by_id.items() if outcome(p, near) in {WRONG, UNREADABLE}] for by_id in predictions
-    ]
+    predictions = [{_row_of(p): p for p in run.predictions} for run in runs]
+    rows: dict[Row, Prediction] = {}
+    for by_row in predictions:
+        for row, prediction in by_row.items():
+            rows.setdefault(row, prediction)
+    errors = [[row for row, p in by_row.items() if outcome(p, near) in {WRONG, UNREADABLE}] for by_row in predictions]
     chosen = _choose(list(rows), errors, limit)
-    kept = [row_id for row_id in rows if row_id in chosen]
-    fields = list(dict.fromkeys(field for row_id in kept for field in rows[row_id].fields))
+    kept = [row for row in rows if row in chosen]
+    fields = list(dict.fromkeys(field for row in kept for field in rows[row].fields))
     data = {
         "task": task,
         "near": near,
         "fields": fields,
-        "words": _words(spec, [rows[row_id] for row_id in kept]),
+        "words": _words(spec, [rows[row] for row in kept]),
         "judges": [{"method": run.method, "seed": run.seed} for run in runs],
         "rows": [
             {
-                "id": row_id,
-                "fields": [rows[row_id].fields.get(field) for field in fields],
-                "gold": _plain(rows[row_id].gold),
-                "answers": [_answer(by_id.get(row_id), near) for by_id in predictions],
+                "id": rows[row].id,
+                "fields": [rows[row].fields.get(field) for field in fields],
+                "gold": _plain(rows[row].gold),
+                "answers": [_answer(by_row.get(row), near) for by_row in predictions],
             }
-            for row_id in kept
+            for row in kept
         ],
     }
-    missing_errors = {row_id for run_errors in errors for row_id in run_errors} - chosen
+    missing_errors = {row for run_errors in errors for row in run_errors} - chosen
     return ExampleSet(data, len(kept), len(rows), len(missing_errors), near)
 
 
-def _choose(row_ids: Sequence[str], errors: Sequence[Sequence[str]], limit: int) -> set[str]:
+def _row_of(prediction: Prediction) -> Row:
+    """Return what tells rows apart: files of one name in several folders have the same ids."""
+    return prediction.id, tuple(prediction.fields.items()), prediction.gold
+
+
+def _choose(rows: Sequence[Row], errors: Sequence[Sequence[Row]], limit: int) -> set[Row]:
     """Choose up to `limit` rows: `errors` run by run (the run with fewest first), then right rows."""
-    chosen: set[str] = set()
+    chosen: set[Row] = set()
     for run_errors in sorted(errors, key=len):
-        fresh = [row_id for row_id in run_errors if row_id not in chosen]
+        fresh = [row for row in run_errors if row not in chosen]
         chosen.update(_evenly(fresh, limit - len(chosen)))
-    wrong = {row_id for run_errors in errors for row_id in run_errors}
-    chosen.update(_evenly([row_id for row_id in row_ids if row_id not in wrong], limit - len(chosen)))
+    wrong = {row for run_errors in errors for row in run_errors}
+    chosen.update(_evenly([row for row in rows if row not in wrong], limit - len(chosen)))
     return chosen
 
 
@@ -125,10 +131,10 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _evenly(row_ids: Sequence[str], count: int) -> list[str]:
-    """Return `count` of the ids, evenly spaced over the whole; all of them when there are fewer."""
+def _evenly(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return `count` of the rows, evenly spaced over the whole; all of them when there are fewer."""
     if count <= 0:
         return []
-    if len(row_ids) <= count:
-        return list(row_ids)
-    return [row_ids[(2 * number + 1) * len(row_ids) // (2 * count)] for number in range(count)]
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[(2 * number + 1) * len(rows) // (2 * count)] for number in range(count)]

@@ -45,8 +45,7 @@ def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
     base = base_of(run)
     other_methods = [name for name in MethodSettings.model_fields if name != own_group(run.config.method)]
     settings = run.config.model_dump(mode="json", exclude={*_LEFT_BEHIND, *other_methods})
-    if run.config.model == _recorded_model(run).get("name"):
-        settings["model"] = base["name"]
+    settings["model"] = base.get("name") or _without_place(run.config.model)
     settings["runtime"] = {"dtype": run.config.runtime.dtype, "quantization": run.config.runtime.quantization}
     return {
         "schema": SCHEMA,
@@ -66,6 +65,8 @@ def base_of(run: Run) -> dict[str, Any]:
     """
     from adjudge.models.sources.bundled import BUNDLED, published_name
 
+    if is_portable(run.folder):
+        return dict(read_json(run.folder / FILE).get("base") or {})
     model = _recorded_model(run)
     if not model:
         return {}
@@ -77,7 +78,7 @@ def base_of(run: Run) -> dict[str, Any]:
         hub = published_name(name)
         base = {"name": f"{hub}@{commit}", "hub": hub, "revision": commit}
     else:
-        base = {"name": Path(name).name if Path(name).expanduser().is_absolute() else name, "hub": None}
+        base = {"name": _without_place(name), "hub": None}
     return base | ({"sha256": model["sha256"]} if "sha256" in model else {})
 
 
@@ -118,7 +119,13 @@ def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSp
             raise RunError(f"{path} was written by a newer adjudge ({record['adjudge']}). Update adjudge.")
         specs = [TaskSpec.model_validate(task) for task in record["tasks"]]
         settings = dict(record["settings"])
-        if record.get("format") == "merged":
+        form = record.get("format")
+        if form not in (None, "merged"):
+            raise RunError(
+                f"{folder} was exported as {form}, for other programs, and adjudge does not judge with it. Name the "
+                "run, its adapter folder, or an export with --format merged."
+            )
+        if form == "merged":
             settings["model"] = str(folder)
         elif model is not None:
             settings["model"] = model
@@ -131,6 +138,11 @@ def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSp
 def _recorded_model(run: Run) -> dict[str, Any]:
     path = run.folder / "environment.json"
     return (read_json(path).get("model") if path.is_file() else None) or {}
+
+
+def _without_place(model: str) -> str:
+    """Return the model's name; of a folder of this machine the last part of its path."""
+    return Path(model).name if Path(model).expanduser().is_absolute() else model
 
 
 def _without_rows(spec: TaskSpec) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from adjudge.models.engine.forward import build_engine
 from adjudge.models.policy import Policy
 from adjudge.models.sources.loading import load_causal_lm
 from adjudge.models.sources.quiet import no_future_warnings, quiet
-from adjudge.models.sources.untrusted import check_adapter, has_embeddings
+from adjudge.models.sources.untrusted import ADAPTER_CONFIG, check_adapter, has_embeddings
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.runs.card import write_card
 from adjudge.runs.folder import Run
@@ -39,7 +39,8 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
     tokenizer.save_pretrained(folder)
     write_json(folder / FILE, merged_record(run, specs, "merged"))
     if (run.folder / "config.yaml").is_file():
-        results = [Run.open(result).scores() for result in result_folders(run.folder)]
+        judged = [part for part in result_folders(run.folder) if (part / "scores.json").is_file()]
+        results = [Run.open(part).scores() for part in judged]
         write_card(folder, run, specs, results, base_of(run))
     again = run.config.model_copy(update={"model": str(folder)})
     return judging(again, *load_causal_lm(str(folder), run.config.runtime))
@@ -60,7 +61,7 @@ def merged_model(run: Run) -> tuple[Any, Any]:
     from peft import PeftModel
 
     entry = get_entry(run.config.method)
-    if entry.rates_labels and (run.folder / "adapter").is_dir():
+    if entry.rates_labels and (run.part("adapter") / ADAPTER_CONFIG).is_file():
         raise RunError(
             f"{run.folder} is a {run.config.method}: it rates answers with a head, which a language model has no place "
             "for, and writes none. Take it elsewhere as it is: its adapter folder, with judge.json."

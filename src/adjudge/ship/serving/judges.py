@@ -13,6 +13,7 @@ from adjudge.evaluation.abstention import ALWAYS, Decision, decide
 from adjudge.evaluation.calibration import calibrated
 from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, answer_text
+from adjudge.runs.names import names_apart
 from adjudge.system.console import without_bars
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
@@ -84,6 +85,7 @@ class ServedJudge:
             "fields": dict(spec.fields),
             "optional_fields": list(spec.optional),
             "labels": list(spec.words),
+            "probability_labels": list(spec.names),
             "number": number,
             "analysis": bool(self.analysis),
             "calibrated": self.temperature is not None,
@@ -129,19 +131,12 @@ def analysis_of(served: ServedJudge, prediction: Prediction) -> str:
 
 
 def names_for(folders: Sequence[Path]) -> list[str]:
-    """Return one name per run folder: its last part, or as many parts as tell the folders apart.
-
-    Raises RunError when a folder is given twice.
-    """
+    """Return one name per run folder (`names_apart`). Raises RunError when a folder is given twice."""
     parts = [folder.resolve().parts for folder in folders]
     for index, each in enumerate(parts):
         if each in parts[:index]:
             raise RunError(f"--run {folders[index]} is given twice: name each run once.")
-    for length in range(1, max(map(len, parts), default=1) + 1):
-        names = ["/".join(each[-length:]).lstrip("/") for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in folders]
+    return names_apart(folders)
 
 
 def judges_of_run(

@@ -20,7 +20,9 @@ async function ask(path, body, signal) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/json";
   for (let attempt = 0; ; attempt++) {
-    const response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+    const response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal }).catch((error) => {
+      throw error instanceof TypeError ? new Error("The server cannot be reached. Is it still running?") : error;
+    });
     if (response.ok) return response.json();
     if (response.status === 429 && attempt < RETRIES) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -38,7 +40,7 @@ async function trying(work) {
   try {
     await work();
   } catch (error) {
-    if (error.name !== "AbortError") showProblem(error instanceof TypeError ? "The server cannot be reached. Is it still running?" : error.message);
+    if (error.name !== "AbortError") showProblem(error.message);
   }
 }
 
@@ -140,7 +142,7 @@ function rowsToJudge() {
 
 async function judgeTable() {
   const rows = rowsToJudge(), judged = table, judge = model, predictions = [];
-  const wanted = [judge.number ? "number" : "label", ...judge.labels.map((word) => `p_${word}`), "unreadable", ...(judge.abstains ? ["abstained"] : []), ...(judge.analysis ? ["analysis"] : [])];
+  const wanted = [judge.number ? "number" : "label", ...judge.probability_labels.map((word) => `p_${word}`), "unreadable", ...(judge.abstains ? ["abstained"] : []), ...(judge.analysis ? ["analysis"] : [])];
   const names = addedNames(judged.columns, wanted);
   stopper = new AbortController();
   get("start").disabled = true;
@@ -157,9 +159,9 @@ async function judgeTable() {
   } finally {
     get("start").disabled = false;
     get("stop").hidden = true;
-    if (predictions.length < rows.length) get("progresstext").textContent = `Stopped after ${predictions.length} of ${rows.length} rows.`;
+    if (predictions.length < rows.length) get("progresstext").textContent = `Stopped after ${predictions.length} of ${rows.length} rows`;
+    if (predictions.length) offer(judged, judge, names, predictions);
   }
-  offer(judged, judge, names, predictions);
 }
 
 function showProgress(done, all) {
@@ -170,12 +172,12 @@ function showProgress(done, all) {
 function offer(judged, judge, names, predictions) {
   const added = predictions.map((prediction) => [
     prediction.unreadable || prediction.abstained ? "" : String(judge.number ? prediction.number : prediction.label),
-    ...judge.labels.map((word) => String(Number(prediction.probabilities[word].toFixed(6)))),
+    ...judge.probability_labels.map((word) => word in prediction.probabilities ? String(Number(prediction.probabilities[word].toFixed(6))) : ""),
     String(prediction.unreadable),
     ...(judge.abstains ? [String(prediction.abstained)] : []),
     ...(judge.analysis ? [prediction.analysis ?? ""] : []),
   ]);
-  const lines = [[...judged.columns, ...names], ...judged.rows.map(({ cells }, index) => [...cells, ...added[index]])];
+  const lines = [[...judged.columns, ...names], ...judged.rows.map(({ cells }, index) => [...cells, ...(added[index] ?? names.map(() => ""))])];
   if (downloadUrl) URL.revokeObjectURL(downloadUrl);
   downloadUrl = URL.createObjectURL(new Blob([writeCsv(lines)], { type: "text/csv" }));
   Object.assign(get("download"), { href: downloadUrl, download: judged.name.replace(/\.csv$/i, "") + "-judged.csv", hidden: false });
