@@ -61,6 +61,13 @@ def test_it_is_loaded_with_its_head_in_its_run_and_elsewhere(run: Run, able: Pat
     assert len({round(row.probabilities[spec.words[0]], 4) for row in judged}) > 1
 
 
+def test_its_own_folder_is_not_merged_either(run: Run, able: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run.folder / "adapter", tmp_path / "moved")
+    for folder in (run.folder, moved):
+        with pytest.raises(RunError, match="rates answers with a head"):
+            export_judge(folder, "merged", tmp_path / "merged", model=None if folder == run.folder else str(able))
+
+
 def test_transformers_and_peft_give_its_logits(run: Run, able: Path) -> None:
     (spec,) = read_tasks(run.folder)
     task = load_one("head", run, spec).task

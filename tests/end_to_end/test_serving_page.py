@@ -2,11 +2,13 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import pytest
 from fake_method import FakeJudge
 from playwright.sync_api import Error, sync_playwright
 from serving import FILMS, all_judges, films, first_word, running
+from specs import label_task
 
 from adjudge.evaluation.abstention import Decision
 from adjudge.ship.serving.judges import ServedJudge
@@ -127,6 +129,40 @@ def test_a_table_is_judged_and_downloaded(open_page, url, tmp_path):
     assert page.locator("#preview tbody tr").count() == 50
     assert "2 unreadable" in page.inner_text("#progresstext")
     assert fits(page)
+
+
+def test_what_was_judged_before_a_failure_is_offered(open_page, url, tmp_path):
+    page = open_page(url)
+    page.wait_for_selector("#field-text")
+    choose_file(page, ("text\n" + "good film\n" * 64 + "bad \0 film\ngood end\n").encode())
+    page.click("#start")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "NUL" in page.inner_text("#problem")
+    assert "Stopped after 64 of 66 rows" in page.inner_text("#progresstext")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "judged.csv")
+    rows = list(csv.DictReader((tmp_path / "judged.csv").read_text().replace("\0", "").splitlines()))
+    assert [row["label"] for row in rows] == ["good"] * 64 + ["", ""]
+
+
+def test_sets_of_labels_have_a_probability_per_label(open_page, tmp_path):
+    spec = label_task("sport", "politics", several="words", metrics=("micro_f1",))
+
+    class Marginals(FakeJudge):
+        def judge(self, examples, **options):
+            shares = {"sport": 0.9, "politics": 0.2}
+            return [replace(each, probabilities=shares) for each in super().judge(examples, **options)]
+
+    with running([ServedJudge("news", spec, Marginals(spec, lambda _: "sport"), "sft", run="news")]) as url:
+        page = open_page(url)
+        page.wait_for_selector("#field-text")
+        choose_file(page, b"text\na match\n")
+        page.click("#start")
+        with page.expect_download() as download:
+            page.click("#download")
+        download.value.save_as(tmp_path / "judged.csv")
+    assert (tmp_path / "judged.csv").read_text().splitlines()[1] == "a match,sport,0.9,0.2,false"
 
 
 def test_answers_that_are_held_back_are_marked(open_page, tmp_path):

@@ -47,7 +47,7 @@ OPTIONS = {
     "--corpus --model --seed --preset --config --dtype --out",
     "generate": "--task --data-dir --skip-dev --labels --about --prompt --form --rows --oversample --select "
     "--temperature --max-tokens --corpus --model --seed --preset --config --out --force",
-    "serve": "--run --host --port --min-confidence --send-rows",
+    "serve": "--run --task --model --host --port --min-confidence --send-rows",
     "report": "--out",
     "rerun": "--out --data-dir --reward-funcs --report-to --send-rows --force",
     "methods": "--preset",
@@ -147,7 +147,7 @@ def test_help_and_version_are_fast():
             "--instruction describes your own table: name the table with --data",
         ),
         (["train", "sft", "--preset", "papre"], "Did you mean 'paper'?"),
-        (["train", "sft", "--decode", "beam"], "'greedy' or 'labels'"),
+        (["train", "sft", "--decode", "beam"], "'greedy', 'labels' or 'mean'"),
         (["train", "sft", "--init", "run"], "run holds no adapter to start from"),
         (
             ["train", "encoder", "--init", "run"],
@@ -422,10 +422,10 @@ def test_evaluate_refuses_options_fixed_by_training(trained):
 
 
 def test_evaluate_of_a_run_names_mistakes(trained):
-    assert "'greedy' or 'labels'" in refused("evaluate", "--run", trained, "--decode", "beam")
+    assert "'greedy', 'labels' or 'mean'" in refused("evaluate", "--run", trained, "--decode", "beam")
     new = trained.parent / "new.csv"
     new.write_text("text\nfine\n", encoding="utf-8")
-    assert "'greedy' or 'labels'" in refused(
+    assert "'greedy', 'labels' or 'mean'" in refused(
         "predict", "--run", trained, "--input", new, "--out", trained.parent / "o.csv", "--decode", "beam"
     )
     assert "data.eval_rows" in refused("evaluate", "--run", trained, "--eval-rows", 0)

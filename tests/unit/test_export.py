@@ -1,11 +1,13 @@
 """Exported judges: merged folders, GGUF files, ONNX files, and the check that counts changed answers."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from fake_method import write_reviews
+from specs import label_task
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import adjudge
@@ -103,6 +105,45 @@ def test_a_gguf_judge_carries_its_prompt(trained, tmp_path):
     text_of_row = adjudge.load_split(spec, "dev")[0].fields["text"]
     template = text.partition('TEMPLATE """')[2].partition('"""')[0]
     assert template.replace("{{ .Prompt }}", text_of_row.strip()) == shown
+
+
+def test_an_export_for_other_programs_is_not_judged_with(trained, tmp_path):
+    export_judge(trained, "gguf", tmp_path / "gguf", dtype="float32", max_changed=1)
+    with pytest.raises(RunError, match=r"was exported as gguf, for other programs.*its adapter folder"):
+        adjudge.open_judge(tmp_path / "gguf")
+
+
+def test_a_run_that_was_not_judged_is_exported_and_calibrated(trained, tmp_path, capsys):
+    for name in ("scores.json", "predictions"):
+        path = trained / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert export_judge(trained, "merged", tmp_path / "merged").rows == 0
+    assert "nothing was compared" in capsys.readouterr().err
+    unseen = str(write_reviews(tmp_path / "unseen.csv", 30))
+    adjudge.open_run(trained).calibrate(data=unseen, text="text", label="label")
+    assert json.loads((trained / "adapter/judge.json").read_text())["calibration"]
+
+
+def test_a_moved_adapter_leaves_no_place_of_this_machine(trained, able, tmp_path):
+    moved = shutil.copytree(trained / "adapter", tmp_path / "moved")
+    export_judge(moved, "merged", tmp_path / "merged", model=str(able))
+    assert str(able.parent) not in (tmp_path / "merged/judge.json").read_text()
+
+
+def test_a_modelfile_asks_label_by_label(able):
+    spec = label_task("sport", "politics", several="passes", metrics=("micro_f1",))
+    text = modelfile(load_config(), spec, AutoTokenizer.from_pretrained(able), "model.gguf")
+    assert "Label: the-field-label" in text.splitlines()[1] and "{{ .Prompt }}" in text
+
+
+def test_a_modelfile_lets_an_analysis_before_the_judgement_end(able):
+    tokenizer, spec = AutoTokenizer.from_pretrained(able), adjudge.load_task("glue/sst2")
+    plain, before = (
+        modelfile(load_config(values=values), spec, tokenizer, "model.gguf")
+        for values in ({}, {"prompt.analysis": "before"})
+    )
+    assert r'PARAMETER stop "\n"' in plain and r'PARAMETER stop "\n"' not in before
+    assert int(re.search("num_predict ([0-9]+)", before)[1]) > 96 + 32
 
 
 def test_a_modelfile_of_two_fields_takes_the_row_as_the_template_writes_it(able):

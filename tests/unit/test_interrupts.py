@@ -57,7 +57,7 @@ def test_a_run_that_is_still_to_be_replaced_needs_force_again(trained):
     assert words[-1] == "--force"
 
 
-@pytest.mark.parametrize("verb", ["compare", "rerun", "submit"])
+@pytest.mark.parametrize("verb", ["compare", "predict", "rerun", "submit", "tune"])
 def test_verbs_that_keep_what_is_done_go_on_with_the_same_command(verb, trained):
     said, words = words_after(verb, verb, "--out", str(trained), folder=trained)
     assert said.startswith(f"; {trained} is incomplete. To continue:\n")
@@ -65,7 +65,7 @@ def test_verbs_that_keep_what_is_done_go_on_with_the_same_command(verb, trained)
     assert words_after(verb, verb)[0].startswith(". To continue:")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict", "fetch"])
+@pytest.mark.parametrize("verb", ["evaluate", "fetch"])
 def test_other_long_verbs_begin_again(verb, trained):
     said, words = words_after(verb, verb, "--run", str(trained), folder=trained)
     assert said.startswith(". To begin again:\n")

@@ -14,6 +14,7 @@ from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.experiments.compare import compare
 from adjudge.experiments.evaluate import evaluate_run, evaluate_tasks, load_judge
 from adjudge.experiments.execute import execute
+from adjudge.experiments.pick_run import pick_run
 from adjudge.methods.registry import METHODS, parse_name
 from adjudge.methods.settings import own_settings
 from adjudge.report.collect import collect
@@ -402,3 +403,11 @@ def test_the_averages_say_that_a_mixture_failed():
     ((_, mixture),) = suite_scores({"rows": rows, "failed": failed})
     assert mixture.method == "multi-sft"
     assert {"glue/sst2 (failed)", "glue/rte (failed)"} <= set(mixture.missing)
+
+
+def test_a_comparison_that_a_mixture_wins_judges_with_it(tasks, built, tmp_path):
+    compare(settings("data.eval_rows=8"), tasks[:2], ["multi-ppo"], [0], tmp_path / "out", runner=execute)
+    with pytest.raises(RunError, match="several tasks"):
+        pick_run(tmp_path / "out")
+    folder = pick_run(tmp_path / "out", "topics")
+    assert (folder / "tasks.yaml").is_file() and load_judge(folder, spec=pick_task(folder, "topics"))[1] == tasks[1]

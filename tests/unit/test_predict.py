@@ -108,7 +108,7 @@ def test_the_mean_number_is_weighed_by_every_numbers_probability(policy: Policy)
         prompt = judge.task.renderer.prompt(example).ids
         logps = []
         for number in [step / 10 for step in range(-5, 11)]:
-            answer = policy.tokenizer(f"{number:.1f}", add_special_tokens=False).input_ids + [judge.task.end.end_ids[0]]
+            answer = [*policy.tokenizer(f"{number:.1f}", add_special_tokens=False).input_ids, judge.task.end.end_ids[0]]
             logp = policy.lm(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float().log_softmax(-1)
             logps.append(sum(logp[len(prompt) - 1 + place, token].item() for place, token in enumerate(answer)))
         mean = sum(share * step / 10 for step, share in zip(range(-5, 11), torch.tensor(logps).softmax(0), strict=True))

@@ -1,12 +1,14 @@
 """Files that `predict` writes: the cells of the input, unchanged and in their order."""
 
 import csv
+from typing import ClassVar
 
 import pytest
 from fuzz import Parrot
 from specs import label_task
 
 from adjudge.errors import DataError
+from adjudge.experiments import kept_predictions
 from adjudge.experiments.predict_file import predict_file
 from adjudge.tasks import read_table
 from adjudge.tasks.table_format import TableFormat
@@ -55,7 +57,7 @@ def test_a_repeated_column_that_is_not_judged_is_kept(tmp_path):
     rows = [["note", "text", "note"], ["1", "fine", "2"]]
     out = judged(write_csv(tmp_path / "new.csv", rows), tmp_path / "out.csv")
     assert out.read_text().splitlines()[1].startswith("1,fine,2,ham")
-    with pytest.raises(DataError, match="no column 'text'"):
+    with pytest.raises(DataError, match="'text' occurs twice"):
         judged(write_csv(tmp_path / "twice.csv", [["text", "text"], ["a", "b"]]), tmp_path / "out.csv", force=True)
 
 
@@ -94,3 +96,42 @@ def test_negative_numbers_with_a_decimal_comma_are_no_formulas(tmp_path, capsys)
     assert "formulas" not in capsys.readouterr().err
     judged(write_csv(tmp_path / "new.csv", [["text", "n"], ["fine", "-4,5+1"]], ";"), tmp_path / "out.csv", force=True)
     assert "1 cells begin with" in capsys.readouterr().err
+
+
+class Stopping(Parrot):
+    """A parrot that is stopped at its third call."""
+
+    calls: ClassVar[list[int]] = []
+
+    def judge(self, examples, **options):
+        self.calls.append(len(examples))
+        if len(self.calls) == 3:
+            raise KeyboardInterrupt
+        return super().judge(examples, **options)
+
+
+def test_rows_that_were_judged_before_a_stop_are_not_judged_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(Stopping, "calls", [])
+    source = write_csv(tmp_path / "new.csv", [["text"], *([f"row {number}"] for number in range(11))])
+    with pytest.raises(KeyboardInterrupt, match=r"out\.csv\.judged\.partial"):
+        predict_file(Stopping(spec()), spec(), source, tmp_path / "out.csv")
+    predict_file(Stopping(spec()), spec(), source, tmp_path / "out.csv")
+    assert Stopping.calls == [4, 4, 3, 3] and "continuing after row 8 of 11" in capsys.readouterr().err
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
+
+
+def test_groups_are_read_and_judged_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(Stopping, "calls", [])
+    grouped = label_task("ham", "spam", group="question")
+    rows = [["text", "question"], *([f"row {number}", str(number // 2)] for number in range(4)), ["last", ""]]
+    predictions = predict_file(Stopping(grouped), grouped, write_csv(tmp_path / "new.csv", rows), tmp_path / "out.csv")
+    assert [each.group for each in predictions] == ["0", "0", "1", "1", ""] and Stopping.calls == [4, 1]
+
+
+def test_an_output_that_cannot_be_written_is_known_before_anything_is_judged(tmp_path):
+    source = write_csv(tmp_path / "new.csv", [["text"], ["fine"]])
+    with pytest.raises(DataError, match="its folder cannot be made"):
+        judged(source, source / "out.csv")

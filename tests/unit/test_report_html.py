@@ -10,6 +10,7 @@ import yaml
 
 from adjudge.config import load_config
 from adjudge.errors import RunError
+from adjudge.report.certainty import certainties
 from adjudge.report.collect import collect
 from adjudge.report.curves import panels, recall_panel
 from adjudge.report.examples import example_set, outcome
@@ -17,7 +18,7 @@ from adjudge.report.html import render_report
 from adjudge.report.plots import confusion, interval_chart, scatter, ticks
 from adjudge.report.sentences import headline
 from adjudge.report.summary import summarise
-from adjudge.runs.folder import Run
+from adjudge.runs.folder import Run, read_json
 from adjudge.system.files import write_json
 from adjudge.types import Prediction
 
@@ -423,6 +424,30 @@ def test_same_cell_in_two_folders_gets_two_names(tmp_path):
     for name in ("first", "second"):
         write_run(tmp_path / name, "ppo", judged(("Positive", "Positive")))
     assert collect([tmp_path / "first", tmp_path / "second"]).methods == ("ppo", "ppo (second)")
+    assert collect([tmp_path / "first", tmp_path / "second/../first"]).methods == ("ppo",)
+
+
+def test_folders_of_one_name_are_told_apart_and_their_rows_too(tmp_path):
+    folders = [tmp_path / name / "seed-0" for name in ("a", "b", "c")]
+    for folder, gold in zip(folders, ("Positive", "Negative", "Positive"), strict=True):
+        write_run(folder, "sft", judged((gold, "Positive")))
+    assert collect(folders).methods == ("sft", "sft (b/seed-0)", "sft (c/seed-0)")
+    (shown,) = page_of(*folders).data["tasks"]
+    assert [(row["gold"], [answer and answer[0] for answer in row["answers"]]) for row in shown["rows"]] == [
+        ("Positive", ["right", None, "right"]),
+        ("Negative", [None, "wrong", None]),
+    ]
+
+
+def test_a_run_that_was_calibrated_after_the_comparison_is_shown_so(tmp_path):
+    comparison(tmp_path)
+    folder = tmp_path / "glue-sst2/sft/seed-0"
+    figure = {"value": 0.2, "low": 0.1, "high": 0.3}
+    scores = dict.fromkeys(("ece", "brier", "log_loss", "auroc"), figure)
+    whole = {"rows": 4, "own": scores, "calibrated": scores, "temperature": 3.0, "ece_by_chance": 0.1}
+    write_json(folder / "scores.json", {**read_json(folder / "scores.json"), "probabilities": whole})
+    (own, calibrated) = certainties(collect([tmp_path]).table, "glue/sst2")
+    assert (own.temperature, calibrated.temperature) == (None, 3.0)
 
 
 def test_run_stopped_during_setup_is_interrupted(tmp_path):

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import DataError, RunError
+from adjudge.experiments import kept_predictions
 from adjudge.experiments.execute import execute
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import write_task, write_tasks
-from adjudge.submission import judge as judging
 from adjudge.submission.check import check_zip
 from adjudge.submission.formats import FORMS, form_of_task
 from adjudge.submission.submit import plan
@@ -133,7 +133,7 @@ def test_training_again_removes_the_judged_rows(wnli, tmp_path):
 
 @pytest.mark.parametrize("cut", [b"", b'{"id": "test.tsv:9", "fie'])
 def test_an_interrupted_submission_continues(cut, wnli, tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 50)
     judged_rows = []
 
     def stop_at(row):
@@ -384,7 +384,7 @@ def test_multirc_rows_are_nested_again(tmp_path, monkeypatch):
         (["--run", "runs/a"], "Name the zip with --out"),
         (["--run", "runs/a", "--out", "a.tar"], "name a file that ends in .zip"),
         (["--run", "runs/a", "--out", "a.zip"], "runs/a is no run folder"),
-        (["--run", "runs/a", "--out", "a.zip", "--decode", "beam"], "'greedy' or 'labels'"),
+        (["--run", "runs/a", "--out", "a.zip", "--decode", "beam"], "'greedy', 'labels' or 'mean'"),
         (["--run", "runs/a", "--out", "a.zip", "--task", "a,,b"], "empty part"),
         (["--check", "a.zip"], "a.zip: cannot be read: No such file"),
         (["--check", "a.zip", "--run", "runs/a"], "does not go with --run"),

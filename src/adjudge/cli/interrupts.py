@@ -12,9 +12,9 @@ from pathlib import Path
 from adjudge.runs.work import has_trained
 from adjudge.system.parallel import world_size
 
-GO_ON = frozenset({"audit", "compare", "continual", "generate", "rerun", "submit"})
+GO_ON = frozenset({"audit", "compare", "continual", "generate", "predict", "rerun", "submit", "tune"})
 """Verbs that keep what is done and go on with it when the same command is given again."""
-BEGIN_AGAIN = frozenset({"train", "evaluate", "predict", "fetch"})
+BEGIN_AGAIN = frozenset({"train", "evaluate", "fetch"})
 """Verbs that begin again with the same command; a run of `train` that did a step goes on with --resume."""
 
 

@@ -72,10 +72,13 @@ def predict(
 
     Keeps the input columns and adds the label, a probability per label, and whether the answer was unreadable.
     """
+    from adjudge.errors import ConfigError
     from adjudge.evaluation.abstention import read_decision
     from adjudge.experiments.evaluate import load_judge, tasks_of
     from adjudge.experiments.pick_run import pick_run
-    from adjudge.experiments.predict_file import check_out, predict_file
+    from adjudge.experiments.predict_file import check_out, judge_identity, predict_file
+    from adjudge.methods.settings import model_of
+    from adjudge.models.chat_api import is_api
     from adjudge.runs.calibration import temperature_of
     from adjudge.runs.tasks import pick_among
     from adjudge.system.console import note
@@ -95,8 +98,13 @@ def predict(
     if temperature is None and (decision.minimum or decision.costs):
         calibrate = f"adjudge calibrate --run {shlex.quote(str(folder))}"
         note(f"the probabilities are not calibrated, so they may be too sure; first: {calibrate}")
-    _, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
+    opened, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
+    if decision and is_api(model_of(opened.config)):
+        raise ConfigError(
+            "A model behind an API gives no probabilities to hold answers back by, or to weigh costs with."
+        )
     # Rows are missing in the output only when the user of this file says so, whatever the run did with its own.
     bad_rows = settings.get("data.bad_rows", "error")
     options = {"form": form, "bad_rows": bad_rows, "temperature": temperature, "decision": decision}
-    predict_file(judge, spec, source, out, force=force, **options)
+    identity = judge_identity(opened, spec)
+    predict_file(judge, spec, source, out, force=force, identity=identity, **options)

@@ -12,7 +12,7 @@ import typer
 
 from adjudge.cli.doubt import MinConfidence
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import JudgingSettings, SendRows, examples, given_settings
+from adjudge.cli.options import BaseModel, JudgingSettings, SendRows, examples, given_settings
 
 if TYPE_CHECKING:
     from adjudge.ship.serving.judges import ServedJudge
@@ -40,6 +40,13 @@ def serve(
         ),
     ],
     overrides: JudgingSettings = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this task, of a run or a comparison over several.", show_default="all of a run"
+        ),
+    ] = None,
+    model: BaseModel = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 is any free one.")
@@ -68,7 +75,7 @@ def serve(
     if key is not None and not key.strip():
         raise ConfigError(f"{KEY} is set but empty: give it a key, or unset it to serve without one.")
     bound = bind(host, port)
-    judges = _load(run, given_settings(ctx.params), min_confidence or [])
+    judges = _load(run, task, model, given_settings(ctx.params), min_confidence or [])
     if key is None and not host.startswith(LOOPBACK):
         warn(f"everyone who reaches {host} can use these judges. Set {KEY} to ask for a key.")
     note(f"serving at {address(bound)}  (a page at /, POST /v1/classify, /v1/chat/completions)")
@@ -76,7 +83,9 @@ def serve(
     note("stopped; every accepted request was answered.")
 
 
-def _load(runs: list[str], settings: Mapping[str, Any], min_confidence: list[str]) -> list[ServedJudge]:
+def _load(
+    runs: list[str], task: str | None, model: str | None, settings: Mapping[str, Any], min_confidence: list[str]
+) -> list[ServedJudge]:
     """Return the judges of the runs. Prints what each is, and the vLLM command for its adapter."""
     from adjudge.config import change
     from adjudge.evaluation.abstention import read_decision
@@ -84,17 +93,20 @@ def _load(runs: list[str], settings: Mapping[str, Any], min_confidence: list[str
     from adjudge.experiments.pick_run import pick_run
     from adjudge.methods.registry import get_entry
     from adjudge.runs.calibration import temperature_of
+    from adjudge.runs.tasks import pick_among
     from adjudge.ship.serving.judges import judges_of_run, names_for
     from adjudge.ship.serving.vllm import vllm_command
     from adjudge.system.console import note
 
     names = names_for([Path(folder) for folder in runs])
-    folders = [pick_run(Path(folder)) for folder in runs]
+    folders = [pick_run(Path(folder), task) for folder in runs]
     served: list[ServedJudge] = []
     for name, folder in zip(names, folders, strict=True):
-        opened, specs = open_folder(folder)
+        opened, specs = open_folder(folder, model=model)
+        if task is not None:
+            specs = [pick_among(folder, specs, task)]
         decisions = {spec.name: read_decision(spec, min_confidence) for spec in specs}
-        judges = load_judges(folder, settings=settings)  # checks the settings, too
+        judges = load_judges(folder, model=model, settings=settings)  # checks the settings, too
         config = change(opened.config, settings)
         loaded = judges_of_run(name, specs, judges, method=config.method, batch_size=config.evaluation.batch_size)
         for index, judge in enumerate(loaded):

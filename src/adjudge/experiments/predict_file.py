@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from adjudge.errors import DataError, nearest
 from adjudge.evaluation.abstention import Decision, decide, expected_cost
+from adjudge.experiments.kept_predictions import count_judged, judge_to_disk, read_predictions
+from adjudge.runs.folder import Run
 from adjudge.system.console import note, warn
 from adjudge.system.files import SURROGATES, write_bytes, write_text
 from adjudge.system.text import shorten
@@ -48,6 +52,7 @@ def predict_file(
     bad_rows: OnBadRows = "error",
     temperature: float | None = None,
     decision: Decision | None = None,
+    identity: str = "judged",
 ) -> list[Prediction]:
     """Judge every row of `source`, write `out` in the format of its suffix, and return the predictions.
 
@@ -55,18 +60,21 @@ def predict_file(
     The input columns come first, unchanged and in their order; a CSV written from a CSV keeps its separator. A name
     already in the input is written as ``predicted_label``. An existing `out` is replaced only with `force`. `form` says
     how `source` is separated and encoded, where it does not tell. With "drop", `bad_rows` are listed and left out.
-    Probabilities are divided by the judge's `temperature`. With a `decision`, ``label`` is empty for an answer that is
-    held back, and a last column ``abstained`` says so.
+    Judged rows are kept beside `out` until it is written, in a file named after the judge's `identity`: after a stop
+    the next call goes on behind them. Probabilities are divided by the judge's `temperature`. With a `decision`,
+    ``label`` is empty for an answer that is held back, and a last column ``abstained`` says so.
     Raises DataError for a missing column, a bad row such as one with an empty text (with file and line), or cells the
     output format cannot hold.
     """
     from adjudge.evaluation.calibration import calibrated
     from adjudge.tasks import examples_for_prediction, read_table
+    from adjudge.tasks.reading.table import require_columns
 
     source, out, form = Path(source), Path(out), form or TableFormat()
     check_out(source, out, force=force)
     bad = BadRows(source, bad_rows)
     columns, rows = read_table(source, form, bad)
+    require_columns(source, columns, [name for name in spec.fields.values() if columns.count(name) > 1])  # named twice
     examples = examples_for_prediction(spec, rows, str(source), bad)
     if not examples:
         bad.stop()
@@ -78,7 +86,12 @@ def predict_file(
     _check_cells(out, columns, rows)
     if kind in (".csv", ".tsv"):
         _note_formulas(out, rows)
-    answers = judge.judge(examples, probabilities=not spec.is_number, title=f"judging {source.name}")
+    partial = out.with_name(f"{out.name}.{identity}.partial")
+    if done := count_judged(partial, examples):
+        note(f"continuing after row {done:,} of {len(examples):,}, {partial}")
+    left = examples[done:]
+    judge_to_disk(judge, left, partial, probabilities=not spec.is_number, title=f"judging {source.name}")
+    answers = list(read_predictions(partial))
     predictions = decide(calibrated(answers, temperature), decision)
     added = [dict(zip(names, _cells(spec, each, len(names)), strict=True)) for each in predictions]
     if kind == ".parquet":
@@ -90,8 +103,18 @@ def predict_file(
     else:
         keeps = columns.separator if plain_name(source).suffix.lower() == ".csv" else None
         write_text(out, _as_csv([*columns, *names], rows, added, keeps or ","))
+    partial.unlink()
     note(f"{len(predictions)} rows judged, {_counts(predictions, decision)} → {out}")
     return predictions
+
+
+def judge_identity(run: Run, spec: TaskSpec) -> str:
+    """Return a name for the judge of a run and task, for the file of judged rows: another judge has another."""
+    made = [
+        path.stat().st_mtime_ns for name in ("training.json", "judge.json") if (path := run.folder / name).is_file()
+    ]
+    parts = (str(run.folder.resolve()), made, run.config.model_dump_json(), spec.model_dump_json())
+    return hashlib.sha256(repr(parts).encode("utf-8", SURROGATES)).hexdigest()[:8]
 
 
 def _counts(predictions: Sequence[Prediction], decision: Decision) -> str:
@@ -118,6 +141,12 @@ def check_out(source: Path, out: Path, *, force: bool = False) -> None:
         raise DataError(f"{out} is the input itself. Name another --out.")
     if out.exists() and not force:
         raise DataError(f"{out} is there already. Name another --out, or add --force to replace it.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: its folder cannot be made: {error.strerror}. Name another --out.") from None
+    if not os.access(out.parent, os.W_OK):
+        raise DataError(f"{out}: nothing can be written into {out.parent}. Name another --out.")
 
 
 def added_names(spec: TaskSpec, columns: Sequence[str], *, abstains: bool = False) -> list[str]:

@@ -105,25 +105,14 @@ def _check_demonstrations(config: Config) -> None:
 
 def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     """Raise ConfigError for settings of the method which do not fit the tasks."""
-    from adjudge.prompts.answers import every_answer
     from adjudge.rewards.checks import check_rewards, need_labels
 
     entry = get_entry(config.method)
     if is_api(model_of(config)) and not entry.rates_labels:
         check_api_metrics(model_of(config), specs)
     for spec in specs:
-        if spec.is_number and not entry.numbers:
-            if not entry.trains:
-                raise ConfigError(
-                    f"{spec.name} is answered with a number, and {entry.name} judges labels. Use another method."
-                )
-            others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
-            raise ConfigError(
-                f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
-                f"between numbers near is good. Use another method, such as {', '.join(others)}."
-            )
-        if spec.is_number and entry.model == "model" and config.evaluation.decode == "mean":
-            every_answer(spec)
+        if spec.is_number:
+            _check_number(config, entry, spec)
         if spec.several == "words":
             _check_sets(config, entry, spec)
         if spec.several and entry.trains and config.calibration.rows:
@@ -143,6 +132,23 @@ def check_tasks(config: Config, specs: Sequence[TaskSpec]) -> None:
     reward = reward_settings(config)
     if reward is not None:
         check_rewards(reward, specs)
+
+
+def _check_number(config: Config, entry: Entry, spec: TaskSpec) -> None:
+    """Raise ConfigError where a method or a way to answer does not go with numbers."""
+    from adjudge.prompts.answers import every_answer
+
+    if entry.model == "model" and config.evaluation.decode == "mean":
+        every_answer(spec)
+    if entry.numbers:
+        return
+    if not entry.trains:
+        raise ConfigError(f"{spec.name} is answered with a number, and {entry.name} judges labels. Use another method.")
+    others = [other.name for other in METHODS.values() if other.trains_adapter and other.numbers]
+    raise ConfigError(
+        f"{spec.name} is answered with a number, and {entry.name} learns from answers that are right or wrong: "
+        f"between numbers near is good. Use another method, such as {', '.join(others)}."
+    )
 
 
 def _check_sets(config: Config, entry: Entry, spec: TaskSpec) -> None:

@@ -88,7 +88,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     """Read comparison folders (with table.json, or with run folders below) and single run folders.
 
     When several of `folders` hold the same method, task and seed, the folder's name is added to the method's name, from
-    the second on. A folder that is given twice is read once. Raises RunError when a folder is neither, or a file in it is damaged.
+    the second on. A folder that is given twice is read once. Raises RunError when a folder is neither, or a file in it
+    is damaged.
     """
     if not folders:
         raise RunError("There is nothing to report on: name at least one run or comparison folder.")
@@ -100,11 +101,11 @@ def collect(folders: Sequence[Path]) -> Collection:
     provenance: dict[str, str] = {}
     known: set[tuple[str, str, int | None]] = set()
     folders = list({Path(folder).resolve(): Path(folder) for folder in folders}.values())
-    for folder, name in zip(folders, names_apart(folders), strict=True):
+    for folder, short in zip(folders, names_apart(folders), strict=True):
         folder_runs, table = _collect_folder(folder)
         cells = {(str(row["task"]), str(row["method"]), row.get("seed")) for row in table["rows"]}
         if cells & known:
-            folder_runs, table = _renamed(folder_runs, table, name)
+            folder_runs, table = _renamed(folder_runs, table, short)
         known |= cells
         runs += folder_runs
         rows += table["rows"]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError, RunError, nearest
+from adjudge.experiments.kept_predictions import read_predictions
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.submission.check import check_zip
 from adjudge.submission.formats import FORMS, SUITES, Form, form_of_task
-from adjudge.submission.judge import judge_test_rows, read_predictions
+from adjudge.submission.judge import judge_test_rows
 from adjudge.submission.write import LIKELIEST, MAJORITY, File, first_unknown_rule, pack, write_file
 from adjudge.system.files import write_bytes
 from adjudge.tasks import load_task

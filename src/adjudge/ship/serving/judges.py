@@ -12,6 +12,7 @@ from adjudge.errors import RunError
 from adjudge.evaluation.abstention import ALWAYS, Decision, decide
 from adjudge.evaluation.calibration import calibrated
 from adjudge.evaluation.predict import Judge, PromptedJudge
+from adjudge.evaluation.ranked_judge import RankedJudge
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, answer_text
 from adjudge.runs.names import names_apart
 from adjudge.system.console import without_bars
@@ -142,7 +143,17 @@ def names_for(folders: Sequence[Path]) -> list[str]:
 def judges_of_run(
     name: str, specs: Sequence[TaskSpec], judges: Mapping[str, Judge], *, method: str = "", batch_size: int = 32
 ) -> list[ServedJudge]:
-    """Return the judges of one run: under the run's name, or ``RUN/TASK`` for a run over several tasks."""
+    """Return the judges of one run: under the run's name, or ``RUN/TASK`` for a run over several tasks.
+
+    Raises RunError for a judge that compares the rows of a group, which a request does not tell.
+    """
+    for spec in specs:
+        judge = judges[spec.name]
+        if isinstance(judge, RankedJudge) and judge.fitted.kind == "groups":
+            raise RunError(
+                f"{name} compares the rows of a group with each other, and rows of a request have no groups. "
+                "Judge a file with the column of the groups: adjudge predict."
+            )
     return [
         ServedJudge(
             f"{name}/{spec.name.replace('/', '-')}" if len(specs) > 1 else name,

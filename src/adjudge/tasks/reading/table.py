@@ -238,7 +238,8 @@ def examples_for_prediction(
         line = row.line if isinstance(row, TableRow) else number
         fields = noted.attempt(line, _fields_of, spec, f"{source}:{line}", row, chosen)
         if fields is not None:
-            examples.append(Example(f"{Path(source).name}:{line}", fields))
+            group = row.get(spec.group, "").strip() if spec.group is not None else ""
+            examples.append(Example(f"{Path(source).name}:{line}", fields, group=group))
     return examples
 
 
