@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adjudge.runs.work import has_trained
-from adjudge.system.parallel import world_size
+from adjudge.system.parallel import asks_to_shard, world_size
 
 GO_ON = frozenset({"audit", "compare", "continual", "generate", "predict", "rerun", "submit", "tune"})
 """Verbs that keep what is done and go on with it when the same command is given again."""
@@ -25,6 +25,10 @@ def what_next(verb: str | None, arguments: Sequence[str], folder: str | Path | N
     and `folder` is the run that was being written, if the verb had come that far.
     """
     program, given = _program(arguments[0]), list(arguments[1:])
+    if asks_to_shard() and not any(argument.startswith("runtime.shard_base=") for argument in given):
+        given.append("runtime.shard_base=true")  # what the launcher asked for, in torchrun's words
+    if world_size() > int(os.environ.get("LOCAL_WORLD_SIZE") or world_size()):
+        return "" if folder is None else f"; {folder} is incomplete. To continue, start all machines with --resume."
     if verb == "train" and folder is not None and has_trained(Path(folder)):
         return f"; {folder} is incomplete. To continue:\n{shlex.join([*program, *_resuming(given)])}"
     command = shlex.join([*program, *given])

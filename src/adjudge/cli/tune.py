@@ -106,11 +106,12 @@ def tune(
     on where it was; more --trials extend it.
     """
     from adjudge.config import change
+    from adjudge.experiments.tune import all_failed
     from adjudge.experiments.tune import tune as run_search
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.report.tuned import tuned_lines, tuned_table
     from adjudge.runs.default_folder import search_folder
-    from adjudge.system.console import console
+    from adjudge.system.console import console, warn
 
     settings = options.build_config(ctx.params)
     if hold_out is not None:
@@ -132,10 +133,15 @@ def tune(
     console.print(tuned_table(tuned))
     for line in tuned_lines(tuned):
         typer.echo(line)
-    typer.echo(f"{folder / 'tuned.json'}\n\njudge them with rows they were not chosen on:")
-    typer.echo(
-        f"  adjudge compare --methods {','.join(names)} --tuned {shlex.quote(str(folder))}{_same_rows(ctx.params)}"
-    )
+    failed = all_failed(tuned)
+    typer.echo(folder / "tuned.json")
+    if found := [name for name in names if name not in failed]:
+        typer.echo("\njudge them with rows they were not chosen on:")
+        rows = f"--tuned {shlex.quote(str(folder))}{_same_rows(ctx.params)}"
+        typer.echo(f"  adjudge compare --methods {','.join(found)} {rows}")
+    if failed:
+        warn(f"every trial of {', '.join(failed)} failed; {folder} has their messages.")
+        raise typer.Exit(1)
 
 
 def seconds(text: str) -> float:

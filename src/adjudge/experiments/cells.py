@@ -11,7 +11,7 @@ from adjudge.config import Config, DataConfig
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.execute import run_settings
 from adjudge.experiments.rows import RunRows, load_pools
-from adjudge.experiments.same_run import Identity, difference_of
+from adjudge.experiments.same_run import Identity, difference_of, goes_on
 from adjudge.experiments.sending import outgoing
 from adjudge.methods.registry import check_names, get_entry, parse_name
 from adjudge.methods.settings import load_reward_functions, load_reward_model
@@ -19,6 +19,7 @@ from adjudge.models.chat_api import Outgoing
 from adjudge.rewards.function import recorded
 from adjudge.runs.folder import Run, is_unused
 from adjudge.runs.names import shown_name
+from adjudge.runs.start import StartingPoint, starting_point
 from adjudge.runs.tasks import folder_name, joint_name, task_folder
 from adjudge.runs.work import has_work
 from adjudge.system.console import note
@@ -37,13 +38,15 @@ class Cell:
     """Fingerprint of the rows it learns from and judges."""
     functions: Mapping[str, Any]
     """The hashes of its reward functions, as a run records them."""
+    start: StartingPoint | None = None
+    """The run whose adapter it starts from."""
     going: Outgoing | None = None
     """What it sends to an API to judge its rows."""
 
     @property
     def identity(self) -> Identity:
         """Return what the run in its folder is compared with."""
-        return Identity(self.config, self.specs, self.rows, self.functions)
+        return Identity(self.config, self.specs, self.rows, self.functions, self.start)
 
     @property
     def method(self) -> str:
@@ -109,6 +112,7 @@ def plan_cells(
 
 def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
     pools = load_pools(config, [spec], train=any(get_entry(method).rows != "none" for method in methods))
+    start = _start_of(config)
     cells, counts = [], []
     # By seed, fold, whether it learns, and rows to calibrate with; and fingerprints: all rows are hashed for one.
     drawn: dict[tuple[int, int | None, bool, int], tuple[RunRows, str]] = {}
@@ -131,7 +135,9 @@ def _task_cells(config: Config, spec: TaskSpec, methods: Sequence[str], seeds: S
             name = cell_name(seed, data.fold)
             folder = out / folder_name(spec.name) / method / name
             going = outgoing(cell_config, [spec], [part.rows for part in rows.parts], rows.eval_rows)
-            cells.append(Cell(_named(cell_config, method, name), (spec,), folder, rows_sha256, functions, going))
+            from_run = None if cell_config.init is None else start
+            named = _named(cell_config, method, name)
+            cells.append(Cell(named, (spec,), folder, rows_sha256, functions, from_run, going))
     trained = f", {min(counts)} to train on" if counts else ""
     note(f"{spec.name}: {len(pools.eval_rows[0])} rows {_judged_how(config, spec)}{trained}.")
     return cells
@@ -145,7 +151,7 @@ def _mixture_cells(
     By default these are the very same rows.
     """
     pools = load_pools(config, specs)
-    each = config.data.train_rows
+    each, start = config.data.train_rows, _start_of(config)
     cells: list[Cell] = []
     for method in methods:
         functions: Mapping[str, Any] | None = None
@@ -163,8 +169,15 @@ def _mixture_cells(
             folder = out / "multi-task" / shown / name
             if functions is None:
                 functions = _rewarded_by(cell_config, specs)
-            cells.append(Cell(_named(cell_config, shown, name), tuple(specs), folder, rows.sha256(), functions))
+            named = _named(cell_config, shown, name)
+            cells.append(Cell(named, tuple(specs), folder, rows.sha256(), functions, start))
     return cells
+
+
+def _start_of(config: Config) -> StartingPoint | None:
+    """Return the run that cells start from; None without one, and for one that is gone."""
+    there = config.init is not None and (Path(config.init) / "adapter").is_dir()
+    return starting_point(config) if there else None
 
 
 def _rewarded_by(config: Config, specs: Sequence[TaskSpec]) -> Mapping[str, Any]:
@@ -230,11 +243,12 @@ def has_scores(cell: Cell) -> bool:
     return (cell.folder / "scores.json").is_file()
 
 
-def holds_the_same(cell: Cell) -> bool:
-    """True if the cell's folder is empty, or holds this run at any stage."""
+def can_go_on(cell: Cell) -> bool:
+    """True if the cell's folder is empty, or holds this run at a stage from which it goes on."""
     if is_unused(cell.folder):
         return True
     try:
+        goes_on(cell.folder, cell.identity, resume=True)
         return not difference_of(Run.open(cell.folder), cell.identity)
     except RunError:
         return False

@@ -16,7 +16,7 @@ from typing import Any
 
 from adjudge.config import Config, RuntimeConfig
 from adjudge.errors import AdjudgeError
-from adjudge.experiments.cells import Cell, holds_the_same, is_finished, plan_cells
+from adjudge.experiments.cells import Cell, can_go_on, is_finished, plan_cells
 from adjudge.experiments.dry_run import Estimate, estimate_all, expected_length, planned_runs
 from adjudge.experiments.judging import ensure_model, score_line
 from adjudge.experiments.process import CellProcesses
@@ -28,7 +28,7 @@ from adjudge.experiments.side_by_side import (
     run_side_by_side,
     suggest_jobs,
 )
-from adjudge.experiments.table import write_table
+from adjudge.experiments.table import warn_of_left_out, write_table
 from adjudge.runs.start import starting_point
 from adjudge.system.console import note, warn
 from adjudge.system.files import Lock
@@ -76,17 +76,18 @@ def compare(
     check_sending([(cell.config, cell.going, cell.folder) for cell in todo], say=True)
     if any(cell.config.init is not None for cell in todo):
         starting_point(config)
+    warn_of_left_out(out, cells)
     lock = Lock(out)
     lock.acquire()
     try:
-        places = min(jobs or 1, len(todo))
+        places = min(jobs or 1, len(cells))  # not of what is left: a stopped run goes on with as many threads as it had
         if places > 1:
             todo.sort(key=lambda cell: expected_length(cell.config))  # no long run begins last, and alone
         board = _Board(cells, todo, out, command, tuned, force=force)
         if launcher == "ray" and todo and runner is None:
             board.run_on_ray(config.runtime, jobs)
-        elif places > 1 and runner is None:
-            board.run_side_by_side(job_environments(places, config.runtime))
+        elif places > 1 and todo and runner is None:
+            board.run_side_by_side(job_environments(places, config.runtime)[: len(todo)])
         else:
             if jobs is None and runner is None:
                 suggest_jobs(len(todo), config.runtime)
@@ -198,7 +199,7 @@ class _Board:
         --force replaces other runs, not the cell's own checkpoint.
         """
         note(f"[{next(self._numbers)}/{len(self._todo)}] {cell.title} → {cell.folder}")
-        same = not self._force or holds_the_same(cell)
+        same = not self._force or can_go_on(cell)
         return {"force": not same, "resume": same}
 
     def _ended(self, cell: Cell, outcome: Mapping[str, Any] | AdjudgeError) -> None:

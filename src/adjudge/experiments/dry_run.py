@@ -14,13 +14,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from adjudge.config import Config, LoopConfig, PromptSearchConfig, WarmStartConfig
+from adjudge.config import Config, LoopConfig, WarmStartConfig
 from adjudge.errors import AdjudgeError
 from adjudge.experiments.judging import ensure_model
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.rows import RunRows, rows_for
 from adjudge.experiments.sending import note_sending, outgoing
 from adjudge.methods.registry import get_entry
+from adjudge.methods.settings import model_key
 from adjudge.runs.folder import read_jsonl
 from adjudge.runs.names import shown_name
 from adjudge.system.console import note, warn
@@ -85,7 +86,7 @@ def estimate(planned: Planned, runner: Runner) -> Estimate:
         return known
     settings = loop_settings(config)
     if entry.trains and settings is None:
-        return replace(known, measured=not (_searches(config) or entry.many_questions))
+        return replace(known, measured=entry.in_seconds and model_key(config) != "model")
     note(f"measuring {BATCHES} batches of {config.task} {planned.method} …")
     with tempfile.TemporaryDirectory(prefix="adjudge-dry-run-") as temp_folder:
         folder = Path(temp_folder) / "run"
@@ -123,10 +124,6 @@ def expected_length(config: Config) -> int:
     return 3 if get_entry(config.method).trains else 2
 
 
-def _searches(config: Config) -> bool:
-    return any(isinstance(getattr(config, name), PromptSearchConfig) for name in get_entry(config.method).settings)
-
-
 def measured_settings(config: Config, rows: RunRows) -> Config:
     """Return a run's settings with as few rows as are measured, one pass, and no validation or tracking."""
     update: dict[str, Any] = {
@@ -140,7 +137,11 @@ def measured_settings(config: Config, rows: RunRows) -> Config:
     if settings is not None:
         name = next(key for key in get_entry(config.method).settings if getattr(config, key) is settings)
         warm = isinstance(settings, WarmStartConfig) and settings.warm_start > 0
-        short: dict[str, Any] = {"epochs": 1, "min_steps": 0, **({"warm_start": 0.5} if warm else {})}
+        short: dict[str, Any] = {
+            "epochs": 1,
+            "min_steps": 0,
+            **({"warm_start": 0.5, "warm_start_limit": 0.0} if warm else {}),
+        }
         update[name] = settings.model_copy(update=short)
         batches = max(BATCHES, getattr(settings, "iterations", 1))  # each iteration needs a step
         data["shots"] = None

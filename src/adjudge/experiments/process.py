@@ -200,12 +200,14 @@ def serve(stream: TextIO) -> None:
             _run_cell(request, stream)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the cells
+    terminating = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a signal to the whole process group is, too
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.freeze()  # looking through what was there before the fork, a cell would copy its memory: a second at its end
     request = fork_for_each(stream, reply)
     if request is not None:
         replies.close()  # the server's end is then seen at once
+        signal.signal(signal.SIGTERM, terminating)
         _run_cell(request, stream)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.config import Config
-from adjudge.errors import RunError
+from adjudge.errors import ModelError, RunError
+from adjudge.methods.settings import model_of
 from adjudge.rewards.function import FUNCTIONS
-from adjudge.runs.environment import FILE
+from adjudge.runs.base import WEIGHTS
+from adjudge.runs.environment import FILE, model_identity
 from adjudge.runs.folder import CHECKPOINTS, Run, differences, read_json
 from adjudge.runs.reward_model import REWARD_MODEL
 from adjudge.runs.start import StartingPoint
@@ -79,7 +81,27 @@ def difference_of(run: Run, identity: Identity) -> str:
     adapter = made_from.get("init", {}).get("sha256", {}).get("adapter_model.safetensors", "")
     if identity.start is not None and adapter not in ("", identity.start.adapter_sha256):
         return f"another adapter ({identity.start.adapter} changed)"
-    return ""
+    return _changed_model(run, identity.config)
+
+
+def _changed_model(run: Run, config: Config) -> str:
+    """Return how the weights of the model are not those that the run began with; or nothing.
+
+    Of a model that is gone, or was named otherwise, nothing can be told.
+    """
+    environment = read_json(run.folder / FILE) if (run.folder / FILE).is_file() else {}
+    before, name = environment.get("model") or {}, model_of(config)
+    if before.get("name") != name or not (before.get("sha256") or before.get("commit")):
+        return ""
+    try:
+        now = model_identity(name)
+    except ModelError:
+        return ""
+    if before.get("commit") != now.get("commit"):
+        return f"another version of the model (name it as {name}@{before.get('commit')})"
+    hashes = before.get("sha256") or {}
+    changed = [file for file, digest in hashes.items() if file.endswith(WEIGHTS) and now["sha256"].get(file) != digest]
+    return f"other weights of the model ({', '.join(changed)} of {name} changed)" if changed else ""
 
 
 def _changed_reward(made_from: Mapping[str, Any], identity: Identity) -> str:

@@ -13,11 +13,27 @@ from adjudge.experiments.cells import Cell, Result
 from adjudge.experiments.folds import pooled_results
 from adjudge.methods.published import PUBLISHED
 from adjudge.methods.settings import forms_apart
+from adjudge.runs.folder import read_json
+from adjudge.system.console import warn
 from adjudge.system.files import write_json, write_text
 from adjudge.system.memory import PEAKS
 from adjudge.version import __version__
 
 SCHEMA = 1
+
+
+def warn_of_left_out(out: Path, cells: Sequence[Cell]) -> None:
+    """Warn of methods in the table of `out` which are none of `cells`: the new table does not list them."""
+    path = out / "table.json"
+    if not path.is_file():
+        return
+    listed = dict.fromkeys(str(row["method"]) for row in read_json(path).get("rows", ()))
+    methods = dict.fromkeys(cell.method for cell in cells)
+    if gone := [name for name in listed if name not in methods]:
+        warn(
+            f"{path} lists {', '.join(gone)}, which this command leaves out: the runs stay, and the new table and "
+            f"report are without them. To keep them: --methods {','.join([*listed, *(methods.keys() - listed.keys())])}"
+        )
 
 
 def write_table(

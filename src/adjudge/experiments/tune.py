@@ -35,7 +35,8 @@ from adjudge.methods.search_space import (
     fixed_values,
 )
 from adjudge.report.tuned import tuned_markdown
-from adjudge.runs.folder import read_json
+from adjudge.runs.environment import flat
+from adjudge.runs.folder import SAME_RUN, read_json
 from adjudge.system.console import note, warn
 from adjudge.system.files import Lock, write_json, write_text
 from adjudge.tasks import load_split
@@ -293,6 +294,11 @@ def tuned_settings(
             f"them too, or leave them out: adjudge tune {','.join([*tuned['methods'], *lacking])}."
         )
     results = {name: tuned["methods"][name] for name in names if name in tuned["methods"]}
+    if failed := all_failed({"methods": results}):
+        raise ConfigError(
+            f"{folder}: every trial of {', '.join(failed)} failed, so there are no settings to compare with. Search "
+            "again, or leave them out."
+        )
     trials = {name: each["trials"] for name, each in results.items() if each["trials"]}
     if len(set(trials.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in trials.items())
@@ -302,6 +308,11 @@ def tuned_settings(
     settings = {key: value for each in results.values() for key, value in each["settings"].items()}
     record = {name: tuned[name] for name in ("task", "hold_out", "train_rows")}
     return settings, {**record, "trials": trials, "settings": settings}
+
+
+def all_failed(tuned: Mapping[str, Any]) -> list[str]:
+    """Return the methods of a search of which every trial failed."""
+    return [name for name, each in tuned["methods"].items() if each["failed"] and each["failed"] == each["trials"]]
 
 
 def import_optuna() -> Any:
@@ -322,10 +333,18 @@ def shown(values: Mapping[str, Any]) -> str:
     )
 
 
+MATTERS = ("runtime.dtype", "runtime.quantization")
+"""Settings of the machine with which results are others."""
+
+
 def _identity(config: Config, spec: TaskSpec, space: Space, rows: RunRows) -> str:
     """Return the hash of what a search depends on."""
     parts = {
-        "config": run_settings(config, [spec]).model_dump(mode="json", exclude={"runtime", "tracking", "checkpoint"}),
+        "config": {
+            key: value
+            for key, value in flat(run_settings(config, [spec]).model_dump(mode="json"))
+            if not key.startswith(SAME_RUN) and (key in MATTERS or not key.startswith("runtime."))
+        },
         "task": placeless(spec).model_dump(mode="json"),
         "rows": rows.sha256(),
         "space": {key: _shown_space(each) for key, each in space.items()},

@@ -52,6 +52,8 @@ class Entry:
     """True if its model may be one behind an API (``api:NAME``), of which it needs no weights."""
     many_questions: bool = False
     """True if it asks its model several questions per row; `Method.outgoing` then says how many."""
+    in_seconds: bool = False
+    """True if it takes seconds, as long as it does not prompt the policy."""
     needs: tuple[str, ...] = ()
     """Settings that must be set: without them it has nothing to work with."""
     apart: tuple[tuple[str, str, str], ...] = ()
@@ -118,5 +120,5 @@ def floor_entry(name: str, summary: str, source: str, model: str = "", **others:
     """Return the entry of a method in ``methods/floors/NAME.py``: a regression on untrained features."""
     group = own_group(name)
     module = f"adjudge.methods.floors.{group}"
-    others = {"takes_sets": True, **others}
+    others = {"takes_sets": True, "in_seconds": True, **others}
     return Entry(name, summary, source, module, (group,), model=model, trains_adapter=False, **others)

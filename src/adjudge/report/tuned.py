@@ -28,7 +28,7 @@ def tuned_table(tuned: Mapping[str, Any]) -> Fitted:
 def tuned_lines(tuned: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: the best settings of each method, and what the figures are."""
     return [
-        *(f"{name}: {_listed(result['settings'])}" for name, result in tuned["methods"].items()),
+        *(f"{name}: {_found(result)}" for name, result in tuned["methods"].items()),
         f"{tuned['metric']} on {tuned['hold_out']:,} held-out training rows of {tuned['task']}, after training on "
         f"{tuned['train_rows']:,} others, seed {tuned['seed']}",
         "the best of several flatters itself: adjudge compare --tuned DIR judges it on rows it was not chosen on",
@@ -39,6 +39,12 @@ def tuned_markdown(tuned: Mapping[str, Any]) -> str:
     """Return tuned.md. Ends with a newline."""
     bullets = [f"- {line}" for line in tuned_lines(tuned)]
     return "\n".join([*aligned(HEAD, tuned_cells(tuned), left=HEAD[:1]), "", *bullets, ""])
+
+
+def _found(result: Mapping[str, Any]) -> str:
+    if result.get("failed") and result["failed"] == result["trials"]:
+        return "every trial failed; nothing was found"
+    return _listed(result["settings"])
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ from adjudge.models.sources.random_models import is_random
 from adjudge.runs.environment import model_identity
 from adjudge.system.console import note, warn
 
-_WEIGHTS = ".safetensors"
+WEIGHTS = ".safetensors"
+"""How the names of files with a model's weights end."""
 
 
 def with_absolute_model(config: Config, key: str) -> Config:
@@ -86,7 +87,7 @@ def check_same_model(folder: Path, recorded: Mapping[str, Any], model: str) -> N
         note(f"{folder} was made with {recorded.get('name', 'a model')}; that {model} is the same cannot be checked.")
         return
     changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-    weights = [name for name in changed if name.endswith(_WEIGHTS)]
+    weights = [name for name in changed if name.endswith(WEIGHTS)]
     if weights:
         differences = "; ".join(_difference(name, before.get(name), after.get(name)) for name in weights[:3])
         raise RunError(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adjudge.config import Config
-from adjudge.system.parallel import is_first, on_first, world_size
+from adjudge.system.parallel import is_first, of_first, on_first, world_size
 
 NOT_SENT = ("tracking", "evaluations", ".adjudge.lock")
 """What the other processes do not need of the folder of a run to resume."""
@@ -24,15 +24,13 @@ def folder_of_process(folder: Path, *, resume: bool) -> Iterator[Path]:
     if world_size() == 1:
         yield folder
         return
-    files = on_first(lambda: _files(folder) if resume else {})
-    if is_first():
-        yield folder
-        return
     with tempfile.TemporaryDirectory(prefix="adjudge-process-") as temporary:
-        own_folder = Path(temporary) / folder.name
-        for name, content in files.items():
-            (own_folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (own_folder / name).write_bytes(content)
+        own_folder = folder if is_first() else Path(temporary) / folder.name
+        for name in on_first(lambda: _files(folder) if resume else []):
+            content = of_first((folder / name).read_bytes)  # one file at a time: checkpoints are large
+            if not is_first():
+                (own_folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (own_folder / name).write_bytes(content)
         yield own_folder
 
 
@@ -41,8 +39,7 @@ def config_of_process(config: Config) -> Config:
     return config if is_first() else config.model_copy(update={"tracking": Config().tracking})
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    """Return the content of the files below a folder by their relative names."""
-    paths = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    names = {path: path.relative_to(folder) for path in paths}
-    return {name.as_posix(): path.read_bytes() for path, name in names.items() if name.parts[0] not in NOT_SENT}
+def _files(folder: Path) -> list[str]:
+    """Return the relative names of the files below a folder which the other processes need."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return [name.as_posix() for name in sorted(names) if name.parts[0] not in NOT_SENT]

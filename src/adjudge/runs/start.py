@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from adjudge.config import Config
@@ -54,4 +55,10 @@ def starting_point(config: Config) -> StartingPoint | None:
 def model_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a model or an adapter, by file name."""
     files = sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
-    return {path.name: sha256_of(path) for path in files}
+    return {path.name: _sha256_of(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+@lru_cache(maxsize=256)
+def _sha256_of(path: Path, _size: int, _modified_ns: int) -> str:
+    """Return the SHA-256 of a file, once for each of its versions: models are large, and a comparison has many runs."""
+    return sha256_of(path)

@@ -12,6 +12,8 @@ WEIGHTS = ("adapter", "encoder", "regression")
 """Folders of a run with its trained weights."""
 RESULTS = ("scores.json", "predictions", "tasks", "evaluations")
 """Files and folders of a run that only judging writes."""
+TRIALS = "trials.jsonl"
+"""What a search of instructions has judged so far."""
 FIRST = "step-00000000"
 """The checkpoint of a run whose first step failed."""
 
@@ -22,9 +24,10 @@ def has_work(folder: Path) -> bool:
 
 
 def has_trained(folder: Path) -> bool:
-    """Return whether the run in `folder` did at least one step of training."""
+    """Return whether the run in `folder` did at least one step of training, or of a search."""
     return (
         steps_logged(folder) > 0
+        or any(path.is_file() and path.stat().st_size > 0 for path in [folder / TRIALS])
         or any(path.name != FIRST for path in (folder / "checkpoints").glob("[!.]*"))
         or any((folder / name).exists() for name in WEIGHTS)
     )

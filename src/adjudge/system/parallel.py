@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adjudge.errors import AdjudgeError, ConfigError, RunError
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 _FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 """Environment variables by which `accelerate launch` asks for an engine that divides the model."""
+
+MOST_S = 24 * 3600
+"""How long a process waits for the others: the first may do much alone, such as rating all rows with a reward model.
+
+One that ends is seen at once, by its closed connection or by the launcher.
+"""
 
 _before_meeting: list[Callable[[], None]] = []
 """What a process does before it waits for a value of every other process (`serve_before_meeting`)."""
@@ -100,7 +107,8 @@ def joined() -> Iterator[None]:
     import torch
     from torch import distributed
 
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(seconds=MOST_S))
     try:
         yield
         gathered(None)  # all wait until the first process has written everything
@@ -234,6 +242,19 @@ def agreed(action: Callable[[], _Value]) -> list[_Value]:
 def on_first(action: Callable[[], _Value]) -> _Value:
     """Run an action in the first process alone, and return its result, or raise its error of ours, in all."""
     return agreed(lambda: action() if is_first() else None)[0]  # type: ignore[return-value]
+
+
+def of_first(value: Callable[[], _Value]) -> _Value:
+    """Return the value of the first process in all. Unlike `on_first` it is held once, not once per process."""
+    if world_size() == 1:
+        return value()
+    import torch
+    from torch import distributed
+
+    _meet()
+    values = [value() if is_first() else None]
+    distributed.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]  # type: ignore[return-value]
 
 
 def joined_rows(tensor: Tensor) -> Tensor:

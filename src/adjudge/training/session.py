@@ -18,7 +18,7 @@ from adjudge.errors import GuardError, NotFiniteError, RewardError, RunError
 from adjudge.runs.folder import BEST, CHECKPOINTS, Run
 from adjudge.system.console import note
 from adjudge.system.files import write_json
-from adjudge.system.parallel import is_first
+from adjudge.system.parallel import gathered, is_first
 from adjudge.training.batches import Batches, Row
 from adjudge.training.checkpoint import (
     DamagedError,
@@ -91,7 +91,7 @@ class Session:
             raise named from error.__cause__
         if isinstance(error, GuardError):  # raised after the update: do the usual end-of-step work before stopping
             self._validate_if_due()
-            self.save()
+            self._save_before_the_end()
         elif kind is None:
             self._stop.raise_if_requested()
 
@@ -114,12 +114,14 @@ class Session:
             self._step_is_done = True
             self._validate_if_due()
             self._stop.agree()
-            if self._is_due() or self._stop.requested:
+            if self._stop.requested:
+                self._save_before_the_end()
+            elif self._is_due():
                 self.save()
             self._stop.raise_if_requested()
         self._stop.agree()
         if self._stop.requested:  # checkpoint first: `_take_best` replaces the weights
-            self.save()
+            self._save_before_the_end()
             self._stop.raise_if_requested()
         self._take_best()
 
@@ -138,6 +140,11 @@ class Session:
         save_checkpoint(self._folder, self.step, packed, tensors)
         keep_newest(self._folder, self._config.keep)
         self._saved_at = time.monotonic()
+
+    def _save_before_the_end(self) -> None:
+        """Write a checkpoint. The other processes wait: a launcher stops the first when one of them has ended."""
+        self.save()
+        gathered(None)
 
     def _is_due(self) -> bool:
         steps, seconds = self._config.every_steps, self._config.every_s

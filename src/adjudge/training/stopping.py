@@ -46,7 +46,10 @@ class StopRequest:
 
     def agree(self) -> None:
         """Request a stop in every process when one of them has a request."""
-        self._signal = any_of(self._signal or 0) or None
+        agreed = any_of(self._signal or 0) or None
+        if self._signal is None and agreed is not None:  # a signal to this process soon after is the same request
+            self._at = time.monotonic()
+        self._signal = agreed
 
     def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, Terminated (a KeyboardInterrupt too) after SIGTERM."""
