@@ -75,6 +75,11 @@ class Started:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the command and all of its processes, as a scheduler does. It must be a `fresh` one."""
+        assert self._process.pid is not None
+        os.killpg(self._process.pid, number)
+
     def wait(self, within_s: float = 200.0) -> Finished:
         """Return what the command left, or fail when it does not end in time."""
         self._process.join(within_s)
@@ -128,6 +133,8 @@ def _run(program: str, arguments: tuple[str, ...], environment: dict[str, str], 
     tqdm.set_lock(threading.RLock())
     gc.freeze()  # looking through what was there before the fork would copy its memory
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job that a shell started with "&"
+    if program != "forked_cells" and hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -15,7 +15,7 @@ from adjudge.experiments.execute import execute
 from adjudge.experiments.judging import score_line
 from adjudge.experiments.rows import EVAL_SEED
 from adjudge.runs.folder import Run, differences, read_json
-from adjudge.system.files import Lock
+from adjudge.system.files import Lock, write_json
 from adjudge.tasks import infer_task, load_split, take_rows
 from adjudge.tasks.spec import Source
 
@@ -158,6 +158,36 @@ def test_force_replaces_only_what_differs(spec, built, tmp_path):
     run(settings(), spec, tmp_path / "out", methods=("sft", "ppo"))
     run(settings("sft.epochs=3"), spec, tmp_path / "out", methods=("sft", "ppo"), force=True)
     assert (len(built["sft"]), len(built["ppo"])) == (2, 1)
+
+
+def test_force_replaces_a_run_that_cannot_go_on(spec, built, tmp_path):
+    run(settings(), spec, tmp_path / "out", methods=["sft"])
+    folder = tmp_path / "out/reviews/sft/seed-0"
+    Run.open(folder).set_state("interrupted")
+    (folder / "training.json").unlink()
+    (folder / "checkpoints/step-00000001").mkdir(parents=True)
+    (folder / "checkpoints/step-00000001/state.json").write_text("{")
+    table = run(settings(), spec, tmp_path / "out", methods=["sft"])
+    assert "with --force" in table["failed"][0]["reason"]
+    assert len(run(settings(), spec, tmp_path / "out", methods=["sft"], force=True)["rows"]) == 1
+
+
+def test_methods_that_a_new_command_leaves_out_of_the_table_are_named(spec, built, tmp_path, capsys):
+    run(settings(), spec, tmp_path / "out", methods=("zero-shot", "sft"))
+    assert "leaves out" not in capsys.readouterr().err
+    run(settings(), spec, tmp_path / "out", methods=["ppo"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "lists zero-shot, sft, which this command leaves out" in said and "--methods zero-shot,sft,ppo" in said
+
+
+def test_other_weights_of_the_model_make_another_run(spec, built, tmp_path):
+    run(settings(), spec, tmp_path / "out", methods=["sft"])
+    path = tmp_path / "out/reviews/sft/seed-0/environment.json"
+    recorded = read_json(path)
+    recorded["model"]["sha256"]["model.safetensors"] = "0" * 64
+    write_json(path, recorded)
+    with pytest.raises(RunError, match=r"other weights of the model \(model\.safetensors of .* changed\)"):
+        run(settings(), spec, tmp_path / "out", methods=["sft"])
 
 
 def test_where_the_data_lie_does_not_make_another_run(spec, built, tmp_path):

@@ -88,6 +88,9 @@ def test_untrained_methods_are_judged_alone_and_floors_are_not_run(spec):
     floor = estimate(planned(spec, "method=tfidf"), lambda *_, **__: pytest.fail("was run"))
     assert (floor.seconds, floor.peak_rss_gib, floor.train_rows) == (None, None, 400)
     assert estimate_lines([floor])[0][5] == "seconds"
+    for longer in (["method=setfit"], ["method=linear", "linear.states=policy"]):
+        long = estimate(planned(spec, *longer), lambda *_, **__: pytest.fail("was run"))
+        assert estimate_lines([long])[0][5] == "not measured"
 
 
 def test_a_method_that_cannot_be_measured_says_why(spec, capsys):

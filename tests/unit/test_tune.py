@@ -11,10 +11,11 @@ import adjudge
 from adjudge.cli.main import app
 from adjudge.cli.tune import parse_search, seconds
 from adjudge.config import load_config
-from adjudge.errors import ConfigError, DataError, RunError
+from adjudge.errors import ConfigError, DataError, ModelError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tune import tune, tuned_settings
 from adjudge.methods.search_space import Choices, Range, default_space
+from adjudge.report.tuned import tuned_lines
 from adjudge.runs.folder import Run
 from adjudge.tasks import load_split
 
@@ -269,3 +270,21 @@ def test_times_and_ranges_are_read():
     for wrong in ("sft.optimizer.lr", f"{LR}=", f"{LR}=2..1", f"{LR}=0..1", f"{LR}=a..b", "sft.optimizer.learning=1,2"):
         with pytest.raises(ConfigError, match="search"):
             parse_search(wrong)
+
+
+def test_a_method_whose_trials_all_failed_is_not_compared_as_tuned(spec, tmp_path):
+    out = tmp_path / "search"
+    fails = Trials(lambda config: ModelError("no memory") if config.method == "encoder" else 0.5)
+    tuned = tune(settings(), spec, ["sft", "encoder"], out, trials=2, runner=fails)
+    assert "encoder: every trial failed" in "\n".join(tuned_lines(tuned))
+    assert tuned_settings(out, ["sft"], [spec])[0]
+    with pytest.raises(ConfigError, match="every trial of encoder failed"):
+        tuned_settings(out, ["sft", "encoder"], [spec])
+
+
+def test_a_search_of_other_precision_is_another_search(spec, tmp_path):
+    out = tmp_path / "search"
+    tune(settings(), spec, ["sft"], out, trials=1, runner=Trials(lambda config: 0.5))
+    tune(settings("runtime.threads=1"), spec, ["sft"], out, trials=1, runner=Trials(lambda config: 0.5))
+    with pytest.raises(RunError):
+        tune(settings("runtime.dtype=bfloat16"), spec, ["sft"], out, trials=1, runner=Trials(lambda config: 0.5))
