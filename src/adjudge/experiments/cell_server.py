@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
@@ -24,6 +25,8 @@ VERB = "cell"
 """The hidden verb of the command line that serves cells."""
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Device files of GPUs. A GPU's driver does not survive a fork, and importing the libraries may start it."""
+TURN_S = 0.2
+"""Longest single wait: a system may give Ctrl-C to another thread, and does not wake the one that waits then."""
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
@@ -116,15 +119,24 @@ class RequestedCell:
         """Wait for the cell to end, and return its exit code. Raises queue.Empty when it does not end in time."""
         reply: dict[str, int] = {}
         if self.pid is None:
-            self.pid = self.replies.get(timeout=within_s).get("pid")
+            self.pid = self._next(within_s).get("pid")
         if self.pid is not None:
-            reply = self.replies.get(timeout=within_s)
+            reply = self._next(within_s)
         self.code = reply.get("code")
         if self.code is None:
             self.code = self._server.process.wait()  # it was the cell itself, or was killed
             if self.pid != self._server.process.pid:
                 send(KILL, self.pid)
         return self.code
+
+    def _next(self, within_s: float | None) -> dict[str, int]:
+        """Wait for a reply. Raises queue.Empty when none comes in time."""
+        end = None if within_s is None else time.monotonic() + within_s
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self.replies.get(timeout=TURN_S)
+            if end is not None and time.monotonic() > end:
+                raise queue.Empty
 
     def stop(self, within_s: float) -> None:
         """Let the cell finish its step and write a checkpoint.

@@ -11,7 +11,7 @@ from typing import Any
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import AdjudgeError, ConfigError, nearest
-from adjudge.experiments.cell_server import sees_gpu
+from adjudge.experiments.cell_server import TURN_S, sees_gpu
 from adjudge.experiments.cells import Cell
 from adjudge.experiments.process import STOP_S, CellProcesses
 from adjudge.runs.environment import JOBS, usable_cores
@@ -111,7 +111,7 @@ def run_side_by_side(
                 cell_of[pool.submit(run, processes, cell)] = cell
             unfinished = set(cell_of)
             while unfinished:
-                finished, unfinished = wait(unfinished, return_when=FIRST_COMPLETED)
+                finished, unfinished = wait(unfinished, timeout=TURN_S, return_when=FIRST_COMPLETED)
                 for future in sorted(finished, key=list(cell_of).index):
                     ended(cell_of[future], _outcome(future))
 
@@ -153,4 +153,4 @@ def _all_stopped_on_error(processes: CellProcesses, futures: Mapping[Future[Scor
 def _wait_for_all(futures: Mapping[Future[Scores], Cell]) -> None:
     end = time.monotonic() + STOP_S
     while time.monotonic() < end and any(not future.done() for future in futures):
-        wait(futures, timeout=0.2)  # in short turns, so that a second Ctrl-C is noticed on every system
+        wait(futures, timeout=TURN_S)
