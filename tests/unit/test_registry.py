@@ -7,6 +7,7 @@ import pytest
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError
+from adjudge.experiments.execute import run_settings
 from adjudge.methods.base import Method
 from adjudge.methods.registry import METHODS, check_names, get_entry
 from adjudge.methods.settings import check_settings, first_kl, forms_apart, own_settings, sft_weight
@@ -204,6 +205,22 @@ def test_what_needs_no_analyses_may_have_them_first(method):
 )
 def test_the_pull_to_the_reference_is_strong_where_it_was_taught(overrides, expected):
     assert first_kl(load_config(overrides=list(overrides))) == expected
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo", "rloo", "reinforce", "exact"])
+def test_numbers_have_a_short_warm_start_and_a_weak_pull(method):
+    """Next tokens teach a number's form, and its distance teaches the number."""
+
+    def begun(tasks, *overrides):
+        config = run_settings(load_config(overrides=[f"method={method}", *overrides]), [*map(load_task, tasks)])
+        settings = getattr(config, method)
+        return settings.warm_start, settings.warm_start_limit
+
+    assert begun(["glue/stsb"]) == (0.2, 0.0) and begun(["glue/stsb", "vader/movies-rating"]) == (0.2, 0.0)
+    assert begun(["glue/sst2"]) == begun(["glue/stsb", "glue/sst2"]) == (0.5, 0.75)
+    assert begun(["glue/stsb"], f"{method}.warm_start=0.5", f"{method}.warm_start_limit=0.6") == (0.5, 0.6)
+    assert first_kl(load_config(), numbers=True) == 0.05
+    assert first_kl(load_config(overrides=["ppo.kl_init=1"]), numbers=True) == 1.0
 
 
 @pytest.mark.parametrize(

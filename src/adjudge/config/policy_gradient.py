@@ -70,7 +70,7 @@ class PpoConfig(PolicyGradientConfig):
         None,
         ge=0,
         description="first KL coefficient, beta; unset: 1 after a warm start or from a run (init), else 0.05: without "
-        "them, or with an analysis before the judgement",
+        "them, with an analysis before the judgement, or where the answers are numbers",
     )
     kl_target: float | None = Field(
         6.0, gt=0, description="KL per response in nats that beta steers to; unset: beta is fixed"

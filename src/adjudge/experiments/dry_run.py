@@ -136,7 +136,7 @@ def measured_settings(config: Config, rows: RunRows) -> Config:
     settings = loop_settings(config)
     if settings is not None:
         name = next(key for key in get_entry(config.method).settings if getattr(config, key) is settings)
-        warm = isinstance(settings, WarmStartConfig) and settings.warm_start > 0
+        warm = isinstance(settings, WarmStartConfig) and settings.warm_start != 0
         short: dict[str, Any] = {
             "epochs": 1,
             "min_steps": 0,
@@ -158,7 +158,7 @@ def training_seconds(
     """
     per_pass = _steps_per_pass(config, settings, rows)
     steps = per_pass * settings.passes(per_pass)
-    warm_start = settings.warm_start if isinstance(settings, WarmStartConfig) else 0.0
+    warm_start = (settings.warm_start or 0.0) if isinstance(settings, WarmStartConfig) else 0.0
     first = FirstPhase(warm_start).planned(steps)
     half = FirstPhase(0.5 if first else 0.0).planned(len(step_s))
     measured = [(first, step_s[:half]), (steps - first, step_s[half:])]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, PromptConfig, WriterConfig
+from adjudge.config import Config, PromptConfig, WarmStartConfig, WriterConfig
 from adjudge.errors import ConfigError, nearest
 from adjudge.methods.registry import get_entry
 from adjudge.system.files import sha256_of
@@ -24,10 +24,17 @@ def settled(config: Config, specs: Sequence[TaskSpec]) -> Config:
 
     Raises ConfigError for a file that is not there, and for a task without steps where the method needs them.
     """
-    entry = get_entry(config.method)
+    entry, numbers = get_entry(config.method), all_numbers(specs)
+    warmed = [name for name in entry.settings if isinstance(getattr(config, name), WarmStartConfig)]
+    config = config.model_copy(update={name: getattr(config, name).decided(numbers=numbers) for name in warmed})
     if entry.stepwise:
         return _with_steps(config, specs[0])
     return _explained(config, specs) if entry.explains else config
+
+
+def all_numbers(specs: Sequence[TaskSpec]) -> bool:
+    """Return whether every task is answered with a number."""
+    return all(spec.is_number for spec in specs)
 
 
 def check_lines(lines: str | None, spec: TaskSpec) -> None:

@@ -131,6 +131,8 @@ def adapter_loop(
     judges. Raises ConfigError, DataError, ModelError, RunError.
     """
     config = run.config
+    if isinstance(settings, WarmStartConfig):
+        settings = settings.decided(numbers=all(part.spec.is_number for part in parts))
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
     policy = _starting_policy(run, embeddings)
     policy.train(not samples)
@@ -152,9 +154,8 @@ def adapter_loop(
         carried |= add_rewarders(run, settings.reward, tasks, parts)
     if isinstance(settings, WarmStartConfig) and _has_warm_start(run, settings):
         common = [commonest_share(example.gold for example in part.rows) for part in parts]
-        first_phase = FirstPhase(
-            *(settings.warm_start, settings.warm_start_lr, settings.warm_start_limit), left=iterations, common=common
-        )
+        share, limit = settings.warm_start or 0.0, settings.warm_start_limit or 0.0
+        first_phase = FirstPhase(share, settings.warm_start_lr, limit, left=iterations, common=common)
     if iterations > 1 or first_phase is not None:
         carried["reference"] = Carried(policy.reference_state, policy.load_reference_state)
 

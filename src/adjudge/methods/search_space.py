@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adjudge.config import Config, LoopConfig, keys_of, value_of
 from adjudge.config.methods import own_group
 from adjudge.errors import ConfigError, nearest
-from adjudge.methods.settings import first_kl
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,6 @@ Space = Mapping[str, Range | Choices]
 
 FACTORS = {"optimizer.lr": 4.0, "kl_init": 10.0, "beta": 10.0}
 """Settings that are searched from a ``1/factor`` to a ``factor`` of their default, where a method has them."""
-UNSET: Mapping[str, Callable[[Config], float]] = {"ppo.kl_init": first_kl}
-"""Settings whose value depends on others until it is given."""
 PASSES = (0.5, 1, 2, 4)
 """Passes over the rows that are searched, as multiples of the default's."""
 CHOICES = {"warm_start": (0.25, 0.5, 0.75)}
@@ -50,8 +47,8 @@ PROMPTS = {
 def default_space(method: str, config: Config, train_rows: int) -> Space:
     """Return what is searched for a method unless the user says otherwise.
 
-    It is empty where the method has nothing to choose. `train_rows` are the rows it learns from: they decide how many
-    passes the default settings make.
+    It is empty where the method has nothing to choose. `config` is `decided`. `train_rows` are the rows it learns from:
+    they decide how many passes the default settings make.
     """
     space: dict[str, Range | Choices] = dict(PROMPTS.get(method, {}))
     group = own_group(method)
@@ -73,7 +70,7 @@ def default_space(method: str, config: Config, train_rows: int) -> Space:
 
 def default_values(method: str, config: Config, space: Space, train_rows: int) -> dict[str, Any]:
     """Return the value of each searched setting that stands for the settings as they are."""
-    values = {key: _value(config, key) if key in UNSET else value_of(config, key) for key in space}
+    values = {key: value_of(config, key) for key in space}
     group = own_group(method)
     if f"{group}.epochs" in space:
         values[f"{group}.epochs"] = default_passes(getattr(config, group), train_rows)
@@ -137,10 +134,8 @@ def chosen_space(methods: Mapping[str, Space], given: Mapping[str, Range | Choic
 
 
 def _value(config: Config, key: str) -> float | None:
-    """Return a number among the settings, or what it is when unset; None where there is no such setting."""
+    """Return a number among the settings, None where there is no such setting, or it is unset."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part, None)
-    if value is None and key in UNSET:
-        return UNSET[key](config)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

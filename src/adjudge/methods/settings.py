@@ -10,7 +10,7 @@ from adjudge.config import Config, RewardConfig, keys_of, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
-from adjudge.methods.for_tasks import with_explanations
+from adjudge.methods.for_tasks import all_numbers, settled, with_explanations
 from adjudge.methods.registry import METHODS, Entry, adapter_names, get_entry
 from adjudge.models.chat_api import is_api
 from adjudge.runs.names import MULTI
@@ -50,14 +50,22 @@ def check_settings(config: Config) -> None:
         )
 
 
-def first_kl(config: Config) -> float:
+def first_kl(config: Config, *, numbers: bool = False) -> float:
     """Return PPO's first KL coefficient: a strong one where the reference already answers as taught.
 
-    The untrained model has to be left behind, and an analysis has many tokens, each with a KL of its own.
+    The untrained model has to be left behind, and an analysis has many tokens, each with a KL of its own. Where all
+    answers are `numbers`, a short warm start teaches their form, and what they say has to be learned from rewards.
     """
     if config.ppo.kl_init is not None:
         return config.ppo.kl_init
-    return 1.0 if _begins_taught(config) else 0.05
+    return 1.0 if _begins_taught(config) and not numbers else 0.05
+
+
+def decided(config: Config, specs: Sequence[TaskSpec]) -> Config:
+    """Return the settings with values in the place of unset ones that depend on the tasks, or on other settings."""
+    config = settled(config, specs)
+    kl = first_kl(config, numbers=all_numbers(specs))
+    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_init": kl})})
 
 
 def sft_weight(config: Config, spec: TaskSpec) -> float:
@@ -73,7 +81,7 @@ def sft_weight(config: Config, spec: TaskSpec) -> float:
 
 
 def _begins_taught(config: Config) -> bool:
-    return (config.init is not None or config.ppo.warm_start > 0) and config.prompt.analysis != "before"
+    return (config.init is not None or config.ppo.warm_start != 0) and config.prompt.analysis != "before"
 
 
 def _explaining() -> list[str]:
