@@ -236,7 +236,7 @@ def test_the_command_line_says_what_goes_and_waits_for_consent(tmp_path):
         assert done.exit_code == 0, done.output
         assert len(api.bodies) == 40
         sure = [*judge, "--out", str(tmp_path / "sure.csv"), "--min-confidence", "0.9"]
-        assert "This judge gives no probabilities" in " ".join(CliRunner().invoke(app, sure).stderr.split())
+        assert "A model behind an API gives no probabilities" in " ".join(CliRunner().invoke(app, sure).stderr.split())
 
 
 def test_a_dry_run_sends_nothing(tmp_path, capsys):

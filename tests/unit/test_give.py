@@ -174,7 +174,8 @@ def test_three_answers_each_with_the_one_before(judge: Any) -> None:
     assert first == "What is known:\naspirin treats pain.\npain symptom of flu."
     false = "What is not true:\naspirin treats flu.\npain treats flu."
     assert second == f"{first}\nAn earlier answer from less: Yes\n{false}"
-    assert third == f"{second}\nWhat is known for sure:\naspirin treats pain.\npain symptom of flu."
+    # First, since a prompt that is too long loses its end.
+    assert third == f"What is known for sure:\naspirin treats pain.\npain symptom of flu.\n{second}"
     assert built.spent["calls"] == 4 + 3 + 3
     assert (built.spent["facts_asked"], built.spent["facts_reused"], built.spent["rows_without_entities"]) == (7, 0, 0)
     (record,) = [json.loads(line) for line in (run.folder / "knowledge.jsonl").read_text().splitlines()]

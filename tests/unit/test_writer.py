@@ -117,3 +117,4 @@ def test_prices_are_those_of_the_settings():
         "fingerprints": ["f"],
     }
     assert "price" not in spent.record(load_config().api)
+    assert "price" not in Spent(2, uncounted=2).record(api)  # not 0: nothing was counted

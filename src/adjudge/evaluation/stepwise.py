@@ -5,7 +5,7 @@ The model is asked them one by one, and what it says is carried on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +95,8 @@ class StepwiseJudge:
         else:
             ids = final.task.policy.tokenizer([each.text for each in predictions], add_special_tokens=False).input_ids
             calls, read, written = len(noted), sum(final.prompt_tokens(noted)), sum(map(len, ids))
+        if is_api(self.writer.source.name):
+            record = _added(record, steps_spent.record(self._config.api))  # how answers ended is of the judgements
         record |= {
             "calls": steps_spent.calls + calls,
             "prompt_tokens": steps_spent.prompt_tokens + read,
@@ -102,5 +104,17 @@ class StepwiseJudge:
         }
         if is_api(self.writer.source.name):
             price = cost(record["prompt_tokens"], record["generated_tokens"], self._config.api)
-            record |= {"price": price} if price is not None else {}
+            record.pop("price", None)
+            record |= {"price": price} if price is not None and record["calls"] > record.get("uncounted", 0) else {}
         return record
+
+
+def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with what calls of another one took: retries, uncounted calls, and who answered."""
+    whole = dict(one)
+    for name in ("uncounted", "retries"):
+        if one.get(name) or other.get(name):
+            whole[name] = one.get(name, 0) + other.get(name, 0)
+    for name in ("models", "fingerprints"):
+        whole[name] = sorted({*one.get(name, ()), *other.get(name, ())})
+    return whole

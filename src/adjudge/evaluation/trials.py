@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Trials:
         self._kind = score_kind(config, spec, run.config.model)
         self._known: dict[tuple[str, str], Trial] = {}
         self._seen: dict[str, None] = {}
-        self._calls, self._read, self._written = 0, 0, 0
+        self._calls, self._read, self._written, self._uncounted = 0, 0, 0, 0
         source = ApiSource(run.config.model, run.config.api) if policy is None else None
         self._writer = None if source is None else Writer(source, run.folder / WRITER_LOG)
         for record in _read(run.folder / FILE):
@@ -101,7 +102,10 @@ class Trials:
         }
         paid = [(self._read, self._written)] if is_api(config.model) else []
         paid += [(spent.prompt_tokens, spent.generated_tokens)] if is_api(writer) else []
-        if paid and (price := cost(sum(r for r, _ in paid), sum(w for _, w in paid), config.api)) is not None:
+        uncounted = self._uncounted + spent.uncounted
+        record |= {"uncounted": uncounted} if uncounted else {}
+        price = cost(sum(r for r, _ in paid), sum(w for _, w in paid), config.api)
+        if paid and price is not None and record["calls"] > uncounted:
             record["price"] = price
         return record
 
@@ -117,11 +121,13 @@ class Trials:
             failed = True  # it leaves no room for a row
             predictions = [Prediction.of(row, "", None) for row in rows]
         read, written = (0, 0) if failed or judge is None else self._tokens(judge, rows, predictions)
+        uncounted = getattr(judge, "spent", {}).get("uncounted", 0)
         trials = [
             {"id": row.id, "text": each.text, "value": each.value, "score": self._score(row, each)}
             for row, each in zip(rows, predictions, strict=True)
         ]
-        return {"instruction": instruction, "prompt_tokens": read, "generated_tokens": written, "trials": trials}
+        counts = {"prompt_tokens": read, "generated_tokens": written, **({"uncounted": uncounted} if uncounted else {})}
+        return {"instruction": instruction, **counts, "trials": trials}
 
     def _tokens(self, judge: Judge, rows: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[int, int]:
         if self._policy is None:
@@ -146,6 +152,7 @@ class Trials:
         self._calls += len(record["trials"])
         self._read += record["prompt_tokens"]
         self._written += record["generated_tokens"]
+        self._uncounted += record.get("uncounted", 0)
         for each in record["trials"]:
             self._seen[each["id"]] = None
             self._known[record["instruction"], each["id"]] = Trial(each["text"], each["value"], each["score"])
@@ -164,7 +171,11 @@ def score_kind(config: PromptSearchConfig, spec: TaskSpec, model: str) -> Litera
     """
     if config.score == "probability" and is_api(model):
         raise ConfigError(f"score=probability needs label probabilities, which {model} does not give. Use score=right.")
-    plain = spec.is_number or is_api(model)
+    if config.score == "probability" and spec.several:
+        raise ConfigError(
+            f"{spec.name} is answered with sets of labels: score=probability is for one label. Use score=right."
+        )
+    plain = spec.is_number or spec.several is not None or is_api(model)
     return "probability" if config.score != "right" and not plain else "right"
 
 
@@ -184,9 +195,14 @@ def problem_with(text: str, spec: TaskSpec) -> str | None:
         return "empty"
     if len(text) > LONGEST:
         return "too long"
-    if any(word in spec.instruction and word not in text for word in spec.words):
+    if any(_names(spec.instruction, word) and not _names(text, word) for word in spec.words):
         return "an answer is no longer named"
     return None
+
+
+def _names(text: str, word: str) -> bool:
+    """Return whether a text has the word as a whole: "Nothing" does not name the answer "No"."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

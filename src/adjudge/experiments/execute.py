@@ -99,7 +99,7 @@ def _execute(
     _check_processes(rows, config)
     ensure_model(config)
     going = outgoing(config, specs, [part.rows for part in rows.parts], rows.eval_rows)
-    check_sending([(config, going, answers.parent if answers else folder)])
+    check_sending([(config, going, answers.parent if answers else folder)], say=True)
     start = starting_point(config)
     if start is not None:
         check_start(start, config)

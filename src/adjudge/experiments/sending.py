@@ -78,8 +78,9 @@ def check_sending(runs: Sequence[tuple[Config, Outgoing | None, Path]], *, say: 
         what = "questions about rows, at most," if what == "rows" else f"questions about {what}, at most,"
     what = f"{what}{',' * (not what.endswith(','))} besides those of a search," if searching else what
     check_consent(total, model_of(config), config.api, what)
-    if say and len(parts) > 1:
-        note(f"in all: {outgoing_line(total, model_of(config), config.api, what)}")
+    several = len(parts) > 1
+    if say and (several or any(entry.stepwise or entry.many_questions for entry in entries)):
+        note(f"{'in all: ' * several}{outgoing_line(total, model_of(config), config.api, what)}")
 
 
 def note_sending(config: Config, going: Outgoing) -> None:

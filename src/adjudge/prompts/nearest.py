@@ -73,6 +73,8 @@ class NearestRenderer(Renderer):
     ) -> None:
         super().__init__(tokenizer, spec, config)
         self._neighbours, self._order = neighbours, order
+        self._whole: dict[str, Example] = {}
+        """The rows that pieces were cut from, by the text of the piece."""
 
     def text(self, example: Example) -> str:
         """Return the prompt as text, with special tokens spelled out."""
@@ -89,8 +91,12 @@ class NearestRenderer(Renderer):
 
     def pieces(self, example: Example) -> list[Example]:
         """Return a row that is too long as several rows; see `Renderer.pieces`."""
-        return self._renderers([example])[0].pieces(example)
+        pieces = self._renderers([example])[0].pieces(example)
+        self._whole |= {text_key(piece.fields): example for piece in pieces}
+        return pieces
 
     def _renderers(self, examples: Sequence[Example]) -> list[Renderer]:
-        shown = [[rows[index] for index in self._order] for rows in self._neighbours.of(examples)]
+        # A piece has its row's neighbours: with its own, the row itself would be among them.
+        rows_asked = [self._whole.get(text_key(example.fields), example) for example in examples]
+        shown = [[rows[index] for index in self._order] for rows in self._neighbours.of(rows_asked)]
         return [Renderer(self._tokenizer, self.spec, self.config, rows) for rows in shown]

@@ -36,6 +36,8 @@ ASK = "First work through some questions about it. Answer each in one short sent
 
 _LONGEST_ANSWER = 300
 """Characters of an answer that are carried on."""
+_LONGEST_FIELD = 4_000
+"""Characters of a field that a question shows; the judgement's own prompt is shortened by ``prompt.max_tokens``."""
 _MOST_VALUES = 16
 """Values that one step may set."""
 _VALUE = re.compile(r"([A-Za-z_]\w*)\s*=\s*(-?\d{1,18}|True|False)\.?", re.ASCII)
@@ -116,7 +118,7 @@ class Questions:
 
     def turns(self, progress: Progress) -> Messages:
         """Return the instruction, the row, and the questions up to the next one, with the answers read so far."""
-        values = {name: str(text).strip() for name, text in progress.row.fields.items()}
+        values = {name: _shortened(str(text).strip()) for name, text in progress.row.fields.items()}
         row = compiled(self._spec.template, tuple(self._spec.fields)).render(values).strip()
         turns = [_turn("system", f"{self._spec.instruction.strip()}\n{ASK}")]
         opening = f"{row}\n\n"
@@ -182,6 +184,10 @@ def _line(lines: Sequence[str], values: str) -> str:
 
 def _listed(progress: Progress) -> str:
     return ", ".join(f"{name} = {value}" for name, value in progress.carried.items()) or "none"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_FIELD else f"{text[:_LONGEST_FIELD].rstrip()} …"
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +96,8 @@ class Spent:
         }
         if api is None:
             return counts
-        if (price := cost(self.prompt_tokens, self.generated_tokens, api)) is not None:
+        price = None if self.uncounted == self.calls > 0 else cost(self.prompt_tokens, self.generated_tokens, api)
+        if price is not None:
             counts["price"] = price
         return counts | {
             **({"uncounted": self.uncounted} if self.uncounted else {}),
@@ -118,6 +120,9 @@ class Source(Protocol):
         """Yield each answer with the index of its call, in any order."""
 
 
+_SLOTS = re.compile(r"adjudge-turn-\d+-")
+
+
 class LocalSource:
     """The policy itself, asked in its chat template.
 
@@ -136,6 +141,7 @@ class LocalSource:
         ends = tuple(dict.fromkeys([*turn_end(self._policy.tokenizer, self._config), *self._policy.end_ids]))
         for index, ask in enumerate(asks):
             prompt = self._ids(ask.messages)
+            self._check_length(prompt, ask)
             self._policy.forget_prefix()  # a kept one would change the last bits
             generator = torch.Generator().manual_seed(ask.seed) if ask.temperature else None
             sampling = Sampling(generator, temperature=ask.temperature or 1.0)
@@ -150,21 +156,46 @@ class LocalSource:
     def _ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the turns as token ids; what they say is never a control token."""
         tokenizer = self._policy.tokenizer
-        slots = [f"adjudge-turn-{index}-" for index in range(len(messages))]
+        slots = [f"adjudge-turn-{index}-" for index in range(len(messages))]  # as `_SLOTS` finds them
         template = chat_template(tokenizer)
         if template is None:
             text = "".join(f"{message['role']}: {slot}\n" for message, slot in zip(messages, slots, strict=True))
             text += "assistant:"
         else:
-            turns = [{"role": each["role"], "content": slot} for each, slot in zip(messages, slots, strict=True)]
-            text = render_chat(tokenizer, turns, self._config)
+            text = self._chat([str(message["role"]) for message in messages], slots)
         parts = [text]
         for slot, message in zip(slots, messages, strict=True):
-            if slot not in parts[-1]:
-                raise ModelError("The model's chat template does not show every turn once, in order.")
             before, _, after = parts.pop().partition(slot)
             parts += [before, str(message["content"]), after]
         return PlainText(tokenizer, template or "").ids(parts)
+
+    def _chat(self, roles: Sequence[str], slots: Sequence[str]) -> str:
+        """Return the chat template filled with slots; where it has no system turn, the first user's holds it."""
+        turns = [{"role": role, "content": slot} for role, slot in zip(roles, slots, strict=True)]
+        forms = [turns]
+        if roles[:2] == ["system", "user"]:
+            forms.append([{"role": "user", "content": f"{slots[0]}\n\n{slots[1]}"}, *turns[2:]])
+        problems = []
+        for form in forms:
+            try:
+                text = render_chat(self._policy.tokenizer, form, self._config)
+            except ModelError:
+                raise
+            except Exception as error:  # a template may raise anything; it is reported below
+                problems.append(str(error))
+                continue
+            if _SLOTS.findall(text) == list(slots):
+                return text
+            problems.append("it does not show every turn once, in order")
+        raise ModelError(f"The model's chat template cannot hold what is asked of it ({'; '.join(problems)}).")
+
+    def _check_length(self, prompt: Sequence[int], ask: Ask) -> None:
+        most = self._policy.positions
+        if most is not None and most.fixed and len(prompt) + ask.max_tokens > most.count:
+            raise ModelError(
+                f"What is asked has {len(prompt):,} tokens and an answer up to {ask.max_tokens}, but "
+                f"{self.name} has only {most.count:,} positions{most.why}. Use shorter rows, or a model with more."
+            )
 
 
 class ApiSource:

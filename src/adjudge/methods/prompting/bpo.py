@@ -16,17 +16,20 @@ Differs from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from adjudge.evaluation.trials import Trial, problem_with
 from adjudge.methods.base import Method, Trained
-from adjudge.methods.prompting.searching import Search, begin, load_judges, shown_row
+from adjudge.methods.prompting.searching import Search, begin, is_wrong, load_judges, shown_row
 from adjudge.prompts.answers import answer_text
 from adjudge.runs.folder import Run
+from adjudge.tasks import take_rows
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
+JUDGED_AT_ONCE = 32
 MARK, END = "NEW INSTRUCTION:", "[END]"
 
 REQUEST = """An instruction tells an assistant how to judge texts:
@@ -73,34 +76,49 @@ def _rewrites(search: Search) -> list[str | None]:
     config = search.run.config.bpo
     if config.rewrites == 0:
         return []
-    pairs = wrong_answers(search.spec, search.shown, _judged(search), config.pairs)
+    pairs = wrong_answers(search.spec, *_judged(search, config.pairs), config.pairs)
     if not pairs:
         return []  # nothing was wrong, so nothing can be learned
     request = REQUEST.format(instruction=search.spec.instruction.strip(), pairs=pairs, mark=MARK, end=END)
-    return [read_rewrite(text) for text in search.write([request] * config.rewrites, title="rewriting")]
+    written = search.write([request] * config.rewrites, title="rewriting")
+    return [read_rewrite(each.text, cut=each.end == "length") for each in written]
 
 
-def _judged(search: Search) -> list[Trial]:
-    return search.trials.judged(search.spec.instruction, search.shown, "rows to show")
+def _judged(search: Search, pairs: int) -> tuple[list[Example], list[Trial]]:
+    """Return rows with their trials: as many, in random order, as have been judged when enough of them were wrong."""
+    order = take_rows(search.shown, len(search.shown), search.run.config.seed)
+    rows, trials = list[Example](), list[Trial]()
+    while len(rows) < len(order) and sum(map(partial(is_wrong, spec=search.spec), rows, trials)) < pairs:
+        batch = order[len(rows) : len(rows) + max(JUDGED_AT_ONCE, 4 * pairs)]
+        trials += search.trials.judged(search.spec.instruction, batch, "rows to show")
+        rows += batch
+    return rows, trials
 
 
 def wrong_answers(spec: TaskSpec, rows: Sequence[Example], trials: Sequence[Trial], count: int) -> str:
     """Return the first `count` rows judged wrongly, each with the right answer and the wrong one.
 
-    An unreadable answer is wrong, and shown as it is.
+    Of numbers, the rows whose answers are farthest. An unreadable answer is wrong, and shown as it is.
     """
     shown: list[str] = []
-    for row, trial in zip(rows, trials, strict=True):
-        if row.gold is not None and trial.value != row.gold and len(shown) < count:
-            wrong = " ".join(trial.text.split())[:80] if trial.value is None else answer_text(trial.value, spec)
-            shown.append(f"{shown_row(row)}\nright: {answer_text(row.gold, spec)}\nthe assistant's: {wrong}")
+    wrong_rows = [(row, trial) for row, trial in zip(rows, trials, strict=True) if is_wrong(row, trial, spec)]
+    if spec.is_number:
+        wrong_rows.sort(key=lambda judged: judged[1].score)
+    for row, trial in wrong_rows[:count]:
+        assert row.gold is not None
+        wrong = " ".join(trial.text.split())[:80] if trial.value is None else answer_text(trial.value, spec)
+        shown.append(f"{shown_row(row)}\nright: {answer_text(row.gold, spec)}\nthe assistant's: {wrong}")
     return "\n\n".join(shown)
 
 
-def read_rewrite(text: str) -> str | None:
-    """Return the instruction after the mark of an answer, up to its end; None without a mark."""
+def read_rewrite(text: str, *, cut: bool = False) -> str | None:
+    """Return the instruction after the mark of an answer, up to its end.
+
+    None without a mark, and for an answer that was `cut` before its end.
+    """
     _, marked, after = text.partition(MARK)
-    return after.partition(END)[0].strip() if marked else None
+    instruction, ended, _ = after.partition(END)
+    return instruction.strip() if marked and (ended or not cut) else None
 
 
 METHOD = Method(search_instruction, load_judges)

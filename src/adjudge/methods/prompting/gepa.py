@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.prompting.evolving import Judged, evolve
-from adjudge.methods.prompting.searching import Search, load_judges, shown_row
+from adjudge.methods.prompting.searching import Search, is_wrong, load_judges, shown_row
 from adjudge.prompts.answers import answer_text
 from adjudge.runs.folder import Run
 from adjudge.training.mixture import TaskRows
@@ -54,13 +54,13 @@ def reflect(search: Search, instruction: str, judged: Sequence[Judged]) -> str |
     parts = []
     for row, trial in judged:
         gold = answer_text(row.gold, search.spec) if row.gold is not None else "unknown"
-        feedback = f"Right: {gold}." if trial.value == row.gold else f"Wrong. The right answer is {gold}."
+        feedback = f"Right: {gold}." if not is_wrong(row, trial, search.spec) else f"Wrong. The right answer is {gold}."
         if trial.value is None:
             feedback = f"Unreadable: it must be one answer and nothing else. The right answer is {gold}."
         parts.append(f"{shown_row(row)}\nanswered: {' '.join(trial.text.split())[:80]}\n{feedback}")
     request = REQUEST.format(instruction=instruction.strip(), judged="\n\n".join(parts))
     (written,) = search.write([request], title="reflecting")
-    return between_backticks(written)
+    return between_backticks(written.text)
 
 
 def between_backticks(text: str) -> str | None:

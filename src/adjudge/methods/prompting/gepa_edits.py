@@ -12,7 +12,7 @@ from itertools import count
 
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.prompting.evolving import Judged, evolve
-from adjudge.methods.prompting.searching import Search, load_judges
+from adjudge.methods.prompting.searching import Search, is_wrong, load_judges
 from adjudge.prompts.answers import answer_text
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
@@ -40,7 +40,7 @@ def search_instruction(run: Run, parts: Sequence[TaskRows]) -> Trained:
 
 def add_example(instruction: str, judged: Sequence[Judged], spec: TaskSpec) -> str | None:
     """Add a row that was judged wrongly, with its answer; None when every row was right."""
-    row = _worst(judged)
+    row = _worst(judged, spec)
     if row is None or row.gold is None:
         return None
     text = " / ".join(" ".join(field.split()) for field in row.fields.values())
@@ -83,8 +83,8 @@ EDITS: tuple[Callable[[str, Sequence[Judged], TaskSpec], str | None], ...] = (
 """The edits in the order of their turns."""
 
 
-def _worst(judged_rows: Sequence[Judged]) -> Example | None:
-    wrong = [(trial.score, index) for index, (row, trial) in enumerate(judged_rows) if trial.value != row.gold]
+def _worst(judged_rows: Sequence[Judged], spec: TaskSpec) -> Example | None:
+    wrong = [(trial.score, index) for index, (row, trial) in enumerate(judged_rows) if is_wrong(row, trial, spec)]
     return judged_rows[min(wrong)[1]][0] if wrong else None
 
 

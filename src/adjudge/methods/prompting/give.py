@@ -118,12 +118,12 @@ class GiveJudge:
         return self._asker.ask(self._task, rows, "run", title, probabilities=probabilities)
 
     def _more(self, known: Known, before: Prediction, *, expert: bool) -> str:
-        parts = [self._facts(known, known.true)]
+        # A prompt that is too long loses the end of this: what the graph says stands before what the model guessed.
+        parts = [self._facts(known, known.expert, "What is known for sure:")] if expert else []
+        parts.append(self._facts(known, known.true))
         if before.value is not None:
             parts.append(f"An earlier answer from less: {answer_text(before.value, self.spec)}")
         parts.append(self._facts(known, known.false, "What is not true:"))
-        if expert:
-            parts.append(self._facts(known, known.expert, "What is known for sure:"))
         return "\n".join(part for part in parts if part)
 
     def _facts(self, known: Known, triples: set[Triple], heading: str = "What is known:") -> str:

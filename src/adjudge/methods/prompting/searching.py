@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from adjudge.config import PromptSearchConfig
 from adjudge.errors import DataError, RunError
 from adjudge.evaluation.predict import Judge
-from adjudge.evaluation.trials import Trials, instructed_judge
+from adjudge.evaluation.trials import Trial, Trials, instructed_judge
 from adjudge.methods.base import Trained
 from adjudge.methods.prompting.writing import writer_of
 from adjudge.models.chat_api import is_api
+from adjudge.models.plain_text import encodable
 from adjudge.models.policy import Policy, load_policy
-from adjudge.rollout.writer import Ask, Spent, Writer
+from adjudge.prompts.answers import answer_text
+from adjudge.rollout.writer import Ask, Spent, Writer, Written
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note
 from adjudge.system.files import write_json, write_text
 from adjudge.tasks import take_rows
+from adjudge.tasks.reading.same_text import text_key
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
@@ -43,19 +47,25 @@ class Search:
     policy: Policy | None
     writer: Writer | None = None
 
-    def write(self, requests: Sequence[str], title: str) -> list[str]:
+    def write(self, requests: Sequence[str], title: str) -> list[Written]:
         """Return what the writer answers to each request, drawn anew for each.
 
         The writer is the judging model itself unless ``writer.model`` is set. Raises what asking it raises.
         """
         if self.writer is None:
             self.writer = writer_of(self.run, self.policy)
-        settings, first = self.run.config.writer, 1000 * self.run.config.seed + self.writer.spent.calls
+        settings, api = self.run.config.writer, self.run.config.api
+        limit = settings.max_tokens
+        temperature: float | None = settings.temperature
+        if is_api(self.writer.source.name):  # some refuse a temperature, and think in tokens that count
+            limit = max(limit, api.max_tokens or 0)
+            temperature = None if api.temperature is None else settings.temperature
+        first = 1000 * self.run.config.seed + self.writer.spent.calls
         asks = [
-            Ask([{"role": "user", "content": request}], settings.max_tokens, settings.temperature, first + number)
+            Ask([{"role": "user", "content": encodable(request)}], limit, temperature, first + number)
             for number, request in enumerate(requests)
         ]
-        return [written.text for written in self.writer.write(asks, what="requests for an instruction", title=title)]
+        return self.writer.write(asks, what="requests for an instruction", title=title)
 
     def finish(self, instruction: str, record: Mapping[str, Any]) -> Trained:
         """Keep the instruction and the record of the search, and return the judge with it."""
@@ -85,10 +95,10 @@ def begin(run: Run, parts: Sequence[TaskRows], config: PromptSearchConfig) -> Se
             "with an answer. Raise --train-rows."
         )
     held_out = _held_out(rows, part.spec, count, run.config.seed)
-    ids = {row.id for row in held_out}
+    texts = {text_key(row.fields) for row in held_out}
     policy = None if is_api(run.config.model) else load_policy(run.config)
     trials = Trials(run, part.spec, policy, config)
-    shown = [row for row in rows if row.id not in ids]
+    shown = [row for row in rows if text_key(row.fields) not in texts]  # a text that is there twice is on one side
     if not shown or not held_out:  # one group holds all rows, or no label has two
         raise DataError(
             f"{part.spec.name}: its training rows cannot be divided: they are one group, or "
@@ -105,8 +115,11 @@ def _held_out(rows: Sequence[Example], spec: TaskSpec, count: int, seed: int) ->
     """
     if spec.is_number or any(row.group for row in rows):
         return take_rows(rows, count, seed)
-    each = max(1, count // len(spec.words))
-    drawn = [row for word in spec.words for row in _of_label(rows, word, each, seed)]
+    each, words = max(1, count // len(spec.words)), list(spec.words)
+    if len(words) > count:
+        words = Random(seed).sample(words, count)
+        note(f"{spec.name}: the {count} held-out rows have {count} of {len(spec.words)} labels; see validation_rows")
+    drawn = [row for word in words for row in _of_label(rows, word, each, seed)]
     return drawn[:count]
 
 
@@ -131,6 +144,13 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[Judge]:
     instruction = path.read_text(encoding="utf-8")
     policy = None if is_api(run.config.model) else load_policy(run.config)
     return [instructed_judge(run, spec.model_copy(update={"instruction": instruction}), policy) for spec in specs]
+
+
+def is_wrong(row: Example, trial: Trial, spec: TaskSpec) -> bool:
+    """Return whether an answer is not the right one, as both are written: 3.8 is right where 3.75 is."""
+    if trial.value is None or row.gold is None:
+        return row.gold is not None
+    return answer_text(trial.value, spec) != answer_text(row.gold, spec)
 
 
 def shown_row(row: Example) -> str:
