@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import change, load_config
+from adjudge.config import NULL, change, load_config
 from adjudge.errors import ConfigError, ModelError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.finished_run import FinishedRun, dotted
@@ -220,9 +220,13 @@ _SHORT = {name: f"data.{name}" for name in ("train_rows", "shots", "eval_rows", 
 
 
 def named_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that keyword arguments stand for, by their dotted keys."""
-    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in options.items()}
-    if values.get("data.data_dir") is not None:
+    """Return the settings that keyword arguments stand for, by their dotted keys.
+
+    None is null for a setting with dots, and "not given" for a name of its own.
+    """
+    given = {key: NULL if value is None and "__" in key else value for key, value in options.items()}
+    values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in given.items()}
+    if values.get("data.data_dir", NULL) not in (None, NULL):
         values["data.data_dir"] = str(values["data.data_dir"])
     return values
 

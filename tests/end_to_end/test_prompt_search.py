@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 from fake_api import fake_api, last_turn, problem, reply
 from fake_method import reviews
-from specs import label_task
+from specs import label_task, number_task
 
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError, ModelError, RunError
-from adjudge.evaluation.trials import Trial, problem_with
+from adjudge.evaluation.trials import Trial, problem_with, score_kind
 from adjudge.experiments.compare import compare
 from adjudge.experiments.evaluate import evaluate_run, load_judge
 from adjudge.experiments.execute import execute
 from adjudge.experiments.rerun import compare_runs, rerun
 from adjudge.methods.prompting import bpo, gepa, gepa_edits
+from adjudge.methods.prompting.searching import begin, is_wrong
 from adjudge.models.chat_api import CONSENT, consent
 from adjudge.runs.folder import Run
-from adjudge.tasks import infer_task
+from adjudge.tasks import infer_task, load_split
+from adjudge.training.mixture import TaskRows
 from adjudge.types import Example
 
 FILMS = label_task("bad", "good", instruction='Judge the film. Answer "bad" or "good".')
@@ -223,6 +225,53 @@ def test_scripted_edits_search_and_are_called_so(tiny_llama, tmp_path):
 )
 def test_a_rewrite_stands_after_its_mark(text, found):
     assert bpo.read_rewrite(text) == found
+    cut = bpo.read_rewrite(text, cut=True)
+    assert cut == (found if bpo.END in text else None)  # without an end, nobody knows what was to come
+
+
+def test_a_text_that_is_there_twice_is_not_shown_and_held_out(tmp_path):
+    lines = ["text,label", *(f"film {number // 2},{'good' if number % 4 < 2 else 'bad'}" for number in range(60))]
+    (tmp_path / "twice.csv").write_text("\n".join(lines) + "\n")
+    spec = infer_task(tmp_path / "twice.csv", ["text"], "label")
+    run = Run.create(tmp_path / "run", config("api:small", "bpo"))
+    with consent():
+        search = begin(run, [TaskRows(spec, load_split(spec, "train"))], run.config.bpo)
+    shown, held_out = ({row.fields["text"] for row in rows} for rows in (search.shown, search.held_out))
+    assert shown and held_out and not shown & held_out
+
+
+def test_held_out_rows_of_many_labels_are_not_those_of_the_first_ones(tmp_path, capsys):
+    names = [f"label{number:02d}" for number in range(20)]
+    rows = [f"text {number},{names[number % 20]}" for number in range(100)]
+    (tmp_path / "many.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    spec = infer_task(tmp_path / "many.csv", ["text"], "label")
+    run = Run.create(tmp_path / "run", config("api:small", "bpo", "bpo.validation_rows=6"))
+    with consent():
+        search = begin(run, [TaskRows(spec, load_split(spec, "train"))], run.config.bpo)
+    drawn = {row.gold for row in search.held_out}
+    assert len(drawn) == 6 and drawn != set(names[:6])
+    assert "the 6 held-out rows have 6 of 20 labels" in capsys.readouterr().err
+
+
+def test_numbers_are_right_as_they_are_written_and_the_farthest_are_shown():
+    stars = number_task(0, 5)
+    rows = [Example(str(n), {"text": f"film {n}"}, gold) for n, gold in enumerate((3.75, 1.0, 1.0))]
+    trials = [Trial("3.8", 3.8, 0.99), Trial("2.0", 2.0, 0.8), Trial("5.0", 5.0, 0.2)]
+    assert [is_wrong(row, trial, stars) for row, trial in zip(rows, trials, strict=True)] == [False, True, True]
+    assert bpo.wrong_answers(stars, rows, trials, 1) == "text: film 2\nright: 1.0\nthe assistant's: 5.0"
+
+
+def test_sets_of_labels_are_scored_as_right_or_wrong():
+    several = label_task("sport", "politics", several="words", metrics=("micro_f1",))
+    assert score_kind(load_config().bpo, several, "some/model") == "right"
+    with pytest.raises(ConfigError, match="score=probability is for one label"):
+        score_kind(load_config(overrides=["bpo.score=probability"]).bpo, several, "some/model")
+
+
+def test_an_answer_is_named_as_a_whole_word():
+    spec = label_task("No", "Yes", instruction="Answer No or Yes.")
+    assert problem_with("Nothing else counts. Say Yes.", spec) == "an answer is no longer named"
+    assert problem_with("Say 'No', or 'Yes'.", spec) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from adjudge.api import named_settings
 from adjudge.config import Config, keys_of, load_config, parse_config, parse_override, upgrade, value_of
 from adjudge.config.foreign import OURS, REMARKS
 from adjudge.errors import ConfigError
@@ -91,6 +92,7 @@ def test_null_unsets_in_an_override_and_in_a_file_and_says_nothing_in_values(key
     assert value_of(load_config(file=file), key) is None
     assert value_of(load_config(values={key: None}), key) == default
     assert value_of(load_config(overrides=[f"{key}=null"], values={key: None}), key) is None
+    assert value_of(load_config(values=named_settings({key.replace(".", "__"): None, "seed": None})), key) is None
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", " =3", "seed=[1", "seed: 3"])

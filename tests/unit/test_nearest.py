@@ -10,6 +10,7 @@ import pytest
 import torch
 from running import load_one, train_one
 from specs import label_task, number_task
+from transformers import AutoTokenizer
 
 from adjudge.config import PromptConfig, RuntimeConfig, load_config
 from adjudge.errors import ConfigError, DataError, RunError
@@ -17,7 +18,7 @@ from adjudge.methods.prompting import showing
 from adjudge.methods.settings import check_settings, own_settings
 from adjudge.models.encoder import load_encoder
 from adjudge.prompts.demonstrations import choose_demonstrations
-from adjudge.prompts.nearest import Neighbours, embedding
+from adjudge.prompts.nearest import NearestRenderer, Neighbours, embedding
 from adjudge.prompts.render import Renderer
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
@@ -53,6 +54,24 @@ def test_no_row_is_shown_itself_and_no_text_twice() -> None:
     neighbours = by_hand(2, "north", "NORTH", "east", "East", "northeast")
     assert found(neighbours, "north") == [["2", "4"]]  # east's first row; both norths are the judged text
     assert found(neighbours, "south") == [["4", "2"]]
+
+
+def test_the_pieces_of_a_row_have_its_neighbours(tiny_llama: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    long = Example("0", {"text": " ".join(f"word{number}" for number in range(400))}, "Positive")
+    other = Example("1", {"text": "short"}, "Negative")
+
+    def embed_any(rows: Sequence[Example]) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0] if "word" in row.fields["text"] else [0.6, 0.8] for row in rows])
+
+    neighbours = Neighbours([long, other], embed_any([long, other]), embed_any, 1)
+    renderer = NearestRenderer(tokenizer, SPEC, PromptConfig(max_tokens=256), neighbours, [0])
+    pieces = renderer.pieces(long)
+    assert len(pieces) > 1
+    for piece in pieces:
+        assert "short" in renderer.text(piece) and "word399" not in renderer.text(piece).replace(
+            piece.fields["text"], ""
+        )
 
 
 def test_equally_near_rows_come_in_their_order() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adjudge.config import PromptConfig, load_config
-from adjudge.errors import RunError
+from adjudge.errors import ModelError, RunError
 from adjudge.models.policy import load_policy
 from adjudge.rollout.writer import Ask, LocalSource, Spent, Writer, Written, read_log
 
@@ -46,6 +46,19 @@ def test_a_local_model_writes_greedily_and_counts_its_tokens(source):
     first = int(source._policy.logits(state.hidden_BD).argmax(-1))
     assert written.text.startswith(source._policy.tokenizer.decode([first]))
     assert (written.prompt_tokens, written.generated_tokens, written.end) == (len(prompt["input_ids"]), 8, "length")
+
+
+def test_a_template_without_a_system_turn_gets_it_in_the_first_users(source, monkeypatch):
+    tokenizer = source._policy.tokenizer
+    plain = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    turns = plain + "<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+    monkeypatch.setattr(tokenizer, "chat_template", turns)
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello."}]
+    (written,) = Writer(source, None).write([Ask(messages, 4)])
+    assert written.prompt_tokens == len(tokenizer("<user>Be short.\n\nHello.<assistant>").input_ids)
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('never') }}")
+    with pytest.raises(ModelError, match="chat template cannot hold what is asked of it"):
+        Writer(source, None).write([Ask(messages, 4)])
 
 
 def test_draws_depend_on_their_seed_alone(source):

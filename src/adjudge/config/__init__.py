@@ -13,7 +13,7 @@ from adjudge.config.groups import (
     PromptConfig,
     RuntimeConfig,
 )
-from adjudge.config.loading import PRESETS, change, load_config, parse_config, parse_override, upgrade
+from adjudge.config.loading import NULL, PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.loops import LoopConfig, WarmStartConfig
 from adjudge.config.methods import EncoderConfig, RewardModelConfig, SetfitConfig, SftConfig, SwieConfig
 from adjudge.config.policy_gradient import (
@@ -33,6 +33,7 @@ from adjudge.config.tree import Config, keys_of, value_of
 from adjudge.config.writing import ApiConfig, WriterConfig
 
 __all__ = [
+    "NULL",
     "PRESETS",
     "AnswerConfig",
     "ApiConfig",

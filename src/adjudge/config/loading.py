@@ -44,6 +44,10 @@ ADDED: dict[str, Any] = {
 """Settings that are newer than some run folders, and what those runs did, whatever the default is now."""
 
 
+NULL = object()
+"""Among values for settings: the setting is unset, as ``KEY=null`` in a command leaves it."""
+
+
 def load_config(
     *,
     preset: str = "default",
@@ -55,13 +59,13 @@ def load_config(
     """Return settings from `defaults`, a preset, the YAML `file`, `overrides`, `values`; later ones win.
 
     `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line);
-    None means "not given". A `preset` named in the file or in an override is used when the caller keeps the default.
+    None means "not given", and `NULL` is null. A `preset` named in the file or in an override is used when the caller keeps the default.
     Raises ConfigError, which names the unknown key and the nearest right one, or the value of the wrong kind.
     """
     from_file = _read_yaml(Path(file)) if file else {}
     _check_keys(from_file, where=f"{file}: ")
     given = [parse_override(override) for override in overrides]
-    given += [(key, value) for key, value in (values or {}).items() if value is not None]
+    given += [(key, None if value is NULL else value) for key, value in (values or {}).items() if value is not None]
     if preset == "default":
         preset = str(dict(given).get("preset", from_file.get("preset", preset)))
     if preset not in PRESETS:
