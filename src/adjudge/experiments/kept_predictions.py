@@ -1,4 +1,4 @@
-"""Judge many rows with their predictions on disk: a stop costs little, and the next call goes on after them."""
+"""Judge many rows with their predictions on disk: after a stop, the next call goes on behind them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CHUNK_ROWS = 1_000
 
 
 def judge_to_disk(judge: Judge, rows: Sequence[Example], path: Path, *, probabilities: bool, title: str) -> None:
-    """Judge rows in chunks and append their predictions to a file. The rows of a group are judged together.
+    """Judge rows in chunks and append their predictions to a file.
 
-    Raises what the judge raises, and KeyboardInterrupt with the file's path.
+    The rows of a group are judged together. Raises what the judge raises, and KeyboardInterrupt with the file's path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -44,7 +44,7 @@ def pick_run(folder: Path, task: str | None = None, method: str | None = None, s
 
 
 def _trained(folder: Path) -> Path:
-    """Return the folder of the run whose result is in `folder`: of several tasks each has a folder of its own."""
+    """Return the folder of the run whose result is in `folder`: each of several tasks has its own."""
     run = folder.parent.parent
     return run if folder.parent.name == "tasks" and (run / "tasks.yaml").is_file() else folder
 

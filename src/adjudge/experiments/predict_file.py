@@ -109,7 +109,7 @@ def predict_file(
 
 
 def judge_identity(run: Run, spec: TaskSpec) -> str:
-    """Return a name for the judge of a run and task, for the file of judged rows: another judge has another."""
+    """Return a name for the judge of a run and task, by which the files of judged rows are told apart."""
     made = [
         path.stat().st_mtime_ns for name in ("training.json", "judge.json") if (path := run.folder / name).is_file()
     ]

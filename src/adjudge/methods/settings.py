@@ -62,7 +62,7 @@ def first_kl(config: Config, *, numbers: bool = False) -> float:
 
 
 def decided(config: Config, specs: Sequence[TaskSpec]) -> Config:
-    """Return the settings with values in the place of unset ones that depend on the tasks, or on other settings."""
+    """Return the settings with unset ones decided that depend on the tasks or on other settings."""
     config = settled(config, specs)
     kl = first_kl(config, numbers=all_numbers(specs))
     return config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_init": kl})})

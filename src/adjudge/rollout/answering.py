@@ -1,4 +1,4 @@
-"""Answer a batch of prompts: greedily, with the likeliest label or with the mean number, and with any analysis.
+"""Answer a batch of prompts: greedily, with the likeliest label or the mean number, with any analysis.
 
 Shapes: ``B`` prompts, ``L`` labels.
 """

@@ -60,5 +60,8 @@ def model_hashes(folder: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def _sha256_of(path: Path, _size: int, _modified_ns: int) -> str:
-    """Return the SHA-256 of a file, once for each of its versions: models are large, and a comparison has many runs."""
+    """Return the SHA-256 of a file, computed once per version of it.
+
+    Models are large, and a comparison has many runs.
+    """
     return sha256_of(path)

@@ -49,7 +49,7 @@ def modelfile(config: Config, spec: TaskSpec, tokenizer: Any, model: str) -> str
 
 
 def _most_tokens(config: Config, spec: TaskSpec, tokenizer: Any) -> int:
-    """Return the longest answer in tokens, with an analysis that comes before it and the tags between them."""
+    """Return the longest answer in tokens, with an analysis before it and the tags between them."""
     longest = max(LEAST_TOKENS, answer_end(tokenizer, (tokenizer.eos_token_id,), spec, config.answer).max_tokens)
     if config.prompt.analysis != "before":
         return longest

@@ -245,7 +245,10 @@ def on_first(action: Callable[[], _Value]) -> _Value:
 
 
 def of_first(value: Callable[[], _Value]) -> _Value:
-    """Return the value of the first process in all. Unlike `on_first` it is held once, not once per process."""
+    """Return the value of the first process in all.
+
+    Unlike with `on_first`, it is held once, not once per process.
+    """
     if world_size() == 1:
         return value()
     import torch

@@ -85,7 +85,7 @@ def _rewrites(search: Search) -> list[str | None]:
 
 
 def _judged(search: Search, pairs: int) -> tuple[list[Example], list[Trial]]:
-    """Return rows with their trials: as many, in random order, as have been judged when enough of them were wrong."""
+    """Judge rows in random order until enough of them are wrong, and return them with their trials."""
     order = take_rows(search.shown, len(search.shown), search.run.config.seed)
     rows, trials = list[Example](), list[Trial]()
     while len(rows) < len(order) and sum(map(partial(is_wrong, spec=search.spec), rows, trials)) < pairs:
