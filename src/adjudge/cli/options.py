@@ -10,7 +10,7 @@ import typer
 
 from adjudge.cli.completion import complete_setting, complete_tasks
 from adjudge.cli.method_names import STARTERS, either, with_model
-from adjudge.config.groups import TRACKERS
+from adjudge.config.machine import TRACKERS
 
 if TYPE_CHECKING:
     from adjudge.config import Config

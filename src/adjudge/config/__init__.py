@@ -11,10 +11,10 @@ from adjudge.config.groups import (
     LoraConfig,
     OptimizerConfig,
     PromptConfig,
-    RuntimeConfig,
 )
 from adjudge.config.loading import NULL, PRESETS, change, load_config, parse_config, parse_override, upgrade
 from adjudge.config.loops import LoopConfig, WarmStartConfig
+from adjudge.config.machine import RuntimeConfig
 from adjudge.config.methods import EncoderConfig, RewardModelConfig, SetfitConfig, SftConfig, SwieConfig
 from adjudge.config.policy_gradient import (
     CritiqueGrpoConfig,

@@ -59,8 +59,9 @@ def load_config(
     """Return settings from `defaults`, a preset, the YAML `file`, `overrides`, `values`; later ones win.
 
     `overrides` look like ``"ppo.clip=0.1"``. `values` maps dotted keys to values (the options of the command line);
-    None means "not given", and `NULL` is null. A `preset` named in the file or in an override is used when the caller keeps the default.
-    Raises ConfigError, which names the unknown key and the nearest right one, or the value of the wrong kind.
+    None means "not given", and `NULL` is null. A `preset` named in the file or in an override is used when the caller
+    keeps the default. Raises ConfigError, which names the unknown key and the nearest right one, or the value of the
+    wrong kind.
     """
     from_file = _read_yaml(Path(file)) if file else {}
     _check_keys(from_file, where=f"{file}: ")

@@ -6,7 +6,8 @@ from typing import Self
 
 from pydantic import Field
 
-from adjudge.config.groups import OptimizerConfig, Settings
+from adjudge.config.base import Settings
+from adjudge.config.groups import OptimizerConfig
 
 
 class LoopConfig(Settings):

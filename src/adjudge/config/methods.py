@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from adjudge.config.base import Settings
 from adjudge.config.comparing import GiveConfig, PrpConfig
-from adjudge.config.groups import EmbeddingConfig, OptimizerConfig, Settings
+from adjudge.config.groups import EmbeddingConfig, OptimizerConfig
 from adjudge.config.loops import LoopConfig
 from adjudge.config.policy_gradient import (
     CritiqueGrpoConfig,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from adjudge.config.groups import Settings
+from adjudge.config.base import Settings
 from adjudge.config.loops import WarmStartConfig
 from adjudge.config.rewards import RewardConfig
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from adjudge.config.groups import Settings
+from adjudge.config.base import Settings
 
 
 class RewardConfig(Settings):

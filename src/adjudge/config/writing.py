@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from adjudge.config.groups import Settings
+from adjudge.config.base import Settings
 
 OPENAI = "https://api.openai.com/v1"
 
