@@ -222,7 +222,7 @@ _SHORT = {name: f"data.{name}" for name in ("train_rows", "shots", "eval_rows", 
 def named_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that keyword arguments stand for, by their dotted keys.
 
-    None is null for a setting with dots, and "not given" for a name of its own.
+    None is null for a setting with ``__``, and "not given" for a name of its own.
     """
     given = {key: NULL if value is None and "__" in key else value for key, value in options.items()}
     values = {_SHORT.get(key, key.replace("__", ".")): value for key, value in given.items()}

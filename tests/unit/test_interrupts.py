@@ -1,11 +1,15 @@
 """What a stopped verb says: one command, which works when it is copied."""
 
 import shlex
+import signal
 import sys
 
 import pytest
 
 from adjudge.cli.interrupts import what_next
+from adjudge.errors import Terminated
+from adjudge.training import stopping
+from adjudge.training.stopping import StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +89,19 @@ def test_a_program_that_is_not_on_the_path_is_named_as_it_was_started(tmp_path):
     module = tmp_path / "adjudge" / "__main__.py"
     words = words_after("predict", "predict", program=str(module), folder=None)[1]
     assert words == [sys.executable, "-m", "adjudge", "predict"]
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_lost(monkeypatch):
+    request = StopRequest()
+
+    def any_of(flag):
+        request._receive(signal.SIGTERM, None)  # after this process has told the others that it has none
+        return flag
+
+    monkeypatch.setattr(stopping, "any_of", any_of)
+    request.agree()
+    assert not request.requested, "the others do not know of it yet"
+    monkeypatch.setattr(stopping, "any_of", lambda flag: flag)
+    request.agree()
+    with pytest.raises(Terminated):
+        request.raise_if_requested()

@@ -111,24 +111,29 @@ class Stopping(Parrot):
 
 
 def test_rows_that_were_judged_before_a_stop_are_not_judged_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(kept_predictions, "FIRST_ROWS", 4)
+    monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 5)
     monkeypatch.setattr(Stopping, "calls", [])
-    source = write_csv(tmp_path / "new.csv", [["text"], *([f"row {number}"] for number in range(11))])
+    source = write_csv(tmp_path / "new.csv", [["text"], *([f"row {number}"] for number in range(12))])
     with pytest.raises(KeyboardInterrupt, match=r"out\.csv\.judged\.partial"):
         predict_file(Stopping(spec()), spec(), source, tmp_path / "out.csv")
     predict_file(Stopping(spec()), spec(), source, tmp_path / "out.csv")
-    assert Stopping.calls == [4, 4, 3, 3] and "continuing after row 8 of 11" in capsys.readouterr().err
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 12
+    assert Stopping.calls == [4, 5, 3, 3] and "continuing after row 9 of 12" in capsys.readouterr().err
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 13
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
 
 
 def test_groups_are_read_and_judged_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(kept_predictions, "FIRST_ROWS", 3)
     monkeypatch.setattr(Stopping, "calls", [])
     grouped = label_task("ham", "spam", group="question")
     rows = [["text", "question"], *([f"row {number}", str(number // 2)] for number in range(4)), ["last", ""]]
     predictions = predict_file(Stopping(grouped), grouped, write_csv(tmp_path / "new.csv", rows), tmp_path / "out.csv")
     assert [each.group for each in predictions] == ["0", "0", "1", "1", ""] and Stopping.calls == [4, 1]
+    monkeypatch.setattr(Stopping, "calls", [])
+    mixed = [["text", "question"], *([f"row {number}", str(number % 2)] for number in range(5))]
+    predict_file(Stopping(grouped), grouped, write_csv(tmp_path / "mixed.csv", mixed), tmp_path / "mixed-out.csv")
+    assert Stopping.calls == [5]
 
 
 def test_an_output_that_cannot_be_written_is_known_before_anything_is_judged(tmp_path):

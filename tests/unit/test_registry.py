@@ -5,12 +5,14 @@ import sys
 
 import pytest
 
-from adjudge.config import load_config
+from adjudge.config import load_config, parse_config, upgrade
 from adjudge.errors import ConfigError
 from adjudge.experiments.execute import run_settings
 from adjudge.methods.base import Method
+from adjudge.methods.for_tasks import first_kl
 from adjudge.methods.registry import METHODS, check_names, get_entry
-from adjudge.methods.settings import check_settings, first_kl, forms_apart, own_settings, sft_weight
+from adjudge.methods.settings import check_settings, forms_apart, own_settings, sft_weight
+from adjudge.runs.folder import differences
 from adjudge.tasks import load_task
 
 
@@ -205,6 +207,18 @@ def test_what_needs_no_analyses_may_have_them_first(method):
 )
 def test_the_pull_to_the_reference_is_strong_where_it_was_taught(overrides, expected):
     assert first_kl(load_config(overrides=list(overrides))) == expected
+
+
+@pytest.mark.parametrize("method", ["sft", "tfidf", "encoder", "ppo", "grpo", "dpo"])
+def test_a_run_from_before_numbers_had_a_default_of_their_own_goes_on(method):
+    """Such runs recorded the warm start of every method, and PPO's first KL as unset."""
+    now = run_settings(load_config(overrides=[f"method={method}"]), [load_task("glue/sst2")])
+    before = now.model_dump(mode="json")
+    for name, group in before.items():
+        if "warm_start_limit" in (group or ()):
+            before[name] |= {"warm_start": 0.5, "warm_start_limit": 0.75}
+    before["ppo"]["kl_init"] = None
+    assert differences(parse_config(upgrade(before)), now) == []
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo", "rloo", "reinforce", "exact"])

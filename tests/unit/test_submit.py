@@ -133,6 +133,7 @@ def test_training_again_removes_the_judged_rows(wnli, tmp_path):
 
 @pytest.mark.parametrize("cut", [b"", b'{"id": "test.tsv:9", "fie'])
 def test_an_interrupted_submission_continues(cut, wnli, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_predictions, "FIRST_ROWS", 50)
     monkeypatch.setattr(kept_predictions, "CHUNK_ROWS", 50)
     judged_rows = []
 

@@ -99,7 +99,8 @@ def predict(
         calibrate = f"adjudge calibrate --run {shlex.quote(str(folder))}"
         note(f"the probabilities are not calibrated, so they may be too sure; first: {calibrate}")
     opened, spec, judge = load_judge(folder, spec=spec, decode=decode, model=model, settings=settings)
-    if decision and is_api(model_of(opened.config)):
+    of_api = is_api(model_of(opened.config))  # whose answers the run's log keeps; all rows are announced at once
+    if decision and of_api:
         raise ConfigError(
             "A model behind an API gives no probabilities to hold answers back by, or to weigh costs with."
         )
@@ -107,4 +108,4 @@ def predict(
     bad_rows = settings.get("data.bad_rows", "error")
     options = {"form": form, "bad_rows": bad_rows, "temperature": temperature, "decision": decision}
     identity = judge_identity(opened, spec)
-    predict_file(judge, spec, source, out, force=force, identity=identity, **options)
+    predict_file(judge, spec, source, out, force=force, identity=identity, at_once=of_api, **options)

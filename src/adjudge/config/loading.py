@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from adjudge.config.foreign import advice
 from adjudge.config.loops import WarmStartConfig
+from adjudge.config.methods import own_group
 from adjudge.config.tree import Config, keys_of
 from adjudge.errors import ConfigError, nearest
 
@@ -134,7 +135,24 @@ def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
             _put(upgraded, new, group.pop(last))
     if isinstance(method := upgraded.get("method"), str):
         upgraded["method"] = method.removeprefix("multi-")  # a run over several tasks names them in `task`
+        _forget_unread(upgraded, own_group(upgraded["method"]))
+    if isinstance(ppo := upgraded.get("ppo"), dict) and upgraded.get("method") == "ppo" and ppo.get("kl_init") is None:
+        ppo["kl_init"] = _first_kl(upgraded)
     return upgraded
+
+
+def _forget_unread(tree: dict[str, Any], own: str) -> None:
+    """Leave warm starts of other methods unset, as new runs record them: older ones recorded a default."""
+    for group in WARM_STARTED:
+        if group != own and isinstance(settings := tree.get(group), dict):
+            for name in ("warm_start", "warm_start_limit"):
+                settings.pop(name, None)
+
+
+def _first_kl(tree: Mapping[str, Any]) -> float:
+    """Return the first KL coefficient of older runs of PPO which left it unset."""
+    taught = tree.get("init") is not None or tree["ppo"].get("warm_start", 0.5) != 0
+    return 1.0 if taught and (tree.get("prompt") or {}).get("analysis") != "before" else 0.05
 
 
 def parse_override(text: str) -> tuple[str, Any]:

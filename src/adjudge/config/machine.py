@@ -1,4 +1,4 @@
-"""Settings of the machine, and of who is told of a run. The second change nothing in it."""
+"""Settings of the machine, and of the trackers that a run reports to, which change nothing in it."""
 
 from __future__ import annotations
 

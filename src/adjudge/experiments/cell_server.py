@@ -26,7 +26,7 @@ VERB = "cell"
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Device files of GPUs. A GPU's driver does not survive a fork, and importing the libraries may start it."""
 TURN_S = 0.2
-"""Longest single wait: a system may give Ctrl-C to another thread, and does not wake the one that waits then."""
+"""Longest single wait, in seconds: a signal that comes just before a wait does not end it."""
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 

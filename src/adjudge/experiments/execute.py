@@ -31,7 +31,7 @@ from adjudge.methods.settings import (
 from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.base import check_same_model, with_absolute_model
 from adjudge.runs.environment import FILE as ENVIRONMENT
-from adjudge.runs.environment import dated, record_environment
+from adjudge.runs.environment import dated, pinned, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, WRITER_LOG, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.shadow import config_of_process, folder_of_process
@@ -225,6 +225,8 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
         for part, eval_rows in zip(rows.parts, rows.eval_rows, strict=True)
     }
     method, import_s = timed(entry.load)
+    if run.resumed:  # a model of the hub at the commit that the run began with
+        run.config = pinned(run.folder, run.config)
     record_environment(run, model_key(run.config), [part.spec for part in rows.parts], identity["rows_sha256"])
     run.config = dated(run.folder, run.config)
     trained, train_s = timed(lambda: method.train(run, rows.parts))

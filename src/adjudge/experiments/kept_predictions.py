@@ -16,27 +16,30 @@ from adjudge.types import Example, Prediction
 if TYPE_CHECKING:
     from adjudge.evaluation.predict import Judge
 
-CHUNK_ROWS = 1_000
-"""Rows per write to disk: an interruption loses fewer than these."""
+FIRST_ROWS, CHUNK_ROWS = 100, 1_000
+"""Rows of the first write to disk, and the most rows of a later one: an interruption loses fewer than these."""
 
 
-def judge_to_disk(judge: Judge, rows: Sequence[Example], path: Path, *, probabilities: bool, title: str) -> None:
+def judge_to_disk(
+    judge: Judge, rows: Sequence[Example], path: Path, *, probabilities: bool, title: str, at_once: bool = False
+) -> None:
     """Judge rows in chunks and append their predictions to a file.
 
-    The rows of a group are judged together. Raises what the judge raises, and KeyboardInterrupt with the file's path.
+    The rows of a group are judged together. With `at_once` there is one chunk. Raises what the judge raises, and
+    KeyboardInterrupt with the file's path, if there is one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
-            for chunk in _chunks(rows):
-                left = f", {len(rows) - chunk.start:,} rows to go" if len(rows) > len(chunk) else ""
-                part = rows[chunk.start : chunk.stop]
-                predictions = judge.judge(part, probabilities=probabilities, title=f"{title}{left}")
+        for chunk in [range(len(rows))] if at_once else _chunks(rows):
+            left = f", {len(rows) - chunk.start:,} rows to go" if len(rows) > len(chunk) else ""
+            part = rows[chunk.start : chunk.stop]
+            predictions = judge.judge(part, probabilities=probabilities, title=f"{title}{left}")
+            with path.open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
                 file.write("".join(map(prediction_line, predictions)))
                 file.flush()
                 os.fsync(file.fileno())
     except KeyboardInterrupt as stop:
-        raise type(stop)(str(path)) from None
+        raise type(stop)(*[str(path)] * path.is_file()) from None
 
 
 def count_judged(path: Path, rows: Sequence[Example]) -> int:
@@ -69,13 +72,17 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
 
 
 def _chunks(rows: Sequence[Example]) -> Iterator[range]:
-    start = 0
+    """Return rows in growing chunks that divide no group; one chunk where rows of other groups stand in between."""
+    before = [None, *(row.group for row in rows)]
+    beginnings = [row for row, group in zip(rows, before, strict=False) if row.group != group]
+    groups = [row.group for row in beginnings if row.group]
+    start, size = 0, FIRST_ROWS if len(set(groups)) == len(groups) else len(rows)
     while start < len(rows):
-        stop = min(start + CHUNK_ROWS, len(rows))
+        stop = min(start + size, len(rows))
         while stop < len(rows) and rows[stop].group and rows[stop].group == rows[stop - 1].group:
             stop += 1
         yield range(start, stop)
-        start = stop
+        start, size = stop, min(2 * size, CHUNK_ROWS)
 
 
 def _end_of_whole_lines(path: Path) -> int:

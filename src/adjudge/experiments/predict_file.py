@@ -53,6 +53,7 @@ def predict_file(
     temperature: float | None = None,
     decision: Decision | None = None,
     identity: str = "judged",
+    at_once: bool = False,
 ) -> list[Prediction]:
     """Judge every row of `source`, write `out` in the format of its suffix, and return the predictions.
 
@@ -61,8 +62,9 @@ def predict_file(
     already in the input is written as ``predicted_label``. An existing `out` is replaced only with `force`. `form` says
     how `source` is separated and encoded, where it does not tell. With "drop", `bad_rows` are listed and left out.
     Judged rows are kept beside `out` until it is written, in a file named after the judge's `identity`: after a stop
-    the next call goes on behind them. Probabilities are divided by the judge's `temperature`. With a `decision`,
-    ``label`` is empty for an answer that is held back, and a last column ``abstained`` says so.
+    the next call goes on behind them. With `at_once` all rows are given to the judge together. Probabilities are
+    divided by the judge's `temperature`. With a `decision`, ``label`` is empty for an answer that is held back, and a
+    last column ``abstained`` says so.
     Raises DataError for a missing column, a bad row such as one with an empty text (with file and line), or cells the
     output format cannot hold.
     """
@@ -90,8 +92,12 @@ def predict_file(
     if done := count_judged(partial, examples):
         note(f"continuing after row {done:,} of {len(examples):,}, {partial}")
     left = examples[done:]
-    judge_to_disk(judge, left, partial, probabilities=not spec.is_number, title=f"judging {source.name}")
+    title, probabilities = f"judging {source.name}", not spec.is_number
+    judge_to_disk(judge, left, partial, probabilities=probabilities, title=title, at_once=at_once)
     answers = list(read_predictions(partial))
+    if len(answers) != len(examples):
+        partial.unlink()
+        raise DataError(f"{out}: another command judges rows for the same file. Name another --out.")
     predictions = decide(calibrated(answers, temperature), decision)
     added = [dict(zip(names, _cells(spec, each, len(names)), strict=True)) for each in predictions]
     if kind == ".parquet":
@@ -110,9 +116,8 @@ def predict_file(
 
 def judge_identity(run: Run, spec: TaskSpec) -> str:
     """Return a name for the judge of a run and task, by which the files of judged rows are told apart."""
-    made = [
-        path.stat().st_mtime_ns for name in ("training.json", "judge.json") if (path := run.folder / name).is_file()
-    ]
+    trained = run.folder / "training.json"  # which calibration leaves as it is
+    made = trained.stat().st_mtime_ns if trained.is_file() else 0
     parts = (str(run.folder.resolve()), made, run.config.model_dump_json(), spec.model_dump_json())
     return hashlib.sha256(repr(parts).encode("utf-8", SURROGATES)).hexdigest()[:8]
 

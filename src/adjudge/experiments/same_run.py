@@ -85,22 +85,20 @@ def difference_of(run: Run, identity: Identity) -> str:
 
 
 def _changed_model(run: Run, config: Config) -> str:
-    """Return how the weights of the model are not those that the run began with; or nothing.
+    """Return which weights of a model on this machine are not those that the run began with; or nothing.
 
-    Of a model that is gone, or was named otherwise, nothing can be told.
+    Of a model that is gone, or was named otherwise, nothing can be told. One of the hub is resumed at its commit.
     """
     environment = read_json(run.folder / FILE) if (run.folder / FILE).is_file() else {}
     before, name = environment.get("model") or {}, model_of(config)
-    if before.get("name") != name or not (before.get("sha256") or before.get("commit")):
+    if before.get("name") != name or not before.get("sha256"):
         return ""
     try:
-        now = model_identity(name)
+        now = model_identity(name).get("sha256")
     except ModelError:
         return ""
-    if before.get("commit") != now.get("commit"):
-        return f"another version of the model (name it as {name}@{before.get('commit')})"
-    hashes = before.get("sha256") or {}
-    changed = [file for file, digest in hashes.items() if file.endswith(WEIGHTS) and now["sha256"].get(file) != digest]
+    hashes = {file: digest for file, digest in before["sha256"].items() if file.endswith(WEIGHTS)}
+    changed = [file for file, digest in hashes.items() if now and now.get(file) != digest]
     return f"other weights of the model ({', '.join(changed)} of {name} changed)" if changed else ""
 
 

@@ -13,8 +13,8 @@ Differs from arXiv 2506.03106, whose loss was read in its published code:
 4. The loss of the sampled answers is clipped. In the only update of a batch the ratio is 1, and this does nothing.
 5. Rows whose answers are all right are not refined.
 6. Refinements keep their tokens; the code writes them as text and reads them anew.
-7. Batch sizes and the optimizer are ours. Without an analysis before the judgement, the first half of the steps is
-   supervised (`warm_start`), and a critique of a label alone points at another label.
+7. Batch sizes and the optimizer are ours. Without an analysis before the judgement, the first steps are supervised
+   (`warm_start`), and a critique of a label alone points at another label.
 
 Source: arXiv 2506.03106; the shaped term is that of arXiv 2504.14945.
 """

@@ -14,7 +14,7 @@ Differs from arXiv 1706.05374:
 2. An answer is right only as the label word with its end. Other spellings count as unreadable.
 3. A batch is learned from `update_epochs` times, until the KL to the policy it began with exceeds `stop_kl` (in nats
    per answer).
-4. First comes supervised fine-tuning, for half of the steps or more, whose result is the reference (`warm_start`).
+4. First comes supervised fine-tuning, whose result is the reference (`warm_start`).
 
 Shapes: ``B`` rows, ``L`` labels or listed numbers.
 Source: arXiv 1706.05374 (expected policy gradients), 1910.09093 (all-action gradients), 2510.13651 (transforms).

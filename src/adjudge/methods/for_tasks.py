@@ -27,6 +27,9 @@ def settled(config: Config, specs: Sequence[TaskSpec]) -> Config:
     entry, numbers = get_entry(config.method), all_numbers(specs)
     warmed = [name for name in entry.settings if isinstance(getattr(config, name), WarmStartConfig)]
     config = config.model_copy(update={name: getattr(config, name).decided(numbers=numbers) for name in warmed})
+    if "ppo" in entry.settings:
+        beta = first_kl(config, numbers=numbers)
+        config = config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_init": beta})})
     if entry.stepwise:
         return _with_steps(config, specs[0])
     return _explained(config, specs) if entry.explains else config
@@ -35,6 +38,22 @@ def settled(config: Config, specs: Sequence[TaskSpec]) -> Config:
 def all_numbers(specs: Sequence[TaskSpec]) -> bool:
     """Return whether every task is answered with a number."""
     return all(spec.is_number for spec in specs)
+
+
+def first_kl(config: Config, *, numbers: bool = False) -> float:
+    """Return PPO's first KL coefficient: a strong one where the reference already answers as taught.
+
+    The untrained model has to be left behind, and an analysis has many tokens, each with a KL of its own. Where all
+    answers are `numbers`, a short warm start teaches their form, and what they say has to be learned from rewards.
+    """
+    if config.ppo.kl_init is not None:
+        return config.ppo.kl_init
+    return 1.0 if begins_taught(config) and not numbers else 0.05
+
+
+def begins_taught(config: Config) -> bool:
+    """Return whether PPO begins where answers have been taught: after a warm start, or from a run."""
+    return (config.init is not None or config.ppo.warm_start != 0) and config.prompt.analysis != "before"
 
 
 def check_lines(lines: str | None, spec: TaskSpec) -> None:

@@ -16,7 +16,7 @@ Differs from the papers:
 1. The standard deviation is the population's.
 2. ``dapo`` does not sample on until the batch is full, and has no penalty for long answers.
 3. The means are over the whole batch's answers. Mini-batches smaller than the batch only approximate them.
-4. Batch sizes and the optimizer are ours, and half of the steps or more are supervised first (`warm_start`).
+4. Batch sizes and the optimizer are ours, and the first steps are supervised (`warm_start`).
 """
 
 from __future__ import annotations

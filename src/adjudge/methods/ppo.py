@@ -11,7 +11,7 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 4. An analysis before the judgement is sampled and gets credit; one after it is not sampled.
 5. Gradients are clipped, and the updates of a batch end early when the policy has moved far (`stop_kl`).
 6. The default optimizer is AdamW at a rate for LoRA, with a warm-up and a decay.
-7. First comes supervised fine-tuning, for half of the steps or more, whose result is the reference (`warm_start`).
+7. First comes supervised fine-tuning, whose result is the reference (`warm_start`).
 8. Several answers per prompt come from one pass over it (`samples`).
 9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`). Inside an
    analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).
@@ -37,9 +37,9 @@ from adjudge.config import PpoConfig
 from adjudge.errors import ConfigError
 from adjudge.methods.base import Trained
 from adjudge.methods.baselines import check_values, compare, uses_exact
-from adjudge.methods.for_tasks import all_numbers
+from adjudge.methods.for_tasks import all_numbers, first_kl
 from adjudge.methods.loop import adapter_loop, adapter_method
-from adjudge.methods.settings import first_kl, sft_weight
+from adjudge.methods.settings import sft_weight
 from adjudge.rl.kl import AdaptiveKL, kl_per_response
 from adjudge.rollout.collect import Rollout, sample, score
 from adjudge.rollout.forward import reference_logp

@@ -9,7 +9,7 @@ Differs from arXiv 2501.03262:
 2. With several answers per prompt (`samples`), the mean of the prompt's answers is taken off before whitening, as in
    the paper's variant with a baseline. The KL stays in the reward; there it is in the loss.
 3. Adapter dropout is off, gradients are clipped, and a batch's updates end early at `stop_kl`, as in PPO here.
-4. First comes supervised fine-tuning, for half of the steps or more, whose result is the reference (`warm_start`).
+4. First comes supervised fine-tuning, whose result is the reference (`warm_start`).
 5. A batch whose answers all get the same reward is whitened too: what is left is the noise of the KL, scaled up.
 
 It is PPO with gamma = lam = 1, a fixed β, and a value head that stays 0. Source: arXiv 2501.03262 (REINFORCE++),

@@ -8,7 +8,7 @@ Differs from arXiv 2402.14740:
 1. PPO's clipped loss bounds the updates. In the only one of a batch (`update_epochs` 1) the ratio is 1, so it is
    REINFORCE's.
 2. The loss is a mean over tokens. With answers of one length this is the paper's mean over answers, up to a constant.
-3. β, batch sizes and the optimizer are ours, and half of the steps or more are supervised first (`warm_start`).
+3. β, batch sizes and the optimizer are ours, and the first steps are supervised (`warm_start`).
 """
 
 from __future__ import annotations

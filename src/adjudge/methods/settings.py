@@ -10,7 +10,7 @@ from adjudge.config import Config, RewardConfig, keys_of, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
-from adjudge.methods.for_tasks import all_numbers, settled, with_explanations
+from adjudge.methods.for_tasks import begins_taught, with_explanations
 from adjudge.methods.registry import METHODS, Entry, adapter_names, get_entry
 from adjudge.models.chat_api import is_api
 from adjudge.runs.names import MULTI
@@ -50,24 +50,6 @@ def check_settings(config: Config) -> None:
         )
 
 
-def first_kl(config: Config, *, numbers: bool = False) -> float:
-    """Return PPO's first KL coefficient: a strong one where the reference already answers as taught.
-
-    The untrained model has to be left behind, and an analysis has many tokens, each with a KL of its own. Where all
-    answers are `numbers`, a short warm start teaches their form, and what they say has to be learned from rewards.
-    """
-    if config.ppo.kl_init is not None:
-        return config.ppo.kl_init
-    return 1.0 if _begins_taught(config) and not numbers else 0.05
-
-
-def decided(config: Config, specs: Sequence[TaskSpec]) -> Config:
-    """Return the settings with unset ones decided that depend on the tasks or on other settings."""
-    config = settled(config, specs)
-    kl = first_kl(config, numbers=all_numbers(specs))
-    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_init": kl})})
-
-
 def sft_weight(config: Config, spec: TaskSpec) -> float:
     """Return the weight of the right answers which PPO teaches beside what it sampled.
 
@@ -77,11 +59,7 @@ def sft_weight(config: Config, spec: TaskSpec) -> float:
         return config.ppo.sft_weight
     near_counts = spec.is_number or (spec.ordered and config.ppo.reward.distance != "none")
     right_alone = not near_counts and not spec.several and config.ppo.reward.is_plain
-    return 1.0 if _begins_taught(config) and right_alone else 0.0
-
-
-def _begins_taught(config: Config) -> bool:
-    return (config.init is not None or config.ppo.warm_start != 0) and config.prompt.analysis != "before"
+    return 1.0 if begins_taught(config) and right_alone else 0.0
 
 
 def _explaining() -> list[str]:

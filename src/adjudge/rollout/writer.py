@@ -295,7 +295,8 @@ class Writer:
         return self._key(ask) in self._known
 
     def _key(self, ask: Ask) -> str:
-        drawn = {"seed": ask.seed} if ask.temperature else {}
+        is_drawn = ask.temperature or (ask.temperature is None and ask.seed)
+        drawn = {"seed": ask.seed} if is_drawn else {}
         request = {
             "model": self.source.name,
             "messages": [dict(message) for message in ask.messages],

@@ -195,8 +195,9 @@ class Run:
             raise RunError(f"{self.folder} already holds this run, complete. Add --force to repeat it.")
         if not resume and has_trained(self.folder):
             how = "killed" if state == "running" else state
+            done = f" after {steps} steps" if (steps := steps_logged(self.folder)) else ""  # a search has none
             raise RunError(
-                f"{self.folder} already holds this run, {how} after {steps_logged(self.folder)} steps. "
+                f"{self.folder} already holds this run, {how}{done}. "
                 "Add --resume to continue it, or --force to begin again."
             )
         return resume and not changed

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adjudge.errors import ConfigError, RunError, nearest
 from adjudge.experiments.evaluate import open_folder
+from adjudge.prompts.answers import answer_text
 from adjudge.runs.environment import pinned
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import result_folders
@@ -114,7 +115,7 @@ def _compare(run: Run, specs: Sequence[TaskSpec], judge: Judgements, limit: int)
             rows = [Example(each.id, each.fields, each.gold, each.group, each.tags) for each in before]
             after = judge(spec, rows)
             count += len(rows)
-            changed += sum(_differ(one, other) for one, other in zip(before, after, strict=True))
+            changed += sum(_differ(spec, one, other) for one, other in zip(before, after, strict=True))
     if not count:
         note("the folder has no judged rows, so nothing was compared.")
     return count, changed
@@ -127,5 +128,8 @@ def _judged_rows(run: Run, specs: Sequence[TaskSpec], limit: int) -> list[list[P
     return [Run.open(folder).predictions(run.config.data.split)[:share] for folder in result_folders(run.folder)]
 
 
-def _differ(one: Prediction, other: Prediction) -> bool:
-    return one.value != other.value
+def _differ(spec: TaskSpec, one: Prediction, other: Prediction) -> bool:
+    """Return whether two answers differ; numbers as they are written, since a mean of numbers has more digits."""
+    if spec.number is None or one.value is None or other.value is None:
+        return one.value != other.value
+    return answer_text(one.value, spec) != answer_text(other.value, spec)

@@ -39,8 +39,9 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
     tokenizer.save_pretrained(folder)
     write_json(folder / FILE, merged_record(run, specs, "merged"))
     if (run.folder / "config.yaml").is_file():
-        judged = [part for part in result_folders(run.folder) if (part / "scores.json").is_file()]
-        results = [Run.open(part).scores() for part in judged]
+        parts = result_folders(run.folder)
+        judged = all((part / "scores.json").is_file() for part in parts)
+        results = [Run.open(part).scores() for part in parts] if judged else []
         write_card(folder, run, specs, results, base_of(run))
     again = run.config.model_copy(update={"model": str(folder)})
     return judging(again, *load_causal_lm(str(folder), run.config.runtime))

@@ -35,7 +35,7 @@ def judge_test_rows(
     """
     from adjudge.tasks import load_split
 
-    if decode is None or spec.is_number:  # numbers have only one way of decoding
+    if decode is None or (spec.is_number and decode != "mean"):  # "labels" says nothing of numbers
         decode = run.config.evaluation.decode
     # Dev rows get another name: the run's own evaluation may have fewer of them, and no probabilities.
     same = form.split == "test" and [spec] == read_tasks(run.folder) and decode == run.config.evaluation.decode

@@ -93,6 +93,7 @@ class Session:
             self._validate_if_due()
             self._save_before_the_end()
         elif kind is None:
+            self._stop.agree()
             self._stop.raise_if_requested()
 
     def steps(self, batches: Batches[Row]) -> Iterator[tuple[int, list[Row]]]:

@@ -27,6 +27,9 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        """The first signal of this process."""
+        self._agreed: int | None = None
+        """The signal that all processes stop for."""
         self._at = 0.0
         self._handlers_before: dict[int, Any] = {}
 
@@ -42,19 +45,18 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """True if the run should end after this step."""
-        return self._signal is not None
+        return self._agreed is not None
 
     def agree(self) -> None:
         """Request a stop in every process when one of them has a request."""
-        agreed = any_of(self._signal or 0) or None
-        if self._signal is None and agreed is not None:  # a signal to this process soon after is the same request
-            self._at = time.monotonic()
-        self._signal = agreed
+        self._agreed = any_of(self._signal or 0) or None
+        if self._agreed is not None and self._signal is None:  # a signal to this process soon after is the same request
+            self._signal, self._at = self._agreed, time.monotonic()
 
     def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, Terminated (a KeyboardInterrupt too) after SIGTERM."""
-        if self._signal is not None:
-            raise _error_of(self._signal)
+        if self._agreed is not None:
+            raise _error_of(self._agreed)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._signal is None:

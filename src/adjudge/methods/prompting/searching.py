@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -115,10 +116,12 @@ def _held_out(rows: Sequence[Example], spec: TaskSpec, count: int, seed: int) ->
     """
     if spec.is_number or any(row.group for row in rows):
         return take_rows(rows, count, seed)
-    each, words = max(1, count // len(spec.words)), list(spec.words)
+    labels = Counter(row.gold for row in rows)
+    words = [word for word in spec.words if labels[word] > 1]  # one is held out, and one is left to be shown
     if len(words) > count:
+        note(f"{spec.name}: the {count} held-out rows have {count} of {len(words)} labels; see validation_rows")
         words = Random(seed).sample(words, count)
-        note(f"{spec.name}: the {count} held-out rows have {count} of {len(spec.words)} labels; see validation_rows")
+    each = max(1, count // max(1, len(words)))
     drawn = [row for word in words for row in _of_label(rows, word, each, seed)]
     return drawn[:count]
 
