@@ -75,9 +75,7 @@ def _cut(spec: TaskSpec, data_dir: Path, folder: Path) -> TaskSpec:
     random.Random(0).shuffle(examples)
     raw = {word: label for label, word in (spec.labels or {}).items()}
     head = [*spec.fields.values(), str(spec.label)]
-    rows = [
-        (*(row.fields[field] for field in spec.fields), raw.get(str(row.gold), str(row.gold))) for row in examples
-    ]
+    rows = [(*(row.fields[field] for field in spec.fields), raw.get(str(row.gold), str(row.gold))) for row in examples]
     folder.mkdir(parents=True, exist_ok=True)
     name = spec.name.replace("/", "-")
     train, dev = rows[: -len(rows) // 4][:POOL], rows[-len(rows) // 4 :][:1000]
