@@ -74,8 +74,8 @@ def run_ppo(side: Side, meter: common.Meter) -> int:
 
     Raises RuntimeError when the number of updates is not the expected one.
     """
+    from adjudge.methods.for_tasks import first_kl
     from adjudge.methods.ppo import collect_batch
-    from adjudge.methods.settings import first_kl
     from adjudge.training.updates import clipped_updates
 
     spec = side.spec

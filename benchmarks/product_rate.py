@@ -176,8 +176,8 @@ def measure_update(
     side: Side, spec: common.Spec, shapes: Shapes, head: tuple[int, int], repeats: int
 ) -> dict[str, Any]:
     """Return the row of an update: the mean over the updates of the fastest batch."""
+    from adjudge.methods.for_tasks import first_kl
     from adjudge.methods.ppo import collect_batch
-    from adjudge.methods.settings import first_kl
     from adjudge.rollout.prompted import PromptRow
     from adjudge.rollout.sampler import Sampling
     from adjudge.system.timing import collect_stages

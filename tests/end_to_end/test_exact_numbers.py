@@ -54,7 +54,7 @@ def values(model: Path, **more: object) -> dict[str, object]:
 def test_a_number_task_is_trained_on(ratings: TaskSpec, able: Path, tmp_path: Path) -> None:
     execute(load_config(values=values(able)), ratings, tmp_path / "run")
     records = [record for record in logged(Run.open(tmp_path / "run")) if "reward" in record]
-    assert len(records) == 2 and records[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert len(records) == 3 and records[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert all(-0.5001 <= record["reward"] <= 0.5 and record["label_mass"] >= 0 for record in records), records
 
 

@@ -239,7 +239,7 @@ def test_settings_of_an_older_run_folder_come_under_todays_names():
         "method": "ppo",
         "task": "a,b",
         "init": "runs/sft",
-        "ppo": {"clip": 0.1, "warm_start_limit": 0.0, "sft_weight": 0.0, "kl_init": 1.0},
+        "ppo": {"clip": 0.1, "warm_start_limit": 0.0, "sft_weight": 0.0},
     }
     assert older["ppo"]["init"] == "runs/sft"
     assert parse_config(upgraded).init == "runs/sft"

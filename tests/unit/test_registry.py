@@ -211,13 +211,12 @@ def test_the_pull_to_the_reference_is_strong_where_it_was_taught(overrides, expe
 
 @pytest.mark.parametrize("method", ["sft", "tfidf", "encoder", "ppo", "grpo", "dpo"])
 def test_a_run_from_before_numbers_had_a_default_of_their_own_goes_on(method):
-    """Such runs recorded the warm start of every method, and PPO's first KL as unset."""
+    """Such runs recorded the warm start of every method."""
     now = run_settings(load_config(overrides=[f"method={method}"]), [load_task("glue/sst2")])
     before = now.model_dump(mode="json")
     for name, group in before.items():
         if "warm_start_limit" in (group or ()):
             before[name] |= {"warm_start": 0.5, "warm_start_limit": 0.75}
-    before["ppo"]["kl_init"] = None
     assert differences(parse_config(upgrade(before)), now) == []
 
 

@@ -14,7 +14,7 @@ from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError, ModelError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tune import tune, tuned_settings
-from adjudge.methods.for_tasks import settled
+from adjudge.methods.for_tasks import decided
 from adjudge.methods.search_space import Choices, Range, default_space
 from adjudge.report.tuned import tuned_lines
 from adjudge.runs.folder import Run
@@ -165,7 +165,7 @@ def test_what_cannot_be_searched_is_refused(spec, tmp_path, methods, options, me
 def test_the_default_space_of_each_kind_of_method():
     config = load_config()
     assert set(default_space("sft", config, 1000)) == {LR, "sft.epochs"}
-    ppo = default_space("ppo", settled(load_config(overrides=["method=ppo"]), [load_task("glue/sst2")]), 1600)
+    ppo = default_space("ppo", decided(load_config(overrides=["method=ppo"]), [load_task("glue/sst2")]), 1600)
     assert set(ppo) == {"ppo.optimizer.lr", "ppo.epochs", "ppo.warm_start", "ppo.kl_init"}
     assert ppo["ppo.epochs"] == Choices((1, 2, 4, 8)) and ppo["ppo.warm_start"] == Choices((0.25, 0.5, 0.75))
     assert set(default_space("few-shot", config, 100)) == {"prompt.demonstrations", "prompt.demonstration_choice"}

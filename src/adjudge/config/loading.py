@@ -136,8 +136,6 @@ def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(method := upgraded.get("method"), str):
         upgraded["method"] = method.removeprefix("multi-")  # a run over several tasks names them in `task`
         _forget_unread(upgraded, own_group(upgraded["method"]))
-    if isinstance(ppo := upgraded.get("ppo"), dict) and upgraded.get("method") == "ppo" and ppo.get("kl_init") is None:
-        ppo["kl_init"] = _first_kl(upgraded)
     return upgraded
 
 
@@ -147,12 +145,6 @@ def _forget_unread(tree: dict[str, Any], own: str) -> None:
         if group != own and isinstance(settings := tree.get(group), dict):
             for name in ("warm_start", "warm_start_limit"):
                 settings.pop(name, None)
-
-
-def _first_kl(tree: Mapping[str, Any]) -> float:
-    """Return the first KL coefficient of older runs of PPO which left it unset."""
-    taught = tree.get("init") is not None or tree["ppo"].get("warm_start", 0.5) != 0
-    return 1.0 if taught and (tree.get("prompt") or {}).get("analysis") != "before" else 0.05
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -24,7 +24,7 @@ from adjudge.experiments.execute import run_settings
 from adjudge.experiments.judging import ensure_model
 from adjudge.experiments.process import CellProcesses
 from adjudge.experiments.rows import RunRows, load_pools
-from adjudge.methods.for_tasks import settled
+from adjudge.methods.for_tasks import decided
 from adjudge.methods.registry import MULTI, check_names, get_entry, parse_name
 from adjudge.methods.search_space import (
     Choices,
@@ -87,7 +87,7 @@ def tune(
     learner = next((name for name in names if get_entry(name).rows != "none"), names[0])
     rows = load_pools(config, [spec]).draw(config.model_copy(update={"method": learner}))
     configs = {name: config.model_copy(update={"method": name}) for name in names}
-    default = {name: settled(configs[name], [spec]) for name in names}
+    default = {name: decided(configs[name], [spec]) for name in names}
     spaces = chosen_space({name: default_space(name, default[name], rows.train_count) for name in names}, search or {})
     for name in names:
         run_settings(configs[name], [spec])
@@ -220,7 +220,7 @@ class _Search:
         """Return a new trial, in whose parameters each call gives what was drawn. The first has the default's."""
         optuna, number = self._optuna, len(study.trials)
         if number == 0:
-            values = default_values(name, settled(config, [self._spec]), space, self._rows.train_count)
+            values = default_values(name, decided(config, [self._spec]), space, self._rows.train_count)
             within = {key: value for key, value in values.items() if _is_within(value, space[key])}
             study.enqueue_trial(within, skip_if_exists=True)
         with warnings.catch_warnings():

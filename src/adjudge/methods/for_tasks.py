@@ -27,12 +27,16 @@ def settled(config: Config, specs: Sequence[TaskSpec]) -> Config:
     entry, numbers = get_entry(config.method), all_numbers(specs)
     warmed = [name for name in entry.settings if isinstance(getattr(config, name), WarmStartConfig)]
     config = config.model_copy(update={name: getattr(config, name).decided(numbers=numbers) for name in warmed})
-    if "ppo" in entry.settings:
-        beta = first_kl(config, numbers=numbers)
-        config = config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_init": beta})})
     if entry.stepwise:
         return _with_steps(config, specs[0])
     return _explained(config, specs) if entry.explains else config
+
+
+def decided(config: Config, specs: Sequence[TaskSpec]) -> Config:
+    """Return the `settled` settings with PPO's first KL coefficient, which depends on them."""
+    config = settled(config, specs)
+    beta = first_kl(config, numbers=all_numbers(specs))
+    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_init": beta})})
 
 
 def all_numbers(specs: Sequence[TaskSpec]) -> bool:

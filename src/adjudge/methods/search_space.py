@@ -47,7 +47,7 @@ PROMPTS = {
 def default_space(method: str, config: Config, train_rows: int) -> Space:
     """Return what is searched for a method unless the user says otherwise.
 
-    It is empty where the method has nothing to choose. `config` is `settled`. `train_rows` are the rows it learns from:
+    It is empty where the method has nothing to choose. `config` is `decided`. `train_rows` are the rows it learns from:
     they decide how many passes the default settings make.
     """
     space: dict[str, Range | Choices] = dict(PROMPTS.get(method, {}))

@@ -43,7 +43,7 @@ from adjudge.errors import ConfigError, RunError, Terminated
 from adjudge.runs.start import StartingPoint
 from adjudge.runs.tracking import FOLDER as TRACKING
 from adjudge.runs.tracking import Tracking
-from adjudge.runs.work import WEIGHTS, has_trained, has_work, steps_logged
+from adjudge.runs.work import TRIALS, WEIGHTS, has_trained, has_work, steps_logged
 from adjudge.system.files import SURROGATES, Lock, is_locked, sweep, sync_file, sync_folder, write_json, write_text
 from adjudge.system.yaml_text import read_yaml, write_yaml
 from adjudge.types import Prediction
@@ -195,7 +195,8 @@ class Run:
             raise RunError(f"{self.folder} already holds this run, complete. Add --force to repeat it.")
         if not resume and has_trained(self.folder):
             how = "killed" if state == "running" else state
-            done = f" after {steps} steps" if (steps := steps_logged(self.folder)) else ""  # a search has none
+            searches = (self.folder / TRIALS).is_file()  # and makes no steps
+            done = "" if searches else f" after {steps_logged(self.folder)} steps"
             raise RunError(
                 f"{self.folder} already holds this run, {how}{done}. "
                 "Add --resume to continue it, or --force to begin again."
