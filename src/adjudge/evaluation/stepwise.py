@@ -16,7 +16,7 @@ from adjudge.evaluation.predict import PromptedJudge
 from adjudge.models.chat_api import cost, is_api
 from adjudge.models.policy import Policy
 from adjudge.prompts.steps import Progress, Steps
-from adjudge.rollout.writer import Ask, Spent, Writer
+from adjudge.rollout.writer import Ask, Spent, Writer, limits_of
 from adjudge.system.parallel import world_size
 from adjudge.types import Example, Prediction
 
@@ -68,10 +68,7 @@ class StepwiseJudge:
 
     def walk(self, examples: Sequence[Example], title: str = "judging") -> list[Progress]:
         """Take all steps of each row, and return how that went."""
-        api = self._config.api
-        of_api = is_api(self.writer.source.name)
-        limit = max(self._max_tokens, (api.max_tokens or 0) if of_api else 0)  # some models think in tokens that count
-        temperature = None if of_api and api.temperature is None else 0.0
+        limit, temperature = limits_of(self.writer.source, self._config.api, self._max_tokens, 0.0)
         rows = [self.steps.begin(example) for example in examples]
         number = 1
         while waiting := [progress for progress in rows if progress.done < len(progress.steps)]:

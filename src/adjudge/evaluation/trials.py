@@ -25,11 +25,10 @@ from adjudge.models.policy import Policy
 from adjudge.rollout.prompted import PromptedTask
 from adjudge.rollout.writer import ApiSource, Spent, Writer
 from adjudge.runs.folder import WRITER_LOG, Run
+from adjudge.runs.work import TRIALS
 from adjudge.system.files import SURROGATES
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction, Value
-
-FILE = "trials.jsonl"
 
 LONGEST = 4_000
 """Characters of the longest instruction; a longer one is no instruction any more."""
@@ -58,7 +57,7 @@ class Trials:
         self._calls, self._read, self._written, self._uncounted = 0, 0, 0, 0
         source = ApiSource(run.config.model, run.config.api) if policy is None else None
         self._writer = None if source is None else Writer(source, run.folder / WRITER_LOG)
-        for record in _read(run.folder / FILE):
+        for record in _read(run.folder / TRIALS):
             self._take(record)
 
     def judged(self, instruction: str, rows: Sequence[Example], title: str) -> list[Trial]:
@@ -159,7 +158,7 @@ class Trials:
 
     def _keep(self, record: Mapping[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-        with (self._run.folder / FILE).open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
+        with (self._run.folder / TRIALS).open("a", encoding="utf-8", errors=SURROGATES, newline="") as file:
             file.write(line)
         self._take(json.loads(line))  # as a resumed run reads it
 

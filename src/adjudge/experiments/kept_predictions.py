@@ -72,7 +72,10 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
 
 
 def _chunks(rows: Sequence[Example]) -> Iterator[range]:
-    """Return rows in growing chunks that divide no group; one chunk where rows of other groups stand in between."""
+    """Return rows in growing chunks that divide no group.
+
+    It is one chunk where rows of other groups stand between those of a group.
+    """
     before = [None, *(row.group for row in rows)]
     beginnings = [row for row, group in zip(rows, before, strict=False) if row.group != group]
     groups = [row.group for row in beginnings if row.group]

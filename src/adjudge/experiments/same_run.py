@@ -89,8 +89,7 @@ def _changed_model(run: Run, config: Config) -> str:
 
     Of a model that is gone, or was named otherwise, nothing can be told. One of the hub is resumed at its commit.
     """
-    environment = read_json(run.folder / FILE) if (run.folder / FILE).is_file() else {}
-    before, name = environment.get("model") or {}, model_of(config)
+    before, name = _environment(run.folder).get("model") or {}, model_of(config)
     if before.get("name") != name or not before.get("sha256"):
         return ""
     try:
@@ -114,12 +113,17 @@ def _changed_reward(made_from: Mapping[str, Any], identity: Identity) -> str:
     return ""
 
 
+def _environment(folder: Path) -> dict[str, Any]:
+    """Return what a run recorded of its environment; nothing before it began."""
+    return dict(read_json(folder / FILE)) if (folder / FILE).is_file() else {}
+
+
 def _recorded(folder: Path) -> dict[str, Any]:
     """Return rows, reward functions and starting point as a run recorded them.
 
     There is nothing before it began to train.
     """
-    environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+    environment = _environment(folder)
     record = dict(environment.get("data", {}))
     record |= {name: environment[name] for name in ("init", FUNCTIONS, REWARD_MODEL) if name in environment}
     if (folder / "training.json").is_file():
@@ -129,8 +133,7 @@ def _recorded(folder: Path) -> dict[str, Any]:
 
 def _changed_file(folder: Path) -> str:
     """Return which data file of a run is not as it was, with the recorded start of its hash."""
-    environment = read_json(folder / FILE) if (folder / FILE).is_file() else {}
-    for task in environment.get("data", {}).get("tasks", {}).values():
+    for task in _environment(folder).get("data", {}).get("tasks", {}).values():
         for name, digest in task.get("files", {}).items():
             path = place_of(Path(name), folder)
             if not path.is_file():

@@ -32,7 +32,7 @@ def warn_of_left_out(out: Path, cells: Sequence[Cell]) -> None:
     if gone := [name for name in listed if name not in methods]:
         warn(
             f"{path} lists {', '.join(gone)}, which this command leaves out: the runs stay, and the new table and "
-            f"report are without them. To keep them: --methods {','.join([*listed, *(methods.keys() - listed.keys())])}"
+            f"report are without them. To keep them: --methods {','.join(listed | methods)}"
         )
 
 

@@ -17,6 +17,7 @@ from adjudge.evaluation.predict import Judge, PromptedJudge
 from adjudge.evaluation.validation import hold_out
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.base_loop import Answers, Loop, Step, TrainingRow
+from adjudge.methods.for_tasks import all_numbers
 from adjudge.methods.rewarding import add_rewarders, load_adapter_tasks
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rollout.collect import Rollout
@@ -132,7 +133,7 @@ def adapter_loop(
     """
     config = run.config
     if isinstance(settings, WarmStartConfig):
-        settings = settings.decided(numbers=all(part.spec.is_number for part in parts))
+        settings = settings.decided(numbers=all_numbers([part.spec for part in parts]))
     parts, held_out = hold_out(parts, config.checkpoint, config.seed)
     policy = _starting_policy(run, embeddings)
     policy.train(not samples)

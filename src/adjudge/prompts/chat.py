@@ -62,6 +62,35 @@ def render_chat(
     )
 
 
+def fill_chat(
+    tokenizer: Any, turns: Sequence[Mapping[str, str]], config: PromptConfig, what: str, advice: str = ""
+) -> str:
+    """Return the chat template filled with turns whose contents are marks, each unlike the others.
+
+    Where it has no system turn, the first user's turn holds it. Raises ModelError, which names `what` was to be held,
+    when it does not show every mark once, in order.
+    """
+    forms = [list(turns)]
+    if [turn["role"] for turn in turns[:2]] == ["system", "user"]:  # some templates have no system turn
+        both = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+        forms.append([{"role": "user", "content": both}, *turns[2:]])
+    marks = [turn["content"] for turn in turns]
+    mark = re.compile("|".join(map(re.escape, marks)))
+    problems = []
+    for form in forms:
+        try:
+            text = render_chat(tokenizer, form, config)
+        except ModelError:
+            raise
+        except Exception as error:  # a template may raise anything; it is reported below
+            problems.append(str(error))
+            continue
+        if mark.findall(text) == marks:
+            return text
+        problems.append("it does not show every turn once, in order")
+    raise ModelError(f"The model's chat template cannot hold {what} ({'; '.join(problems)}).{advice}")
+
+
 def check_options(tokenizer: Any, config: PromptConfig) -> None:
     """Raise ConfigError when `prompt.template_options` holds what the chat template never asks for."""
     if not config.template_options:

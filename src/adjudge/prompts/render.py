@@ -21,15 +21,15 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from adjudge.config import PromptConfig
-from adjudge.errors import ConfigError, ModelError
+from adjudge.errors import ConfigError
 from adjudge.models.engine.batch import shared_start
 from adjudge.models.plain_text import NEUTRAL, PlainText, encodable, widest_token
 from adjudge.prompts.answers import CLOSING_ANALYSIS, CLOSING_TAG, OPENING_ANALYSIS, OPENING_TAG, answer_text
 from adjudge.prompts.chat import (
     chat_template,
     check_options,
+    fill_chat,
     open_thought,
-    render_chat,
     template_variables,
     turn_end,
 )
@@ -251,27 +251,10 @@ class Renderer:
 
         Raises ModelError when it does not show every slot once, in order.
         """
-        turns = [
-            {"role": "user" if slot % 2 else "assistant", "content": _SLOT.format(slot)} for slot in range(1, slots)
-        ]
-        system = {"role": "system", "content": _SLOT.format(0)}
-        merged = [{"role": "user", "content": f"{_SLOT.format(0)}\n\n{_SLOT.format(1)}"}, *turns[1:]]
-        problems = []
-        for messages in ([system, *turns], merged):  # some templates have no system turn
-            try:
-                text = render_chat(self._tokenizer, messages, self.config)
-            except ModelError:
-                raise
-            except Exception as error:  # a template may raise anything; it is reported below
-                problems.append(str(error))
-                continue
-            if [int(slot) for slot in _SLOTS.findall(text)] == list(range(slots)):
-                return text
-            problems.append("it does not show every turn once, in order")
-        raise ModelError(
-            f"The model's chat template cannot hold this prompt ({'; '.join(problems)}). "
-            "Use --prompt-style paper for the plain form."
-        )
+        roles = ["system", *("user" if slot % 2 else "assistant" for slot in range(1, slots))]
+        turns = [{"role": role, "content": _SLOT.format(slot)} for slot, role in enumerate(roles)]
+        advice = " Use --prompt-style paper for the plain form."
+        return fill_chat(self._tokenizer, turns, self.config, "this prompt", advice)
 
     def _input(self, fields: Mapping[str, str]) -> str:
         return row_turn(fields, self.spec, self.config)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +23,10 @@ import torch
 
 from adjudge.config import ApiConfig, PromptConfig
 from adjudge.errors import ModelError, RunError
-from adjudge.models.chat_api import ChatApi, End, Outgoing, Reply, announce, check_consent, cost, limit_field
+from adjudge.models.chat_api import ChatApi, End, Outgoing, Reply, announce, check_consent, cost, is_api, limit_field
 from adjudge.models.plain_text import PlainText
 from adjudge.models.policy import Policy
-from adjudge.prompts.chat import chat_template, render_chat, turn_end
+from adjudge.prompts.chat import chat_template, fill_chat, turn_end
 from adjudge.rollout.answer_end import TurnEnd
 from adjudge.rollout.sampler import Sampling, respond
 from adjudge.system.console import progress
@@ -120,7 +119,14 @@ class Source(Protocol):
         """Yield each answer with the index of its call, in any order."""
 
 
-_SLOTS = re.compile(r"adjudge-turn-\d+-")
+def limits_of(source: Source, api: ApiConfig, max_tokens: int, temperature: float) -> tuple[int, float | None]:
+    """Return the longest answer and the temperature with which a source is asked.
+
+    Some models behind an API think in tokens that count, and refuse a temperature.
+    """
+    if not is_api(source.name):
+        return max_tokens, temperature
+    return max(max_tokens, api.max_tokens or 0), None if api.temperature is None else temperature
 
 
 class LocalSource:
@@ -156,38 +162,19 @@ class LocalSource:
     def _ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the turns as token ids; what they say is never a control token."""
         tokenizer = self._policy.tokenizer
-        slots = [f"adjudge-turn-{index}-" for index in range(len(messages))]  # as `_SLOTS` finds them
+        slots = [f"adjudge-turn-{index}-" for index in range(len(messages))]
         template = chat_template(tokenizer)
         if template is None:
             text = "".join(f"{message['role']}: {slot}\n" for message, slot in zip(messages, slots, strict=True))
             text += "assistant:"
         else:
-            text = self._chat([str(message["role"]) for message in messages], slots)
+            turns = [{"role": each["role"], "content": slot} for each, slot in zip(messages, slots, strict=True)]
+            text = fill_chat(tokenizer, turns, self._config, "what is asked of it")
         parts = [text]
         for slot, message in zip(slots, messages, strict=True):
             before, _, after = parts.pop().partition(slot)
             parts += [before, str(message["content"]), after]
         return PlainText(tokenizer, template or "").ids(parts)
-
-    def _chat(self, roles: Sequence[str], slots: Sequence[str]) -> str:
-        """Return the chat template filled with slots; where it has no system turn, the first user's holds it."""
-        turns = [{"role": role, "content": slot} for role, slot in zip(roles, slots, strict=True)]
-        forms = [turns]
-        if roles[:2] == ["system", "user"]:
-            forms.append([{"role": "user", "content": f"{slots[0]}\n\n{slots[1]}"}, *turns[2:]])
-        problems = []
-        for form in forms:
-            try:
-                text = render_chat(self._policy.tokenizer, form, self._config)
-            except ModelError:
-                raise
-            except Exception as error:  # a template may raise anything; it is reported below
-                problems.append(str(error))
-                continue
-            if _SLOTS.findall(text) == list(slots):
-                return text
-            problems.append("it does not show every turn once, in order")
-        raise ModelError(f"The model's chat template cannot hold what is asked of it ({'; '.join(problems)}).")
 
     def _check_length(self, prompt: Sequence[int], ask: Ask) -> None:
         most = self._policy.positions

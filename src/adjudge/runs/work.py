@@ -27,7 +27,7 @@ def has_trained(folder: Path) -> bool:
     """Return whether the run in `folder` did at least one step of training, or of a search."""
     return (
         steps_logged(folder) > 0
-        or any(path.is_file() and path.stat().st_size > 0 for path in [folder / TRIALS])
+        or ((folder / TRIALS).is_file() and (folder / TRIALS).stat().st_size > 0)
         or any(path.name != FIRST for path in (folder / "checkpoints").glob("[!.]*"))
         or any((folder / name).exists() for name in WEIGHTS)
     )

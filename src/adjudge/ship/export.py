@@ -129,7 +129,7 @@ def _judged_rows(run: Run, specs: Sequence[TaskSpec], limit: int) -> list[list[P
 
 
 def _differ(spec: TaskSpec, one: Prediction, other: Prediction) -> bool:
-    """Return whether two answers differ; numbers as they are written, since a mean of numbers has more digits."""
+    """Return whether two answers differ; numbers as they are written, since a mean has more digits."""
     if spec.number is None or one.value is None or other.value is None:
         return one.value != other.value
     return answer_text(one.value, spec) != answer_text(other.value, spec)

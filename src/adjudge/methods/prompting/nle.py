@@ -33,7 +33,7 @@ from adjudge.prompts.explanations import (
     explanation_turns,
     read_explanation,
 )
-from adjudge.rollout.writer import Ask, Writer
+from adjudge.rollout.writer import Ask, Writer, limits_of
 from adjudge.runs.folder import Run
 from adjudge.system.console import warn
 from adjudge.system.files import write_json
@@ -71,11 +71,8 @@ def explain(writer: Writer, rows: Sequence[Example], spec: TaskSpec, run: Run) -
 
     An empty explanation stays empty, with a warning. Raises what asking the writer raises.
     """
-    prompt, limit = run.config.prompt, run.config.answer.analysis_tokens
-    temperature: float | None = 0.0
-    if is_api(writer.source.name):  # some refuse a temperature, and think in tokens that count
-        limit = max(limit, run.config.api.max_tokens or 0)
-        temperature = None if run.config.api.temperature is None else 0.0
+    config, prompt = run.config, run.config.prompt
+    limit, temperature = limits_of(writer.source, config.api, config.answer.analysis_tokens, 0.0)
     examples = explained_examples(spec, prompt) if prompt.explanations == "few-shot" else []
     asks = [Ask(explanation_turns(row, spec, examples), limit, temperature) for row in rows]
     written = writer.write(asks, what="requests for an explanation", title="explaining")

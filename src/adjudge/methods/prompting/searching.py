@@ -18,7 +18,7 @@ from adjudge.models.chat_api import is_api
 from adjudge.models.plain_text import encodable
 from adjudge.models.policy import Policy, load_policy
 from adjudge.prompts.answers import answer_text
-from adjudge.rollout.writer import Ask, Spent, Writer, Written
+from adjudge.rollout.writer import Ask, Spent, Writer, Written, limits_of
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import read_tasks
 from adjudge.system.console import note
@@ -56,11 +56,7 @@ class Search:
         if self.writer is None:
             self.writer = writer_of(self.run, self.policy)
         settings, api = self.run.config.writer, self.run.config.api
-        limit = settings.max_tokens
-        temperature: float | None = settings.temperature
-        if is_api(self.writer.source.name):  # some refuse a temperature, and think in tokens that count
-            limit = max(limit, api.max_tokens or 0)
-            temperature = None if api.temperature is None else settings.temperature
+        limit, temperature = limits_of(self.writer.source, api, settings.max_tokens, settings.temperature)
         first = 1000 * self.run.config.seed + self.writer.spent.calls
         asks = [
             Ask([{"role": "user", "content": encodable(request)}], limit, temperature, first + number)
