@@ -233,6 +233,26 @@ def test_numbers_have_a_short_warm_start_and_a_weak_pull(method):
     assert begun(["glue/sst2"]) == begun(["glue/stsb", "glue/sst2"]) == (0.5, 0.75)
     assert begun(["glue/stsb"], f"{method}.warm_start=0.5", f"{method}.warm_start_limit=0.6") == (0.5, 0.6)
     assert first_kl(load_config(), numbers=True) == 0.05
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo", "rloo", "reinforce", "exact", "critique-grpo"])
+def test_a_run_records_that_its_numbers_are_balanced(method):
+    """Runs from before left it unset, and were not, so that they do not go on with other rewards."""
+    group = method.replace("-", "_")
+
+    def balance(tasks, *overrides):
+        config = run_settings(load_config(overrides=[f"method={method}", *overrides]), [*map(load_task, tasks)])
+        return getattr(config, group).reward.balance
+
+    if method != "critique-grpo":
+        assert balance(["glue/stsb"]) is True and balance(["glue/sst2", "glue/stsb"]) is True
+        assert balance(["glue/stsb"], f"{group}.reward.metric=pearson") is False
+        assert balance(["glue/stsb"], f"{group}.reward.balance=false") is False
+    assert balance(["glue/sst2"]) is None
+
+
+def test_numbers_have_a_first_kl_of_their_own():
+    assert first_kl(load_config(), numbers=True) == 0.05
     assert first_kl(load_config(overrides=["ppo.kl_init=1"]), numbers=True) == 1.0
 
 

@@ -120,8 +120,28 @@ def test_unasked_rows_are_balanced_only_where_right_and_wrong_alone_decide(confi
     assert rewarder(golds=golds, **config).score(batch(golds, ["No"] * 4)) == [-1.0, -1.0, -1.0, 1.0]
 
 
-def test_numbers_are_not_balanced():
-    assert rewarder(STSB, golds=[1.0, 1.0, 4.0]).score(batch([4.0, 1.0], [4.0, 1.0])) == [2.5, 2.5]
+def test_one_balanced_number_for_all_rows_earns_nothing():
+    golds = [0.0, 1.0, 1.0, 5.0]
+    balanced = rewarder(STSB, golds=golds)
+    assert rewarder(STSB, golds=golds, balance=False).score(batch([1.0], [2.0])) == [1.5]
+    assert rewarder(STSB, golds=golds, metric="pearson", metric_weight=0).score(batch([1.0], [2.0])) == [1.5]
+    for number in (0.0, 1.0, 2.4, 5.0):
+        assert sum(balanced.score(batch(golds, [number] * 4))) == pytest.approx(0.0)
+    # 1 is 1.25 off on average, 5 is 3.25 off.
+    assert balanced.score(batch([1.0, 5.0, 1.0, 1.0], [1.0, 5.0, 5.0, None])) == pytest.approx(
+        [1.25, 3.25, -0.75, -2.5]
+    )
+    assert balanced.score(batch([5.0], [5.0]), common_scale=True) == pytest.approx([1.3])
+    answers = batch([5.0], [5.0])
+    assert balanced.of_each(answers.examples, answers.prompts, every_answer(STSB))[0][-1] == pytest.approx(3.25)
+
+
+@pytest.mark.parametrize("golds", [[2.0], [0.0, 0.0, 5.0], [0.4, 1.0, 1.2, 3.8, 4.0, 5.0]])
+def test_the_right_number_stays_the_best_when_balanced(golds):
+    rewards, answers = rewarder(STSB, golds=golds, balance=True), every_answer(STSB)
+    asked = batch([answer.value for answer in answers], [0.0] * len(answers))
+    for right, each in enumerate(rewards.of_each(asked.examples, asked.prompts, answers)):
+        assert each[right] == pytest.approx(max(each))
 
 
 def test_a_pair_of_labels_can_have_its_own_reward():
@@ -283,7 +303,6 @@ def test_answers_beside_those_to_learn_from_leave_no_trace(file):
         (LABELS, {"costs": {"Maybe": {"No": 1}}}, "reward.costs: mine has no label 'Maybe'"),
         (LABELS, {"costs": {"Yes": {"Maybe": 1}}}, "reward.costs: mine has no label 'Maybe'"),
         (STSB, {"weights": {"Yes": 2}}, "answered with a number"),
-        (STSB, {"balance": True}, "reward.balance is for labels"),
         (LABELS, {"metric": "F1"}, "mine is not scored by 'F1'. Did you mean 'f1'"),
         (LABELS, {"metric": "matthews"}, "mine is not scored by 'matthews'"),
         (LABELS, {"metric": "accuracy", "metric_credit": "linear"}, "linear is for f1, not for accuracy"),

@@ -47,8 +47,9 @@ class RewardConfig(Settings):
     )
     balance: bool | None = Field(
         None,
-        description="factor of a row's reward: training rows / (labels * training rows of its gold label); unset: only "
-        "without functions, costs, weights and metric, and not for numbers",
+        description="one answer for all rows earns nothing: a label's reward times training rows / (labels * training "
+        "rows of the gold label), a number's less its mean over the training rows; unset: only without functions, "
+        "costs, weights and metric",
     )
     functions: tuple[str, ...] = Field(
         (), description="your own rewards, FILE.py:NAME each, summed; the code in these files runs"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, PromptConfig, WarmStartConfig, WriterConfig
+from adjudge.config import Config, PolicyGradientConfig, PromptConfig, WarmStartConfig, WriterConfig
 from adjudge.errors import ConfigError, nearest
 from adjudge.methods.registry import get_entry
 from adjudge.system.files import sha256_of
@@ -27,6 +27,7 @@ def settled(config: Config, specs: Sequence[TaskSpec]) -> Config:
     entry, numbers = get_entry(config.method), all_numbers(specs)
     warmed = [name for name in entry.settings if isinstance(getattr(config, name), WarmStartConfig)]
     config = config.model_copy(update={name: getattr(config, name).decided(numbers=numbers) for name in warmed})
+    config = _with_balance(config, specs)
     if entry.stepwise:
         return _with_steps(config, specs[0])
     return _explained(config, specs) if entry.explains else config
@@ -78,6 +79,18 @@ def steps_before(config: Config, row: Example) -> int:
 def longest_step(config: Config) -> int:
     """Return the most tokens of an answer to a step."""
     return config.iip.max_tokens
+
+
+def _with_balance(config: Config, specs: Sequence[TaskSpec]) -> Config:
+    """Record that the rewards of numbers are balanced where it is unset: earlier runs left it unset, and did not."""
+    if not any(spec.is_number for spec in specs) or any(spec.several for spec in specs):
+        return config
+    for name in get_entry(config.method).settings:
+        group = getattr(config, name)
+        if isinstance(group, PolicyGradientConfig) and group.reward.balance is None:
+            reward = group.reward.model_copy(update={"balance": group.reward.is_plain})
+            config = config.model_copy(update={name: group.model_copy(update={"reward": reward})})
+    return config
 
 
 def _with_steps(config: Config, spec: TaskSpec) -> Config:

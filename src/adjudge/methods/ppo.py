@@ -15,7 +15,8 @@ Differs from arXiv 2410.11020 (``--preset paper`` gives its constants):
 8. Several answers per prompt come from one pass over it (`samples`).
 9. Where the answer is a label, the baseline is its exact expected reward, not a critic's guess (`values`). Inside an
    analysis it may be the mean reward of continuations: VinePPO, with the KL in the loss (`methods/baselines.py`).
-10. The reward of a label is weighted by its rarity, so that one label for all rows earns nothing (`reward.balance`).
+10. One answer for all rows earns nothing (`reward.balance`): a label's reward is weighted by its rarity, and a number's
+    is less what the number would earn on average.
 11. The first β is 1 after a warm start: a smaller one lets the policy become sure before it is right (`kl_init`).
     Numbers have a short warm start and a β of 0.05: their distance teaches what next tokens do not.
 12. Where no sample of a row is right, its right answer is taught beside them (`sft_weight`, `sft_rows`; PPO-ptx teaches

@@ -24,7 +24,7 @@ def check_rewards(config: RewardConfig, specs: Sequence[TaskSpec]) -> None:
     for setting, labels in named.items():
         _check_labels(setting, labels, specs)
     for spec in specs:
-        if config.balance:
+        if config.balance and spec.several:
             need_labels(spec, "reward.balance")
         if config.distance in ("linear", "quadratic") and not spec.ordered:
             raise ConfigError(

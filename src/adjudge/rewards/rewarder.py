@@ -2,7 +2,8 @@
 
 reward = label weight × (own reward + Σ function weight × function) + metric weight × N × credit
 
-The own reward is match weight × the task's, or what a reward model gives, or both (`reward.kind`).
+The own reward is match weight × the task's, or what a reward model gives, or both (`reward.kind`). Balanced numbers are
+paid what they earn beyond their mean over the training rows (`reward.balance`).
 
 A method, or the loop around it, builds one `Rewarder` per task. Shapes: ``B`` answers, ``L`` labels.
 """
@@ -17,8 +18,9 @@ from adjudge.config import RewardConfig
 from adjudge.rewards.function import RewardFunction
 from adjudge.rewards.learned import LEARNED, Ratings, mixed_reward
 from adjudge.rewards.metric import MetricCredit
+from adjudge.rewards.numeric import MeanRewards
 from adjudge.rewards.score import reward_scale, rewards
-from adjudge.rewards.weights import balance_of
+from adjudge.rewards.weights import balanced_weights, is_balanced
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Judgement, Value
 
@@ -94,11 +96,13 @@ class Rewarder:
         if (config.kind != "match") != (learned is not None):
             raise ValueError(f"reward.kind={config.kind}: give `learned` for a learned reward, and for no other")
         if config.balance and not train_golds:
-            raise ValueError("reward.balance counts the labels of the training rows: give `train_golds`")
+            raise ValueError("reward.balance reads the answers of the training rows: give `train_golds`")
         self.config, self.spec = config, spec
         self._functions, self._decode, self._learned = functions, decode, learned
         self._function_weights = config.function_weights or (1.0,) * len(functions)
-        self._balance = balance_of(config, spec, train_golds)
+        balanced = is_balanced(config, spec) and len(train_golds) > 0
+        self._balance = balanced_weights(train_golds) if balanced and spec.number is None else {}
+        self._means = MeanRewards(train_golds, spec.number) if balanced and spec.number is not None else None
         self._metric = MetricCredit(config, spec) if config.metric is not None else None
         self._figures: dict[str, float | None] = {}
 
@@ -211,7 +215,10 @@ class Rewarder:
         """Return what rows pay without the metric, and the mean of each function and of a learned reward."""
         figures: dict[str, float | None] = {}
         scale, factor = self._scale(common_scale), self.config.match_factor
-        scores = [factor * score / scale for score in rewards(judgements, golds, self.spec, self.config)]
+        scores = [
+            factor * (score - self._common(judgement)) / scale
+            for score, judgement in zip(rewards(judgements, golds, self.spec, self.config), judgements, strict=True)
+        ]
         if self._learned is not None:
             learned = self._learned.of_answers(examples, judgements, openings)
             readable = [reward for reward in learned if reward is not None]
@@ -244,6 +251,10 @@ class Rewarder:
         if self._functions or self._learned is not None:
             factor = factor or 1.0  # they are not asked, and nothing else would keep answers readable
         return unreadable * factor / self._scale(common_scale)
+
+    def _common(self, judgement: Judgement) -> float:
+        """Return what the answer earns whatever the row, which balanced numbers are paid less."""
+        return 0.0 if self._means is None else self._means.of(judgement)
 
     def _weight(self, gold: Value | None) -> float:
         return self._balance.get(gold, 1.0) * (self.config.weights or {}).get(str(gold), 1.0)

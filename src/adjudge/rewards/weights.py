@@ -16,11 +16,11 @@ def balanced_weights(golds: Sequence[Value | None]) -> dict[Value | None, float]
     return {gold: len(golds) / (len(counts) * count) for gold, count in counts.items()}
 
 
-def balance_of(config: RewardConfig, spec: TaskSpec, golds: Sequence[Value | None]) -> dict[Value | None, float]:
-    """Return `balanced_weights` of the training rows' golds if the settings balance rewards, else nothing.
+def is_balanced(config: RewardConfig, spec: TaskSpec) -> bool:
+    """Return whether one answer for all rows is to earn nothing.
 
-    With rewards of +1 and −1, one of two labels for all rows then earns 0 on average. Without that, the label that is
-    right most often is worth more than the other in every row, and the policy drifts towards it.
+    With rewards of +1 and −1 and `balanced_weights`, one of two labels for all rows earns 0 on average. Without, the
+    label that is right most often is worth more than the other in every row, and the policy drifts towards it. Numbers
+    drift to the one that is nearest to all, unless they are paid less what they earn on average (`MeanRewards`).
     """
-    balance = config.is_plain and not (spec.is_number or spec.several) if config.balance is None else config.balance
-    return balanced_weights(golds) if balance and golds else {}
+    return config.is_plain and not spec.several if config.balance is None else config.balance
