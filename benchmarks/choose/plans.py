@@ -63,7 +63,6 @@ EIGHT = (
     *("vader/tweets", "vader/news", "vader/products"),
     *("glue/sst2", "glue/qnli", "glue/mrpc", "glue/cola", "glue/rte"),
 )
-SHORT = {"warm_start": 0.2, "warm_start_limit": 0.0}
 SMALL = ("vader/tweets", "vader/products", "glue/sst2", "glue/mrpc")
 """Tasks of two labels from which files of 200 rows are cut."""
 PARAPHRASES = {f"glue/{task}": f"{task}-prompts.yaml" for task in ("sst2", "rte", "stsb")}
@@ -137,14 +136,16 @@ PLANS: dict[str, Plan] = {
         (
             SFT,
             *_methods("ppo"),
+            _ppo("not balanced", reward__balance=False),
+            _ppo("kl 0.15", kl_init=0.15),
             _ppo("no warm start", warm_start=0.0),
-            _ppo("kl 0.05, warm start of half", kl_init=0.05, warm_start_limit=0.0),
-            _ppo("kl 0.05, warm start of a fifth", kl_init=0.05, **SHORT),
-            _ppo("kl 0.05, warm start of a fifth, 16 samples", kl_init=0.05, samples=16, **SHORT),
-            _ppo("kl 0.05, warm start of a fifth, lr 3e-4", kl_init=0.05, optimizer__lr=3e-4, **SHORT),
+            _ppo("warm start of half", warm_start=0.5),
+            _ppo("16 samples", samples=16),
+            _ppo("lr 3e-4", optimizer__lr=3e-4),
+            *_methods("grpo", "rloo", "exact"),
             *(
-                replace(arm, name=f"{arm.name}, warm start of a fifth")
-                for arm in _methods("grpo", "rloo", "exact", **SHORT)
+                replace(arm, name=f"{arm.name}, not balanced")
+                for arm in _methods("grpo", "rloo", "exact", reward__balance=False)
             ),
         ),
         rows=1000,

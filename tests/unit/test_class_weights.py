@@ -112,3 +112,10 @@ def test_numbers_have_no_classes(method: str, override: str) -> None:
     run_settings(config, [LABELS])
     untrained = config.model_copy(update={"method": "zero-shot"})
     assert run_settings(untrained, [number_task(0, 5)]).data.sampling == "all"
+
+
+@pytest.mark.parametrize(("method", "read"), [("sft", True), ("head", True), ("tfidf", False), ("bpo", False)])
+def test_only_what_learns_in_batches_draws_them_balanced(method: str, read: bool) -> None:
+    """A run does not record what it does not do."""
+    config = run_settings(load_config(overrides=[f"method={method}", "data.sampling=balanced"]), [LABELS])
+    assert config.data.sampling == ("balanced" if read else "all")

@@ -250,6 +250,15 @@ Decode = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+RunDecode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="greedy|labels|mean",
+        help="Read the generated answer strictly, or take the most likely label; mean: of a number its mean too.",
+        show_default="as the run was made",
+        rich_help_panel=HOW,
+    ),
+]
 Init = Annotated[
     str | None,
     typer.Option(

@@ -12,10 +12,10 @@ from adjudge.cli.doubt import AbstainShare, CostFile, MinConfidence
 from adjudge.cli.method_names import EXAMPLE
 from adjudge.cli.options import (
     BaseModel,
-    Decode,
     Encoding,
     JudgingSettings,
     ReplaceFile,
+    RunDecode,
     SendRows,
     Separator,
     examples,
@@ -64,7 +64,7 @@ def predict(
     separator: Separator = None,
     encoding: Encoding = None,
     model: BaseModel = None,
-    decode: Decode = None,
+    decode: RunDecode = None,
     send_rows: SendRows = False,
     force: ReplaceFile = False,
 ) -> None:

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import HOW, PLACE, ROWS, BaseModel, DataDir, Decode, SendRows, examples, option_of, split_list
+from adjudge.cli.options import (
+    HOW,
+    PLACE,
+    ROWS,
+    BaseModel,
+    DataDir,
+    RunDecode,
+    SendRows,
+    examples,
+    option_of,
+    split_list,
+)
 
 CHECK = "Check an existing submission"
 
@@ -46,7 +57,7 @@ def submit(
     ] = None,
     data_dir: DataDir = None,
     model: BaseModel = None,
-    decode: Decode = None,
+    decode: RunDecode = None,
     send_rows: SendRows = False,
     unreadable: Annotated[
         str | None,

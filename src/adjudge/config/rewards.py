@@ -47,9 +47,9 @@ class RewardConfig(Settings):
     )
     balance: bool | None = Field(
         None,
-        description="one answer for all rows earns nothing: a label's reward times training rows / (labels * training "
-        "rows of the gold label), a number's less its mean over the training rows; unset: only without functions, "
-        "costs, weights and metric",
+        description="one answer for all rows is to earn nothing: a label's reward times training rows / (labels * "
+        "training rows of the gold label), a number's less its mean over the training rows; unset: only without "
+        "functions, costs, weights and metric, and not for sets of labels",
     )
     functions: tuple[str, ...] = Field(
         (), description="your own rewards, FILE.py:NAME each, summed; the code in these files runs"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config, RewardConfig, keys_of, value_of
+from adjudge.config import Config, LoopConfig, RewardConfig, keys_of, value_of
 from adjudge.config.methods import MethodSettings
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
@@ -323,8 +323,9 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     unread: dict[str, Any] = {} if tasks > 1 else {"mixture": None}
     if entry.rows == "none":
         unread |= {"train_rows": None, "shots": None, "drop_overlap": plain.data.drop_overlap}
-    if not entry.trains:
+    if not any(isinstance(getattr(plain, name), LoopConfig) for name in entry.settings):
         unread["sampling"] = plain.data.sampling
+    if not entry.trains:
         update["calibration"] = plain.calibration
     update["data"] = config.data.model_copy(update=unread)
     if config.runtime.trust_remote_code != model:  # code of another method's model
