@@ -10,7 +10,7 @@ from hub_cache import NEW, OLD, cache_model, no_network
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from adjudge.config import RuntimeConfig, load_config
+from adjudge.config import RuntimeConfig, change, load_config
 from adjudge.errors import ConfigError, ModelError
 from adjudge.experiments.evaluate import evaluate_run, load_judge
 from adjudge.experiments.execute import execute
@@ -19,6 +19,7 @@ from adjudge.models.encoder import load_encoder
 from adjudge.models.policy import load_policy
 from adjudge.models.sources.hub import split_hub_id
 from adjudge.models.sources.loading import load_causal_lm, locate, resolve_commit
+from adjudge.runs.base import pinned
 from adjudge.runs.folder import read_json
 
 CPU = RuntimeConfig(device="cpu", dtype="float32")
@@ -113,6 +114,39 @@ def test_finished_run_judges_with_its_first_commit(cache, tmp_path):
     folder, scores = evaluate_run(tmp_path / "run", split="train", eval_rows=1)
     assert scores["model"] == REPO
     assert read_json(folder / "environment.json")["model"]["commit"] == OLD
+
+
+def test_a_branch_is_judged_at_the_commit_it_stood_for(cache, tmp_path):
+    main = cache / "models--someone--judge-tiny/refs/main"
+    main.write_text(OLD)
+    values = {"method": "zero-shot", "model": f"{REPO}@main", "evaluation.resamples": 100, "data.eval_rows": 2}
+    execute(load_config(values=values), reviews(tmp_path), tmp_path / "run")
+    main.write_text(NEW)
+    assert load_judge(tmp_path / "run")[2].task.policy.lm.config._commit_hash == OLD
+
+
+def test_a_run_that_only_has_to_be_judged_goes_on_at_its_commit(cache, tmp_path):
+    main = cache / "models--someone--judge-tiny/refs/main"
+    main.write_text(OLD)
+    values = {"method": "sft", "model": REPO, "sft.min_steps": 0, "data.train_rows": 4, "evaluation.decode": "labels"}
+    config, spec, folder = load_config(values=values), reviews(tmp_path), tmp_path / "run"
+    execute(config, spec, folder)
+    judged = folder / "predictions/dev.jsonl"
+    before = judged.read_text(encoding="utf-8")
+    main.write_text(NEW)
+    (folder / "scores.json").unlink()
+    (folder / "status.json").write_text('{"state": "running", "reason": ""}')
+    judged.unlink()
+    execute(config, spec, folder, resume=True)
+    assert judged.read_text(encoding="utf-8") == before
+
+
+def test_a_model_of_the_methods_own_is_pinned_too(tmp_path):
+    config = load_config(values={"method": "linear", "model": "a/b", "linear.model": "a/b"})
+    record = {"started": "2026-11-01T00:00:00+00:00", "model": {"name": "a/b", "commit": OLD}}
+    (tmp_path / "environment.json").write_text(json.dumps(record))
+    assert pinned(tmp_path, config, "linear.model").linear.model == f"a/b@{OLD}"
+    assert pinned(tmp_path, change(config, {"linear.model": "a/c"}), "linear.model").linear.model == "a/c"
 
 
 def with_code(folder, ran):

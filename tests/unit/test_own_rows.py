@@ -124,6 +124,17 @@ def test_classes_have_the_names_and_the_order_of_the_data_set():
     assert dict(row for row in rows)["good film number 1"] == "better"
 
 
+@pytest.mark.parametrize("as_list", [datasets.List, lambda feature: [feature]])
+def test_lists_of_classes_are_sets_of_labels(as_list):
+    names = datasets.ClassLabel(names=["joy", "anger", "love"])
+    features = datasets.Features({"review": datasets.Value("string"), "moods": as_list(names)})
+    moods = [[0, 2], [1], [], [2, 1]] * 6
+    given = datasets.Dataset.from_dict({"review": TEXTS[:24], "moods": moods}, features=features)
+    rows, spec = rows_of(given, label="moods", kind="several")
+    assert spec.names == ("joy", "anger", "love")
+    assert {gold for _, gold in rows} <= {"joy, love", "anger", "none", "anger, love"} and len(set(rows)) > 4
+
+
 def test_the_splits_of_a_data_set():
     other = classed(4, review=["a good one", "a bad one", "c", "d"])
     splits = datasets.DatasetDict(train=classed(), validation=other, test=classed(2, review=["t1", "t2"]))

@@ -127,6 +127,22 @@ def test_other_trained_methods_leave_their_run_too(method, part, tiny_bert, tmp_
     assert answers(adjudge.open_judge(moved)) == before
 
 
+def test_a_base_of_the_methods_own_is_named_without_its_place_and_can_be_elsewhere(tiny_bert, tmp_path):
+    run = run_of(tmp_path, "linear", f"linear.model={tiny_bert}")
+    before = answers(adjudge.open_run(run))
+    record = (run / "regression/judge.json").read_text()
+    assert str(tmp_path) not in record and str(tiny_bert) not in record
+    assert json.loads(record)["settings"]["linear"]["model"] == tiny_bert.name
+    moved, base = shutil.move(run / "regression", tmp_path / "elsewhere"), shutil.copytree(tiny_bert, tmp_path / "base")
+    shutil.rmtree(run)
+    assert answers(adjudge.open_judge(moved, model=str(base))) == before
+
+
+def test_a_trained_encoder_names_no_place_of_this_machine(tiny_bert, tmp_path):
+    run = run_of(tmp_path, "encoder", f"encoder.model={tiny_bert}", "encoder.epochs=1", "encoder.min_steps=0")
+    assert str(tiny_bert.parent) not in (run / "encoder/judge.json").read_text()
+
+
 def test_the_card_says_what_it_judges_and_how_well(trained):
     card = ModelCard.load(trained / "adapter/README.md")
     assert card.data.base_model == BASE and card.data.library_name == "peft"

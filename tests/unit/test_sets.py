@@ -1,5 +1,8 @@
 """Sets of labels: cells, columns, answers, questions label by label, rewards, and what is refused."""
 
+import json
+
+import datasets
 import pytest
 from specs import label_task, number_task
 
@@ -90,6 +93,34 @@ def test_cells_with_bars_are_read(tmp_path, capsys):
     assert passes.several == "passes" and 'answer "Yes" if the label that is named applies' in passes.instruction
     infer_task(cells(tmp_path / "one.csv", ["a", "a|b", "b"] * 4), ["text"], "labels")
     assert "give --kind several" in " ".join(capsys.readouterr().err.split())
+
+
+def test_cells_with_lists_are_read(tmp_path):
+    lines = [
+        json.dumps({"text": f"text {n}", "labels": [["joy", "anger"], ["anger"], [], ["love"]][n % 4]})
+        for n in range(24)
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(lines))
+    spec = infer_task(path, ["text"], "labels", kind="several")
+    assert spec.names == ("anger", "joy", "love")
+    golds = {row.gold for split in ("train", "dev") for row in load_split(spec, split)}
+    assert golds == {"anger, joy", "anger", "none", "love"}
+    path.write_text("\n".join(lines).replace('["love"]', '["love", "love"]'))
+    with pytest.raises(DataError, match=r"t\.jsonl:4: .* names a label twice"):
+        infer_task(path, ["text"], "labels", kind="several")
+
+
+def test_class_numbers_in_lists_have_the_names_of_the_file(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "labels": datasets.List(datasets.ClassLabel(names=["joy", "anger", "love"]))}
+    )
+    rows = {"text": [f"text {n}" for n in range(24)], "labels": [[0, 1], [1], [], [2]] * 6}
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "t.parquet")
+    spec = infer_task(tmp_path / "t.parquet", ["text"], "labels", kind="several")
+    assert spec.names == ("joy", "anger", "love")
+    golds = {row.gold for split in ("train", "dev") for row in load_split(spec, split)}
+    assert golds == {"joy, anger", "anger", "none", "love"}
 
 
 def test_columns_of_yes_and_no_are_read(tmp_path):

@@ -266,8 +266,14 @@ def test_many_class_names_are_labels_not_a_number(tmp_path):
 
 
 def test_class_numbers_without_a_name_are_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"rows\.parquet:3: -1 in column 'label' is no class.*-1 means that a row has"):
-        infer_task(classes(tmp_path, [0, 1, -1, 0]), ["text"], "label")
+    path = classes(tmp_path, [0, 1, -1, 0] * 5)
+    with pytest.raises(
+        DataError, match=r"rows\.parquet:3: -1 in column 'label' is no class.*5 bad rows.*bad_rows=drop"
+    ):
+        infer_task(path, ["text"], "label")
+    spec = infer_task(path, ["text"], "label", bad_rows="drop")
+    assert spec.words == ("card arrival", "lost phone")
+    assert len(load_split(spec, "train", bad_rows="drop")) + len(load_split(spec, "dev", bad_rows="drop")) == 15
 
 
 @pytest.mark.parametrize(("names", "kind"), [([], "ClassLabel"), (["a"], "Value"), ([1, 2], "ClassLabel")])

@@ -17,9 +17,9 @@ from adjudge.experiments.judging_settings import judging_settings
 from adjudge.experiments.rows import OVERLAP, eval_rows_for, fingerprint, learned_rows, report_overlap, rows_for
 from adjudge.methods.registry import get_entry
 from adjudge.methods.settings import model_key
-from adjudge.runs.base import with_base
+from adjudge.runs.base import pinned, with_base
 from adjudge.runs.calibration import temperature_of
-from adjudge.runs.environment import pinned, record_environment
+from adjudge.runs.environment import record_environment
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
 from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders, task_folder, task_record, write_task
@@ -291,7 +291,7 @@ def _open_trained(folder: str | Path) -> Run:
 
 def _pinned(run: Run, config: Config) -> Run:
     """Return the run as its judges are loaded: a model of the hub at the commit the run began with."""
-    return Run(run.folder, pinned(run.folder, config))
+    return Run(run.folder, pinned(run.folder, config, model_key(config)))
 
 
 def _based(run: Run, model: str | None) -> Run:

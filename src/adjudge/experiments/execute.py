@@ -29,9 +29,9 @@ from adjudge.methods.settings import (
     own_settings,
 )
 from adjudge.rewards.function import RewardFunction, recorded
-from adjudge.runs.base import check_same_model, with_absolute_model
+from adjudge.runs.base import check_same_model, pinned, with_absolute_model
 from adjudge.runs.environment import FILE as ENVIRONMENT
-from adjudge.runs.environment import dated, pinned, record_environment
+from adjudge.runs.environment import dated, record_environment
 from adjudge.runs.folder import BEST, CHECKPOINTS, WRITER_LOG, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.shadow import config_of_process, folder_of_process
@@ -131,7 +131,7 @@ def _execute(
             judges, training = _train(run, rows, identity.recorded())
             write_json(run.folder / "training.json", training)
         else:
-            run.config = dated(run.folder, config)
+            run.config = pinned(run.folder, config, model_key(config))
             judges = get_entry(config.method).load().load(run, specs)
         calibrate_trained(run, specs, judges, rows.calibration)
         scores = judge_run(run, specs, judges, rows.eval_rows, training) if evaluate else {}
@@ -226,7 +226,7 @@ def _train(run: Run, rows: RunRows, identity: Mapping[str, Any]) -> tuple[Sequen
     }
     method, import_s = timed(entry.load)
     if run.resumed:  # a model of the hub at the commit that the run began with
-        run.config = pinned(run.folder, run.config)
+        run.config = pinned(run.folder, run.config, model_key(run.config))
     record_environment(run, model_key(run.config), [part.spec for part in rows.parts], identity["rows_sha256"])
     run.config = dated(run.folder, run.config)
     trained, train_s = timed(lambda: method.train(run, rows.parts))

@@ -9,8 +9,10 @@ from typing import Any
 from adjudge.config import Config, RuntimeConfig, value_of
 from adjudge.errors import ConfigError, RunError
 from adjudge.models.sources.bundled import BUNDLED
+from adjudge.models.sources.hub import split_hub_id
 from adjudge.models.sources.random_models import is_random
-from adjudge.runs.environment import model_identity
+from adjudge.runs.environment import FILE, dated, model_identity
+from adjudge.runs.folder import read_json
 from adjudge.system.console import note, warn
 
 WEIGHTS = ".safetensors"
@@ -40,6 +42,21 @@ def with_model(config: Config, key: str, name: str) -> Config:
     if config.runtime.trust_remote_code == before:
         changed["runtime"] = config.runtime.model_copy(update={"trust_remote_code": name})
     return config.model_copy(update=changed)
+
+
+def pinned(folder: Path, config: Config, key: str) -> Config:
+    """Return the settings for loading the judge of a finished run, whose model setting `key` names.
+
+    A model of the hub is loaded at the commit the run began with, whatever its name, branch or tag refers to now: the
+    run's weights belong to that commit. A chat template that writes the date goes on writing that of the run.
+    """
+    config = dated(folder, config)
+    recorded = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
+    if "commit" not in recorded or not key or recorded["name"] != value_of(config, key):
+        return config
+    hub_id = split_hub_id(recorded["name"])
+    repo = hub_id[0] if hub_id else recorded["name"]
+    return with_model(config, key, f"{repo}@{recorded['commit']}")
 
 
 def with_base(folder: Path, config: Config, key: str, recorded: Mapping[str, Any], model: str | None) -> Config:

@@ -162,22 +162,6 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def pinned(folder: Path, config: Config) -> Config:
-    """Return the settings for loading the judge of a finished run.
-
-    A model of the hub is loaded at the commit the run began with. The run's adapter belongs to that commit, whatever
-    the name refers to now. A chat template that writes the date goes on writing that of the run.
-    """
-    config = dated(folder, config)
-    model = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
-    if "commit" not in model or model["name"] != config.model or "@" in config.model:
-        return config
-    name = f"{config.model}@{model['commit']}"
-    trusted = config.runtime.trust_remote_code
-    runtime = config.runtime.model_copy(update={"trust_remote_code": name if trusted == config.model else trusted})
-    return config.model_copy(update={"model": name, "runtime": runtime})
-
-
 def dated(folder: Path, config: Config) -> Config:
     """Return the settings with the date of the run's prompts: the day it started, unless one is set.
 

@@ -45,7 +45,7 @@ def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
     base = base_of(run)
     other_methods = [name for name in MethodSettings.model_fields if name != own_group(run.config.method)]
     settings = run.config.model_dump(mode="json", exclude={*_LEFT_BEHIND, *other_methods})
-    settings["model"] = base.get("name") or _without_place(run.config.model)
+    settings = name_model(settings, base.get("name") or _without_place(run.config.model), before=run.config.model)
     settings["runtime"] = {"dtype": run.config.runtime.dtype, "quantization": run.config.runtime.quantization}
     return {
         "schema": SCHEMA,
@@ -55,6 +55,19 @@ def judge_record(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Any]:
         "calibration": read_calibration(run.folder) or None,
         "settings": settings,
     }
+
+
+def name_model(settings: Mapping[str, Any], name: str, *, before: str | None = None) -> dict[str, Any]:
+    """Return the settings of a judge with its base model named anew, also where its method names it.
+
+    With `before`, a model of the method that has another name is not the base; it loses its place on this machine.
+    """
+    group = own_group(settings["method"])
+    own = settings.get(group)
+    if not isinstance(own, dict) or "model" not in own:
+        return {**settings, "model": name}
+    same = before is None or own["model"] == before
+    return {**settings, "model": name, group: {**own, "model": name if same else _without_place(own["model"])}}
 
 
 def base_of(run: Run) -> dict[str, Any]:
@@ -128,7 +141,7 @@ def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSp
         if form == "merged":
             settings["model"] = str(folder)
         elif model is not None:
-            settings["model"] = model
+            settings = name_model(settings, model)
         config = parse_config(upgrade(settings))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: cannot be read as a judge: {error}") from None

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from adjudge.errors import ConfigError, RunError, nearest
 from adjudge.experiments.evaluate import open_folder
+from adjudge.methods.settings import model_key
 from adjudge.prompts.answers import answer_text
-from adjudge.runs.environment import pinned
+from adjudge.runs.base import pinned
 from adjudge.runs.folder import Run
 from adjudge.runs.tasks import result_folders
 from adjudge.system.console import note
@@ -72,7 +73,7 @@ def export_judge(
     if out.exists():
         raise RunError(f"{out} is there already. Name another --out.")
     run, specs = open_folder(source, model=model)
-    run = Run(run.folder, pinned(run.folder, run.config))
+    run = Run(run.folder, pinned(run.folder, run.config, model_key(run.config)))
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(out) as temporary:
         judge = exporter.write(run, specs, temporary, dtype)

@@ -19,6 +19,7 @@ from adjudge.models.sources.loading import load_causal_lm
 from adjudge.models.sources.quiet import no_future_warnings, quiet
 from adjudge.models.sources.untrusted import ADAPTER_CONFIG, check_adapter, has_embeddings
 from adjudge.rollout.prompted import PromptedTask
+from adjudge.runs.base import with_model
 from adjudge.runs.card import write_card
 from adjudge.runs.folder import Run
 from adjudge.runs.portable import FILE, base_of, judge_record
@@ -43,8 +44,8 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
         judged = all((part / "scores.json").is_file() for part in parts)
         results = [Run.open(part).scores() for part in parts] if judged else []
         write_card(folder, run, specs, results, base_of(run))
-    again = run.config.model_copy(update={"model": str(folder)})
-    return judging(again, *load_causal_lm(str(folder), run.config.runtime))
+    again = with_model(run.config, "model", str(folder))  # its own code, if it has any, is that of the trusted base
+    return judging(again, *load_causal_lm(str(folder), again.runtime))
 
 
 def merged_record(run: Run, specs: Sequence[TaskSpec], kind: str) -> dict[str, Any]:

@@ -169,15 +169,16 @@ def _word(raw: str) -> str:
 def _named_classes(column: GoldColumn, names: Sequence[str]) -> dict[str, str]:
     """Return the words of class numbers, in the order of the classes.
 
-    Raises DataError for a number without a name.
+    Raises DataError for a number without a name, unless such rows are dropped.
     """
     index_of = {str(index): name for index, name in enumerate(names)}
-    for raw in column.counts:
-        if raw not in index_of and raw not in names:
-            raise DataError(
-                f"{column.first[raw]}: {shorten(raw)} in column '{column.name}' is no class: the file names "
-                f"0 to {len(names) - 1} ({shorten(', '.join(names))}). -1 means that a row has no label: remove it."
-            )
+    unknown = [raw for raw in column.counts if raw not in index_of and raw not in names]
+    if unknown:
+        problem = (
+            f"{shorten(unknown[0])} in column '{column.name}' is no class: the file names 0 to {len(names) - 1} "
+            f"({shorten(', '.join(names))}). -1 means that a row has no label."
+        )
+        column.refuse(unknown, problem)
     return {raw: _word(name) for index, name in index_of.items() for raw in (index, name) if raw in column.counts}
 
 

@@ -11,9 +11,10 @@ from adjudge.tasks.answer_kinds import chosen_labels, inferred_labels
 from adjudge.tasks.answer_words import label_key
 from adjudge.tasks.gold_column import GoldColumn, Location
 from adjudge.tasks.reading.bad_rows import BadRows, OnBadRows
+from adjudge.tasks.reading.class_names import class_names
 from adjudge.tasks.reading.rows import text_of
 from adjudge.tasks.reading.table import require_columns, stream_table
-from adjudge.tasks.sets import MARK, set_of_indicators
+from adjudge.tasks.sets import parts_of, set_of_indicators
 from adjudge.tasks.table_format import TableFormat
 
 METRICS = ("micro_f1", "macro_f1", "sample_f1", "exact_match")
@@ -29,10 +30,12 @@ def set_answers(
 ) -> dict[str, Any]:
     """Return the part of a task that says what its labels are, without mode and instruction.
 
-    One column in `label` holds cells such as ``a|b``; several are a column of yes and no per label, in this order.
+    One column in `label` holds cells such as ``a|b``, or lists; several are a column of yes and no per label, in this
+    order. Class numbers get their names where the file has them.
     Raises DataError for a missing column, a cell that cannot be read, and fewer than two labels.
     """
-    column = GoldColumn(label[0] if len(label) == 1 else ",".join(label), bad_rows=bad_rows)
+    named = class_names(paths[0], label[0]) if len(label) == 1 else None
+    column = GoldColumn(",".join(label), class_names=named, bad_rows=bad_rows)
     for path in paths:
         bad = BadRows(path, bad_rows)
         columns, rows = stream_table(path, form, bad)
@@ -71,7 +74,7 @@ def _parts(path: Path, row: Mapping[str, str], text: Sequence[str], label: Seque
         set_of_indicators(where, row, {name: name for name in label}, label)
         return [name for name in label if set_of_indicators(where, row, {name: name}, [name]) == name]
     cell = row.get(label[0], "")
-    parts = [label_key(part) for part in cell.split(MARK) if part.strip()]
+    parts = [label_key(part) for part in parts_of(cell)]
     if len(set(parts)) < len(parts):
         raise DataError(f"{where}: '{cell}' in column '{label[0]}' names a label twice.")
     return parts

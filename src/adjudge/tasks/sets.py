@@ -5,7 +5,9 @@ A set is one text, its words in the task's order: ``joy, anger``. The set withou
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 
 from adjudge.errors import DataError, nearest
@@ -53,10 +55,19 @@ def marginals(shares: Mapping[str, float], words: Sequence[str]) -> dict[str, fl
     return {word: min(1.0, sum(share for answer, share in shares.items() if word in members(answer))) for word in words}
 
 
+def parts_of(cell: str) -> list[str]:
+    """Return the labels that a cell names: ``a|b``, or a list as JSON writes it, ``["a", "b"]`` or ``[0, 2]``."""
+    if cell.lstrip().startswith("["):
+        with suppress(ValueError):
+            listed = json.loads(cell)
+            if all(isinstance(part, str | int) for part in listed):
+                return [str(part).strip() for part in listed]
+    return [part.strip() for part in cell.split(MARK) if part.strip()]
+
+
 def set_of_cell(where: str, column: str, cell: str, labels: Mapping[str, str], words: Sequence[str]) -> str:
     """Return the answer of a cell such as ``a|b``. Raises DataError for a part that is no label."""
-    parts = [part.strip() for part in cell.split(MARK) if part.strip()]
-    parts = [part if part in labels else label_key(part) for part in parts]
+    parts = [part if part in labels else label_key(part) for part in parts_of(cell)]
     for part in parts:
         if part not in labels:
             raise DataError(

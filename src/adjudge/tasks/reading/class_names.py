@@ -13,7 +13,7 @@ _KEY = b"huggingface"
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
-    """Return the names of the classes 0, 1, 2, … of a column (its ``ClassLabel``), or None.
+    """Return the names of the classes 0, 1, 2, … of a column (its ``ClassLabel``, or a list of it), or None.
 
     Only Parquet files have them. Whatever is wrong with a file is left for its reader to report.
     """
@@ -25,8 +25,11 @@ def class_names(path: Path, column: str) -> list[str] | None:
     try:
         metadata = pyarrow.parquet.read_schema(path).metadata or {}
         feature = json.loads(metadata.get(_KEY, b"{}"))["info"]["features"][column]
+        if isinstance(feature, list):  # how older versions write a list
+            feature = feature[0]
+        feature = feature.get("feature", feature)
         names = feature["names"] if feature.get("_type") == "ClassLabel" else None
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names):
         return names

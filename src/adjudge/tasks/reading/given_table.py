@@ -6,6 +6,7 @@ as scikit-learn takes them. `given_splits` also takes a mapping of splits, such 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -88,7 +89,9 @@ def given_table(
     for name in wanted:
         if name not in columns:
             raise DataError(f"{source}: there is no column '{name}'.{nearest(name, columns)}")
-    cells = {name: _texts(columns[name], name, source) for name in dict.fromkeys(wanted)}
+    cells = {
+        name: (_answers if name == label else _texts)(columns[name], name, source) for name in dict.fromkeys(wanted)
+    }
     return Given(TextTable(cells, {name: names[name] for name in cells if name in names}), list(text), label or LABEL)
 
 
@@ -131,7 +134,7 @@ def _from_pair(rows: Any, answers: Any, text: Sequence[str], label: str | None, 
         raise DataError(f"{source}: X has {len(table):,} rows and y has {len(answers):,}. Give one label for each row.")
     if label in table.columns:
         raise DataError(f"{source}: '{label}' is a column of X and the name of y. Name y with label='NAME'.")
-    columns = {**table.columns, label: _texts(answers, label, source)}
+    columns = {**table.columns, label: _answers(answers, label, source)}
     return Given(TextTable(columns, table.class_names), list(table.columns), label)
 
 
@@ -216,12 +219,26 @@ def _from_bare(rows: Any, cells: Sequence[Any], names: Sequence[str], source: st
 
 
 def _class_names(rows: Any) -> dict[str, list[str]]:
-    """Return the names of classes that a `datasets.Dataset` has for its columns of class numbers."""
+    """Return the names of classes that a `datasets.Dataset` has for its columns of class numbers, or of lists of them.
+
+    A list's feature holds that of its parts.
+    """
     features = getattr(rows, "features", None)
     if not isinstance(features, Mapping):
         return {}
-    named = {name: getattr(feature, "names", None) for name, feature in features.items()}
+    named = {name: getattr(getattr(feature, "feature", feature), "names", None) for name, feature in features.items()}
     return {str(name): list(names) for name, names in named.items() if isinstance(names, list) and names}
+
+
+def _answers(cells: Iterable[Any], column: str, source: str) -> list[str]:
+    """Return right answers as texts; several labels of a row, in a list, as JSON."""
+    texts = []
+    for number, given in enumerate(cells, 1):
+        where, cell = f"{source}:{number}", given.as_py() if hasattr(given, "as_py") else given
+        several = isinstance(cell, list | tuple) or type(cell).__name__ in ("ndarray", "Series")
+        parts = [cell_text(where, column, part) for part in cell] if several else []
+        texts.append(json.dumps(parts) if several else cell_text(where, column, cell))
+    return texts
 
 
 def _texts(cells: Iterable[Any], column: str, source: str) -> list[str]:
