@@ -6,11 +6,14 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from fake_method import write_reviews
 from specs import label_task
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 import adjudge
+from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.evaluate import load_judge
@@ -61,6 +64,28 @@ def test_a_merged_folder_answers_as_the_run_and_loads_by_itself(trained, tmp_pat
     policy = load_judge(trained)[2].task.policy
     with torch.no_grad():
         assert torch.allclose(model(input_ids=ids).logits, policy.lm(input_ids=ids).logits, atol=1e-4)
+
+
+def test_a_run_of_a_graphics_card_is_exported_without_one(trained, tmp_path):
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    config["runtime"]["device"] = "cuda:1"
+    (trained / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--run", str(trained), "--format", "merged", "--out", str(tmp_path / "merged")]
+    result = CliRunner().invoke(app, ["export", *options])
+    assert result.exit_code == 2 and "cuda" in result.output
+    result = CliRunner().invoke(app, ["export", *options, "runtime.device=cpu"])
+    assert result.exit_code == 0, result.output
+    with pytest.raises(ConfigError, match=r"sft\.epochs stays as it is"):
+        export_judge(trained, "merged", tmp_path / "other", settings={"sft.epochs": 3})
+
+
+def test_adapters_are_read_where_the_layers_are(trained, monkeypatch):
+    """Left alone, peft takes the first graphics card."""
+    asked = []
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: asked.append("a card"))
+    monkeypatch.setattr("peft.utils.save_and_load.infer_device", lambda: asked.append("a card"))
+    adjudge.open_run(trained).predict(TEXTS[:1])
+    assert asked == []
 
 
 def test_a_moved_adapter_is_exported_without_a_comparison(trained, able, tmp_path, capsys):

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from fake_method import by_first_word, install, reviews, write_reviews
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from adjudge.cli.main import app
 from adjudge.config import load_config
-from adjudge.errors import RunError
+from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.evaluate import evaluate_run
 from adjudge.experiments.execute import execute
 from adjudge.experiments.rerun import compare_runs, environment_lines, rerun
@@ -176,6 +177,19 @@ def test_the_data_may_lie_elsewhere(tmp_path, monkeypatch):
     again = rerun(tmp_path / "run", data_dir="moved")
     assert differing(tmp_path / "run", again) == {}
     assert Run.open(again).config.data.data_dir == "moved"
+
+
+def test_the_machine_may_be_another(pair, monkeypatch):
+    """A run of a graphics card is repeated where there is none."""
+    monkeypatch.chdir(pair[0])
+    config = yaml.safe_load((pair[0] / "config.yaml").read_text())
+    config["runtime"]["device"] = "cuda:1"
+    (pair[0] / "config.yaml").write_text(yaml.safe_dump(config))
+    result = CliRunner().invoke(app, ["rerun", ".", "--force", "runtime.device=cpu"])
+    assert result.exit_code == 0, result.output
+    assert Run.open(pair[1]).config.runtime.device == "cpu"
+    with pytest.raises(ConfigError, match=r"sft\.epochs: a repeated run may change only settings of the machine"):
+        rerun(pair[0], force=True, settings={"sft.epochs": 3})
 
 
 @pytest.mark.parametrize("state", ["interrupted", "failed"])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from adjudge.cli.method_names import EXAMPLE
-from adjudge.cli.options import examples
+from adjudge.cli.options import JudgingSettings, examples, given_settings
 
 EPILOG = examples(
     f"adjudge export --run runs/vader-movies/{EXAMPLE}-seed0 --format merged --out judge",
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def export(
+    ctx: typer.Context,
     run: Annotated[str, typer.Option(metavar="DIR", help="A finished run folder, or a judge that left its run.")],
     kind: Annotated[
         str,
@@ -31,6 +32,7 @@ def export(
         ),
     ],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder to write; it must not exist.")],
+    overrides: JudgingSettings = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +60,10 @@ def export(
     from adjudge.ship.export import export_judge
     from adjudge.system.console import note
 
-    exported = export_judge(run, kind, out, dtype=dtype, rows=rows, max_changed=max_changed, model=model)
+    settings = given_settings(ctx.params)
+    exported = export_judge(
+        *(run, kind, out), dtype=dtype, rows=rows, max_changed=max_changed, model=model, settings=settings
+    )
     if exported.rows:
         note(f"{exported.changed} of {exported.rows} answers changed ({100 * exported.share:.1f} %)")
     note(f"written: {exported.folder}")

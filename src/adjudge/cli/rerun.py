@@ -23,7 +23,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def rerun(
+    ctx: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a complete run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings of the machine: runtime.*.", show_default=False),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +59,14 @@ def rerun(
 
     functions = options.split_list(reward_funcs, "--reward-funcs") if reward_funcs is not None else []
     first = Path(folder)
-    second = repeat_run(folder, out, data_dir=data_dir, force=force, reward_funcs=functions, report_to=report_to)
+    second = repeat_run(
+        *(folder, out),
+        data_dir=data_dir,
+        force=force,
+        reward_funcs=functions,
+        report_to=report_to,
+        settings=options.given_settings(ctx.params),
+    )
     lines = environment_lines(first, second)
     console = stdout()
     title = f"The environment differs: {first} → {second}" if lines else "The environment is the same."

@@ -34,5 +34,5 @@ def predictions_of(
 def shown_number(logits_N1: Tensor, number: NumberAnswer) -> list[tuple[str, float]]:
     """Return each row's number, clipped to the range: as text with the task's decimals, and not rounded."""
     low, high = number.low, number.high
-    values: list[float] = (low + (high - low) * logits_N1.squeeze(-1).double().clamp(0, 1)).tolist()
+    values: list[float] = (low + (high - low) * logits_N1.squeeze(-1).cpu().double().clamp(0, 1)).tolist()
     return [(f"{value:.{number.decimals}f}", value) for value in values]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjudge.config import Config
-from adjudge.errors import DataError, RunError
+from adjudge.config import Config, change
+from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.experiments.execute import execute
 from adjudge.experiments.tracked import with_trackers
 from adjudge.methods.settings import load_reward_model, reward_settings
@@ -51,14 +51,18 @@ def rerun(
     force: bool = False,
     reward_funcs: Sequence[str] = (),
     report_to: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Repeat a complete run in `out` and return `out` (default: the folder's name with ``-rerun`` added).
 
     A repetition that was stopped goes on. Settings and tasks are those of the run. `data_dir` names another place of
     the same data. `reward_funcs` must repeat the run's reward functions: the code which a run folder names is not run
-    on its word. `report_to` names trackers; those of the first run are not told again. Raises ConfigError for an
-    unknown one, RunError when the run is not complete or is an evaluation of another run, when `out` is the run itself,
-    or when `out` (without `force`) holds another run. Also raises what the run itself raises.
+    on its word. `report_to` names trackers; those of the first run are not told again. `settings` are some of the
+    machine, such as ``runtime.device``.
+
+    Raises ConfigError for an unknown tracker and for other settings. Raises RunError when the run is not complete or is
+    an evaluation of another run, when `out` is the run itself, or when `out` (without `force`) holds another run. Also
+    raises what the run itself raises.
     """
     folder = Path(folder)
     run = Run.open(folder)
@@ -72,7 +76,9 @@ def rerun(
     target = Path(out) if out is not None else whole.with_name(f"{whole.name}-rerun")
     if target.resolve() == folder.resolve():
         raise RunError(f"{target} is the run to repeat. Name another --out.")
-    config = dated(folder, run.config)
+    if others := [key for key in settings or {} if not key.startswith("runtime.")]:
+        raise ConfigError(f"{others[0]}: a repeated run may change only settings of the machine (runtime.NAME=value).")
+    config = change(dated(folder, run.config), settings or {})
     reward = reward_settings(config)
     names = reward.functions if reward is not None else ()
     if tuple(reward_funcs) != names:

@@ -193,9 +193,10 @@ class Policy(nn.Module):
 
         try:
             with no_future_warnings():
-                self.lm = PeftModel.from_pretrained(self.lm, str(lora), is_trainable=train)
+                # Without a device peft reads the weights onto the first GPU, whichever the layers are on.
+                self.lm = PeftModel.from_pretrained(self.lm, str(lora), is_trainable=train, torch_device="cpu")
                 if train:
-                    self.lm.load_adapter(str(lora), adapter_name="reference", is_trainable=False)
+                    self.lm.load_adapter(str(lora), "reference", is_trainable=False, torch_device="cpu")
             expected = set(get_peft_model_state_dict(self.lm, adapter_name="default", save_embedding_layers=False))
             weights = set(load_file(lora / ADAPTER_WEIGHTS))
             if odd := sorted(expected ^ weights):  # peft would leave fresh layers there, or ignore weights

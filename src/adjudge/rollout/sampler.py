@@ -201,13 +201,16 @@ def _draw(probability_BV: Tensor, sampling: Sampling) -> Tensor:
     """Draw a token per row, of the rows of all processes.
 
     One number per row, from the CPU: the run is the same on every device, and a row's draw depends on its place alone.
-    The token is the first whose cumulative probability exceeds it, so one of probability 0 is never drawn.
+    The token is the first whose cumulative probability exceeds it, so one of probability 0 is never drawn. The sums are
+    float64, which Apple's GPUs do not have.
     """
     total, own_rows = _place(len(probability_BV), sampling)
     drawn = torch.rand(total, dtype=torch.float64, generator=sampling.generator)[own_rows]
-    cumulative_BV = probability_BV.double().cumsum(-1)
-    threshold_B1 = drawn.to(probability_BV.device)[:, None] * cumulative_BV[:, -1:]
-    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1)
+    device = probability_BV.device
+    summed_on = "cpu" if device.type == "mps" else device
+    cumulative_BV = probability_BV.to(summed_on).double().cumsum(-1)
+    threshold_B1 = drawn.to(summed_on)[:, None] * cumulative_BV[:, -1:]
+    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1).to(device)
 
 
 def _place(rows: int, sampling: Sampling) -> tuple[int, slice]:

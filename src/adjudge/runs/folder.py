@@ -62,7 +62,7 @@ CHECKPOINTS, BEST = "checkpoints", "best"
 
 SAME_RUN = (
     *("data.data_dir", "checkpoint.every_", "checkpoint.keep", "guard.", "tracking."),
-    "runtime.shard_base",
+    *("runtime.device", "runtime.shard_base"),
     *("api.key_variable", "api.concurrency", "api.timeout_s", "api.retries", "api.price_"),
 )
 """Prefixes of settings in which a resumed run may differ from the stopped one."""

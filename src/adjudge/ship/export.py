@@ -7,12 +7,15 @@ onnx    a fine-tuned encoder for onnxruntime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from adjudge.config import change
 from adjudge.errors import ConfigError, RunError, nearest
 from adjudge.experiments.evaluate import open_folder
+from adjudge.experiments.judging_settings import judging_settings
 from adjudge.methods.settings import model_key
 from adjudge.prompts.answers import answer_text
 from adjudge.runs.base import pinned
@@ -61,19 +64,22 @@ def export_judge(
     rows: int = 200,
     max_changed: float = 0.01,
     model: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Export the judge of a run folder, or one that left its run, to the folder `out`.
 
-    The export judges up to `rows` of the rows that the run judged. Raises RunError, and writes nothing, when more than
-    the share `max_changed` of the answers differ, when `out` exists, or when the run has no weights of this kind.
-    Raises ConfigError for an unknown format or dtype.
+    The export judges up to `rows` of the rows that the run judged, with `settings` such as ``runtime.device``. Raises
+    RunError, and writes nothing, when more than the share `max_changed` of the answers differ, when `out` exists, or
+    when the run has no weights of this kind. Raises ConfigError for an unknown format or dtype, and for `settings` that
+    are not those of `judging_settings`.
     """
     exporter, dtype = _format(kind, dtype)
     out = Path(out)
     if out.exists():
         raise RunError(f"{out} is there already. Name another --out.")
     run, specs = open_folder(source, model=model)
-    run = Run(run.folder, pinned(run.folder, run.config, model_key(run.config)))
+    config = change(run.config, judging_settings(settings or {}, run.folder))
+    run = Run(run.folder, pinned(run.folder, config, model_key(config)))
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(out) as temporary:
         judge = exporter.write(run, specs, temporary, dtype)

@@ -38,6 +38,7 @@ def write(run: Run, specs: Sequence[TaskSpec], folder: Path, dtype: str) -> Any:
     with quiet():
         model.to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    del model  # another copy is judged with
     write_json(folder / FILE, merged_record(run, specs, "merged"))
     if (run.folder / "config.yaml").is_file():
         parts = result_folders(run.folder)
@@ -55,7 +56,7 @@ def merged_record(run: Run, specs: Sequence[TaskSpec], kind: str) -> dict[str, A
 
 
 def merged_model(run: Run) -> tuple[Any, Any]:
-    """Return the run's model with the adapter added, in float32, and its tokenizer.
+    """Return the run's model with the adapter added, in float32 and in the machine's memory, and its tokenizer.
 
     Raises RunError without an adapter, and for one that cannot be added. Adding in float32 matters: rounding the sum to
     bfloat16 first would change answers.
@@ -81,9 +82,9 @@ def merged_model(run: Run) -> tuple[Any, Any]:
             "added without changing it. Serve base and adapter apart."
         )
     runtime = run.config.runtime.model_copy(update={"dtype": "float32"})
-    model, tokenizer = load_causal_lm(run.config.model, runtime)
+    model, tokenizer = load_causal_lm(run.config.model, runtime, on_cpu=True)
     with no_future_warnings():
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu").merge_and_unload(safe_merge=True)
     return model, tokenizer
 
 
