@@ -21,7 +21,7 @@ from adjudge.experiments.execute import execute
 from adjudge.experiments.finished_run import FinishedRun, dotted
 from adjudge.experiments.own_rows import OwnRows, Task, as_task, chosen_tasks
 from adjudge.methods.registry import GIVEN, entry_for, parse_name
-from adjudge.methods.settings import function_settings, model_key, refuse_functions, rewarded_names
+from adjudge.methods.settings import base_model, function_settings, model_key, refuse_functions, rewarded_names
 from adjudge.models.chat_api import consent as send_rows
 from adjudge.rewards.checks import check_functions
 from adjudge.rewards.function import RewardFunction, given_function
@@ -258,7 +258,7 @@ def _run(
     if reward_functions is not None:
         check_functions(reward_functions, specs)
     if push_to_hub is not None:
-        check_push(push_to_hub, config.model if entry.trains_adapter else None)
+        check_push(push_to_hub, base_model(config))
     execute(config, specs, folder, force=force, resume=resume, reward_functions=reward_functions, evaluate=evaluate)
     if push_to_hub is not None:
         try:

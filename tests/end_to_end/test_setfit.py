@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from specs import label_task
 
 import adjudge
 from adjudge.config import load_config
-from adjudge.errors import ConfigError, DataError
+from adjudge.errors import ConfigError, DataError, ModelError
 from adjudge.runs.folder import Run
 from adjudge.runs.portable import write_portable
 from adjudge.types import Example
@@ -67,3 +68,35 @@ def test_what_it_cannot_learn_from_is_named(tiny_bert: Path, tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "setfit", None)
     with pytest.raises(ConfigError, match=r"pip install 'adjudge\[setfit\]'"):
         train_one("setfit", run, LABELS, ROWS)
+
+
+OWN_CODE = """
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+class OwnConfig(BertConfig):
+    model_type = "brand-new"
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+
+class OwnClassifier(BertForSequenceClassification):
+    config_class = OwnConfig
+"""
+
+
+def test_an_encoder_with_code_of_its_own_is_trained_and_judges_where_it_is_trusted(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    (folder / "own.py").write_text(OWN_CODE, encoding="utf-8")
+    names = {"AutoConfig": "OwnConfig", "AutoModel": "OwnModel", "AutoModelForSequenceClassification": "OwnClassifier"}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "brand-new", "auto_map": {auto: f"own.{name}" for auto, name in names.items()}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        train_one("setfit", new_run(tmp_path / "refused", folder), LABELS, ROWS)
+    run = new_run(tmp_path / "run", folder, **{"runtime.trust_remote_code": str(folder)})
+    judged = train_one("setfit", run, LABELS, ROWS).judge(ROWS, probabilities=True)
+    assert [row.value for row in judged] == [row.gold for row in ROWS]
+    assert load_one("setfit", Run.open(run.folder), LABELS).judge(ROWS, probabilities=True) == judged

@@ -143,8 +143,22 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
 
 
 def test_a_name_that_is_not_on_the_hub(hub):
-    with pytest.raises(DataError, match=r"owner/nothing: cannot get its rows: .*Check the name.*hf auth login"):
+    with pytest.raises(DataError, match=r"owner/nothing: cannot get its rows: the hub has no such data set, or it is"):
         task("owner/nothing")
+
+
+def test_a_data_set_whose_access_must_be_asked_for(hub, monkeypatch):
+    refusal = 403, {"X-Error-Code": "GatedRepo"}, b""
+    monkeypatch.setattr(hub, "answer", lambda *_: refusal)
+    with pytest.raises(DataError, match=r"rows: the data set is gated: ask for access on the hub's page of the data"):
+        task()
+
+
+def test_another_error_of_the_hub_is_shown_with_what_to_check(hub, monkeypatch):
+    monkeypatch.setattr(hub, "answer", lambda *_: (418, {}, b'{"error": "short and stout"}'))
+    with pytest.raises(DataError, match=r"get its rows: .*short and stout Check the name.*hf auth login") as caught:
+        task()
+    assert "Request ID" not in str(caught.value)
 
 
 def test_a_folder_in_the_hubs_layout(tmp_path):

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import socket
+import urllib.request
 
+import httpx2
 import pytest
 import torch
 from fake_method import reviews
 from hub_cache import NEW, OLD, cache_model, no_network
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from safetensors.torch import load_file, save_file
 
 from adjudge.config import RuntimeConfig, change, load_config
@@ -149,6 +152,67 @@ def test_a_model_of_the_methods_own_is_pinned_too(tmp_path):
     assert pinned(tmp_path, change(config, {"linear.model": "a/c"}), "linear.model").linear.model == "a/c"
 
 
+@pytest.fixture
+def answer(tmp_path, monkeypatch):
+    """Return a function that sets what the hub's client gets for every request: a status and a code, or an error."""
+    answers = []
+
+    def respond(request):
+        (given,) = answers
+        if isinstance(given, Exception):
+            raise given
+        status, code = given
+        return httpx2.Response(status, headers={"X-Error-Code": code, "X-Request-Id": "Root=1-2"}, request=request)
+
+    def client():
+        return httpx2.Client(transport=httpx2.MockTransport(respond))
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    monkeypatch.setattr("huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY", client)
+    close_session()
+    yield lambda given: answers.__setitem__(slice(None), [given])
+    close_session()
+
+
+@pytest.mark.parametrize("name", [REPO, f"{REPO}@{OLD}"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((401, "GatedRepo"), "is gated: ask for access on the hub's page of the model, then log in with `hf auth log"),
+        ((401, "RepoNotFound"), r"has no such model, or it is private: check the name, or log in.*HF_TOKEN\.$"),
+        ((404, "RevisionNotFound"), "the model has no such branch, tag or commit on the hub"),
+        ((403, "Other"), r"cannot be loaded: 403 Forbidden.*Make sure your token has the correct permissions\.$"),
+        (httpx2.ProxyError("no way out"), r"cannot be loaded: the connection to the hub failed \(no way out\)"),
+        (httpx2.ReadError(""), r"cannot be loaded: the connection to the hub failed \(ReadError\)\. Try again\."),
+    ],
+)
+def test_a_refusal_of_the_hub_says_what_it_means(name, given, message, answer):
+    answer(given)
+    for load in (load_causal_lm, lambda name, runtime: load_encoder(name, runtime, 16, None)):
+        with pytest.raises(ModelError, match=message) as caught:
+            load(name, CPU)
+        assert "Request ID" not in str(caught.value)
+
+
+def test_a_repository_without_a_model_may_be_an_adapter(answer):
+    answer((404, "EntryNotFound"))
+    with pytest.raises(ModelError, match=r"no config\.json.*`adjudge evaluate --adapter DIR`.*GGUF"):
+        load_causal_lm(REPO, CPU)
+
+
+def test_a_broken_connection_leaves_a_model_of_the_cache_usable(answer, tiny_llama, tmp_path, capsys):
+    cache_model(tmp_path / "hub", REPO, tiny_llama, NEW, "main")
+    answer(httpx2.RemoteProtocolError("Server disconnected"))
+    assert resolve_commit(REPO) == NEW
+    assert locate(REPO, CPU)[1] == {"trust_remote_code": False, "local_files_only": True, "revision": NEW}
+    assert load_causal_lm(REPO, CPU)[0].config._commit_hash == NEW
+    assert f"the connection to the hub failed: {REPO} is commit {NEW[:12]}, from" in capsys.readouterr().err
+    with pytest.raises(ModelError, match=r"the connection to the hub failed \(Server disconnected\)"):
+        load_causal_lm(f"{REPO}@v2", CPU)
+
+
 def with_code(folder, ran):
     """Add Python code to a model folder; when it runs, it writes the file `ran`."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -176,8 +240,10 @@ def test_trusted_model_must_be_a_model_of_the_run():
         for name in ("sft", "encoder")
     }
     assert trusted == {"sft": "a/b", "encoder": None}
-    with pytest.raises(ConfigError, match="is 'a/c', but the model is a/b and the encoder is c/d"):
+    with pytest.raises(ConfigError, match=r"'a/c', which is none of the models: model=a/b, encoder\.model=c/d, .*give"):
         load_config(values=values | {"runtime.trust_remote_code": "a/c"})
+    for key in ("linear.model", "setfit.model", "give.encoder"):
+        assert load_config(values={key: "a/c", "runtime.trust_remote_code": "a/c"}).runtime.trust_remote_code == "a/c"
     with pytest.raises(ConfigError, match="write the name of the model"):
         load_config(overrides=["runtime.trust_remote_code=true"])
     assert load_config(overrides=["runtime.trust_remote_code=false"]) == load_config()

@@ -7,11 +7,12 @@ from types import MappingProxyType
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, GPT2Config, GPTNeoXConfig, OPTConfig
+from transformers import AddedToken, AutoTokenizer, GPT2Config, GPTNeoXConfig, OPTConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
+from adjudge.models.plain_text import PlainText
 from adjudge.models.sources.loading import (
     has_fast_bfloat16,
     load_causal_lm,
@@ -114,6 +115,37 @@ def test_tokenizer_larger_than_the_vocabulary_is_an_error(copied):
     tokenizer.add_tokens([f"<extra_{index}>" for index in range(5)])
     tokenizer.save_pretrained(copied)
     with pytest.raises(ModelError, match="405 tokens, its model only 400"):
+        load_causal_lm(str(copied), CPU)
+
+
+def with_token(folder, content, **options):
+    """Add a special token to the model's tokenizer, which gets the first id without an embedding."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([AddedToken(content, special=True)])
+    for name, value in options.items():
+        setattr(tokenizer, name, value)
+    tokenizer.save_pretrained(folder)
+
+
+def test_special_token_that_nothing_writes_needs_no_embedding(copied):
+    with_token(copied, "<image_soft_token>")
+    model, tokenizer = load_causal_lm(str(copied), CPU)
+    assert tokenizer.convert_tokens_to_ids("<image_soft_token>") == 400 == model.get_input_embeddings().num_embeddings
+    ids = PlainText(tokenizer).ids(["Judge ", "an <image_soft_token> here"])
+    assert max(ids) < 400 and tokenizer.decode(ids) == "Judge an <image_soft_token> here"
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        *(("<new>", {f"{name}_token": "<new>"}) for name in ("pad", "bos", "eos", "unk")),
+        ("<new>", {"chat_template": "<new>{{ messages[0]['content'] }}"}),
+        ("→", {}),
+    ],
+)
+def test_special_token_that_may_be_written_needs_an_embedding(copied, content, options):
+    with_token(copied, content, **options)
+    with pytest.raises(ModelError, match="401 tokens, its model only 400"):
         load_causal_lm(str(copied), CPU)
 
 

@@ -9,10 +9,14 @@ import pytest
 import torch
 import yaml
 from fake_method import write_reviews
+from hub_cache import OLD, cache_model, no_network
+from huggingface_hub import constants
 from peft import PeftModel
 from specs import label_task, number_task
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
+from adjudge.cli.main import app
 from adjudge.config import load_config
 from adjudge.errors import ConfigError, DataError, RunError
 from adjudge.experiments.execute import execute
@@ -116,6 +120,22 @@ def test_the_rows_are_read_from_the_folder_wherever_it_is(tiny_llama, task_file,
     assert len(rows) == 3
     assert set(rows.features) == {"id", "prompt", "target"}
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "moved").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("someone/tiny", "pretrained=someone/tiny,"), ("someone/tiny@v1", "pretrained=someone/tiny,revision=v1,")],
+)
+def test_the_command_names_the_revision_of_a_model_of_the_hub_apart(
+    name, arguments, tiny_llama, task_file, tmp_path, monkeypatch
+):
+    cache_model(tmp_path / "hub", "someone/tiny", tiny_llama, OLD, "main", "v1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    no_network(monkeypatch)
+    command = ["tasks", "--export", "lm-eval", str(tmp_path / "out"), str(task_file), "--model", name]
+    exported = CliRunner().invoke(app, command)
+    assert exported.exit_code == 0, exported.output
+    assert f"--model_args {arguments}dtype=float32\n" in exported.stdout
 
 
 def test_a_long_row_is_exported_as_it_is_shortened_and_a_forged_turn_is_left_out(tiny_llama, tmp_path, capsys):

@@ -2,10 +2,11 @@
 
 import json
 
+import httpx2
 import pytest
 from fake_hub import fake_hub
 from fake_method import write_reviews
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
 import adjudge
@@ -93,6 +94,30 @@ def test_a_hub_that_cannot_be_reached_is_an_error(trained, monkeypatch):
         push_judge(trained, "owner/judge", base="someone/llama")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (httpx2.ReadTimeout("The read operation timed out"), r"broke off: The read operation timed out\. Nothing was"),
+        (httpx2.RemoteProtocolError(""), r"broke off: RemoteProtocolError\. Nothing was published\. Give the same"),
+    ],
+)
+def test_a_connection_that_breaks_off_is_an_error(error, message, trained, hub, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(HfApi, "upload_folder", fail)
+    with pytest.raises(ModelError, match=message):
+        push_judge(trained, "owner/judge", base="someone/llama")
+
+
+def test_a_file_that_cannot_be_uploaded_is_an_error_with_its_name_and_the_reason(trained, hub):
+    answer = hub.answer
+    hub.answer = lambda method, *request: (400, {"error": "too large"}) if method == "PUT" else answer(method, *request)
+    with pytest.raises(ModelError, match=r"uploading '(adapter_model|value_head)\.safetensors' to the Hub: .*too large\. Nothing"):
+        push_judge(trained, "owner/judge", base="someone/llama")
+    assert not hub.files
+
+
 def test_what_cannot_be_published_is_refused(trained, tiny_llama, hub, tmp_path):
     for repo in ("judge", "a/b/c", "owner/name@main"):
         with pytest.raises(ConfigError, match="write owner/name"):
@@ -165,10 +190,25 @@ def test_without_a_token_or_a_hub_nothing_is_trained(hub, tmp_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_base_of_this_machine_is_refused_before_training(hub, tiny_llama, tmp_path):
+@pytest.mark.parametrize(("method", "setting"), [("sft", "model"), ("head", "model"), ("linear", "linear__model")])
+def test_a_base_of_this_machine_is_refused_before_training(method, setting, hub, tiny_llama, tiny_bert, tmp_path):
+    base = tiny_bert if method == "linear" else tiny_llama
     with pytest.raises(RunError, match=r"folder of this machine.*adjudge push owner/judge --run DIR --base"):
-        train_and_push(tmp_path, method="sft", model=str(tiny_llama))
+        train_and_push(tmp_path, method=method, **{setting: str(base)})
     assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_under_a_regression_is_named_as_others_find_it(hub, tiny_bert, tmp_path):
+    run = run_of(tmp_path, "linear", f"linear.model={tiny_bert}")
+    before = answers(adjudge.open_run(run))
+    with pytest.raises(RunError, match=r"folder 'bert.*Name the same model on the hub with --base"):
+        push_judge(run, "owner/judge")
+    push_judge(run, "owner/judge", base="someone/bert")
+    assert json.loads(hub.files["judge.json"])["settings"]["linear"]["model"] == "someone/bert"
+    for name, body in hub.files.items():
+        (tmp_path / "judge").mkdir(exist_ok=True)
+        (tmp_path / "judge" / name).write_bytes(body)
+    assert answers(adjudge.open_judge(tmp_path / "judge", model=str(tiny_bert))) == before
 
 
 def test_a_push_that_fails_loses_no_run_and_says_how_to_repeat_it(hub, tmp_path, monkeypatch, capsys):
@@ -188,3 +228,14 @@ def test_a_push_that_fails_loses_no_run_and_says_how_to_repeat_it(hub, tmp_path,
     result = CliRunner().invoke(app, [*command, *options])
     assert result.exit_code == 2 and "adjudge push owner/judge" in result.stderr
     assert adjudge.open_run(tmp_path / "run").scores["n"] > 0
+
+
+def test_a_dropped_upload_says_that_the_run_is_complete_and_how_to_publish_it(hub, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise httpx2.ReadError("Connection reset by peer")
+
+    monkeypatch.setattr(HfApi, "create_repo", fail)
+    assert train_and_push(tmp_path).scores["n"] > 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is complete, but was not published: the hub broke off: Connection reset by peer." in said
+    assert f"adjudge push owner/judge --run {tmp_path / 'run'}" in said

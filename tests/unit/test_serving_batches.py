@@ -173,7 +173,7 @@ def test_a_run_over_several_tasks_has_a_judge_for_each():
     assert [each.name for each in judges_of_run("one", specs[:1], {"vader/movies": films().judge})] == ["one"]
 
 
-def test_the_vllm_command_names_base_adapter_and_rank(tmp_path):
+def test_the_vllm_command_names_base_adapter_and_rank(tmp_path, monkeypatch):
     assert vllm_command(tmp_path / "adapter", "smollm2-135m", "mine") is None
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_config.json").write_text('{"r": 20}')
@@ -182,6 +182,11 @@ def test_the_vllm_command_names_base_adapter_and_rank(tmp_path):
         "vllm serve HuggingFaceTB/SmolLM2-135M-Instruct --enable-lora "
         f"--lora-modules mine={tmp_path / 'adapter'} --max-lora-rank 32"
     )
+    for model, named in (("owner/name", "owner/name"), ("owner/name@v1", "owner/name --revision v1")):
+        assert vllm_command(tmp_path / "adapter", model, "mine").startswith(f"vllm serve {named} --enable-lora ")
+    (tmp_path / "owner/name@v1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert vllm_command(tmp_path / "adapter", "owner/name@v1", "mine").startswith("vllm serve owner/name@v1 --enable")
     (tmp_path / "adapter/adapter_config.json").write_text('{"r": 1000}')
     assert vllm_command(tmp_path / "adapter", "smollm2-135m", "mine") is None
 

@@ -160,6 +160,17 @@ def test_error_without_a_network_names_both_options(monkeypatch):
     assert constants.HF_HUB_OFFLINE is False
 
 
+def test_an_error_of_the_hubs_client_is_shown_in_one_line(monkeypatch):
+    def load_dataset(*_, **__):
+        raise ValueError("(Request ID: Root=1-2)\n\nBad request:\nthe reason")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("adjudge.tasks.reading.hub.connection_problem", lambda endpoint: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError, match=r"the hub \(nyu-mll/glue, sst2\): Bad request: the reason\nGo online"):
+        load_split(load_task("glue/sst2"), "dev")
+
+
 def test_a_cached_copy_is_used_without_a_network(monkeypatch):
     copy = datasets.Dataset.from_dict({"sentence": ["fine"], "label": [1]})
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: copy)

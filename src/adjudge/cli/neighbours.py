@@ -28,10 +28,21 @@ def _inspect(out: str) -> str:
 
 
 def _lm_eval(out: str, model: str, run: str | None) -> str:
-    from adjudge.models.sources.bundled import BUNDLED, bundled_folder
-
-    arguments = f"pretrained={bundled_folder(model) if model in BUNDLED else model},dtype=float32"
+    arguments = f"{_pretrained(model)},dtype=float32"
     folders = () if run is None else (Path(run) / "adapter", Path(run))
     if adapter := next((folder for folder in folders if (folder / "adapter_config.json").is_file()), None):
         arguments += f",peft={adapter}"
     return f"lm-eval run --include_path {out} --tasks adjudge --model hf --model_args {arguments}"
+
+
+def _pretrained(model: str) -> str:
+    """Return the arguments that name a model there: a revision of the hub's is one of its own."""
+    from adjudge.models.sources.bundled import BUNDLED, bundled_folder
+    from adjudge.models.sources.hub import split_hub_id
+
+    if model in BUNDLED:
+        return f"pretrained={bundled_folder(model)}"
+    hub_id = None if Path(model).expanduser().is_dir() else split_hub_id(model)
+    if hub_id is None or hub_id[1] is None:
+        return f"pretrained={model}"
+    return f"pretrained={hub_id[0]},revision={hub_id[1]}"

@@ -102,7 +102,7 @@ def train(
     from adjudge.experiments.execute import execute
     from adjudge.experiments.what_was_read import report_own_table
     from adjudge.methods.registry import entry_for, parse_name
-    from adjudge.methods.settings import model_key, refuse_functions, rewarded_names
+    from adjudge.methods.settings import base_model, model_key, refuse_functions, rewarded_names
     from adjudge.runs.default_folder import default_folder
     from adjudge.runs.names import shown_name
     from adjudge.ship.push import check_push, push_trained
@@ -138,7 +138,7 @@ def train(
         _show_dry_run(settings, specs)
         return
     if push_to_hub is not None:
-        check_push(push_to_hub, settings.model if entry.trains_adapter else None)
+        check_push(push_to_hub, base_model(settings))
     scores = execute(settings, specs, folder, force=force, resume=resume)
     if not is_first():
         return

@@ -97,13 +97,26 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
         config = Config.model_validate(whole)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
-    trusted = config.runtime.trust_remote_code
-    if trusted not in (None, config.model, config.encoder.model, config.linear.model):
-        raise ConfigError(
-            f"runtime.trust_remote_code is '{trusted}', but the model is {config.model} and the encoder is "
-            f"{config.encoder.model}. Give the exact name of the one whose code may run."
-        )
+    _check_trusted(config)
     return config
+
+
+def _check_trusted(config: Config) -> None:
+    """Raise ConfigError when the model whose code may run is none that a method could load."""
+    trusted = config.runtime.trust_remote_code
+    models = {
+        "model": config.model,
+        "encoder.model": config.encoder.model,
+        "linear.model": config.linear.model,
+        "setfit.model": config.setfit.model,
+        "give.encoder": config.give.encoder,
+    }
+    if trusted is not None and trusted not in models.values():
+        named = ", ".join(f"{key}={name}" for key, name in models.items())
+        raise ConfigError(
+            f"runtime.trust_remote_code is '{trusted}', which is none of the models: {named}. Give the exact name of "
+            "the one whose code may run."
+        )
 
 
 def change(config: Config, values: Mapping[str, Any]) -> Config:

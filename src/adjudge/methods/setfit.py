@@ -85,8 +85,10 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> Sequence[Any]:
     def features_of(_stored: dict[str, Any], _arrays: dict[str, Any], _task: TaskSpec) -> Features:
         nonlocal encoder
         if encoder is None:
-            name = str(run.part(FOLDER).resolve())
-            encoder = load_encoder(name, run.config.runtime, run.config.setfit.max_tokens, None)
+            name, runtime = str(run.part(FOLDER).resolve()), run.config.runtime
+            if runtime.trust_remote_code == run.config.setfit.model:  # the trained encoder carries the original's code
+                runtime = runtime.model_copy(update={"trust_remote_code": name})
+            encoder = load_encoder(name, runtime, run.config.setfit.max_tokens, None)
         return _features(run, encoder)
 
     return load_floor(run, specs, features_of)
@@ -106,11 +108,19 @@ def _tune(run: Run, encoder: Encoder, texts: Sequence[str], targets: Sequence[in
     from transformers import ProgressCallback
     from transformers.trainer_callback import PrinterCallback
 
+    # The library reads a copy of the encoder, which carries the code of the original.
+    trust = {"trust_remote_code": run.config.runtime.trust_remote_code == run.config.setfit.model}
     library_logging.set_verbosity_error()
     disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="adjudge-") as folder, quiet(), no_future_warnings():
         encoder.save(Path(folder) / "encoder")  # whatever it was loaded from
-        reader = Transformer(str(Path(folder) / "encoder"), max_seq_length=encoder.max_tokens)
+        reader = Transformer(
+            str(Path(folder) / "encoder"),
+            max_seq_length=encoder.max_tokens,
+            model_kwargs=trust,
+            processor_kwargs=dict(trust),  # it writes into it
+            config_kwargs=trust,
+        )
         reader.tokenizer.split_special_tokens = True  # [SEP] in a text is text
         pooling = Pooling(reader.get_embedding_dimension(), "mean")
         body = SentenceTransformer(modules=[reader, pooling, Normalize()], device=str(encoder.model.device))

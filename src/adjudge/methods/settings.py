@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjudge.config import Config, LoopConfig, RewardConfig, keys_of, value_of
-from adjudge.config.methods import MethodSettings
+from adjudge.config.methods import MethodSettings, own_group
 from adjudge.errors import ConfigError
 from adjudge.methods.api_limits import check_api, check_api_metrics
 from adjudge.methods.for_tasks import begins_taught, with_explanations
@@ -173,6 +173,12 @@ def model_key(config: Config) -> str:
     return "model" if _prompts_policy(entry, config) else entry.model
 
 
+def base_model(config: Config) -> str | None:
+    """Return the model that a trained judge stands on; None where its own weights are a whole model, or it has none."""
+    key = model_key(config)
+    return None if key in ("", "encoder.model", "setfit.model") else str(value_of(config, key))
+
+
 def _prompts_policy(entry: Entry, config: Config) -> bool:
     return entry.policy_if is not None and value_of(config, entry.policy_if[0]) in entry.policy_if[1]
 
@@ -328,6 +334,7 @@ def own_settings(config: Config, tasks: int = 1) -> Config:
     if not entry.trains:
         update["calibration"] = plain.calibration
     update["data"] = config.data.model_copy(update=unread)
-    if config.runtime.trust_remote_code != model:  # code of another method's model
+    own = getattr(config, own_group(entry.name), None)
+    if config.runtime.trust_remote_code not in (model, getattr(own, "encoder", None)):  # another method's code
         update["runtime"] = config.runtime.model_copy(update={"trust_remote_code": None})
     return config.model_copy(update=update)

@@ -19,6 +19,7 @@ from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import MODEL_FILES
 from adjudge.runs.work import WEIGHTS
 from adjudge.system.files import write_json
+from adjudge.system.hub import hub_reason
 from adjudge.tasks.spec import Source, TaskSpec
 from adjudge.version import __version__
 
@@ -106,12 +107,12 @@ def judge_folder(source: str | Path) -> Path:
     if hub_id is None:
         return Path(source)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError
 
     try:
         return Path(snapshot_download(hub_id[0], revision=hub_id[1], allow_patterns=list(MODEL_FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (HTTPError, OSError, ValueError) as error:
+        reason = hub_reason(error, "judge")
         raise ModelError(f"{source} is no folder here, and cannot be fetched from the hub: {reason}") from None
 
 

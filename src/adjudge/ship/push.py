@@ -15,11 +15,11 @@ from adjudge.errors import AdjudgeError, ConfigError, ModelError, RunError
 from adjudge.models.sources.bundled import BUNDLED
 from adjudge.models.sources.hub import split_hub_id
 from adjudge.runs.folder import Run, read_json
-from adjudge.runs.portable import FILE, is_portable
+from adjudge.runs.portable import FILE, is_portable, name_model
 from adjudge.runs.work import WEIGHTS
 from adjudge.system.console import note
 from adjudge.system.files import write_json
-from adjudge.system.hub import connection_problem
+from adjudge.system.hub import connection_problem, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -115,7 +115,7 @@ def name_base(folder: Path, base: str | None) -> None:
     record: dict[str, Any] = read_json(folder / FILE)
     underneath = record.get("base") or {}
     if base is None:
-        if (folder / ADAPTER).is_file() and underneath.get("hub") is None:
+        if underneath and not (folder / "config.json").is_file() and underneath.get("hub") is None:
             raise RunError(
                 f"the base model is the folder '{underneath.get('name', 'unknown')}' of this machine, which nobody "
                 "else has. Name the same model on the hub with --base owner/name."
@@ -125,8 +125,7 @@ def name_base(folder: Path, base: str | None) -> None:
     if hub_id is None:
         raise ConfigError(f"'{base}' is no model of the hub: write --base owner/name, or owner/name@commit.")
     underneath |= {"name": base, "hub": hub_id[0], **({"revision": hub_id[1]} if hub_id[1] else {})}
-    settings = {**record["settings"], "model": base}
-    write_json(folder / FILE, {**record, "base": underneath, "settings": settings})
+    write_json(folder / FILE, {**record, "base": underneath, "settings": name_model(record["settings"], base)})
     if (folder / ADAPTER).is_file():
         adapter = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
         write_json(folder / ADAPTER, {**adapter, "base_model_name_or_path": hub_id[0], "revision": hub_id[1]})
@@ -151,7 +150,7 @@ def _hub_errors(repo: str, effect: str) -> Iterator[HfApi]:
     `effect` says what did not happen.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"the hub is switched off (HF_HUB_OFFLINE). {effect}")
@@ -167,12 +166,9 @@ def _hub_errors(repo: str, effect: str) -> Iterator[HfApi]:
             401: "The token is missing, wrong or expired: log in with `hf auth login`, or set HF_TOKEN.",
             403: f"The token may not write to {repo}: it needs the right to write, or name a repository of your own.",
         }.get(status or 0, "")
-        raise ModelError(f"the hub refused ({_first_line(error)}). {effect} {advice}".rstrip()) from None
+        raise ModelError(f"the hub refused ({one_line(error)}). {effect} {advice}".rstrip()) from None
     except OfflineModeIsEnabled:
         raise ModelError(f"the hub is switched off (HF_HUB_OFFLINE). {effect}") from None
-    except OSError as error:
-        raise ModelError(f"the hub broke off: {_first_line(error)}. {effect} Give the same command again.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except (OSError, HTTPError, RuntimeError) as error:  # the client raises a RuntimeError for a file's failed upload
+        reasons = [one_line(each).rstrip(".") for each in (error, error.__cause__) if each is not None]
+        raise ModelError(f"the hub broke off: {': '.join(reasons)}. {effect} Give the same command again.") from None

@@ -13,12 +13,14 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError, nearest
+from adjudge.models.plain_text import control_tokens
 from adjudge.models.sources.bundled import BUNDLED, bundled_folder
 from adjudge.models.sources.hub import hub_commit, split_hub_id
 from adjudge.models.sources.quiet import quiet
@@ -33,7 +35,8 @@ from adjudge.models.sources.random_models import (
 )
 from adjudge.models.sources.untrusted import check_model
 from adjudge.system import processor
-from adjudge.system.hub import hub_resolves
+from adjudge.system.console import note
+from adjudge.system.hub import hub_answer, hub_reason, hub_resolves, is_connection_error, one_line
 from adjudge.system.memory import keep_freed_memory
 from adjudge.system.parallel import own_device
 
@@ -52,8 +55,9 @@ LOAD_ERRORS = (
     SafetensorError,
     StrictDataclassError,
     UnpicklingError,
+    HTTPError,
 )
-"""Errors that transformers raises for a model that is missing, damaged, or of an unknown kind."""
+"""Errors of transformers for a model that is missing, damaged, or of an unknown kind; the last is a connection's."""
 
 
 def load_causal_lm(name: str, runtime: RuntimeConfig, *, on_cpu: bool = False) -> tuple[Any, Any]:
@@ -167,9 +171,10 @@ def locate(name: str, runtime: RuntimeConfig) -> tuple[str, dict[str, Any]]:
             f"There is no model '{name}': it is neither bundled, nor a folder here, nor a hub id "
             f"(owner/name or owner/name@revision).{nearest(name, BUNDLED)}"
         )
-    if not hub_resolves():  # models in the hub's cache still load, without waiting for retries
+    commit, from_hub = _commit(name, *hub_id)
+    if not (from_hub and hub_resolves()):  # models in the hub's cache still load, without waiting for retries
         options["local_files_only"] = True
-    return hub_id[0], options | {"revision": resolve_commit(name)}
+    return hub_id[0], options | {"revision": commit}
 
 
 def model_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -187,12 +192,23 @@ def resolve_commit(name: str) -> str | None:
     keeps them together, and a run records it. Raises ModelError when neither the hub nor its cache has the model.
     """
     hub_id = None if name in BUNDLED or Path(name).expanduser().is_dir() else split_hub_id(name)
-    if hub_id is None:
-        return None
+    return None if hub_id is None else _commit(name, *hub_id)[0]
+
+
+def _commit(name: str, repo: str, revision: str | None) -> tuple[str, bool]:
+    """Return the commit of a model from the hub, and whether the hub itself could be asked.
+
+    Where the connection fails, it is the commit in the hub client's cache. Raises ModelError when that has none.
+    """
     try:
-        return hub_commit(*hub_id)
+        return hub_commit(repo, revision), True
     except LOAD_ERRORS as error:
-        raise explain_load(name, error) from error
+        cached = try_to_load_from_cache(repo, "config.json", revision=revision) if is_connection_error(error) else None
+        if not isinstance(cached, str):
+            raise explain_load(name, error) from error
+    commit = Path(cached).parent.name
+    note(f"the connection to the hub failed: {name} is commit {commit[:12]}, from the cache.")
+    return commit, False
 
 
 def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
@@ -228,19 +244,25 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
 
 
 def explain_load(name: str, error: Exception) -> ModelError:
-    """Return a ModelError for an error of `from_pretrained`."""
-    text = str(error)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    if "connect to" in text or "local_files_only" in text or "offline" in text.lower():
+    """Return a ModelError for an error of `from_pretrained`, or of the hub's client."""
+    text, answer = str(error), hub_answer(error)
+    if isinstance(answer, RemoteEntryNotFoundError):
+        return ModelError(
+            f"The hub's {name} has no config.json, so it is no model by itself. If it is an adapter, name its base "
+            "model, and the adapter's folder with `adjudge evaluate --adapter DIR`. If it is a GGUF, name the model it "
+            "was made from."
+        )
+    if answer is None and ("connect to" in text or "local_files_only" in text or "offline" in text.lower()):
         return ModelError(
             f"There is no folder {name} here; as a hub id, it is not in the hub's cache, and the hub cannot be reached."
             f" Without the hub, use a bundled model ({', '.join(BUNDLED)}) or name a folder that holds the model."
         )
     if "safetensors" in text and "does not appear to have" in text:
         return ModelError(
-            f"{name} has no safetensors weights; other formats are not read, because unpickling runs code. {first}"
+            f"{name} has no safetensors weights; other formats are not read, because unpickling runs code. "
+            f"{one_line(error)}"
         )
-    return ModelError(f"The model {name} cannot be loaded: {first}")
+    return ModelError(f"The model {name} cannot be loaded: {hub_reason(error)}")
 
 
 def resolve_device(runtime: RuntimeConfig) -> torch.device:
@@ -371,8 +393,21 @@ def _check_causal(name: str, model: Any, info: dict[str, Any], tokenizer: Any) -
             f"{name} is not a complete causal language model: its weights lack {len(missing)} parameters of "
             f"{type(model).__name__} ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})."
         )
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    _check_vocabulary(name, model, tokenizer)
+
+
+def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
+    """Raise ModelError when a prompt may have a token without an embedding.
+
+    A special token that neither the tokenizer nor its chat template writes may lack one, since text from data never
+    becomes one (`adjudge.models.plain_text`): Gemma 3's models of text alone have none for an image.
+    """
+    template = str(tokenizer.chat_template or "")
+    unwritten = {number for text, number in control_tokens(tokenizer).items() if text not in template}
+    unwritten -= {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    embeddings = model.get_input_embeddings().num_embeddings
+    if any(number >= embeddings and number not in unwritten for number in tokenizer.get_vocab().values()):
         raise ModelError(
-            f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only "
-            f"{model.get_input_embeddings().num_embeddings}: they do not belong together."
+            f"The tokenizer of {name} has {len(tokenizer)} tokens, its model only {embeddings}: they do not belong "
+            "together."
         )

@@ -18,7 +18,7 @@ from typing import Any
 from adjudge.errors import DataError
 from adjudge.system.console import note
 from adjudge.system.files import cache_dir, sha256_of, whole_folder, write_text
-from adjudge.system.hub import connection_problem
+from adjudge.system.hub import connection_problem, hub_reason
 from adjudge.tasks.reading.given_table import given_splits
 from adjudge.tasks.reading.hub import client_offline
 from adjudge.tasks.spec import DatasetOrigin
@@ -150,10 +150,10 @@ def _explained(origin: DatasetOrigin, problem: str | None = None) -> Iterator[No
             raise DataError(
                 f"{name}: the hub cannot be reached ({problem}), and there is no copy in the cache. {OFFLINE}"
             ) from None
-        raise DataError(
-            f"{name}: cannot get its rows: {reason[:300]} Check the name on the hub; for one that is private or gated, "
-            "log in with `hf auth login`, or set HF_TOKEN."
-        ) from None
+        advice = (
+            "Check the name on the hub; for one that is private or gated, log in with `hf auth login`, or set HF_TOKEN."
+        )
+        raise DataError(f"{name}: cannot get its rows: {hub_reason(error, 'data set', advice=advice)}") from None
 
 
 def _write(splits: Mapping[str, Any], folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from adjudge.errors import DataError, nearest
 from adjudge.system.console import warn
+from adjudge.system.hub import hub_reason
 from adjudge.tasks.reading.bad_rows import OnBadRows
 from adjudge.tasks.reading.generated import load_generated
 from adjudge.tasks.reading.hooks import hook_named
@@ -292,9 +293,9 @@ def _load_dataset(spec: TaskSpec, hub: HubSource, split: str) -> Any:
     try:
         return load_from_hub(hub.path, hub.config_of(split), hub.revision, hub.splits[split])
     except Exception as error:  # the hub's client raises errors of many libraries; the message keeps the reason
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{spec.name}: cannot get the {split} rows from the hub ({hub.path}, {hub.config_of(split)}): {reason}\n"
+            f"{spec.name}: cannot get the {split} rows from the hub ({hub.path}, {hub.config_of(split)}): "
+            f"{hub_reason(error, 'data set')}\n"
             "Go online, or download the official folder and name it with --data-dir"
             f"{_folder_hint(spec, split)}."
         ) from None
