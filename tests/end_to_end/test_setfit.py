@@ -55,6 +55,20 @@ def test_it_learns_and_judges_the_same_again_and_elsewhere(tiny_bert: Path, tmp_
         assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
 
 
+def test_the_library_trains_where_the_run_computes(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left alone, it takes the first graphics card, or all of them."""
+    from setfit import trainer
+
+    arguments, asked = trainer.SentenceTransformerTrainingArguments, []
+    monkeypatch.setattr(
+        trainer, "SentenceTransformerTrainingArguments", lambda **given: asked.append(given) or arguments(**given)
+    )
+    train_one("setfit", new_run(tmp_path / "run", tiny_bert), LABELS, ROWS)
+    assert [given["use_cpu"] for given in asked] == [True]
+
+
 def test_what_it_cannot_learn_from_is_named(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(tmp_path / "run", tiny_bert)
     with pytest.raises(DataError, match="all 6 training rows have one label, and setfit pairs rows of two"):

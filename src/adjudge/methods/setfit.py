@@ -21,7 +21,9 @@ Source: arXiv 2209.11055; the library setfit 1.2.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +129,9 @@ def _tune(run: Run, encoder: Encoder, texts: Sequence[str], targets: Sequence[in
         model = SetFitModel(model_body=body, model_head=LogisticRegression())
         arguments = _arguments(run.config.setfit, len(texts), run.config.seed, folder)
         rows = Dataset.from_dict({"text": list(texts), "label": list(targets)})
-        trainer = Trainer(model=model, args=arguments, train_dataset=rows)
+        with _trains_on(encoder.model.device):
+            trainer = Trainer(model=model, args=arguments, train_dataset=rows)
+        trainer.st_trainer.args._n_gpu = min(1, trainer.st_trainer.args.n_gpu)  # else it takes all cards at once
         trainer.st_trainer.args.dataloader_pin_memory = False
         for callback in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(callback)
@@ -139,6 +143,27 @@ def _tune(run: Run, encoder: Encoder, texts: Sequence[str], targets: Sequence[in
         losses = [record["embedding_loss"] for record in history if "embedding_loss" in record]
     pairs = arguments.max_steps * arguments.embedding_batch_size
     return {"pairs": pairs, "first_loss": float(losses[0]), "loss": float(losses[-1])}, model.model_head
+
+
+@contextmanager
+def _trains_on(device: Any) -> Iterator[None]:
+    """Let the library train where the encoder is: left alone, it takes the first graphics card.
+
+    Raises ConfigError for another card than the first.
+    """
+    from setfit import trainer as library
+
+    if device.index:
+        raise ConfigError(
+            f"setfit trains on the first graphics card that it sees, and runtime.device is {device}. Show it this one "
+            f"alone: CUDA_VISIBLE_DEVICES={device.index} before the command, and runtime.device=cuda."
+        )
+    arguments = library.SentenceTransformerTrainingArguments
+    library.SentenceTransformerTrainingArguments = partial(arguments, use_cpu=device.type == "cpu")
+    try:
+        yield
+    finally:
+        library.SentenceTransformerTrainingArguments = arguments
 
 
 def _arguments(settings: SetfitConfig, rows: int, seed: int, folder: str) -> Any:
