@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from fake_method import by_first_word, install, reviews, write_reviews
 from typer.testing import CliRunner
@@ -229,6 +230,20 @@ def test_init_without_an_adapter_is_refused(tmp_path):
 def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("ADJUDGE_TRACEBACK", "1")
     assert type(invoke("train", "pppo").exception).__name__ == "ConfigError"
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), MemoryError()]
+)
+def test_memory_that_runs_out_says_what_to_change(error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("adjudge.experiments.execute.execute", fail)
+    said = refused("train", "sft", "--task", "vader/movies", "--train-rows", "20")
+    assert "memory ran out" in said and "evaluation.batch_size=8" in said and str(error) in said
+    error = RuntimeError("a bug of ours")
+    assert invoke("train", "sft", "--task", "vader/movies", "--train-rows", "20").exit_code == 1
 
 
 def test_unknown_verb_or_option_is_a_usage_error():

@@ -22,6 +22,12 @@ ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 Exit code 1 is for failed cells, a negative result of `rerun` or `doctor`, and our own bugs.
 """
+OUT_OF_MEMORY = (
+    "memory ran out. Judge fewer rows at once (evaluation.batch_size=8), train with smaller passes "
+    "(runtime.micro_batch_size=auto), shorten the texts (prompt.max_tokens=512), or take less exact weights "
+    "(runtime.dtype=bfloat16, runtime.quantization=4bit). What was finished is kept; adjudge train goes on with "
+    "--resume."
+)
 
 
 class Verbs(TyperGroup):
@@ -44,6 +50,11 @@ class Verbs(TyperGroup):
                 raise
             _print_error(f"error: {error}{_advice(error)}")
             raise typer.Exit(ERROR) from None
+        except (MemoryError, RuntimeError) as error:
+            if os.environ.get("ADJUDGE_TRACEBACK") or not _is_out_of_memory(error):
+                raise
+            _print_error(f"error: {OUT_OF_MEMORY}\n{str(error)[:300]}")
+            raise typer.Exit(ERROR) from None
 
 
 def _check_launcher(verb: str | None) -> None:
@@ -55,6 +66,14 @@ def _check_launcher(verb: str | None) -> None:
             f"torchrun and accelerate launch are for `adjudge {TRAIN}`; `adjudge {verb}` is one process. "
             "`adjudge compare --jobs N` has several runs at work."
         )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:  # it takes seconds to import, and click ends a verb with a RuntimeError
+        return isinstance(error, MemoryError)
+    from adjudge.system.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _advice(error: Exception) -> str:
