@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -30,6 +34,39 @@ def trained_looking(folder: Path, targets: tuple[str, ...] | None = None, **valu
         for parameter in [*policy.adapter_parameters(), *policy.value_head.parameters()]:
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return policy.eval()
+
+
+@dataclass
+class Loads:
+    """The policies that were loaded, by weak references to the weights of each."""
+
+    weights: list[list[weakref.ref[torch.nn.Parameter]]] = field(default_factory=list)
+    alive_before: list[int] = field(default_factory=list)
+    """How many of the earlier ones were still there when each was loaded."""
+
+    @property
+    def alive(self) -> int:
+        """Return how many of them have a weight that is still there."""
+        return sum(any(weight() is not None for weight in weights) for weights in self.weights)
+
+
+@contextmanager
+def watched_loads(where: str) -> Iterator[Loads]:
+    """Watch what the module `where` loads within this block, in which Python collects no garbage by itself."""
+    loads = Loads()
+
+    def load(*arguments: Any, **named: Any) -> Policy:
+        loads.alive_before.append(loads.alive)
+        policy = load_policy(*arguments, **named)
+        loads.weights.append([weakref.ref(weight) for weight in policy.parameters()])
+        return policy
+
+    gc.disable()
+    try:
+        with patch(f"{where}.load_policy", load):
+            yield loads
+    finally:
+        gc.enable()
 
 
 def padded_with(batch: TokenBatch, token: int) -> TokenBatch:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from fake_method import by_first_word, install, reviews
+from policies import watched_loads
 from running import EPOCHS_ALONE
 from typer.testing import CliRunner
 
@@ -106,6 +109,15 @@ def test_a_share_of_nothing_is_no_replay_and_a_finished_stage_is_kept(matrix, co
     again = stream(config, specs, out, "replay=0")
     assert again["R"] == result["R"] and again["folders"] == result["folders"]
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("adapter_model.safetensors")}
+
+
+def test_a_stages_judge_is_gone_before_the_next_is_loaded(matrix, config, specs):
+    out, result = matrix
+    for folder in result["folders"]:
+        shutil.rmtree(Path(folder) / "after")
+    with watched_loads("adjudge.methods.rewarding") as loads:
+        assert stream(config, specs, out, "sequential")["R"] == result["R"]
+    assert loads.alive_before == [0, 0] and loads.alive == 0
 
 
 # What needs no model

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from policies import watched_loads
 from running import EPOCHS_ALONE
 
 from adjudge.config import load_config
@@ -13,7 +14,7 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.experiments.continual import plan_streams, run_streams, with_base
 from adjudge.experiments.evaluate import load_judge
 from adjudge.experiments.execute import execute
-from adjudge.experiments.lifelong import answers, near_of, read_base
+from adjudge.experiments.lifelong import answers, centroid, near_of, read_base, training_rows
 from adjudge.report.stream import stream_markdown
 from adjudge.runs.folder import Run
 from adjudge.tasks import infer_task
@@ -96,6 +97,14 @@ def test_a_stage_starts_from_the_nearest_and_is_judged_with_those_of_its_words(d
     assert result["R"][3][2] == ensemble.scores()["metrics"]["accuracy"]["value"]
     assert json.loads((ensemble.folder.parent / "ensemble.json").read_text())["weights"] == third["weights"]
     assert result["bwt"] == result["forgetting"] == result["fwt"] == 0
+
+
+def test_the_model_that_reads_a_tasks_rows_is_gone_before_any_stage(config, specs, tmp_path):
+    with watched_loads("adjudge.models.policy") as loads:
+        for spec in specs[:2]:
+            centroid(config, spec, training_rows(config, spec), tmp_path / spec.name)
+            assert loads.alive == 0
+    assert len(loads.weights) == 2
 
 
 def test_the_ensemble_mixes_the_experts_probabilities(done, able, config, specs):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import save_tiny, tiny_llama_config
 from fake_method import reviews
+from policies import watched_loads
 from running import logged, tiny_run
 
 from adjudge.config import load_config
@@ -127,6 +128,22 @@ def test_the_model_is_read_once_and_not_changed(
     execute(config_of("ppo", able, model), spec, tmp_path / "run")
     assert calls == [20]
     assert before == {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+
+
+def test_the_model_is_gone_before_the_first_step(
+    able: Path, model: Path, spec: TaskSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, alive = Run.log, []
+
+    def log(self: Run, *given: Any, **named: Any) -> None:
+        alive.append(loads.alive)
+        real(self, *given, **named)
+
+    monkeypatch.setattr(Run, "log", log)
+    with watched_loads("adjudge.methods.rewarding") as loads:
+        values = {"ppo__epochs": 1, "data__train_rows": 8}
+        execute(config_of("ppo", able, model, **values), spec, tmp_path / "run")
+    assert len(loads.weights) == 1 and alive and not any(alive)
 
 
 def test_a_rerun_is_equal_and_checks_the_model(able: Path, copy: Path, spec: TaskSpec, tmp_path: Path) -> None:

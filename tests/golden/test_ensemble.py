@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -73,6 +76,24 @@ def test_weights_of_one_and_equal_experts_change_no_answer(spec):
         same = EnsembleJudge(spec, {"one": lambda: one, "again": lambda: one}, weights).judge(rows)
         assert [each.probabilities["Good"] for each in same] == pytest.approx([0.9, 0.3, 0.6])
         assert [each.value for each in same] == ["Good", "Bad", "Good"]
+
+
+def test_an_expert_is_gone_before_the_next_is_loaded(spec):
+    loaded = []
+
+    def load():
+        assert [each() for each in loaded] == [None] * len(loaded)
+        expert = Fixed(0.9)
+        expert.itself = expert  # as models do
+        loaded.append(weakref.ref(expert))
+        return expert
+
+    gc.disable()
+    try:
+        EnsembleJudge(spec, dict.fromkeys("abc", load), [0.5, 0.25, 0.25]).judge([Example("0", {"text": "a"}, "Good")])
+        assert [each() for each in loaded] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_the_right_answers_probabilities_are_taken():

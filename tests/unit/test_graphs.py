@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from adjudge.models.engine import attention, graphs
 from adjudge.models.engine.batch import build_batch, split_rows
 from adjudge.models.engine.fixed import FixedShape, rounded
-from adjudge.models.engine.graphs import Graphs
+from adjudge.models.engine.graphs import Graphs, acting_on, capture_on_gpu, drop_captured
 from adjudge.models.engine.packing import Packing
 from adjudge.models.policy import Policy
 from adjudge.rollout.forward import token_figures
@@ -30,9 +34,17 @@ RESPONSES = [[30, 31, 32], [2], [33, 2], [34]]
 class Rerun:
     """What a capture on the CPU returns: replaying it runs the work again, into the same tensors."""
 
+    _made: ClassVar[weakref.WeakSet[Rerun]] = weakref.WeakSet()
+
     def __init__(self, work: Callable[[], None], pool: Any) -> None:
         self.replay = work
         work()
+        self._made.add(self)
+
+    @classmethod
+    def alive(cls) -> int:
+        """Return how many captures there are, those included that only the garbage collector would remove."""
+        return len(cls._made)
 
 
 class Waits(TorchDispatchMode):
@@ -66,9 +78,9 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "PLAIN_WEIGHTS", 0)
 
 
-def replaying(folder: Path) -> Policy:
+def replaying(folder: Path, capture: Callable[[Callable[[], None], Any], Rerun] = Rerun) -> Policy:
     policy = trained_looking(folder)
-    policy.engine.use_graphs(Graphs(policy.engine, capture=Rerun))
+    policy.engine.use_graphs(Graphs(policy.engine, capture))
     assert policy.replays
     return policy
 
@@ -236,12 +248,214 @@ def test_a_capture_that_fails_is_told_once_and_training_goes_on(
     def fails(work: Callable[[], None], pool: Any) -> Rerun:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    policy, usual = trained_looking(tiny_llama), trained_looking(tiny_llama)
-    policy.engine.use_graphs(Graphs(policy.engine, capture=fails))
+    policy, usual = replaying(tiny_llama, fails), trained_looking(tiny_llama)
     for _ in range(3):
         assert_equal(figures(policy), figures(usual))
     assert capsys.readouterr().err.count("cannot be captured") == 1
     assert not policy.replays
+
+
+class Failing:
+    """Captures until it has an error to raise."""
+
+    def __init__(self) -> None:
+        self.error: type[RuntimeError] | None = None
+
+    def __call__(self, work: Callable[[], None], pool: Any) -> Rerun:
+        graph = Rerun(work, pool)
+        if self.error is not None:
+            raise self.error("the capture failed")
+        return graph
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Let Python collect no garbage by itself, and begin without any."""
+    gc.collect()
+    assert Rerun.alive() == 0
+    gc.disable()
+    yield
+    gc.enable()
+
+
+LONGER = [[*prompt, *range(60, 100)] for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
+def test_a_capture_that_fails_leaves_no_memory_to_others(
+    error: type[RuntimeError], tiny_llama: Path, no_collector: None
+) -> None:
+    capture = Failing()
+    policy, usual = replaying(tiny_llama, capture), trained_looking(tiny_llama)
+    for prompts in (PROMPTS, PROMPTS, LONGER):
+        figures(policy, prompts)
+    assert Rerun.alive() == 2, "one forward, one backward"
+    capture.error = error
+    assert_equal(figures(policy, LONGER), figures(usual, LONGER))
+    assert Rerun.alive() == 0
+
+
+def test_captures_go_on_after_memory_ran_out_but_not_for_ever(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture = Failing()
+    policy, usual = replaying(tiny_llama, capture), trained_looking(tiny_llama)
+    for number in range(graphs.MOST_SHORTAGES):
+        assert policy.replays
+        prompts = [[*prompt, *range(60, 60 + 40 * number)] for prompt in PROMPTS]
+        for capture.error in (torch.OutOfMemoryError, None):
+            for _ in range(2):
+                assert_equal(figures(policy, prompts), figures(usual, prompts))
+        assert policy.engine.graphs.replayed == min(number + 1, graphs.MOST_SHORTAGES - 1)
+    assert not policy.replays
+    told = capsys.readouterr().err
+    assert told.count("dropped, until their shapes come again") == graphs.MOST_SHORTAGES - 1
+    assert told.count("dropped, for good") == 1
+
+
+def test_an_error_that_hides_the_lack_of_memory(tiny_llama: Path) -> None:
+    """Ending a capture that failed may fail, too."""
+
+    def fails(work: Callable[[], None], pool: Any) -> Rerun:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    policy = replaying(tiny_llama, fails)
+    for _ in range(2):
+        figures(policy)
+    assert policy.replays
+
+
+def test_captured_passes_of_every_network_make_room_for_others(tiny_llama: Path, no_collector: None) -> None:
+    assert not drop_captured()
+    policies, usual = [replaying(tiny_llama) for _ in range(2)], trained_looking(tiny_llama)
+    for policy in policies:
+        for _ in range(2):
+            figures(policy)
+    assert Rerun.alive() == 4
+    assert drop_captured() and Rerun.alive() == 0
+    assert not drop_captured()
+    for policy in policies:
+        for prompts in (PROMPTS, OTHERS):
+            assert_equal(figures(policy, prompts), figures(usual, prompts))
+        assert policy.engine.graphs.replayed == 2
+
+
+def test_a_pass_that_waits_for_its_backward_pass_keeps_its_gradient_when_it_is_dropped(tiny_llama: Path) -> None:
+    policy, usual = replaying(tiny_llama), trained_looking(tiny_llama)
+    for _ in range(2):
+        figures(policy)
+    grads = []
+    for each in (policy, usual):
+        each.zero_grad()
+        logp = token_figures(each, OTHERS, RESPONSES, 1.0).logp_BR
+        assert each is usual or drop_captured()
+        logp.sum().backward()
+        grads.append([parameter.grad for parameter in each.adapter_parameters()])
+    assert_equal(*grads)
+
+
+def test_captures_and_replays_act_on_the_device_of_the_weights(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting: list[torch.device] = []
+
+    @contextmanager
+    def recorded(device: torch.device) -> Iterator[None]:
+        acting.append(device)
+        yield
+        acting.pop()
+
+    def capture(work: Callable[[], None], pool: Any) -> Rerun:
+        def checked() -> None:
+            assert acting == [policy.device]
+            work()
+
+        return Rerun(checked, pool)
+
+    monkeypatch.setattr(graphs, "acting_on", recorded)
+    policy = replaying(tiny_llama, capture)
+    for _ in range(3):
+        figures(policy)
+        with torch.no_grad():
+            token_figures(policy, PROMPTS, RESPONSES, 1.0)
+    assert policy.engine.graphs.replayed == 4
+
+
+def test_only_a_gpu_becomes_the_current_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda device: f"acting on {device}")
+    assert acting_on(torch.device("cuda:1")) == "acting on cuda:1"
+    with acting_on(torch.device("cpu")):
+        pass
+
+
+class FakeCuda:
+    """Records what a capture does with streams, and warns like torch of a graph without kernels."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.device, self.stream, self.kernels = 100, "default", 0
+        self.streams: list[str] = []
+        self.handles: list[str] = []
+        for name in ("current_device", "Stream", "stream", "graph", "CUDAGraph", "current_blas_handle"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, f"_{name}"))
+
+    def _current_device(self) -> int:
+        return self.device
+
+    def _Stream(self, device: int) -> str:
+        return f"stream {len(self.streams)} of {device}"
+
+    def _current_blas_handle(self) -> None:
+        self.handles.append(self.stream)
+
+    def _CUDAGraph(self) -> object:
+        return object()
+
+    @contextmanager
+    def _stream(self, stream: str) -> Iterator[None]:
+        before, self.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self.stream = before
+
+    @contextmanager
+    def _graph(self, graph: object, *, pool: Any, stream: str) -> Iterator[None]:
+        assert self.handles.pop() == "default", "no cuBLAS handle can be made while capturing"
+        self.streams.append(stream)
+        self.stream, self.kernels = stream, 0
+        yield
+        if not self.kernels:
+            warnings.warn("The CUDA Graph is empty. This usually means …", UserWarning, stacklevel=2)
+        self.stream = "default"  # not after an error, like torch
+
+    def launch(self) -> None:
+        self.kernels += 1
+
+
+def test_each_device_has_its_capture_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    for cuda.device in (100, 101, 101, 100):
+        capture_on_gpu(cuda.launch, None)
+    assert cuda.streams == ["stream 0 of 100", "stream 1 of 101", "stream 1 of 101", "stream 0 of 100"]
+
+
+def test_an_empty_graph_is_an_error_and_leaves_no_stream_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    with pytest.raises(RuntimeError, match="The CUDA Graph is empty"):
+        capture_on_gpu(lambda: None, None)
+    assert cuda.stream == "default"
+    with pytest.raises(RuntimeError, match="another error"), pytest.warns(UserWarning, match="of the work"):
+        capture_on_gpu(lambda: failing(cuda), None)
+    assert cuda.stream == "default"
+
+
+def failing(cuda: FakeCuda) -> None:
+    cuda.launch()
+    warnings.warn("of the work", UserWarning, stacklevel=2)
+    raise RuntimeError("another error")
 
 
 @pytest.mark.parametrize("share", [True, False])

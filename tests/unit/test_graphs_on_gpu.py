@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ from test_graphs import OTHERS, PROMPTS, RESPONSES, assert_equal, figures
 
 from adjudge.config import LoraConfig, load_config
 from adjudge.models.engine import graphs
+from adjudge.models.engine.graphs import drop_captured
 from adjudge.models.policy import Policy, load_policy
 from adjudge.rollout.forward import token_figures
+from adjudge.system.memory import free_dropped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
-def on_gpu(folder: Path, *, replays: bool) -> Policy:
-    settings = {"model": str(folder), "runtime.dtype": "float32", "runtime.device": "cuda"}
+def on_gpu(folder: Path, *, replays: bool, device: str = "cuda") -> Policy:
+    settings = {"model": str(folder), "runtime.dtype": "float32", "runtime.device": device}
     policy = load_policy(load_config(values=settings | {"runtime.cuda_graphs": replays}))
     policy.add_adapter(LoraConfig(r=4))
     generator = torch.Generator().manual_seed(1)
@@ -34,6 +37,39 @@ def test_replays_are_usual_passes(family: str, request: pytest.FixtureRequest) -
     for prompts in (PROMPTS, OTHERS, PROMPTS):
         assert_equal(figures(policy, prompts), figures(usual, prompts))
     assert policy.engine.graphs is not None and policy.engine.graphs.replayed == 2
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second GPU here")
+def test_replays_on_a_gpu_that_is_not_the_current_one(tiny_llama: Path) -> None:
+    usual = on_gpu(tiny_llama, replays=False)
+    for device in ("cuda:0", "cuda:1"):
+        policy = on_gpu(tiny_llama, replays=True, device=device)
+        for prompts in (PROMPTS, OTHERS, PROMPTS):
+            assert_equal(*([each.cpu() for each in figures(one, prompts)] for one in (policy, usual)))
+        assert policy.replays and policy.engine.graphs is not None and policy.engine.graphs.replayed == 2
+
+
+def test_a_thread_that_has_run_nothing_yet_can_capture(tiny_llama: Path) -> None:
+    policy, usual = (on_gpu(tiny_llama, replays=replays) for replays in (True, False))
+    figures(policy)
+    with ThreadPoolExecutor(1) as other:
+        assert_equal(other.submit(figures, policy).result(), figures(usual))
+    assert policy.engine.graphs is not None and policy.engine.graphs.replayed == 1
+
+
+def test_dropped_captures_give_their_memory_back(tiny_llama: Path) -> None:
+    policy = on_gpu(tiny_llama, replays=True)
+    left = []
+    for _ in range(2):
+        for _ in range(2):
+            figures(policy)
+        free_dropped()
+        held = torch.cuda.memory_reserved()
+        assert drop_captured()
+        left.append(torch.cuda.memory_reserved())
+        assert left[-1] < held
+    assert left[1] <= left[0]
+    assert policy.replays
 
 
 def test_a_new_reference_is_captured_after_the_old_passes_are_gone(tiny_llama: Path) -> None:

@@ -9,12 +9,15 @@ import pytest
 import torch
 from fake_method import reviews
 from running import EPOCHS_ALONE, logged
+from test_graphs import Rerun, figures, replaying
 from torch import nn
 
 from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ConfigError, RunError
 from adjudge.methods.registry import get_entry
-from adjudge.rollout.passes import RowsPerPass, is_out_of_memory
+from adjudge.models.engine import attention
+from adjudge.models.policy import Policy
+from adjudge.rollout.passes import RowsPerPass
 from adjudge.runs.folder import Run, read_jsonl
 from adjudge.tasks import load_split
 from adjudge.training import updates
@@ -45,9 +48,13 @@ class Regression:
 
 
 def gradient(
-    micro: int | str | None, fit: int = 99, own: int | None = None, **more: Any
+    micro: int | str | None,
+    fit: int = 99,
+    own: int | None = None,
+    kind: type[Regression] = Regression,
+    **more: Any,
 ) -> tuple[torch.Tensor, Regression]:
-    problem = Regression(fit, **more)
+    problem = kind(fit, **more)
     passes = RowsPerPass(RuntimeConfig(micro_batch_size=micro), problem.forget)
     torch.manual_seed(1)
     with passes.current():
@@ -99,11 +106,47 @@ def test_other_errors_pass() -> None:
         gradient("auto", fit=4, error=RuntimeError("shapes do not match"))
 
 
-def test_a_real_allocation_that_fails_is_known() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+@pytest.fixture
+def captured(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Policy:
+    """Return a policy that holds captured passes."""
+    monkeypatch.setattr(attention, "PLAIN_WEIGHTS", 0)
+    policy = replaying(tiny_llama)
+    for _ in range(2):
+        figures(policy)
+    assert Rerun.alive()
+    return policy
+
+
+class BesideCaptured(Regression):
+    """A loss that also runs out of memory while any captured pass is held."""
+
+    def loss_of(self, rows: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        fit, self.fit = self.fit, 0 if Rerun.alive() else self.fit
+        try:
+            return super().loss_of(rows)
+        finally:
+            self.fit = fit
+
+
+@pytest.mark.parametrize("micro", ["auto", None])
+def test_captured_passes_are_dropped_before_a_pass_is_made_smaller(
+    micro: str | None, captured: Policy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, problem = gradient(micro, kind=BesideCaptured)
+    assert problem.passes == [12, 12]
+    assert torch.equal(found, gradient(micro)[0]), "also with dropout: its masks are drawn again"
+    assert capsys.readouterr().err.count("memory ran out with passes captured as CUDA graphs") == 1
+    assert captured.replays
+
+
+def test_where_dropping_captured_passes_is_not_enough_a_pass_is_made_smaller(captured: Policy) -> None:
+    assert gradient("auto", fit=6, kind=BesideCaptured)[1].passes == [12, 12, 6, 6]
+
+
+def test_without_auto_the_error_comes_after_captured_passes_were_dropped(captured: Policy) -> None:
+    with pytest.raises(RunError, match="Memory ran out with 12 rows in one pass"):
+        gradient(None, fit=6, kind=BesideCaptured)
+    assert not Rerun.alive()
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "all", "1.5"])

@@ -1,7 +1,9 @@
 """How rows of concurrent requests are judged together, and what happens at the limits."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -10,7 +12,8 @@ from serving import FILMS, films, first_word, running
 from starlette.testclient import TestClient
 
 from adjudge.errors import ConfigError, RunError
-from adjudge.ship.serving.app import build_app
+from adjudge.evaluation.api_judge import ApiJudge
+from adjudge.ship.serving.app import Server, build_app
 from adjudge.ship.serving.judges import ServedJudge, analysis_of, judges_of_run, names_for
 from adjudge.ship.serving.limits import Limits
 from adjudge.ship.serving.vllm import vllm_command
@@ -35,8 +38,8 @@ def slow(**options):
     return judge, ServedJudge("films", FILMS, judge, run="films", **options)
 
 
-def classify(client, *texts):
-    return client.post("/v1/classify", json={"texts": list(texts)})
+def classify(client, *texts, **fields):
+    return client.post("/v1/classify", json={"texts": list(texts), **fields})
 
 
 def wait_until(happened):
@@ -156,6 +159,59 @@ def test_requests_over_the_network_are_answered_each_with_its_own():
     with running([films(batch_size=16)]) as url, ThreadPoolExecutor(24) as pool, httpx2.Client(base_url=url) as client:
         labels = list(pool.map(lambda text: classify(client, text).json()["predictions"][0]["label"], texts))
     assert labels == [text.split()[0] for text in texts]
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_runs_judge_side_by_side_except_on_a_gpu(on_gpu, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: on_gpu)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: on_gpu)
+    (first, films), (second, books) = slow(), slow()
+    books = replace(books, name="books", run="books")
+    with TestClient(build_app([films, books])) as client, ThreadPoolExecutor(2) as pool:
+        one = pool.submit(classify, client, "good", model="films")
+        wait_until(lambda: first.sizes == [1])
+        other = pool.submit(classify, client, "bad", model="books")
+        if on_gpu:
+            wait_until(lambda: client.get("/health").json()["waiting_rows"] == 0)
+            time.sleep(0.2)
+            assert second.sizes == []
+        else:
+            wait_until(lambda: second.sizes == [1])
+        for judge in (first, second):
+            judge.go.set()
+        labels = [each.result().json()["predictions"][0]["label"] for each in (one, other)]
+    assert labels == ["good", "bad"] and second.sizes == [1]
+
+
+def test_a_run_that_waits_for_an_api_lets_a_gpu_go_on(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    far, served = slow()
+
+    class Asked(ApiJudge):
+        def __init__(self):
+            pass
+
+        def judge(self, examples, **options):
+            return far.judge(examples, **options)
+
+    asked = replace(served, judge=Asked(), name="asked", run="asked")
+    with TestClient(build_app([asked, films()])) as client, ThreadPoolExecutor(1) as pool:
+        one = pool.submit(classify, client, "good", model="asked")
+        wait_until(lambda: far.sizes == [1])
+        assert classify(client, "bad", model="films").json()["predictions"][0]["label"] == "bad"
+        far.go.set()
+        assert one.result().status_code == 200
+
+
+def test_the_judges_of_a_run_share_a_thread():
+    tasks = [replace(films(), name=f"films/{number}") for number in range(3)]
+    before = threading.active_count()
+    server = Server(tasks, Limits())
+    server.start()
+    assert threading.active_count() == before + 1
+    server.close()
+    assert threading.active_count() == before
 
 
 def test_names_are_as_short_as_tells_the_runs_apart(tmp_path):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge.system.memory import free_dropped
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
@@ -90,8 +91,10 @@ class EnsembleJudge:
 
 
 def ask(load: Callable[[], Judge], examples: Sequence[Example], title: str) -> list[Prediction]:
-    """Return an expert's predictions, with probabilities."""
-    return load().judge(examples, probabilities=True, title=title)
+    """Return an expert's predictions, with probabilities. Nothing of the expert stays in memory."""
+    predictions = load().judge(examples, probabilities=True, title=title)
+    free_dropped()
+    return predictions
 
 
 def gold_probabilities(parts: Sequence[Sequence[Prediction]]) -> Array:

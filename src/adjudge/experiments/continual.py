@@ -36,6 +36,7 @@ from adjudge.runs.names import shown_name
 from adjudge.runs.tasks import folder_name, task_folder
 from adjudge.system.console import note
 from adjudge.system.files import Lock, write_json
+from adjudge.system.memory import free_dropped
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Prediction
 
@@ -320,6 +321,8 @@ def _judge_all(stage: Stage, specs: Sequence[TaskSpec]) -> dict[str, list[Predic
                 note(f"    {stage.folder} judges {spec.name}")
                 evaluate_run(stage.folder, spec=spec, out=folder, force=True, load=load)
         answers[spec.name] = Run.open(folder).predictions(split)
+    del load  # and with it the judges, before those of the next stage are loaded
+    free_dropped()
     return answers
 
 

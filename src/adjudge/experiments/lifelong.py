@@ -33,6 +33,7 @@ from adjudge.runs.start import model_hashes
 from adjudge.runs.tasks import folder_name
 from adjudge.system.console import note
 from adjudge.system.files import whole_folder, write_json
+from adjudge.system.memory import free_dropped
 from adjudge.tasks.spec import TaskSpec
 from adjudge.types import Example, Prediction
 
@@ -248,6 +249,7 @@ def centroid(config: Config, spec: TaskSpec, rows: Sequence[Example], folder: Pa
                 tensor: Tensor = kept.get_tensor("centroid")
                 return tensor
     centroid_D = _centroid(config, spec, rows)
+    free_dropped()  # the stages are trained in other processes, which need the memory of the model
     with whole_folder(folder) as temporary:
         save_file({"centroid": centroid_D}, temporary / CENTROID, metadata=made_of)
     return centroid_D

@@ -16,6 +16,7 @@ from adjudge.runs.environment import dated
 from adjudge.runs.folder import Run
 from adjudge.runs.reward_model import RewardModel
 from adjudge.system.console import note
+from adjudge.system.memory import free_dropped
 from adjudge.system.parallel import on_first
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.mixture import TaskRows
@@ -32,6 +33,7 @@ def add_rewarders(
     learned: Sequence[Ratings | None] = [None] * len(parts)
     if run.reward_model is not None:
         learned = rated(run, run.reward_model, parts)
+        free_dropped()
     carried: dict[str, Stateful] = {}
     for index, (task, part) in enumerate(zip(tasks, parts, strict=True)):
         decode = task.policy.tokenizer.decode

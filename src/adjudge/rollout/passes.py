@@ -6,21 +6,17 @@ loss of a row does not depend on the pass it is in, so the gradient is the same 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import torch
-
 from adjudge.config import RuntimeConfig
 from adjudge.errors import RunError
 from adjudge.system.console import note
+from adjudge.system.memory import free_dropped
 
 _current: ContextVar[RowsPerPass | None] = ContextVar("rows_per_pass", default=None)
-_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "not enough memory")
-"""What the messages of PyTorch's errors hold when an allocation failed, in lower case."""
 
 
 class RowsPerPass:
@@ -49,9 +45,7 @@ class RowsPerPass:
     def halve(self, rows: int) -> None:
         """Halve the size after a pass of `rows` rows. Raises RunError when that was a single row."""
         self.forget()
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        free_dropped()
         if rows <= 1:
             raise RunError(f"Memory ran out with a single row in a pass. {SMALLER}")
         self.size = rows // 2
@@ -85,10 +79,3 @@ SMALLER = (
 def rows_per_pass() -> RowsPerPass | None:
     """Return the current one; None outside of a training loop."""
     return _current.get()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that an allocation failed, on a GPU or a CPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

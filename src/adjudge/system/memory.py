@@ -1,8 +1,9 @@
-"""Measure memory (total, available, the process's peaks) and set how the allocator keeps freed memory."""
+"""Measure memory (total, available, the process's peaks), see when it runs out, and free it."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from functools import cache
@@ -87,11 +88,17 @@ def peak_gpu_gib() -> float | None:
     None where no GPU was used. The figure is the peak of what PyTorch's allocator gave out. What it kept besides, and
     the driver's own memory, are extra.
     """
-    torch = sys.modules.get("torch")  # a method without PyTorch must not import it for this figure
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if not uses_gpu():
         return None
-    peaks = [torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())]
+    cuda = sys.modules["torch"].cuda
+    peaks = [cuda.max_memory_allocated(device) for device in range(cuda.device_count())]
     return max(peaks, default=0) / 2**30 or None
+
+
+def uses_gpu() -> bool:
+    """Return whether this process has used a CUDA GPU. It neither imports PyTorch nor starts the GPU's driver."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
 def peaks() -> dict[str, float]:
@@ -133,3 +140,35 @@ def return_freed_memory() -> None:
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)  # type: ignore[union-attr]
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "not enough memory",
+    "cublas_status_alloc_failed",
+)
+"""What the messages of PyTorch's errors hold when an allocation failed, in lower case."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that an allocation failed, on a GPU or a CPU."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def free_dropped() -> None:
+    """Free the models that were dropped, and the GPU memory that PyTorch keeps for later tensors.
+
+    A model's layers whose forward was replaced (`adjudge.models.engine`) refer to themselves, so they stay until the
+    garbage collector comes by. Other processes cannot use what this one keeps. Call this where no local variable, and
+    no error that is being handled, holds the model any more.
+    """
+    gc.collect()
+    if uses_gpu():
+        sys.modules["torch"].cuda.empty_cache()

@@ -16,13 +16,15 @@ from torch.optim import Optimizer
 
 from adjudge.config import PolicyGradientConfig
 from adjudge.errors import RunError
+from adjudge.models.engine.graphs import drop_captured
 from adjudge.models.policy import Policy
 from adjudge.rl.kl import reference_kl
 from adjudge.rl.losses import policy_loss, shaped_loss, value_loss
 from adjudge.rollout.collect import Rollout
 from adjudge.rollout.forward import TokenFigures, rollout_figures, taught_loss
-from adjudge.rollout.passes import is_out_of_memory, rows_per_pass
+from adjudge.rollout.passes import rows_per_pass
 from adjudge.rollout.prompted import TaughtRow
+from adjudge.system.memory import is_out_of_memory
 from adjudge.system.parallel import agreed, gathered, share, sum_gradients
 from adjudge.system.timing import stage
 from adjudge.training.batches import chunks
@@ -43,9 +45,9 @@ def accumulate(
     prompts, or fewer by ``runtime.micro_batch_size``, each with its `samples` rows. Of several processes, each has the
     gradients of its share of the prompts, which `apply_gradients` adds up.
 
-    With ``runtime.micro_batch_size=auto`` a mini-batch begins again in smaller passes when memory runs out, so there
-    must be no gradients before. Raises NotFiniteError before a loss that is not finite goes backward, RunError when
-    memory runs out.
+    When memory runs out in a training loop, a mini-batch begins again, so there must be no gradients before. It begins
+    again once the captured passes on a GPU are dropped, and then, with ``runtime.micro_batch_size=auto``, in smaller
+    passes. Raises NotFiniteError before a loss that is not finite goes backward, RunError when memory runs out.
     """
     own_prompts = share(len(rows) // samples)
     own_rows = rows[own_prompts.start * samples : own_prompts.stop * samples]
@@ -66,19 +68,23 @@ def _own_gradients(
     passes, prompts = rows_per_pass(), len(rows) // samples
     while True:
         size = micro_batch_size if passes is None else passes.limit(micro_batch_size)
-        generators = global_generators().state_dict() if passes is not None and passes.auto else None
+        generators = global_generators().state_dict() if passes is not None else None
         try:
             return _pass_by_pass(rows, None if size is None else size * samples, loss_of)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if passes is None or not passes.auto:
-                raise RunError(
-                    f"Memory ran out with {min(size or prompts, prompts)} rows in one pass. "
-                    "runtime.micro_batch_size=auto takes as many as fit; the gradient is the same."
-                ) from None
         # Here the error, and with it every tensor of the failed pass, is gone.
-        passes.halve(min(size or prompts, prompts))
+        rows_at_once = min(size or prompts, prompts)
+        if passes is not None and drop_captured():
+            passes.forget()
+        elif passes is not None and passes.auto:
+            passes.halve(rows_at_once)
+        else:
+            raise RunError(
+                f"Memory ran out with {rows_at_once} rows in one pass. "
+                "runtime.micro_batch_size=auto takes as many as fit; the gradient is the same."
+            )
         global_generators().load_state_dict(generators)  # dropout draws again what it drew
 
 

@@ -8,6 +8,10 @@ same numbers, with some rows of padding.
 Where a pass cannot be replayed, it runs as usual: with dropout on, with activation checkpointing, with instruction
 embeddings, or while another replayed pass waits for its backward pass, since both would use the same memory.
 
+Captured passes have memory of their own, which no other pass can use. When memory runs out, they are dropped.
+
+A capture fails when another thread allocates memory on a GPU meanwhile: only one thread at a time may run models.
+
 Sampling keeps no keys and values here. A further token runs the whole row again, which for short answers costs less
 than one launched layer after the other.
 
@@ -16,9 +20,12 @@ Shapes: ``M`` requested tokens, ``D`` width.
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -29,6 +36,7 @@ from adjudge.models.engine.batch import Rows, split_rows
 from adjudge.models.engine.fixed import FixedShape
 from adjudge.models.engine.prefix import Prefilled
 from adjudge.system.console import note
+from adjudge.system.memory import free_dropped, is_out_of_memory
 
 if TYPE_CHECKING:
     from adjudge.models.engine.forward import Engine
@@ -49,6 +57,9 @@ MANY_PRODUCTS = 2e12
 MOST_CAPTURED = 64
 """Passes that are kept; the one that was not used for longest makes room. Each takes some tens of MiB."""
 
+MOST_SHORTAGES = 3
+"""Times that memory runs out with a network's captured passes before none is captured any more."""
+
 
 class Graph(Protocol):
     """What was captured."""
@@ -64,12 +75,44 @@ Capture = Callable[[Callable[[], None], Any], Graph]
 def capture_on_gpu(work: Callable[[], None], pool: Any) -> Graph:
     """Capture the kernels that `work` launches on the current CUDA device.
 
-    They run when the graph is replayed.
+    They run when the graph is replayed. Raises RuntimeError when there are none.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    stream = _capture_stream(torch.cuda.current_device())
+    # Each thread has a cuBLAS handle of its own, and making one allocates, which a capture does not allow.
+    torch.cuda.current_blas_handle()
+    # The outer context is for a capture that fails: torch's own then leaves its stream the current one.
+    with _refusing_empty(), torch.cuda.stream(stream), torch.cuda.graph(graph, pool=pool, stream=stream):
         work()
     return graph
+
+
+@cache
+def _capture_stream(device: int) -> torch.cuda.Stream:
+    """Return the stream on which all captures of a device are made, so that they can share memory.
+
+    torch's own is on whichever device came first.
+    """
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _refusing_empty() -> Iterator[None]:
+    """Raise RuntimeError where torch only warns that a graph holds no kernels: its replay would change nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The CUDA Graph is empty")
+        try:
+            yield
+        except UserWarning as warning:
+            raise RuntimeError(str(warning)) from None
+
+
+def acting_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which a CUDA device is this thread's current one; for another device it does nothing.
+
+    Captures go to the current device, which is the first GPU in every thread, wherever the weights are.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _mend_generator(device: torch.device) -> None:
@@ -106,8 +149,7 @@ class _Captured:
     def __init__(self, graphs: Graphs, shape: FixedShape, trained: Sequence[nn.Parameter], *, grad: bool) -> None:
         self.graphs, self.shape, self.trained = graphs, shape, trained
         self.indices = torch.zeros(sum(shape.sizes), dtype=torch.long, device=graphs.engine.device)
-        if grad:
-            graphs.gradients(trained)
+        self.gradients = graphs.gradients(trained) if grad else []
         self.hidden = torch.empty(0)
         self.grad_hidden = torch.empty(0)
         self.backward: Graph | None = None
@@ -127,7 +169,7 @@ class _Captured:
     def _go_back(self) -> None:
         grads = torch.autograd.grad(self.hidden, self.trained, self.grad_hidden)
         self.hidden = self.hidden.detach()
-        torch._foreach_copy_(self.graphs.gradients(self.trained), grads)
+        torch._foreach_copy_(self.gradients, grads)
 
     def fill(self, rows: Rows) -> None:
         """Read these rows in the next replay."""
@@ -155,10 +197,15 @@ class _Replay(torch.autograd.Function):
     def backward(ctx: Any, grad_hidden: Tensor) -> tuple[Any, ...]:
         captured = ctx.captured
         captured.grad_hidden.copy_(grad_hidden)
-        captured.backward.replay()
+        with acting_on(grad_hidden.device):
+            captured.backward.replay()
         ctx.waiting = None
         # Copies: torch keeps a gradient as it is, and the next replay writes to this memory.
-        return None, None, *torch._foreach_mul(captured.graphs.gradients(captured.trained), 1.0)
+        return None, None, *torch._foreach_mul(captured.gradients, 1.0)
+
+
+_living: weakref.WeakSet[Graphs] = weakref.WeakSet()
+"""Those of every network in this process."""
 
 
 class Graphs:
@@ -176,10 +223,12 @@ class Graphs:
         self._nodes: list[Any] = []
         self._waiting: weakref.ref[_Waiting] | None = None
         self._works = True
+        self._shortages = 0
         self._parameters: list[nn.Parameter] = []
         self._size = 0
         self._drops = False
         self.clear()
+        _living.add(self)
 
     def clear(self) -> None:
         """Forget every captured pass; call it after changing the network's layers."""
@@ -191,6 +240,22 @@ class Graphs:
         self._parameters = list(self.engine.model.parameters())
         self._size = sum(parameter.numel() for parameter in self._parameters)
         self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.engine.model.modules())
+
+    def make_room(self) -> bool:
+        """Drop every captured pass because memory ran out; return whether there were any."""
+        if not self._captured:
+            return False
+        self._drop_for_memory()
+        return True
+
+    def _drop_for_memory(self) -> None:
+        """Drop every captured pass, and capture no more after `MOST_SHORTAGES` times."""
+        self.clear()
+        free_dropped()
+        self._shortages += 1
+        self._works = self._shortages < MOST_SHORTAGES
+        until = "until their shapes come again" if self._works else "for good, and passes are slower"
+        note(f"memory ran out with passes captured as CUDA graphs: they are dropped, {until}.")
 
     @property
     def usable(self) -> bool:
@@ -221,6 +286,10 @@ class Graphs:
 
     def hidden(self, rows: Rows) -> Tensor:
         """Return the last hidden states that predict each row's response, ``[M, D]``."""
+        with acting_on(self.engine.device):
+            return self._hidden(rows)
+
+    def _hidden(self, rows: Rows) -> Tensor:
         grad, count = torch.is_grad_enabled(), sum(rows.predicting)
         costly = grad or self._is_large(len(rows.prefix) + sum(map(len, rows.rests)))
         shape = FixedShape.around(rows, steps=STEPS if costly else FEW_STEPS)
@@ -281,16 +350,31 @@ class Graphs:
                 return None
             while len(self._captured) >= MOST_CAPTURED:
                 self._captured.pop(next(iter(self._captured)))
-            try:
-                self._captured[key] = _Captured(self, shape, trained, grad=grad)
-            except RuntimeError as error:
-                self._works = False
-                _mend_generator(self.engine.device)
-                reason = " ".join(str(error).split())[:200]
-                note(f"passes cannot be captured as CUDA graphs here ({reason}); going on without, slower.")
+            captured = self._new(shape, trained, grad=grad)
+            if captured is None:
                 return None
+            self._captured[key] = captured
         captured = self._captured[key] = self._captured.pop(key)  # the latest is last
         return captured
+
+    def _new(self, shape: FixedShape, trained: Sequence[nn.Parameter], *, grad: bool) -> _Captured | None:
+        """Return a pass captured now. None, with every other one dropped, when that fails."""
+        try:
+            return _Captured(self, shape, trained, grad=grad)
+        except RuntimeError as error:
+            # Ending a capture that failed may fail, too; the error before says why.
+            is_short = any(is_out_of_memory(each) for each in (error, error.__context__) if each is not None)
+            reason = " ".join(str(error).split())[:200]
+        # Here the error, and with it every tensor of the failed capture, is gone.
+        _mend_generator(self.engine.device)
+        if is_short:
+            self._drop_for_memory()
+        else:
+            self._works = False
+            self.clear()
+            free_dropped()
+            note(f"passes cannot be captured as CUDA graphs here ({reason}); going on without, slower.")
+        return None
 
     def _network(self) -> Any:
         """Return what tells apart the networks that share these weights: the adapter that acts, or none."""
@@ -298,3 +382,10 @@ class Graphs:
             if hasattr(module, "lora_A"):
                 return bool(module.disable_adapters), tuple(module.active_adapters), bool(module.merged)
         return None
+
+
+def drop_captured() -> bool:
+    """Drop every network's captured passes because memory ran out; return whether there were any."""
+    free_dropped()  # networks that nothing uses any more do not count
+    dropped = [graphs.make_room() for graphs in list(_living)]
+    return any(dropped)

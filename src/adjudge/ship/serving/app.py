@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from adjudge.evaluation.api_judge import ApiJudge
 from adjudge.ship.serving import openai
 from adjudge.ship.serving.batching import Batcher
 from adjudge.ship.serving.gate import Gate
@@ -23,6 +25,7 @@ from adjudge.ship.serving.judges import Answered, ServedJudge, prediction_fields
 from adjudge.ship.serving.limits import GONE, Limits, Load, RequestError, problem_fields
 from adjudge.ship.serving.metrics import CONTENT_TYPE, Metrics
 from adjudge.ship.serving.reading import check_names, open_body, parse_object, pick_judge, read_rows
+from adjudge.system.memory import uses_gpu
 from adjudge.types import Example
 
 PAGE = {
@@ -46,8 +49,13 @@ class Server:
         self._batchers: dict[str, Batcher] = {}
 
     def start(self) -> None:
-        """Start one thread per run."""
-        self._batchers = {served.run: Batcher(self.limits, self.metrics) for served in self.judges.values()}
+        """Start one thread per run. On a GPU they take turns, except those that wait for an API."""
+        turn = threading.Lock() if uses_gpu() else None
+        self._batchers = {}
+        for served in self.judges.values():
+            if served.run not in self._batchers:
+                own_turn = None if isinstance(served.judge, ApiJudge) else turn
+                self._batchers[served.run] = Batcher(self.limits, self.metrics, own_turn)
 
     def close(self) -> None:
         """Judge what still waits, and end the threads."""

@@ -2,6 +2,9 @@
 
 There is no timer. While a batch is judged, further rows arrive, and they are the next batch: a single request is
 answered at once, and many requests share the passes of the model.
+
+Runs whose models are on a GPU take turns: no thread may allocate memory on it while another captures a pass
+(`adjudge.models.engine.graphs`), and it computes one batch at a time anyway.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from adjudge.errors import AdjudgeError, ConfigError, DataError
 from adjudge.ship.serving.judges import Answered, ServedJudge, is_unreadable
@@ -41,8 +46,9 @@ _Row = tuple[_Asked, int]
 class Batcher:
     """The queue and the thread of one run; its judges share a model, so one row of work is done at a time."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
-        self._limits, self._metrics = limits, metrics
+    def __init__(self, limits: Limits, metrics: Metrics, turn: AbstractContextManager[Any] | None = None) -> None:
+        """`turn` is held while a batch is judged: the lock of several runs that must not judge at the same time."""
+        self._limits, self._metrics, self._turn = limits, metrics, turn or nullcontext()
         self._waiting: deque[_Row] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -128,9 +134,10 @@ class Batcher:
 
     def _judge(self, batch: list[_Row]) -> None:
         served, count_tokens = batch[0][0].served, batch[0][0].count_tokens
-        began = time.monotonic()
         try:
-            answers = served.answer([request.examples[row] for request, row in batch], count_tokens=count_tokens)
+            with self._turn:
+                began = time.monotonic()
+                answers = served.answer([request.examples[row] for request, row in batch], count_tokens=count_tokens)
         except Exception as error:  # whatever a row does to a judge, the other rows are still answered
             if len(batch) > 1:
                 for each in batch:
