@@ -116,7 +116,7 @@ def settings_of(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 def resolved_dtype(dtype: str) -> str:
     """Return the dtype that adjudge uses on this machine, also for ``auto``."""
     from adjudge.config import RuntimeConfig
-    from adjudge.models.sources.loading import resolve_device, resolve_dtype
+    from adjudge.models.sources.device import resolve_device, resolve_dtype
 
     runtime = RuntimeConfig(dtype=dtype)  # type: ignore[arg-type]
     return str(resolve_dtype(runtime, resolve_device(runtime))).removeprefix("torch.")

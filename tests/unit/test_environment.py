@@ -19,7 +19,7 @@ from adjudge.config import RuntimeConfig, load_config
 from adjudge.errors import ModelError
 from adjudge.experiments.evaluate import evaluate_run
 from adjudge.experiments.execute import execute
-from adjudge.models.sources.loading import explain_dtype
+from adjudge.models.sources.device import explain_dtype
 from adjudge.runs.environment import COMMAND, command, differences, environment, model_identity
 from adjudge.runs.folder import read_json
 from adjudge.tasks import infer_task, load_split, load_task

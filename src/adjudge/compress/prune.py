@@ -21,7 +21,8 @@ from adjudge.compress.score import keep_best, removed_per_layer
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ConfigError, ModelError, RunError, nearest
 from adjudge.models.sources.bundled import published_name
-from adjudge.models.sources.loading import DTYPES, load_causal_lm
+from adjudge.models.sources.device import DTYPES
+from adjudge.models.sources.loading import load_causal_lm
 from adjudge.models.sources.quiet import quiet
 from adjudge.models.sources.random_models import is_random
 from adjudge.system.console import warn

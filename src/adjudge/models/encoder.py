@@ -16,13 +16,13 @@ from torch import Tensor
 from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError
 from adjudge.models.plain_text import acting_tokens, encodable, pieces
+from adjudge.models.sources.device import resolve_device
 from adjudge.models.sources.loading import (
     LOAD_ERRORS,
     explain_load,
     load_tokenizer,
     locate,
     model_options,
-    resolve_device,
 )
 from adjudge.models.sources.quiet import quiet
 from adjudge.system.files import whole_folder

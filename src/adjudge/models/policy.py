@@ -31,8 +31,9 @@ from adjudge.models.engine.prefix import POLICY, REFERENCE, Prefilled
 from adjudge.models.engine.sharding import Sharded, shard
 from adjudge.models.instruction import InstructionEmbeddings, read_settings
 from adjudge.models.sources.bundled import published_name
+from adjudge.models.sources.device import resolve_device
 from adjudge.models.sources.foreign_adapter import ForeignAdapter, with_checked_config
-from adjudge.models.sources.loading import load_causal_lm, lora_targets, resolve_device
+from adjudge.models.sources.loading import load_causal_lm, lora_targets
 from adjudge.models.sources.quiet import no_future_warnings
 from adjudge.models.sources.untrusted import (
     ADAPTER_WEIGHTS,

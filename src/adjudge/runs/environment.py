@@ -119,7 +119,7 @@ def environment(
     """
     import torch
 
-    from adjudge.models.sources.loading import resolve_device
+    from adjudge.models.sources.device import resolve_device
 
     device = resolve_device(config.runtime)
     record: dict[str, Any] = {
@@ -263,7 +263,7 @@ def model_identity(name: str) -> dict[str, Any]:
 
 
 def _dtype(config: Config, key: str, device: Any) -> dict[str, str]:
-    from adjudge.models.sources.loading import explain_dtype, resolve_dtype
+    from adjudge.models.sources.device import explain_dtype, resolve_dtype
 
     if key and is_api(str(value_of(config, key))):
         return {"name": "unknown", "why": "the model computes behind an API"}

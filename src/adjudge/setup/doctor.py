@@ -167,7 +167,7 @@ def _computing(library: TorchLibrary | None) -> Iterator[Finding]:
         import torch
 
         from adjudge.config import RuntimeConfig
-        from adjudge.models.sources.loading import explain_dtype, resolve_device, resolve_dtype
+        from adjudge.models.sources.device import explain_dtype, resolve_device, resolve_dtype
     except (ImportError, OSError) as error:  # OSError: a shared library of PyTorch cannot be loaded
         yield Finding(
             "PyTorch",

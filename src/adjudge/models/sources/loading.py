@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer, and choose device and precision.
+"""Load a causal language model and its tokenizer.
 
 A model is bundled, in a folder, on the hub, or random.
 """
@@ -6,7 +6,7 @@ A model is bundled, in a folder, on the hub, or random.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +22,7 @@ from adjudge.config import RuntimeConfig
 from adjudge.errors import ModelError, nearest
 from adjudge.models.plain_text import control_tokens
 from adjudge.models.sources.bundled import BUNDLED, bundled_folder
+from adjudge.models.sources.device import resolve_device, resolve_dtype
 from adjudge.models.sources.hub import hub_commit, split_hub_id
 from adjudge.models.sources.quiet import quiet
 from adjudge.models.sources.random_models import (
@@ -34,14 +35,10 @@ from adjudge.models.sources.random_models import (
     refuse_random,
 )
 from adjudge.models.sources.untrusted import check_model
-from adjudge.system import processor
 from adjudge.system.console import note
 from adjudge.system.hub import hub_answer, hub_reason, hub_resolves, is_connection_error, one_line
 from adjudge.system.memory import keep_freed_memory
-from adjudge.system.parallel import own_device
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 LOAD_ERRORS = (
     OSError,
     ValueError,
@@ -263,73 +260,6 @@ def explain_load(name: str, error: Exception) -> ModelError:
             f"{one_line(error)}"
         )
     return ModelError(f"The model {name} cannot be loaded: {hub_reason(error)}")
-
-
-def resolve_device(runtime: RuntimeConfig) -> torch.device:
-    """Return the device that `runtime.device` names; ``auto`` is the first CUDA device, else the CPU.
-
-    Of several processes (`adjudge.system.parallel`), each takes a CUDA device of its own with ``auto`` and ``cuda``.
-    ``mps`` is chosen only by name, and untested. Raises ModelError when this machine has no such device.
-    """
-    if runtime.device == "auto":
-        return torch.device(own_device("cuda") if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(own_device(runtime.device))
-    except RuntimeError:
-        raise ModelError(
-            f"runtime.device: there is no device '{runtime.device}'.{nearest(runtime.device, DEVICES)}"
-        ) from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(
-            f"runtime.device={runtime.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. "
-            "Use cpu or auto."
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ModelError("runtime.device=mps: PyTorch sees no Metal device here. Use cpu or auto.")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ModelError(f"runtime.device={runtime.device}: only auto, cpu, cuda and mps are supported.")
-    return device
-
-
-def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
-    """Return the precision of the frozen network.
-
-    Adapters, value head and log-probabilities are always float32.
-
-    ``auto`` on CUDA: bfloat16 where the GPU computes in it, else float32 (float16 overflows without loss scaling).
-    ``auto`` on a CPU: bfloat16 only with `has_fast_bfloat16`. On an AVX2 machine a bfloat16 matrix product was measured
-    9 times slower than a float32 one (19 against 180 GFLOP/s), with AMX 6 times faster. The CPU's flags decide, not a
-    timed probe, so one machine always gets the same answer. ``auto`` on mps: float32.
-    """
-    if runtime.dtype != "auto":
-        return DTYPES[runtime.dtype]
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and has_fast_bfloat16()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def explain_dtype(runtime: RuntimeConfig, device: torch.device) -> str:
-    """Return the reason for the choice of `resolve_dtype`, for a person to read."""
-    if runtime.dtype != "auto":
-        return f"runtime.dtype={runtime.dtype}"
-    fast = resolve_dtype(runtime, device) == torch.bfloat16
-    if device.type == "cuda":
-        return "the GPU computes in bfloat16" if fast else "the GPU does not compute in bfloat16, and float16 overflows"
-    if device.type != "cpu":
-        return f"always on {device.type}"
-    return processor.BFLOAT16_REASON[fast]
-
-
-def has_fast_bfloat16() -> bool:
-    """Return whether the CPU multiplies bfloat16 matrices in hardware (AMX tiles or AVX-512 BF16).
-
-    ARM's bf16 instructions do not count, since they were not measured. False in a PyTorch without
-    `torch.cpu.get_capabilities`.
-    """
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return processor.has_fast_bfloat16(capabilities)
 
 
 def lora_targets(model: nn.Module, configured: Sequence[str] | None = None) -> list[str]:
