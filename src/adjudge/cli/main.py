@@ -24,7 +24,7 @@ Exit code 1 is for failed cells, a negative result of `rerun` or `doctor`, and o
 """
 OUT_OF_MEMORY = (
     "memory ran out. Judge fewer rows at once (evaluation.batch_size=8), train with smaller passes "
-    "(runtime.micro_batch_size=auto), shorten the texts (prompt.max_tokens=512), or take less exact weights "
+    "(runtime.micro_batch_size=auto), shorten the texts (prompt.max_tokens=512), or take coarser weights "
     "(runtime.dtype=bfloat16, runtime.quantization=4bit). What was finished is kept; adjudge train goes on with "
     "--resume."
 )
