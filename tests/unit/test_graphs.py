@@ -94,6 +94,14 @@ def figures(policy: Policy, prompts: list[list[int]] = PROMPTS) -> list[torch.Te
     return [logp.detach(), value.detach(), *(parameter.grad.clone() for parameter in trained)]
 
 
+def captured(folder: Path) -> Policy:
+    """A policy that replays, whose pass over `PROMPTS` was captured."""
+    policy = replaying(folder)
+    for _ in range(2):  # run as usual, and captured when it comes again
+        figures(policy)
+    return policy
+
+
 def assert_equal(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5 * max(20.0, float(other.abs().max())), rtol=1e-4)
@@ -120,9 +128,7 @@ def test_a_replay_sees_weights_that_an_optimizer_changed(tiny_llama: Path) -> No
 
 
 def test_gradients_of_two_micro_batches_add_up(tiny_llama: Path) -> None:
-    policy, usual = replaying(tiny_llama), trained_looking(tiny_llama)
-    for _ in range(2):
-        figures(policy)
+    policy, usual = captured(tiny_llama), trained_looking(tiny_llama)
     sums = []
     for each in (policy, usual):
         each.zero_grad()
@@ -133,9 +139,7 @@ def test_gradients_of_two_micro_batches_add_up(tiny_llama: Path) -> None:
 
 
 def test_two_passes_before_a_backward_pass_do_not_share_memory(tiny_llama: Path) -> None:
-    policy, usual = replaying(tiny_llama), trained_looking(tiny_llama)
-    for _ in range(2):
-        figures(policy)
+    policy, usual = captured(tiny_llama), trained_looking(tiny_llama)
     grads = []
     for each in (policy, usual):
         each.zero_grad()
@@ -330,10 +334,7 @@ def test_an_error_that_hides_the_lack_of_memory(tiny_llama: Path) -> None:
 
 def test_captured_passes_of_every_network_make_room_for_others(tiny_llama: Path, no_collector: None) -> None:
     assert not drop_captured()
-    policies, usual = [replaying(tiny_llama) for _ in range(2)], trained_looking(tiny_llama)
-    for policy in policies:
-        for _ in range(2):
-            figures(policy)
+    policies, usual = [captured(tiny_llama) for _ in range(2)], trained_looking(tiny_llama)
     assert Rerun.alive() == 4
     assert drop_captured() and Rerun.alive() == 0
     assert not drop_captured()
@@ -344,9 +345,7 @@ def test_captured_passes_of_every_network_make_room_for_others(tiny_llama: Path,
 
 
 def test_a_pass_that_waits_for_its_backward_pass_keeps_its_gradient_when_it_is_dropped(tiny_llama: Path) -> None:
-    policy, usual = replaying(tiny_llama), trained_looking(tiny_llama)
-    for _ in range(2):
-        figures(policy)
+    policy, usual = captured(tiny_llama), trained_looking(tiny_llama)
     grads = []
     for each in (policy, usual):
         each.zero_grad()

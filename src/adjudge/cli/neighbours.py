@@ -38,11 +38,11 @@ def _lm_eval(out: str, model: str, run: str | None) -> str:
 def _pretrained(model: str) -> str:
     """Return the arguments that name a model there: a revision of the hub's is one of its own."""
     from adjudge.models.sources.bundled import BUNDLED, bundled_folder
-    from adjudge.models.sources.hub import split_hub_id
+    from adjudge.models.sources.hub import hub_id_of
 
     if model in BUNDLED:
         return f"pretrained={bundled_folder(model)}"
-    hub_id = None if Path(model).expanduser().is_dir() else split_hub_id(model)
+    hub_id = hub_id_of(model)
     if hub_id is None or hub_id[1] is None:
         return f"pretrained={model}"
     return f"pretrained={hub_id[0]},revision={hub_id[1]}"

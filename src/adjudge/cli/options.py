@@ -241,24 +241,19 @@ PromptStyle = Annotated[
         rich_help_panel=HOW,
     ),
 ]
-Decode = Annotated[
-    str | None,
-    typer.Option(
+
+
+def _decode(default: str) -> Any:
+    return typer.Option(
         metavar="greedy|labels|mean",
         help="Read the generated answer strictly, or take the most likely label; mean: of a number its mean too.",
-        show_default="greedy",
+        show_default=default,
         rich_help_panel=HOW,
-    ),
-]
-RunDecode = Annotated[
-    str | None,
-    typer.Option(
-        metavar="greedy|labels|mean",
-        help="Read the generated answer strictly, or take the most likely label; mean: of a number its mean too.",
-        show_default="as the run was made",
-        rich_help_panel=HOW,
-    ),
-]
+    )
+
+
+Decode = Annotated[str | None, _decode("greedy")]
+RunDecode = Annotated[str | None, _decode("as the run was made")]
 Init = Annotated[
     str | None,
     typer.Option(

@@ -19,7 +19,7 @@ from adjudge.methods.registry import get_entry
 from adjudge.methods.settings import model_key
 from adjudge.runs.base import pinned, with_base
 from adjudge.runs.calibration import temperature_of
-from adjudge.runs.environment import record_environment
+from adjudge.runs.environment import record_environment, recorded_model
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import is_portable, read_judge
 from adjudge.runs.tasks import pick_among, read_task, read_tasks, result_folders, task_folder, task_record, write_task
@@ -297,9 +297,7 @@ def _pinned(run: Run, config: Config) -> Run:
 def _based(run: Run, model: str | None) -> Run:
     """Return the run with its base model in its place, or in that of `model`; see `with_base`."""
     key = model_key(run.config)
-    environment = run.folder / "environment.json"
-    recorded = (read_json(environment).get("model") if environment.is_file() else None) or {}
-    return Run(run.folder, with_base(run.folder, run.config, key, recorded, model))
+    return Run(run.folder, with_base(run.folder, run.config, key, recorded_model(run.folder), model))
 
 
 def _load(run: Run, specs: Sequence[TaskSpec]) -> dict[str, Judge]:

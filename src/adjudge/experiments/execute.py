@@ -30,8 +30,7 @@ from adjudge.methods.settings import (
 )
 from adjudge.rewards.function import RewardFunction, recorded
 from adjudge.runs.base import check_same_model, pinned, with_absolute_model
-from adjudge.runs.environment import FILE as ENVIRONMENT
-from adjudge.runs.environment import dated, record_environment
+from adjudge.runs.environment import dated, record_environment, recorded_model
 from adjudge.runs.folder import BEST, CHECKPOINTS, WRITER_LOG, Run, read_json, read_jsonl
 from adjudge.runs.portable import write_portable
 from adjudge.runs.shadow import config_of_process, folder_of_process
@@ -196,9 +195,7 @@ def check_start(start: StartingPoint, config: Config) -> None:
 
     A run folder without a record of its model is taken as it is.
     """
-    environment = start.folder / ENVIRONMENT
-    made_with = read_json(environment).get("model") if environment.is_file() else None
-    if made_with:
+    if made_with := recorded_model(start.folder):
         check_same_model(start.folder, made_with, config.model)
 
 

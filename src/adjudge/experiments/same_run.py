@@ -12,7 +12,7 @@ from adjudge.errors import ModelError, RunError
 from adjudge.methods.settings import model_of
 from adjudge.rewards.function import FUNCTIONS
 from adjudge.runs.base import WEIGHTS
-from adjudge.runs.environment import FILE, model_identity
+from adjudge.runs.environment import FILE, model_identity, recorded_model
 from adjudge.runs.folder import CHECKPOINTS, Run, differences, read_json
 from adjudge.runs.reward_model import REWARD_MODEL
 from adjudge.runs.start import StartingPoint
@@ -89,7 +89,7 @@ def _changed_model(run: Run, config: Config) -> str:
 
     Of a model that is gone, or was named otherwise, nothing can be told. One of the hub is resumed at its commit.
     """
-    before, name = _environment(run.folder).get("model") or {}, model_of(config)
+    before, name = recorded_model(run.folder), model_of(config)
     if before.get("name") != name or not before.get("sha256"):
         return ""
     try:

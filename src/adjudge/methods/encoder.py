@@ -23,6 +23,7 @@ from adjudge.evaluation.validation import hold_out
 from adjudge.methods.base import Method, Trained
 from adjudge.methods.base_loop import Loop
 from adjudge.models.encoder import load_encoder
+from adjudge.runs.base import with_model
 from adjudge.runs.folder import Run
 from adjudge.tasks.spec import TaskSpec
 from adjudge.training.labelled import LabelledRow, class_weights, head_loss, labelled_rows, target_of, weight_of
@@ -81,10 +82,9 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> list[EncoderJudge]:
     folder = run.part(FOLDER)
     if not (folder / "config.json").is_file():
         raise RunError(f"{run.folder} holds no trained encoder: {FOLDER}/config.json is missing. Was the run finished?")
-    name, runtime = str(folder.resolve()), run.config.runtime
-    if runtime.trust_remote_code == run.config.encoder.model:  # the trained encoder carries the code of the original
-        runtime = runtime.model_copy(update={"trust_remote_code": name})
-    encoder = load_encoder(name, runtime, run.config.encoder.max_tokens, None)
+    name = str(folder.resolve())
+    config = with_model(run.config, "encoder.model", name)  # the trained encoder carries the code of the original
+    encoder = load_encoder(name, config.runtime, config.encoder.max_tokens, None)
     for task in specs:
         if encoder.words != task.words:
             raise RunError(

@@ -44,6 +44,7 @@ from adjudge.methods.floors.regression import (
 )
 from adjudge.models.encoder import Encoder, load_encoder
 from adjudge.models.sources.quiet import no_future_warnings, quiet
+from adjudge.runs.base import with_model
 from adjudge.runs.folder import Run
 from adjudge.system.console import progress
 from adjudge.tasks.spec import TaskSpec
@@ -87,10 +88,9 @@ def load_judges(run: Run, specs: Sequence[TaskSpec]) -> Sequence[Any]:
     def features_of(_stored: dict[str, Any], _arrays: dict[str, Any], _task: TaskSpec) -> Features:
         nonlocal encoder
         if encoder is None:
-            name, runtime = str(run.part(FOLDER).resolve()), run.config.runtime
-            if runtime.trust_remote_code == run.config.setfit.model:  # the trained encoder carries the original's code
-                runtime = runtime.model_copy(update={"trust_remote_code": name})
-            encoder = load_encoder(name, runtime, run.config.setfit.max_tokens, None)
+            name = str(run.part(FOLDER).resolve())
+            config = with_model(run.config, "setfit.model", name)  # the trained encoder carries the original's code
+            encoder = load_encoder(name, config.runtime, config.setfit.max_tokens, None)
         return _features(run, encoder)
 
     return load_floor(run, specs, features_of)

@@ -11,8 +11,7 @@ from adjudge.errors import ConfigError, RunError
 from adjudge.models.sources.bundled import BUNDLED
 from adjudge.models.sources.hub import split_hub_id
 from adjudge.models.sources.random_models import is_random
-from adjudge.runs.environment import FILE, dated, model_identity
-from adjudge.runs.folder import read_json
+from adjudge.runs.environment import dated, model_identity, recorded_model
 from adjudge.system.console import note, warn
 
 WEIGHTS = ".safetensors"
@@ -51,7 +50,7 @@ def pinned(folder: Path, config: Config, key: str) -> Config:
     run's weights belong to that commit. A chat template that writes the date goes on writing that of the run.
     """
     config = dated(folder, config)
-    recorded = (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
+    recorded = recorded_model(folder)
     if "commit" not in recorded or not key or recorded["name"] != value_of(config, key):
         return config
     hub_id = split_hub_id(recorded["name"])

@@ -162,6 +162,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def recorded_model(folder: Path) -> dict[str, Any]:
+    """Return the model that a run was made with, as in its environment.json; nothing where none was recorded."""
+    return (read_json(folder / FILE).get("model") if (folder / FILE).is_file() else None) or {}
+
+
 def dated(folder: Path, config: Config) -> Config:
     """Return the settings with the date of the run's prompts: the day it started, unless one is set.
 

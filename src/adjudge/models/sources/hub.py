@@ -14,10 +14,15 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 def split_hub_id(name: str) -> tuple[str, str | None] | None:
     """Split ``owner/name@revision`` into ``owner/name`` and the revision (None without one).
 
-    Returns None for a name that is not a hub id. An existing folder may look like a hub id: check for a folder first.
+    Returns None for a name that is not a hub id. An existing folder may look like a hub id: see `hub_id_of`.
     """
     match = HUB_ID.fullmatch(name)
     return (match[1], match[2]) if match else None
+
+
+def hub_id_of(name: str) -> tuple[str, str | None] | None:
+    """Return the hub id of a model and its revision; None for a folder here, whatever its name looks like."""
+    return None if Path(name).expanduser().is_dir() else split_hub_id(name)
 
 
 def hub_commit(repo: str, revision: str | None) -> str:

@@ -23,7 +23,7 @@ from adjudge.errors import ModelError, nearest
 from adjudge.models.plain_text import control_tokens
 from adjudge.models.sources.bundled import BUNDLED, bundled_folder
 from adjudge.models.sources.device import resolve_device, resolve_dtype
-from adjudge.models.sources.hub import hub_commit, split_hub_id
+from adjudge.models.sources.hub import hub_commit, hub_id_of, split_hub_id
 from adjudge.models.sources.quiet import quiet
 from adjudge.models.sources.random_models import (
     TOKENIZER_OF,
@@ -188,7 +188,7 @@ def resolve_commit(name: str) -> str | None:
     Returns None for a bundled model, a folder, and a name that is not a hub id. Loading tokenizer and weights by commit
     keeps them together, and a run records it. Raises ModelError when neither the hub nor its cache has the model.
     """
-    hub_id = None if name in BUNDLED or Path(name).expanduser().is_dir() else split_hub_id(name)
+    hub_id = None if name in BUNDLED else hub_id_of(name)
     return None if hub_id is None else _commit(name, *hub_id)[0]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adjudge.errors import RunError
 from adjudge.models.sources.bundled import published_name
-from adjudge.models.sources.hub import split_hub_id
+from adjudge.models.sources.hub import hub_id_of
 from adjudge.models.sources.untrusted import has_embeddings
 from adjudge.runs.folder import read_json
 
@@ -29,7 +29,7 @@ def vllm_command(adapter: Path, model: str, name: str) -> str | None:
     limit = next((each for each in RANKS if each >= rank), None)
     if limit is None:
         return None
-    hub_id = None if Path(model).expanduser().is_dir() else split_hub_id(model)
+    hub_id = hub_id_of(model)
     revision = ["--revision", hub_id[1]] if hub_id is not None and hub_id[1] is not None else []
     lora = ["--enable-lora", "--lora-modules", f"{name}={adapter.resolve()}", "--max-lora-rank", str(limit)]
     return shlex.join(["vllm", "serve", published_name(model), *revision, *lora])
